@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Journal entries: one per verdict, registration, removal, hand-over, expiry, reload and refusal, with a
+// MESSAGE_ID and the SOCKBROKER_* fields. A thread of its own writes them from a bounded queue, so that a hanging
+// journal never blocks the broker; what did not fit is counted and reported.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace sockbroker {
+
+enum class Action : std::uint8_t {
+        kStart,         // the broker serves; how much it took up
+        kStop,          // the broker ends, dispatch goes on
+        kRegister,      // a socket was registered
+        kHandover,      // a registration displaced another; names both owners
+        kRefuse,        // a request was refused
+        kUnregister,    // a registration was removed on request
+        kGone,          // a socket's last descriptor was closed, or its owner shut it down
+        kRevoke,        // a reload took a registration away
+        kReload,        // a policy was taken
+        kReloadFailed,  // a policy was refused, the running one stays
+        kDiagnostic,    // one error or warning of a policy
+        kUnload,        // dispatch was taken away
+        kLost,          // journal entries were lost
+};
+
+struct Entry {
+        Action action = Action::kStart;
+        int priority = 6;     // syslog level
+        std::string message;  // MESSAGE=
+        // Fields, left out where empty or 0:
+        std::string service;
+        std::string result;  // ResultCode as text
+        std::string rule;    // file:line
+        std::uint64_t cookie = 0;
+        std::string protocol;
+        std::string bound;
+        std::string unit;
+        bool has_peer = false;  // whether uid and pid mean anything
+        uid_t uid = 0;
+        pid_t pid = 0;  // OBJECT_PID=
+        // Hand-over: the one displaced.
+        std::string old_unit;
+        std::uint64_t old_cookie = 0;
+        uid_t old_uid = 0;
+        pid_t old_pid = 0;
+};
+
+[[nodiscard]] std::string_view action_name(Action action);  // SOCKBROKER_ACTION=: "register", "handover", "refuse" ...
+[[nodiscard]] std::string_view message_id(Action action);   // 32 hex digits
+
+class Audit {
+public:
+        Audit();   // starts the writer
+        ~Audit();  // writes what is queued, but waits at most two seconds
+        Audit(const Audit&) = delete;
+        Audit& operator=(const Audit&) = delete;
+
+        // Never blocks. Writes to standard error as well when that is not the journal.
+        void write(Entry entry);
+        [[nodiscard]] std::uint64_t lost() const;
+
+private:
+        struct State;
+        std::shared_ptr<State> state_;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The kernel's half of the broker: the sk_lookup program, its link, and the maps, pinned in a directory of a
+// bpffs. Dispatch goes on with what stands here when no broker runs. This is the one place that makes bpf() calls.
+// Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in open() and no capability afterwards.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "broker/base/net.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/rules.h"
+
+namespace sockbroker {
+
+using Slot = std::uint32_t;  // a place in the sockmap, from 1; 0: none
+
+struct Capacity {
+        std::uint32_t bindings = 65536;
+        std::uint32_t services = 1024;
+        std::uint32_t sockets = 4096;
+};
+
+// What is kept in the kernel about a slot, so that a new broker knows whose socket it is. Written before the socket is
+// put there.
+struct Registrant {
+        ServiceId service = 0;
+        std::uint64_t cookie = 0;
+        std::int64_t since_usec = 0;
+        pid_t pid = 0;
+        uid_t uid = 0;
+        gid_t gid = 0;
+        Protocol protocol = Protocol::kTcp;
+        std::uint8_t family = 0;  // SocketFamily
+        bool serves_ipv4 = false;
+        bool serves_ipv6 = false;
+        Endpoint bound;
+        std::string unit;  // at most 255 bytes
+};
+
+// Per protocol and family the slots of a service in the order in which they are tried: the newest first, then the
+// reserve. kDepth places, 0 in those not used.
+inline constexpr std::size_t kReserveDepth = 4;
+using Targets = std::array<std::array<std::array<Slot, kReserveDepth>, 2>, 2>;  // [protocol][family]
+
+struct ServiceCounters {
+        std::uint64_t lookups = 0;         // a rule of the service decided
+        std::uint64_t assigned = 0;        // a socket took the packet
+        std::uint64_t no_socket = 0;       // none was live: WhenAbsent= decided
+        std::uint64_t error_protocol = 0;  // bpf_sk_assign: EPROTOTYPE
+        std::uint64_t error_family = 0;    // EAFNOSUPPORT
+        std::uint64_t error_state = 0;     // ESOCKTNOSUPPORT: shut down or connected by its owner
+        std::uint64_t error_exists = 0;    // EEXIST
+        std::uint64_t error_other = 0;
+};
+
+class Dataplane {
+public:
+        // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs. Loads the
+        // program of this build in either case and puts it into the pinned link.
+        [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const std::string& pin_dir,
+                                                                     const Capacity& capacity);
+        // Ends dispatch: unpins everything in the directory. Established connections go on.
+        [[nodiscard]] static Result<void> unload(const std::string& pin_dir);
+
+        ~Dataplane();
+        Dataplane(const Dataplane&) = delete;
+        Dataplane& operator=(const Dataplane&) = delete;
+
+        [[nodiscard]] bool taken_up() const;  // state of an earlier broker was found
+        [[nodiscard]] const Capacity& capacity()
+                const;  // as the maps have it, which may differ from what open() was asked
+
+        // Replaces all rules in one step: a packet sees the old ones or the new. Waits for a grace period. On failure
+        // the old ones stay.
+        [[nodiscard]] Result<void> set_rules(const std::vector<Rule>& rules);
+
+        // Names of services by id, as kept in the kernel.
+        [[nodiscard]] const std::vector<std::string>& service_names() const;  // index: id; empty: free
+        [[nodiscard]] Result<ServiceId> add_service(std::string_view name);   // the id it has, or a free one
+        void remove_service(ServiceId id);  // no rule may name it any more; its targets and counters are cleared
+
+        // Puts a duplicate of the socket into a free slot that no target names. EBUSY: all slots taken.
+        [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
+        // Makes these the service's sockets, all in one step.
+        [[nodiscard]] Result<void> set_targets(ServiceId id, const Targets& targets);
+        [[nodiscard]] Targets targets(ServiceId id) const;
+        // Takes the socket out. No target may name the slot. It is used again only after a grace period.
+        void remove(Slot slot);
+        // Cookie of the socket that is in the slot; none: empty, its last descriptor was closed.
+        [[nodiscard]] std::optional<std::uint64_t> cookie(Slot slot) const;
+        // Every slot with a registrant on record, live or not: to rebuild the registry after a start.
+        [[nodiscard]] std::vector<std::pair<Slot, Registrant>> registrants() const;
+
+        [[nodiscard]] ServiceCounters counters(ServiceId id) const;
+
+private:
+        struct State;
+        explicit Dataplane(std::unique_ptr<State> state);
+        std::unique_ptr<State> state_;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Who is asking, as the kernel's credentials of the message say: pid, real uid and gid, and the system unit.
+// Never from connect-time credentials and never from the text.
+#pragma once
+
+#include <sys/types.h>
+
+#include <expected>
+#include <string>
+
+#include "broker/protocol/message.h"
+#include "broker/protocol/result_code.h"
+
+namespace sockbroker {
+
+struct Peer {
+        pid_t pid = 0;
+        uid_t uid = 0;
+        gid_t gid = 0;
+        std::string unit;  // the first unit below the slices, empty: none, or not to be trusted
+
+        [[nodiscard]] std::string to_string() const;  // "pid 12, uid 1000, unit resolver.service"
+};
+
+// Refuses (not-permitted) messages without credentials, pid 0 and the overflow uid. With a pidfd the unit is read
+// from /proc and trusted only if the process still lives afterwards; without one the process must be older than the
+// message and its real uid must fit. A sender that is gone has no unit.
+[[nodiscard]] std::expected<Peer, Refusal> identify(const Message& message);
+
+}  // namespace sockbroker

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What policy says of a request. Pure: the caller brings every fact. The order of the checks is part of the
+// protocol: unknown-service (ambiguous), not-permitted, the sockets, quota, busy.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "broker/peer/peer.h"
+#include "broker/policy/policy.h"
+#include "broker/protocol/result_code.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker {
+
+// Turns User= and Group= values into numbers; a name that does not exist (yet) matches nobody.
+struct Accounts {
+        std::function<std::optional<uid_t>(const std::string&)> user;
+        std::function<std::optional<gid_t>(const std::string&)> group;
+};
+
+struct Admission {
+        const Service* service = nullptr;
+        std::string rule;  // file:line of the claim that admitted
+};
+
+// Whether this peer may register for the named service, or, with an empty name, for which one it may.
+[[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,
+                                                      const Accounts& accounts);
+
+// Whether these sockets fit the service: each one brokerable, of a protocol and family that some binding uses, and
+// no two in one message for the same protocol and family. The result says, for each socket, which families it serves:
+// a dual-stack socket fills those not given in the same message.
+struct Assignment {
+        bool ipv4 = false;
+        bool ipv6 = false;
+};
+[[nodiscard]] std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& policy,
+                                                                            const Service& service,
+                                                                            std::span<const SocketFacts> sockets,
+                                                                            std::uint64_t netns_cookie);
+
+// What the sockmap says of a service at this moment.
+struct Occupancy {
+        std::uint32_t live = 0;  // sockets that would be live after the switch, without the new ones
+        // Who serves [protocol][family] now, as a person reads it; empty: nobody.
+        std::array<std::array<std::string, 2>, 2> holder;
+};
+[[nodiscard]] std::optional<Refusal> check_occupancy(const Policy& policy, const Service& service,
+                                                     std::span<const SocketFacts> sockets,
+                                                     std::span<const Assignment> assignments,
+                                                     const Occupancy& occupancy);
+
+}  // namespace sockbroker

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Finds and reads what parse_policy() takes: conf.d/*.conf of the four folders, merged by file name, with
+// masking; sockbrokerd.conf and sockbrokerd.conf.d/ for the broker's own limits; and the copy of the policy last taken.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+#include "broker/policy/parse.h"
+
+namespace sockbroker {
+
+// /etc/sockbroker, /run/sockbroker, /usr/local/lib/sockbroker, /usr/lib/sockbroker
+[[nodiscard]] const std::vector<std::string>& default_config_dirs();
+
+struct FoundFiles {
+        std::vector<PolicyFile> files;        // sorted by file name, masked ones left out
+        std::vector<Diagnostic> diagnostics;  // unreadable, not a regular file, too large
+};
+
+// conf.d/*.conf of each folder; a folder that does not exist is empty.
+[[nodiscard]] FoundFiles read_policy_files(const std::vector<std::string>& config_dirs);
+
+// read_policy_files() and parse_policy() together: what `verify`, start and reload do.
+[[nodiscard]] ParsedPolicy load_policy(const std::vector<std::string>& config_dirs, const PolicyLimits& limits);
+
+// The copy of the policy last taken: one file, written aside, synced and renamed. Texts are kept to the byte, with
+// the paths they came from, so that diagnostics and rules still name the origin.
+[[nodiscard]] Result<void> write_policy_copy(const std::string& path, const std::vector<PolicyFile>& files);
+[[nodiscard]] Result<std::vector<PolicyFile>> read_policy_copy(const std::string& path);
+
+// [Broker] MaxBindings= MaxServices= MaxSockets= of sockbrokerd.conf and its drop-ins.
+struct BrokerConfig {
+        PolicyLimits limits;
+        std::uint32_t max_sockets = 4096;
+};
+
+struct ParsedBrokerConfig {
+        BrokerConfig config;  // defaults where there are errors
+        std::vector<Diagnostic> diagnostics;
+};
+
+[[nodiscard]] ParsedBrokerConfig load_broker_config(const std::vector<std::string>& config_dirs);
+
+}  // namespace sockbroker

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Text to Policy, whole or not at all. Pure: validity depends on the text alone, never on the host. inih does
+// the splitting; a strict grammar is checked line by line before inih sees anything, since its leniency would
+// change what a policy means.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/policy/policy.h"
+
+namespace sockbroker {
+
+struct PolicyFile {
+        std::string path;
+        std::string text;
+};
+
+enum class Severity : std::uint8_t { kError, kWarning };
+
+struct Diagnostic {
+        std::string file;
+        unsigned line = 0;  // 0: the file as a whole
+        Severity severity = Severity::kError;
+        std::string message;
+
+        [[nodiscard]] std::string to_string() const;  // "file:line: message"
+};
+
+struct PolicyLimits {
+        std::uint32_t max_bindings = 65536;
+        std::uint32_t max_services = 1024;
+};
+
+struct ParsedPolicy {
+        std::optional<Policy> policy;         // none if any diagnostic is an error
+        std::vector<Diagnostic> diagnostics;  // in order of files and lines, errors and warnings
+};
+
+// `files` in the order in which they are merged.
+[[nodiscard]] ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits);
+
+}  // namespace sockbroker

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The bytes of one message to a Request. Pure: no system calls, never trusts what the text says of its
+// sender, bounded by kMaxMessageBytes and kMaxMessageFds. Fuzzed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/protocol/result_code.h"
+
+namespace sockbroker {
+
+inline constexpr std::size_t kMaxMessageBytes = 4096;
+inline constexpr std::size_t kMaxMessageFds = 253;  // SCM_MAX_FD of the kernel
+inline constexpr std::size_t kMaxServiceName = 40;
+
+// [A-Za-z0-9._-]{1,40}
+[[nodiscard]] bool valid_service_name(std::string_view name);
+
+// Which of the two sockets the message came from: notify ignores what sd_notify(3) would ignore, control
+// has verbs and treats an unknown key as malformed.
+enum class Channel : std::uint8_t { kNotify, kControl };
+
+enum class Verb : std::uint8_t {
+        kNothing,     // notify only: a message without a key for the broker (READY=1, an empty datagram)
+        kStore,       // FDSTORE=1
+        kRemove,      // FDSTOREREMOVE=1
+        kBarrier,     // BARRIER=1, alone, with exactly one fd
+        kRetrieve,    // FDRETRIEVE=1, control only
+        kStatus,      // VERB=status; this and all below: control only, no fds
+        kList,        // VERB=list
+        kBindings,    // VERB=bindings
+        kReload,      // VERB=reload
+        kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
+        kUnload,      // VERB=unload
+        kVersion,     // VERB=version
+};
+
+struct Request {
+        Verb verb = Verb::kNothing;
+        std::string service;  // FDNAME=, empty where none was given
+};
+
+// `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.
+[[nodiscard]] std::expected<Request, Refusal> parse_request(Channel channel, std::string_view text, std::size_t fds);
+
+// RESULT=, ERRNO= and MESSAGE= lines, as control answers. New lines in the message become spaces.
+[[nodiscard]] std::string format_result(ResultCode code, std::string_view message);
+
+}  // namespace sockbroker
