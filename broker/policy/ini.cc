@@ -190,7 +190,7 @@ private:
                 const auto kind = check_ini_line(line_, line_number_ == 1);
                 if (!kind) {
                         sink_.error(line_number_, kind.error().message);
-                        if (!line_.starts_with('[')) {
+                        if (!looks_like_section()) {
                                 return {};
                         }
                         // What follows must not count as part of the section before.
@@ -209,6 +209,12 @@ private:
                         break;
                 }
                 return line_;
+        }
+
+        // Of a line that is refused: whether its author meant a section to begin.
+        [[nodiscard]] bool looks_like_section() const {
+                const auto start = line_.find_first_not_of(" \t\xef\xbb\xbf");
+                return start != std::string_view::npos && line_[start] == '[';
         }
 
         void enter(std::string_view section) {
