@@ -62,8 +62,8 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
 Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
         std::string text;
         std::size_t used = 0;
-        while (size <= limit) {
-                text.resize(size + 1);  // one more, to see the end
+        while (std::max(size, used) <= limit) {
+                text.resize(std::max(size + 1, used + 4096));  // one more, to see the end
                 const ssize_t got = ::read(fd, text.data() + used, text.size() - used);
                 if (got < 0 && errno != EINTR) {
                         return fail_errno("cannot read the file");
@@ -73,7 +73,6 @@ Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
                         return text;
                 }
                 used += got > 0 ? static_cast<std::size_t>(got) : 0;
-                size = std::max(size, used);
         }
         return fail(fmt::format("larger than {} bytes, split it", limit));
 }

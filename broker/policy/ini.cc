@@ -55,10 +55,10 @@ Result<IniLine> check_value(std::string_view value) {
         if (is_blank(value.back())) {
                 return fail("blank at the end of the line, remove it");
         }
-        if (value.find_first_of(";#") != std::string_view::npos) {
+        if (value.find(';') != std::string_view::npos || value.find('#') != std::string_view::npos) {
                 return fail("; or # in a value, a comment has a line of its own with # or ; in column one");
         }
-        if (value.find_first_of("\"'") != std::string_view::npos) {
+        if (value.find('"') != std::string_view::npos || value.find('\'') != std::string_view::npos) {
                 return fail("quotes are not taken, write the value without them");
         }
         if (value.back() == '\\') {
