@@ -78,14 +78,14 @@ std::string Broker::apply(Policy policy) {
 
 // A reload takes away what the new policy would refuse.
 void Broker::revoke_unadmitted() {
-        const auto keep = [this](const std::string& service, const Registration& registration) {
+        const auto gone = [this](const std::string& service, const Registration& registration) {
                 const auto* found = policy_->find(service);
-                return found != nullptr && admit(*policy_, registration.registrant, service, accounts_).has_value() &&
-                       std::ranges::any_of(found->bindings, [&](const Binding& binding) {
+                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts_) ||
+                       std::ranges::none_of(found->bindings, [&](const Binding& binding) {
                                return registration.serves_in(binding.protocol, binding.prefix.address.family);
                        });
         };
-        tell_departures(registry_.revoke(keep), Action::kRevoke, "policy does not admit it any more");
+        tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
 }
 
 void Broker::load_at_start() {
@@ -291,12 +291,12 @@ Answer Broker::remove(const Request& request, const Peer& peer) {
                               peer, name);
         }
         const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
-        const auto keep = [&](const std::string& service, const Registration& registration) {
-                return service != name || !(any || owns(peer, registration));
+        const auto gone = [&](const std::string&, const Registration& registration) {
+                return any || owns(peer, registration);
         };
         tell_departures(registry_.refresh(name), Action::kGone, "its last descriptor was closed");
         const bool nothing_there = registry_.registrations(name).empty();
-        const auto departures = registry_.revoke(keep);
+        const auto departures = registry_.remove(name, gone);
         if (!departures) {
                 return refuse({ResultCode::kInternal, departures.error().text(), {}}, peer, name);
         }

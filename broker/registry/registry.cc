@@ -182,65 +182,50 @@ Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registratio
         return {};
 }
 
-Result<void> Registry::remove_if(const std::string& service, Seat& seat,
-                                 const std::function<bool(const Registration&)>& gone,
-                                 std::vector<Departure>& departures) {
+Result<std::vector<Departure>> Registry::remove(const std::string& service, const Gone& gone) {
+        std::vector<Departure> departures;
+        const auto seat = seats_.find(service);
+        if (seat == seats_.end()) {
+                return departures;
+        }
         std::vector<Registration> kept;
-        std::vector<Departure> leaving;
-        for (const auto& registration : seat.registrations) {
-                if (gone(registration)) {
-                        leaving.push_back({service, registration});
+        for (const auto& registration : seat->second.registrations) {
+                if (gone(service, registration)) {
+                        departures.push_back({service, registration});
                 } else {
                         kept.push_back(registration);
                 }
         }
-        if (leaving.empty()) {
-                return {};
-        }
-        auto done = replace_registrations(seat, std::move(kept));
-        if (done) {
-                std::ranges::move(leaving, std::back_inserter(departures));
-        }
-        return done;
-}
-
-Result<std::vector<Departure>> Registry::revoke(
-        const std::function<bool(const std::string& service, const Registration&)>& keep) {
-        std::vector<Departure> departures;
-        for (auto& [service, seat] : seats_) {
-                const auto gone = [&](const Registration& registration) { return !keep(service, registration); };
-                if (auto done = remove_if(service, seat, gone, departures); !done) {
+        if (!departures.empty()) {
+                if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
                         return std::unexpected(done.error());
                 }
         }
         return departures;
 }
 
-Result<std::vector<Departure>> Registry::refresh(const std::string& service) {
-        std::vector<Departure> departures;
-        const auto seat = seats_.find(service);
-        if (seat == seats_.end()) {
-                return departures;
-        }
-        const auto dead = [this](const Registration& registration) {
-                return dataplane_.cookie(registration.slot) != registration.cookie;
-        };
-        if (auto done = remove_if(service, seat->second, dead, departures); !done) {
-                return std::unexpected(done.error());
-        }
-        return departures;
-}
-
-Result<std::vector<Departure>> Registry::refresh_all() {
+Result<std::vector<Departure>> Registry::remove_all(const Gone& gone) {
         std::vector<Departure> departures;
         for (const auto& [service, seat] : seats_) {
-                auto some = refresh(service);
+                auto some = remove(service, gone);
                 if (!some) {
                         return some;
                 }
                 std::ranges::move(*some, std::back_inserter(departures));
         }
         return departures;
+}
+
+bool Registry::is_dead(const std::string&, const Registration& registration) const {
+        return dataplane_.cookie(registration.slot) != registration.cookie;
+}
+
+Result<std::vector<Departure>> Registry::refresh(const std::string& service) {
+        return remove(service, std::bind_front(&Registry::is_dead, this));
+}
+
+Result<std::vector<Departure>> Registry::refresh_all() {
+        return remove_all(std::bind_front(&Registry::is_dead, this));
 }
 
 Occupancy Registry::occupancy(const std::string& service, std::span<const Offer> offers) const {

@@ -66,9 +66,10 @@ public:
         // nothing has changed. Returns the registrations that went.
         [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy);
 
-        // Takes away each registration for which `keep` is false.
-        [[nodiscard]] Result<std::vector<Departure>> revoke(
-                const std::function<bool(const std::string& service, const Registration&)>& keep);
+        // Takes away each registration of the service, or of all services, that is `gone`.
+        using Gone = std::function<bool(const std::string& service, const Registration&)>;
+        [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);
+        [[nodiscard]] Result<std::vector<Departure>> remove_all(const Gone& gone);
 
         // Asks the sockmap which sockets of the service still live and forgets the others.
         [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
@@ -95,11 +96,8 @@ private:
                 std::vector<Registration> registrations;  // newest first
         };
 
+        [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
         [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
-        [[nodiscard]] Result<void> remove_if(const std::string& service, Seat& seat,
-                                             const std::function<bool(const Registration&)>& gone,
-                                             std::vector<Departure>& departures);
-
         Dataplane& dataplane_;
         std::map<std::string, Seat, std::less<>> seats_;  // every service of the policy
         std::int64_t last_since_usec_ = 0;
