@@ -153,9 +153,10 @@ TEST_F(AuditWriter, AJournalThatHangsBlocksNoCallerAndLossesAreCounted) {
                 longest = std::max<std::chrono::nanoseconds>(longest, steady_clock::now() - before);
         }
         EXPECT_LT(longest, 1s);  // a scheduler's hiccup at most; the journal would hold it for ever
-        // Kept are the queue, the one that the writer holds, and what the socket took before it was full.
+        // Kept are the queue and what the writer took before the socket was full, which is nothing if it is slow to
+        // start.
         EXPECT_GT(audit->lost(), 0U);
-        EXPECT_LT(audit->lost(), static_cast<unsigned>(kEntries - kQueue));
+        EXPECT_LE(audit->lost(), static_cast<unsigned>(kEntries - kQueue));
 }
 
 TEST_F(AuditWriter, TheDestructorGivesUpOnAJournalThatHangs) {
