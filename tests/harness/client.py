@@ -91,6 +91,34 @@ def ask(protocol, address, port, **named):
     return (tcp_ask if protocol == "tcp" else udp_ask)(address, port, **named)
 
 
+def connect_to_ports(address, ports, source):
+    """Connects to each port of the address and closes the connection again, without waiting for an answer."""
+    family = family_of(address)
+    for port in ports:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(TIMEOUT)
+            sock.setsockopt(socket.IPPROTO_IP, kernel.IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
+            sock.connect((address, port))
+
+
+def udp_ask_ports(address, ports, source, window=64):
+    """Asks each port of the address from one socket; returns the set of ports that answers say were asked."""
+    answered = set()
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(TIMEOUT)
+        sock.bind((source, 0))
+        for i in range(0, len(ports), window):
+            for port in ports[i:i + window]:
+                sock.sendto(b"who\n", (address, port))
+            for _ in ports[i:i + window]:
+                text, sender = sock.recvfrom(4096)
+                answer = parse_answer(text, sender)
+                assert answer.local[0] == answer.source[0] == address, answer
+                answered.add(answer.local[1])
+    return answered
+
+
 class Client(worker.Child):
     """A client in a process of its own, in a namespace of its own or on the same host."""
 
@@ -135,3 +163,6 @@ class Client(worker.Child):
         """Stops asking; returns (answers by name, failures)."""
         self.busy = False
         return dict(collections.Counter(self.answers)), self.failures
+
+    def failure_count(self):
+        return len(self.failures)

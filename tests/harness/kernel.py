@@ -21,6 +21,7 @@ IP_RECVERR = 11
 IP_FREEBIND = 15
 IP_TRANSPARENT = 19
 IP_RECVORIGDSTADDR = IP_ORIGDSTADDR = 20
+IP_BIND_ADDRESS_NO_PORT = 24
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
@@ -49,6 +50,11 @@ def setns(fd, kind=0):
 def mount(source, target, kind, flags=0, data=""):
     encoded = [None if text is None else text.encode() for text in (source, target, kind)]
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), data.encode()), f"mount {kind} on {target}")
+
+
+def pidfd_getfd(pidfd, number):
+    """A duplicate of another process's descriptor (pidfd_getfd(2), system call 438 on every architecture)."""
+    return _check(_libc.syscall(ctypes.c_long(438), pidfd, number, 0), "pidfd_getfd")
 
 
 def prctl(option, *arguments):

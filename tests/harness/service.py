@@ -6,11 +6,11 @@ root, then root is left for good. What follows runs as an ordinary uid with no c
 """
 
 import os
+import selectors
 import socket
 import struct
-import selectors
 
-from harness import kernel, namespace, wire, worker
+from harness import kernel, namespace, oddities, wire, worker
 from harness.client import family_of, plain
 
 RUNTIME = "/run/sockbroker"
@@ -74,17 +74,25 @@ class Service(worker.Child):
         self.sockets = {}
         self.connections = set()
         self.seen_ports = set()
-        for label, (protocol, address, port, options) in launched.items():
-            foreign = options.pop("foreign", False)
-            if foreign:
-                ours = os.open("/proc/self/ns/net", os.O_RDONLY)
-                kernel.unshare(kernel.CLONE_NEWNET)
-                namespace.run("ip", "link", "set", "lo", "up")
-            self._keep(label, open_socket(protocol, address, port, **options))
-            if foreign:
-                kernel.setns(ours, kernel.CLONE_NEWNET)
-                os.close(ours)
+        self.kept = []
+        for label, wanted in launched.items():
+            if len(wanted) == 2:
+                self.hold(label, *wanted)
+            else:
+                self._launch(label, *wanted)
         kernel.drop_privileges(uid, uid)
+
+    def _launch(self, label, protocol, address, port, options):
+        options = dict(options)
+        foreign = options.pop("foreign", False)
+        if foreign:
+            ours = os.open("/proc/self/ns/net", os.O_RDONLY)
+            kernel.unshare(kernel.CLONE_NEWNET)
+            namespace.run("ip", "link", "set", "lo", "up")
+        self._keep(label, open_socket(protocol, address, port, **options))
+        if foreign:
+            kernel.setns(ours, kernel.CLONE_NEWNET)
+            os.close(ours)
 
     def _keep(self, label, sock):
         self.sockets[label] = sock
@@ -98,6 +106,11 @@ class Service(worker.Child):
         """Opens a socket under `label` and answers on it; returns (port, cookie)."""
         self._keep(label, open_socket(protocol, address, port, **options))
         return self.facts(label)
+
+    def hold(self, label, kind, family="ipv4"):
+        """Keeps a descriptor of a kind that oddities.py knows, to hand it over."""
+        self.sockets[label], beside = oddities.make(kind, family)
+        self.kept += beside
 
     def facts(self, label):
         return self.sockets[label].getsockname()[1], kernel.socket_cookie(self.sockets[label])
@@ -128,7 +141,8 @@ class Service(worker.Child):
     def resume(self, label):
         sock = self.sockets[label]
         on_readable = self._accept if sock.type == socket.SOCK_STREAM else self._receive
-        self.selector.register(sock, selectors.EVENT_READ, lambda: on_readable(sock))
+        watch = self.selector.modify if sock in self.selector.get_map() else self.selector.register
+        watch(sock, selectors.EVENT_READ, lambda: on_readable(sock))
 
     def close(self, label):
         sock = self.sockets.pop(label)
@@ -148,10 +162,30 @@ class Service(worker.Child):
     def set_option(self, label, level, option, value):
         self.sockets[label].setsockopt(level, option, value)
 
-    def take_seen_ports(self):
-        """How many different ports were asked so far, and forgets them."""
-        seen, self.seen_ports = self.seen_ports, set()
-        return len(seen)
+    def fileno(self, label):
+        return self.sockets[label].fileno()
+
+    def labels(self):
+        return list(self.sockets)
+
+    def wait_seen_ports(self, count):
+        """Returns how many different ports were asked so far, when it is at least that many."""
+        self.serve_until(lambda: len(self.seen_ports) >= count, f"{count} ports, only {len(self.seen_ports)} seen")
+        return len(self.seen_ports)
+
+    def only_note_ports(self, label):
+        """From now on accepts connections, notes the port that was asked, and closes them."""
+        def accept():
+            for _ in range(256):
+                try:
+                    connection, _ = sock.accept()
+                except BlockingIOError:
+                    return
+                self.seen_ports.add(connection.getsockname()[1])
+                connection.close()
+
+        sock = self.sockets[label]
+        self.selector.modify(sock, selectors.EVENT_READ, accept)
 
     # What a service does.
 
@@ -203,6 +237,19 @@ class Service(worker.Child):
         return f"{self.name} {peer[0]} {peer[1]} {local[0]} {local[1]}\n".encode()
 
 
+class ServiceHandle(worker.Worker):
+    """The parent's handle on a service."""
+
+    def borrowed(self, label):
+        """The service's socket in the caller, for a with statement: as a privileged loader would get at it."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            return socket.socket(fileno=kernel.pidfd_getfd(pidfd, self.fileno(label)))
+        finally:
+            os.close(pidfd)
+
+
 def spawn(name, uid, launched=None):
-    """A service as a Worker. launched: label -> (protocol, address, port, options) of sockets bound as root."""
-    return worker.Worker(Service, name, uid, launched or {})
+    """A service. launched: what is opened as root before it drops to uid, by label: (protocol, address, port, options)
+    of a socket, or (kind, family) of an oddity."""
+    return ServiceHandle(Service, name, uid, launched or {})

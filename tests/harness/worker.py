@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import selectors
 import signal
-import sys
+import time
 import traceback
 
 from harness import kernel
@@ -22,11 +22,27 @@ class Child:
     def __init__(self):
         self.selector = selectors.DefaultSelector()
         self.busy = False
+        self._connection = None
+
+    def serve_until(self, condition, what, seconds=15):
+        """Does what it does for others until the condition holds; for calls that wait for something."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"not within {seconds} s: {what}")
+            for key, _ in self.selector.select(left):
+                if key.fileobj is not self._connection:
+                    key.data()
+                else:
+                    # A call is being carried out; there is no other one yet, so the parent is gone.
+                    os._exit(0)
 
     def work(self):
         """One short step, again and again between calls while `busy`."""
 
     def run(self, connection):
+        self._connection = connection
         self.selector.register(connection, selectors.EVENT_READ, lambda: self._answer_call(connection))
         while True:
             for key, _ in self.selector.select(0 if self.busy else None):
@@ -60,12 +76,11 @@ def _child_main(connection, factory, arguments):
         connection.send((True, None))
         child.run(connection)
     except BaseException as error:  # pylint: disable=broad-except
-        traceback.print_exc()
-        sys.stderr.flush()
         try:
+            error.add_note("in the child:\n" + traceback.format_exc())
             connection.send((False, error))
         except Exception:  # pylint: disable=broad-except
-            pass
+            traceback.print_exc()
     finally:
         os._exit(1)
 
