@@ -68,7 +68,7 @@ def read_asked_address(control):
 class Service(worker.Child):
     """The child. `sockets` holds its sockets by label; those that answer are watched."""
 
-    def __init__(self, name, uid, launched):
+    def __init__(self, name, uid, launched, gid):
         super().__init__()
         self.name = name
         self.sockets = {}
@@ -80,7 +80,7 @@ class Service(worker.Child):
                 self.hold(label, *wanted)
             else:
                 self._launch(label, *wanted)
-        kernel.drop_privileges(uid, uid)
+        kernel.drop_privileges(uid, gid)
 
     def _launch(self, label, protocol, address, port, options):
         options = dict(options)
@@ -155,6 +155,9 @@ class Service(worker.Child):
 
     def connect(self, label, address, port):
         self.sockets[label].connect((address, port))
+
+    def service_name(self):
+        return self.name
 
     def capabilities(self):
         return os.getresuid(), os.getresgid(), os.getgroups(), kernel.capabilities()
@@ -249,7 +252,7 @@ class ServiceHandle(worker.Worker):
             os.close(pidfd)
 
 
-def spawn(name, uid, launched=None):
+def spawn(name, uid, launched=None, gid=None):
     """A service. launched: what is opened as root before it drops to uid, by label: (protocol, address, port, options)
     of a socket, or (kind, family) of an oddity."""
-    return ServiceHandle(Service, name, uid, launched or {})
+    return ServiceHandle(Service, name, uid, launched or {}, gid or uid)

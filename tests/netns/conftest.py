@@ -48,11 +48,11 @@ def _broker(netns):  # pylint: disable=unused-argument
 
 @pytest.fixture
 def spawn(netns):  # pylint: disable=unused-argument
-    """spawn(name, uid, launched=None): a service; all of them end with the test."""
+    """spawn(name, uid, launched=None, gid=None): a service; all of them end with the test."""
     children = []
 
-    def start(name, uid=61001, launched=None):
-        children.append(service.spawn(name, uid, launched))
+    def start(name, uid=61001, launched=None, gid=None):
+        children.append(service.spawn(name, uid, launched, gid))
         return children[-1]
 
     yield start

@@ -115,12 +115,13 @@ REJECTED = {
     "tcp-connected": ("tcp", "not-listening"),
     "tcp-accepted": ("tcp", "not-listening"),
     "tcp-bound": ("tcp", "not-listening"),
+    "tcp-shut-down": ("tcp", "not-listening"),
     "udp-connected": ("udp", "wrong-socket"),
     "udp-unbound": ("udp", "wrong-socket"),
     "udp-bound": ("tcp", "wrong-socket"),
-    "tcp-listening": ("udp", "wrong-socket"),
-    "raw-icmp": ("tcp", "wrong-socket"),
-    "mptcp-listening": ("tcp", "mptcp"),
+    "tcp-listener": ("udp", "wrong-socket"),
+    "raw": ("tcp", "wrong-socket"),
+    "mptcp-listener": ("tcp", "mptcp"),
 }
 
 
@@ -130,9 +131,7 @@ def test_what_the_hook_would_reject_the_broker_refuses(broker, spawn, kind, fami
     protocol, code = REJECTED[kind]
     add_routes()
     broker.policy(section("web", 61001, *[listen(protocol, p) for p in ("192.0.2.0/24", "2001:db8::/64")])).start()
-    web = spawn("web", 61001, {"odd": (kind, family)} if kind == "raw-icmp" else None)
-    if kind != "raw-icmp":
-        web.hold("odd", kind, family)
+    web = spawn("web", 61001, {"odd": (kind, family)})
     before = broker.snapshot()
     reply = web.register("odd", service="web")
     assert reply.result == code, reply
