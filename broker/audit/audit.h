@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -29,6 +30,7 @@ enum class Action : std::uint8_t {
         kUnload,        // dispatch was taken away
         kLost,          // journal entries were lost
 };
+inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kLost) + 1;
 
 struct Entry {
         Action action = Action::kStart;
@@ -57,13 +59,19 @@ struct Entry {
 
 class Audit {
 public:
-        Audit();   // starts the writer
+        // Starts the writer: a thread that blocks every signal and gives up every capability at once, so that it does
+        // not matter whether it is made before or after the broker drops its own. A change of uid has to come before
+        // (glibc applies it to every thread and this one could not follow).
+        Audit();
         ~Audit();  // writes what is queued, but waits at most two seconds
         Audit(const Audit&) = delete;
         Audit& operator=(const Audit&) = delete;
 
-        // Never blocks. Writes to standard error as well when that is not the journal.
+        // Never blocks: what does not fit into the queue is dropped and counted. Writes to standard error as well when
+        // that is not the journal.
         void write(Entry entry);
+        // Entries that did not reach the journal since the start, whether already reported there or not. A machine
+        // without a journal loses none.
         [[nodiscard]] std::uint64_t lost() const;
 
 private:

@@ -1,3 +1,18 @@
-int main() {
-        return 0;
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// sockbrokerctl: see sockbrokerctl(1).
+#include <clocale>
+
+#include "broker/ctl/options.h"
+#include "broker/ctl/output.h"
+#include "broker/ctl/verbs.h"
+
+int main(int argc, char* argv[]) {
+        std::setlocale(LC_TIME, "");
+        const auto options = sockbroker::ctl::parse_options(argc, argv);
+        if (!options) {
+                sockbroker::ctl::complain(options.error().text());
+                return sockbroker::ctl::kExitUsage;
+        }
+        return sockbroker::ctl::run(*options);
 }

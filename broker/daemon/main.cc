@@ -1,3 +1,26 @@
-int main() {
-        return 0;
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include <cstdlib>
+#include <exception>
+
+#include <fmt/format.h>
+
+#include "broker/daemon/options.h"
+#include "broker/daemon/run.h"
+
+int main(int argc, char** argv) {
+        try {
+                int exit_status = EXIT_SUCCESS;
+                const auto options = sockbroker::parse_daemon_options(argc, argv, exit_status);
+                if (!options) {
+                        return exit_status;
+                }
+                if (const auto done = sockbroker::run_daemon(*options); !done) {
+                        fmt::print(stderr, "sockbrokerd: {}\n", done.error().text());
+                        return EXIT_FAILURE;
+                }
+                return EXIT_SUCCESS;
+        } catch (const std::exception& error) {
+                fmt::print(stderr, "sockbrokerd: {}\n", error.what());
+                return EXIT_FAILURE;
+        }
 }

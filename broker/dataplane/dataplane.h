@@ -69,6 +69,8 @@ public:
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
         [[nodiscard]] static Result<void> unload(const std::string& pin_dir);
+        // Version of the pinned state that this build reads and writes.
+        [[nodiscard]] static std::uint32_t layout_version();
 
         ~Dataplane();
         Dataplane(const Dataplane&) = delete;

@@ -22,12 +22,13 @@ struct Message {
         std::vector<OwnedFd> fds;
         std::optional<ucred> credentials;  // SCM_CREDENTIALS; of a message without: none
         OwnedFd pidfd;                     // SCM_PIDFD, on kernels from 6.5
+        bool sender_gone = false;          // the kernel had no pidfd to give: the sender was reaped already
         std::int64_t sent_usec = 0;        // SO_TIMESTAMP, microseconds since the epoch; 0: unknown
-        bool truncated = false;            // text longer than 4096 bytes or MSG_CTRUNC: fds are already closed
+        bool truncated = false;            // text too long, too many fds, or none left here: text and fds are dropped
 };
 
-// SO_PASSCRED, SO_PASSPIDFD where the kernel has it, SO_TIMESTAMP. For a listening socket too: those that it
-// accepts inherit the first two.
+// SO_PASSCRED, SO_PASSPIDFD where the kernel has it, SO_TIMESTAMP. For a listening socket and again for each
+// connection: those that it accepts inherit the first two, which counts for a record sent before the accept.
 [[nodiscard]] Result<void> prepare_receiver(int fd);
 
 // Does not block. EAGAIN when the queue is empty; a Message with empty text and no descriptors is legal on a

@@ -49,7 +49,13 @@ struct Request {
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.
 [[nodiscard]] std::expected<Request, Refusal> parse_request(Channel channel, std::string_view text, std::size_t fds);
 
-// RESULT=, ERRNO= and MESSAGE= lines, as control answers. New lines in the message become spaces.
+// The text of a request, as a client sends it: parse_request() of it gives the same request.
+[[nodiscard]] std::string format_request(const Request& request);
+
+// The answer to a Message that is marked truncated; parse_request() says the same of too long a text.
+[[nodiscard]] Refusal refuse_truncated();
+
+// RESULT=, ERRNO= and MESSAGE= lines, as control answers. Control characters in the message become spaces.
 [[nodiscard]] std::string format_result(ResultCode code, std::string_view message);
 
 }  // namespace sockbroker

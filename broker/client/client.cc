@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// One connection to the control socket. The broker is trusted to speak the protocol but not to be alive: every wait
+// ends, and what is not the protocol is an error that says so.
+#include "broker/client/client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "broker/base/net.h"
+#include "broker/protocol/message.h"
+
+namespace sockbroker {
+namespace {
+
+constexpr std::size_t kMaxRecord = 64 * 1024;
+constexpr int kConnectSeconds = 10;
+
+using Clock = std::chrono::steady_clock;
+
+// Waits for `events`; a hang-up counts as ready, the next call on the socket tells.
+Result<void> wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
+        for (;;) {
+                const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+                pollfd entry{.fd = fd, .events = events, .revents = 0};
+                const int ready = left <= 0 ? 0 : poll(&entry, 1, static_cast<int>(std::min<long>(left, 1 << 30)));
+                if (ready > 0) {
+                        return {};
+                }
+                if (ready == 0) {
+                        return fail(ETIMEDOUT, fmt::format("the broker at {} does not answer; see systemctl status "
+                                                           "sockbrokerd",
+                                                           path));
+                }
+                if (errno != EINTR) {
+                        return fail_errno(fmt::format("cannot wait for {}", path));
+                }
+        }
+}
+
+// The value of KEY= in a record of lines.
+std::optional<std::string_view> field(std::string_view record, std::string_view key) {
+        while (!record.empty()) {
+                const auto end = record.find('\n');
+                const auto line = record.substr(0, end);
+                if (line.size() > key.size() && line.starts_with(key) && line[key.size()] == '=') {
+                        return line.substr(key.size() + 1);
+                }
+                record.remove_prefix(end == std::string_view::npos ? record.size() : end + 1);
+        }
+        return std::nullopt;
+}
+
+Result<ControlClient::Answer> parse_answer(std::string_view record, const std::string& path) {
+        const auto result = field(record, "RESULT");
+        const auto number = field(record, "ERRNO");
+        const auto errnum = number ? parse_number(*number, 4095) : std::nullopt;
+        const auto message = field(record, "MESSAGE");
+        if (!result || result->empty() || !errnum || !message) {
+                return fail(EPROTO,
+                            fmt::format("{} answered with a RESULT= record that lacks RESULT=, ERRNO= or MESSAGE=; "
+                                        "are tool and broker of one version?",
+                                        path));
+        }
+        return ControlClient::Answer{std::string(*result), static_cast<int>(*errnum), std::string(*message)};
+}
+
+}  // namespace
+
+Result<ControlClient> ControlClient::connect(const std::string& runtime_dir) {
+        const std::string path = runtime_dir + "/control";
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        if (path.size() >= sizeof address.sun_path) {
+                return fail(ENAMETOOLONG,
+                            fmt::format("cannot connect to {}: the path of a UNIX socket has at most {} bytes, "
+                                        "use a shorter runtime directory",
+                                        path, sizeof address.sun_path - 1));
+        }
+        std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+        OwnedFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+        if (!fd) {
+                return fail_errno("cannot make a UNIX socket");
+        }
+        // A broker that hangs lets its backlog run full; connect(2) then waits for as long as sends may.
+        const timeval limit{.tv_sec = kConnectSeconds, .tv_usec = 0};
+        if (setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0) {
+                return fail_errno("cannot bound the time of a connection");
+        }
+        if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0) {
+                return fail_errno(fmt::format("cannot connect to {} (is sockbrokerd running?)", path));
+        }
+        return ControlClient(std::move(fd), path);
+}
+
+Result<ControlClient::Answer> ControlClient::call(std::string_view request, const std::vector<int>& fds,
+                                                  const std::function<void(std::string_view line)>& on_line) {
+        auto deadline = Clock::now() + timeout_;
+        for (auto sent = send_record(fd_.get(), request, fds); !sent; sent = send_record(fd_.get(), request, fds)) {
+                if (sent.error().errnum != EAGAIN) {
+                        return fail(sent.error().errnum, fmt::format("cannot send the request to {}", path_));
+                }
+                if (auto ready = wait_for(fd_.get(), POLLOUT, deadline, path_); !ready) {
+                        return std::unexpected(ready.error());
+                }
+        }
+
+        std::string record(kMaxRecord, '\0');
+        for (;;) {
+                deadline = Clock::now() + timeout_;
+                if (auto ready = wait_for(fd_.get(), POLLIN, deadline, path_); !ready) {
+                        return std::unexpected(ready.error());
+                }
+                // Without a control buffer the kernel closes descriptors that nobody asked for.
+                iovec vector = {.iov_base = record.data(), .iov_len = record.size()};
+                msghdr header{.msg_iov = &vector, .msg_iovlen = 1};
+                const ssize_t length = recvmsg(fd_.get(), &header, MSG_DONTWAIT);
+                if (length < 0 && (errno == EAGAIN || errno == EINTR)) {
+                        continue;
+                }
+                if (length < 0) {
+                        return fail_errno(fmt::format("cannot read the answer of {}", path_));
+                }
+                if (length == 0) {
+                        return fail(ECONNRESET,
+                                    fmt::format("the broker at {} closed the connection before its answer was "
+                                                "complete",
+                                                path_));
+                }
+                if ((header.msg_flags & MSG_TRUNC) != 0) {
+                        return fail(EPROTO,
+                                    fmt::format("{} answered with a record of more than {} bytes", path_, kMaxRecord));
+                }
+                std::string_view text(record.data(), static_cast<std::size_t>(length));
+                if (text.starts_with("RESULT=")) {
+                        return parse_answer(text, path_);
+                }
+                if (!text.ends_with('\n')) {
+                        return fail(EPROTO, fmt::format("{} answered with a record that ends inside a line", path_));
+                }
+                for (; !text.empty(); text.remove_prefix(text.find('\n') + 1)) {
+                        if (on_line) {
+                                on_line(text.substr(0, text.find('\n')));
+                        }
+                }
+        }
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The asking side of the control socket, as sockbrokerctl uses it: connect, send one request with its
+// descriptors, hand each line of the answer to the caller, return the RESULT= record. Knows nothing of what lines
+// mean, keeps no line, and never waits for ever: a broker that is silent is an error after a bounded time.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+
+namespace sockbroker {
+
+class ControlClient {
+public:
+        // RUNTIME_DIR/control. Errors: no such socket or nobody there (is sockbrokerd running?), no permission.
+        [[nodiscard]] static Result<ControlClient> connect(const std::string& runtime_dir);
+
+        struct Answer {
+                std::string result;  // "ok" or a code of docs/protocol.md
+                int errnum = 0;      // ERRNO=, 0 for ok
+                std::string message;
+        };
+
+        // `request` is KEY=VALUE lines; `fds` are borrowed. `on_line` is called for each line before the RESULT=
+        // record, without its new line. The Answer is what the broker said, a refusal too; an Error means that there is
+        // no answer: the connection broke, took longer than the timeout without a record, or what came is not the
+        // protocol. Several calls may follow on one connection, not after an Error.
+        [[nodiscard]] Result<Answer> call(std::string_view request, const std::vector<int>& fds,
+                                          const std::function<void(std::string_view line)>& on_line);
+
+        // How long a record may take to come. A reload of a large policy answers only when it is done.
+        void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
+
+private:
+        ControlClient(OwnedFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+
+        OwnedFd fd_;
+        std::string path_;
+        std::chrono::milliseconds timeout_{60'000};
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See ask.h.
+#include "broker/ctl/ask.h"
+
+#include <fmt/format.h>
+
+#include "broker/ctl/output.h"
+
+namespace sockbroker::ctl {
+
+std::string unreachable_hint(const Options& options) {
+        if (options.runtime_dir == Options{}.runtime_dir) {
+                return "start it with: systemctl start sockbrokerd.socket sockbrokerd.service";
+        }
+        return fmt::format("start sockbrokerd with --runtime-dir {}", options.runtime_dir);
+}
+
+std::expected<ControlClient, int> connect(const Options& options) {
+        Result<ControlClient> client = ControlClient::connect(options.runtime_dir);
+        if (!client) {
+                complain(client.error().text());
+                if (client.error().errnum != EACCES) {
+                        complain(unreachable_hint(options));
+                }
+                return std::unexpected(kExitUnreachable);
+        }
+        return std::move(*client);
+}
+
+std::expected<ControlClient::Answer, int> ask(ControlClient& client, std::string_view request,
+                                              const std::vector<int>& fds, const OnLine& on_line) {
+        Result<ControlClient::Answer> answer = client.call(request, fds, on_line);
+        if (!answer) {
+                complain(answer.error().text());
+                return std::unexpected(kExitFailed);
+        }
+        return std::move(*answer);
+}
+
+std::expected<ControlClient::Answer, int> ask(const Options& options, std::string_view request, const OnLine& on_line) {
+        std::expected<ControlClient, int> client = connect(options);
+        if (!client) {
+                return std::unexpected(client.error());
+        }
+        return ask(*client, request, {}, on_line);
+}
+
+int report_refusal(const ControlClient::Answer& answer, std::string_view what) {
+        complain(fmt::format("{}{}{}: {}", what, what.empty() ? "" : ": ", answer.result, answer.message));
+        return kExitFailed;
+}
+
+Json answer_row(std::string_view service, const ControlClient::Answer& answer) {
+        return {{"service", service}, {"result", answer.result}, {"errno", answer.errnum}, {"message", answer.message}};
+}
+
+}  // namespace sockbroker::ctl

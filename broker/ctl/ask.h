@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// One connection to the broker for the verbs: tells the person why there is none, and turns that into an exit status.
+#pragma once
+
+#include <chrono>
+#include <expected>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/client/client.h"
+#include "broker/ctl/options.h"
+#include "broker/ctl/render.h"
+
+namespace sockbroker::ctl {
+
+using OnLine = std::function<void(std::string_view line)>;
+
+// Connects; on failure the person has been told, and the error is the exit status.
+[[nodiscard]] std::expected<ControlClient, int> connect(const Options& options);
+
+// What to do about a socket where no broker answers.
+[[nodiscard]] std::string unreachable_hint(const Options& options);
+
+// One request; the Answer may be a refusal, which is left to the caller to report.
+[[nodiscard]] std::expected<ControlClient::Answer, int> ask(ControlClient& client, std::string_view request,
+                                                            const std::vector<int>& fds, const OnLine& on_line);
+
+// connect() and ask() for a verb without descriptors.
+[[nodiscard]] std::expected<ControlClient::Answer, int> ask(const Options& options, std::string_view request,
+                                                            const OnLine& on_line);
+
+// "not-permitted: MESSAGE" on standard error, after `what` if there is one.
+[[nodiscard]] int report_refusal(const ControlClient::Answer& answer, std::string_view what = "");
+
+// {service, result, errno, message} as --json= of register and unregister shows it.
+[[nodiscard]] Json answer_row(std::string_view service, const ControlClient::Answer& answer);
+
+}  // namespace sockbroker::ctl

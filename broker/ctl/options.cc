@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See options.h. A new option gets its line in kLongOptions, in the switch, in help_text(), in sockbrokerctl(1) and in
+// the shell completion; a test compares them.
+#include "broker/ctl/options.h"
+
+#include <fmt/format.h>
+#include <getopt.h>
+
+#include <array>
+
+#include "broker/base/printable.h"
+#include "broker/ctl/verbs.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+enum LongOption : int { kJson = 256, kNoLegend, kNoPager, kConfigDir, kRuntimeDir, kBpffs, kStateDir, kVersion };
+
+constexpr option kLongOptions[] = {
+        {"help", no_argument, nullptr, 'h'},
+        {"version", no_argument, nullptr, kVersion},
+        {"json", required_argument, nullptr, kJson},
+        {"no-legend", no_argument, nullptr, kNoLegend},
+        {"no-pager", no_argument, nullptr, kNoPager},
+        {"config-dir", required_argument, nullptr, kConfigDir},
+        {"runtime-dir", required_argument, nullptr, kRuntimeDir},
+        {"bpffs", required_argument, nullptr, kBpffs},
+        {"state-dir", required_argument, nullptr, kStateDir},
+        {nullptr, 0, nullptr, 0},
+};
+
+Result<JsonMode> parse_json_mode(std::string_view text) {
+        if (text == "short") {
+                return JsonMode::kShort;
+        }
+        if (text == "pretty") {
+                return JsonMode::kPretty;
+        }
+        if (text == "off") {
+                return JsonMode::kOff;
+        }
+        return fail(fmt::format("cannot print JSON as \"{}\", write --json=short, pretty or off", printable(text)));
+}
+
+}  // namespace
+
+Result<Options> parse_options(int argc, char* const* argv) {
+        Options options;
+        ::optind = 0;  // glibc: start anew, and read POSIXLY_CORRECT again
+        ::opterr = 0;
+        while (true) {
+                const int current = ::optind == 0 ? 1 : ::optind;
+                const int c = ::getopt_long(argc, argv, ":h", kLongOptions, nullptr);
+                if (c == -1) {
+                        break;
+                }
+                const std::string value = ::optarg == nullptr ? "" : ::optarg;
+                const auto directory = [&](std::string& target) -> Result<void> {
+                        if (value.empty()) {
+                                return fail(fmt::format("option {} wants a directory", argv[current]));
+                        }
+                        target = value;
+                        return {};
+                };
+                Result<void> taken;
+                switch (c) {
+                case 'h':
+                        options.help = true;
+                        break;
+                case kVersion:
+                        options.version = true;
+                        break;
+                case kJson: {
+                        const Result<JsonMode> mode = parse_json_mode(value);
+                        if (!mode) {
+                                return std::unexpected(mode.error());
+                        }
+                        options.json = *mode;
+                        break;
+                }
+                case kNoLegend:
+                        options.legend = false;
+                        break;
+                case kNoPager:
+                        options.pager = false;
+                        break;
+                case kConfigDir:
+                        taken = directory(options.config_dir);
+                        break;
+                case kRuntimeDir:
+                        taken = directory(options.runtime_dir);
+                        break;
+                case kBpffs:
+                        taken = directory(options.bpffs);
+                        break;
+                case kStateDir:
+                        taken = directory(options.state_dir);
+                        break;
+                case ':':
+                        return fail(fmt::format("option {} wants a value", printable(argv[::optind - 1])));
+                default: {
+                        // A short option stands in optopt, a long one is the argument just read.
+                        const std::string name = ::optopt > 0 && ::optopt < 256
+                                                         ? fmt::format("-{}", static_cast<char>(::optopt))
+                                                         : std::string(argv[::optind - 1]);
+                        return fail(fmt::format("option {} is unknown, ambiguous, or takes no value, see --help",
+                                                printable(name)));
+                }
+                }
+                if (!taken) {
+                        return std::unexpected(taken.error());
+                }
+        }
+        if (::optind < argc) {
+                options.verb = argv[::optind];
+                options.arguments.assign(argv + ::optind + 1, argv + argc);
+        }
+        return options;
+}
+
+std::string help_text() {
+        std::string text =
+                "sockbrokerctl [OPTION...] [VERB [ARGUMENT]]\n"
+                "\n"
+                "Look at and steer the socket broker.\n"
+                "\n"
+                "Verbs:\n";
+        for (const Verb& verb : verbs()) {
+                text += fmt::format("  {:<22}{}\n", verb.synopsis, verb.help);
+        }
+        text += "\n"
+                "Options:\n"
+                "  -h --help             Show this help\n"
+                "     --version          Show the version of this tool\n"
+                "     --json=MODE        Print JSON: short, pretty or off\n"
+                "     --no-legend        Print neither headers nor counts\n"
+                "     --no-pager         Do not pipe output into a pager\n"
+                "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
+                "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
+                "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"
+                "     --state-dir=DIR    Where the broker keeps its state (/var/lib/sockbroker)\n"
+                "\n"
+                "See sockbrokerctl(1) for details.\n";
+        return text;
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The command line of sockbrokerctl as values. Touches nothing but its arguments and getopt's own state; what
+// verbs exist and how many arguments they take is known in verbs.cc.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+
+namespace sockbroker::ctl {
+
+// Documented in sockbrokerctl(1); scripts depend on them.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;       // the broker refused, or a policy has errors
+inline constexpr int kExitUsage = 2;        // unknown verb, option or argument
+inline constexpr int kExitUnreachable = 3;  // no broker answers
+
+enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
+
+struct Options {
+        std::string verb = "status";
+        std::vector<std::string> arguments;
+        JsonMode json = JsonMode::kOff;
+        bool legend = true;
+        bool pager = true;
+        bool help = false;
+        bool version = false;
+        std::string config_dir;  // empty: the four usual ones
+        std::string runtime_dir = "/run/sockbroker";
+        std::string bpffs = "/run/sockbroker/bpf";
+        std::string state_dir = "/var/lib/sockbroker";
+};
+
+// Options may stand before, between and after verb and arguments, up to "--".
+[[nodiscard]] Result<Options> parse_options(int argc, char* const* argv);
+
+[[nodiscard]] std::string help_text();
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Where a verb's result goes: standard output, or a pager on a terminal. For a pager everything is written to
+// an unlinked file first: the broker drops a reader that takes nothing for five seconds, and a person reads
+// slower than that.
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string_view>
+
+#include "broker/ctl/options.h"
+
+namespace sockbroker::ctl {
+
+class Output {
+public:
+        explicit Output(const Options& options);
+
+        void write(std::string_view text);
+        [[nodiscard]] bool colour() const { return colour_; }
+        // Shows what was written. `status` as it is, or kExitFailed if something could not be written.
+        [[nodiscard]] int finish(int status);
+
+private:
+        struct Close {
+                void operator()(std::FILE* file) const { std::fclose(file); }
+        };
+
+        bool colour_ = false;
+        std::unique_ptr<std::FILE, Close> spool_;  // none: straight to standard output
+};
+
+// A message for the person on standard error: "sockbrokerctl: MESSAGE".
+void complain(std::string_view message);
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Which of the sockets that systemd passed go to which service. Pure.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "broker/base/result.h"
+
+namespace sockbroker::ctl {
+
+struct PassedFd {
+        int fd = -1;
+        std::string name;  // of LISTEN_FDNAMES
+};
+
+struct Handout {
+        std::string service;
+        std::vector<int> fds;
+};
+
+// With a service all sockets go to it; without one each name is a service, in the order of their first sockets. Names
+// that cannot be services are an error that tells about FileDescriptorName=.
+[[nodiscard]] Result<std::vector<Handout>> hand_out(const std::vector<PassedFd>& passed, std::string_view service);
+
+// What to add when the broker knows no service of this name, empty if nothing: systemd names a socket after its unit
+// where FileDescriptorName= is missing.
+[[nodiscard]] std::string name_hint(std::string_view service);
+
+}  // namespace sockbroker::ctl

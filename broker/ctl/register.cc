@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verbs register and unregister. Sockets come as systemd passes them, sd_listen_fds(3); all of one service
+// go in one request, which the broker takes whole or not at all.
+#include <fmt/format.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "broker/ctl/ask.h"
+#include "broker/ctl/passed.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/verbs.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+Result<std::vector<PassedFd>> take_passed() {
+        // Before sd_listen_fds(3), which says nothing of why it finds none.
+        const char* const addressee = std::getenv("LISTEN_PID");
+        if (addressee != nullptr && addressee != std::to_string(::getpid())) {
+                return fail(
+                        fmt::format("the sockets were passed to process {} and this is {}: let systemd run "
+                                    "sockbrokerctl itself, not a shell around it",
+                                    addressee, ::getpid()));
+        }
+        char** names = nullptr;
+        const int number = ::sd_listen_fds_with_names(1, &names);
+        if (number < 0) {
+                return fail(number, "cannot take the sockets that systemd passed");
+        }
+        std::vector<PassedFd> passed;
+        for (int i = 0; i < number; ++i) {
+                passed.push_back({.fd = SD_LISTEN_FDS_START + i, .name = names[i]});
+                std::free(names[i]);
+        }
+        std::free(names);
+        if (passed.empty()) {
+                return fail(
+                        "no sockets were passed: run this as ExecStartPost= of a .socket unit (systemd 256 and "
+                        "newer, with PassFileDescriptorsToExec=yes), or as ExecStart= of a one-shot service with "
+                        "Sockets=NAME.socket");
+        }
+        return passed;
+}
+
+int report(const Options& options, Output& output, JsonArray& array, const Handout& handout,
+           const ControlClient::Answer& answer) {
+        if (options.json != JsonMode::kOff) {
+                array.add(answer_row(handout.service, answer));
+        }
+        if (answer.result == "ok") {
+                if (options.json == JsonMode::kOff) {
+                        output.write(fmt::format("{}: {} registered\n", handout.service,
+                                                 count(handout.fds.size(), "socket")));
+                }
+                return kExitOk;
+        }
+        const int status = report_refusal(answer, handout.service);
+        if (answer.result == "unknown-service" && !name_hint(handout.service).empty()) {
+                complain(name_hint(handout.service));
+        }
+        return status;
+}
+
+}  // namespace
+
+int register_sockets(const Options& options) {
+        const Result<std::vector<PassedFd>> passed = take_passed();
+        if (!passed) {
+                complain(passed.error().text());
+                return kExitFailed;
+        }
+        const std::string service = options.arguments.empty() ? "" : options.arguments.front();
+        const Result<std::vector<Handout>> handouts = hand_out(*passed, service);
+        if (!handouts) {
+                complain(handouts.error().text());
+                return kExitUsage;
+        }
+        std::expected<ControlClient, int> client = connect(options);
+        if (!client) {
+                return client.error();
+        }
+        Output output(options);
+        JsonArray array(output, options.json);
+        int status = kExitOk;
+        for (const Handout& handout : *handouts) {
+                const auto answer = ask(*client, fmt::format("FDSTORE=1\nFDNAME={}\n", handout.service), handout.fds,
+                                        [](std::string_view) {});
+                if (!answer) {
+                        // No answer: whether the broker took them is not known, and the connection is of no use.
+                        return output.finish(answer.error());
+                }
+                status = std::max(status, report(options, output, array, handout, *answer));
+        }
+        if (options.json != JsonMode::kOff) {
+                array.close();
+        }
+        return output.finish(status);
+}
+
+int unregister_service(const Options& options) {
+        const std::string& service = options.arguments.front();
+        if (const auto checked = hand_out({}, service); !checked || service.empty()) {
+                complain(checked ? "the name of the service is empty" : checked.error().text());
+                return kExitUsage;
+        }
+        const auto answer = ask(options, fmt::format("VERB=unregister\nFDNAME={}\n", service), [](std::string_view) {});
+        if (!answer) {
+                return answer.error();
+        }
+        Output output(options);
+        if (options.json != JsonMode::kOff) {
+                JsonArray array(output, options.json);
+                array.add(answer_row(service, *answer));
+                array.close();
+        }
+        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See render.h.
+#include "broker/ctl/render.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "broker/base/printable.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+constexpr std::string_view kBold = "\x1b[1m";
+constexpr std::string_view kNormal = "\x1b[0m";
+
+// Characters, not bytes: bytes of UTF-8 that do not continue one.
+std::size_t width(std::string_view text) {
+        return static_cast<std::size_t>(
+                std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+std::string padded(std::string_view text, std::size_t to, bool right) {
+        const std::string space(to - std::min(to, width(text)), ' ');
+        return right ? space + std::string(text) : std::string(text) + space;
+}
+
+}  // namespace
+
+std::optional<Json> parse_row(std::string_view line) {
+        Json row = Json::parse(line, nullptr, false);
+        if (!row.is_object()) {
+                return std::nullopt;
+        }
+        return row;
+}
+
+std::string cell(const Json& row, const char* field, std::string_view none) {
+        const auto at = row.find(field);
+        if (at == row.end() || at->is_null()) {
+                return std::string(none);
+        }
+        return at->is_string() ? printable(at->get_ref<const std::string&>()) : at->dump();
+}
+
+std::string format_time(std::int64_t usec) {
+        const std::time_t seconds = usec / 1'000'000;
+        std::tm parts = {};
+        if (usec <= 0 || ::localtime_r(&seconds, &parts) == nullptr) {
+                return "-";
+        }
+        char text[64];
+        const std::size_t size = std::strftime(text, sizeof text, "%a %Y-%m-%d %H:%M:%S %Z", &parts);
+        return {text, size};
+}
+
+std::string count(std::uint64_t number, std::string_view noun) {
+        return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
+}
+
+std::string dump(const Json& value, JsonMode mode) {
+        // Bytes that are no UTF-8 (a file's name) must not end the program.
+        const auto replace = Json::error_handler_t::replace;
+        return (mode == JsonMode::kPretty ? value.dump(1, '\t', false, replace) : value.dump(-1, ' ', false, replace)) +
+               "\n";
+}
+
+std::string to_line(const Diagnostic& diagnostic) {
+        if (diagnostic.severity == Severity::kError) {
+                return printable(diagnostic.to_string());
+        }
+        Diagnostic marked = diagnostic;
+        marked.message = "warning: " + marked.message;
+        return printable(marked.to_string());
+}
+
+Json to_json(const Diagnostic& diagnostic) {
+        return {{"file", diagnostic.file},
+                {"line", diagnostic.line},
+                {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
+                {"message", diagnostic.message}};
+}
+
+void JsonArray::add_line(std::string_view line) {
+        if (mode_ == JsonMode::kPretty) {
+                if (const std::optional<Json> row = parse_row(line)) {
+                        add(*row);
+                        return;
+                }
+        }
+        output_.write(open_ ? "," : "[");
+        open_ = true;
+        output_.write(line);
+}
+
+void JsonArray::add(const Json& value) {
+        std::string text = dump(value, mode_);
+        text.pop_back();
+        if (mode_ == JsonMode::kPretty) {
+                // One level deeper than alone; new lines inside strings are escaped in JSON.
+                std::string indented = "\n\t";
+                for (const char c : text) {
+                        indented += c;
+                        if (c == '\n') {
+                                indented += '\t';
+                        }
+                }
+                text = std::move(indented);
+        }
+        output_.write(open_ ? "," : "[");
+        open_ = true;
+        output_.write(text);
+}
+
+void JsonArray::close() {
+        if (!open_) {
+                output_.write("[]\n");
+        } else {
+                output_.write(mode_ == JsonMode::kPretty ? "\n]\n" : "]\n");
+        }
+}
+
+void Table::add(std::vector<std::string> cells) {
+        cells.resize(columns_.size());
+        rows_.push_back(std::move(cells));
+}
+
+std::string Table::render(bool legend, bool colour) const {
+        std::vector<std::size_t> widths;
+        for (std::size_t i = 0; i < columns_.size(); ++i) {
+                std::size_t widest = legend ? width(columns_[i].header) : 0;
+                for (const auto& row : rows_) {
+                        widest = std::max(widest, width(row[i]));
+                }
+                widths.push_back(widest);
+        }
+        const auto line = [&](const auto& text_of) {
+                std::string result;
+                for (std::size_t i = 0; i < columns_.size(); ++i) {
+                        result += i == 0 ? "" : " ";
+                        result += padded(text_of(i), widths[i], columns_[i].right);
+                }
+                result.erase(result.find_last_not_of(' ') + 1);
+                return result;
+        };
+        std::string result;
+        if (legend) {
+                const std::string header = line([&](std::size_t i) -> std::string_view { return columns_[i].header; });
+                result += colour ? fmt::format("{}{}{}\n", kBold, header, kNormal) : header + "\n";
+        }
+        for (const auto& row : rows_) {
+                result += line([&](std::size_t i) -> std::string_view { return row[i]; }) + "\n";
+        }
+        return result;
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verb status: the broker in a few lines, then a table of its services with their counters.
+#include <fmt/format.h>
+
+#include "broker/base/printable.h"
+#include "broker/ctl/ask.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/verbs.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+// A part of the broker object; an empty object where an other version has none.
+Json part(const Json& broker, const char* name) {
+        const auto at = broker.find(name);
+        return at != broker.end() && at->is_object() ? *at : Json::object();
+}
+
+std::uint64_t number(const Json& object, const char* name) {
+        const auto at = object.find(name);
+        return at != object.end() && at->is_number_unsigned() ? at->get<std::uint64_t>() : 0;
+}
+
+std::string since(const Json& object) {
+        return format_time(static_cast<std::int64_t>(number(object, "since")));
+}
+
+std::string describe(const Json& broker, bool colour) {
+        const Json policy = part(broker, "policy");
+        const Json sockets = part(broker, "sockets");
+        const Json capacity = part(broker, "capacity");
+        const std::string state = cell(broker, "state");
+        const std::string_view paint = !colour ? "" : state == "running" ? "\x1b[1;32m" : "\x1b[1;31m";
+        const std::string_view plain = colour ? "\x1b[0m" : "";
+
+        std::string text = fmt::format("{}●{} sockbrokerd {}\n", paint, plain, cell(broker, "version"));
+        const auto line = [&](std::string_view name, std::string_view value) {
+                text += fmt::format("{:>10}: {}\n", name, value);
+        };
+        line("State", fmt::format("{}{}{} since {}", paint, state, plain, since(broker)));
+        if (cell(broker, "reason", "") != "") {
+                line("Reason", cell(broker, "reason"));
+        }
+        line("Policy", fmt::format("{}, {}, {}; taken {}", count(number(policy, "files"), "file"),
+                                   count(number(policy, "services"), "service"),
+                                   count(number(policy, "bindings"), "binding"), since(policy)));
+        line("Sockets", fmt::format("{} live, {} draining", cell(sockets, "live"), cell(sockets, "draining")));
+        line("Capacity",
+             fmt::format("{}, {}, {}", count(number(capacity, "bindings"), "binding"),
+                         count(number(capacity, "services"), "service"), count(number(capacity, "sockets"), "socket")));
+        line("Refused", count(number(broker, "refused"), "request"));
+        if (number(broker, "journal_lost") != 0) {
+                line("Journal", fmt::format("{} entries lost", number(broker, "journal_lost")));
+        }
+        return text;
+}
+
+std::uint64_t all_errors(const Json& service) {
+        std::uint64_t sum = 0;
+        const Json errors = part(service, "errors");
+        for (const auto& [cause, value] : errors.items()) {
+                sum += value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
+        }
+        return sum;
+}
+
+}  // namespace
+
+int show_status(const Options& options) {
+        Output output(options);
+        Json broker;
+        Json services = Json::array();
+        bool understood = true;
+        const auto answer = ask(options, "VERB=status\n", [&](std::string_view line) {
+                std::optional<Json> row = parse_row(line);
+                if (!row) {
+                        understood = false;
+                } else if (broker.is_null()) {
+                        broker = std::move(*row);
+                } else {
+                        services.push_back(std::move(*row));
+                }
+        });
+        if (!answer) {
+                return answer.error();
+        }
+        if (answer->result != "ok") {
+                return report_refusal(*answer);
+        }
+        if (!understood || broker.is_null()) {
+                complain("the broker's status is not what this tool knows, are tool and broker of one version?");
+                return kExitFailed;
+        }
+        if (options.json != JsonMode::kOff) {
+                broker["services"] = std::move(services);
+                output.write(dump(broker, options.json));
+                return output.finish(kExitOk);
+        }
+        Table table({{"SERVICE"},
+                     {"SOCKETS", true},
+                     {"LOOKUPS", true},
+                     {"ASSIGNED", true},
+                     {"NO-SOCKET", true},
+                     {"ERRORS", true}});
+        for (const Json& service : services) {
+                table.add({cell(service, "service"), cell(service, "sockets"), cell(service, "lookups"),
+                           cell(service, "assigned"), cell(service, "no_socket"), std::to_string(all_errors(service))});
+        }
+        output.write(describe(broker, output.colour()) + "\n");
+        output.write(table.render(options.legend, output.colour()));
+        if (options.legend) {
+                output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
+        }
+        return output.finish(kExitOk);
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The table of verbs.
+#include "broker/ctl/verbs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "broker/ctl/output.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+constexpr std::array kVerbs = {
+        Verb{"status", "status", "Show the broker and its services (the default)", 0, 0, show_status},
+        Verb{"list", "list", "List registered sockets", 0, 0, show_list},
+        Verb{"bindings", "bindings", "List the bindings of the policy in force", 0, 0, show_bindings},
+        Verb{"register", "register [SERVICE]", "Hand over the sockets passed by systemd", 0, 1, register_sockets},
+        Verb{"unregister", "unregister SERVICE", "Remove the sockets of a service", 1, 1, unregister_service},
+        Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},
+        Verb{"verify", "verify", "Check the policy on disk, without a broker", 0, 0, verify_policy},
+        Verb{"unload", "unload", "Take dispatch away", 0, 0, unload_dispatch},
+        Verb{"version", "version", "Show the versions of tool and broker", 0, 0, show_version},
+};
+
+}  // namespace
+
+std::span<const Verb> verbs() {
+        return kVerbs;
+}
+
+int run(const Options& options) {
+        if (options.help) {
+                Output output(options);
+                output.write(help_text());
+                return output.finish(kExitOk);
+        }
+        if (options.version) {
+                fmt::print("sockbrokerctl {}\n", SOCKBROKER_VERSION);
+                return kExitOk;
+        }
+        const auto verb = std::ranges::find(kVerbs, options.verb, &Verb::name);
+        if (verb == kVerbs.end()) {
+                complain(fmt::format("unknown verb {}, see sockbrokerctl --help", options.verb));
+                return kExitUsage;
+        }
+        const std::size_t given = options.arguments.size();
+        if (given < verb->min_arguments || given > verb->max_arguments) {
+                complain(fmt::format("too {} arguments, write: sockbrokerctl {}",
+                                     given < verb->min_arguments ? "few" : "many", verb->synopsis));
+                return kExitUsage;
+        }
+        return verb->run(options);
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The broker itself, without its event loop: a message goes in, an answer comes out. Brings the rooms together in the
+// order of the protocol: understood, identified, judged, installed, told. Nothing that a peer sends is fatal here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "broker/audit/audit.h"
+#include "broker/daemon/options.h"
+#include "broker/daemon/refusal_log.h"
+#include "broker/daemon/rows.h"
+#include "broker/dataplane/dataplane.h"
+#include "broker/policy/decide.h"
+#include "broker/policy/files.h"
+#include "broker/protocol/message.h"
+#include "broker/protocol/request.h"
+#include "broker/registry/registry.h"
+
+namespace sockbroker {
+
+struct Answer {
+        ResultCode code = ResultCode::kOk;
+        std::string message;
+        Rows rows;              // may be empty
+        bool unloaded = false;  // dispatch was taken away: the daemon ends after this answer
+};
+
+class Broker {
+public:
+        // Takes up what the kernel holds and loads the policy: the one of the folders, else the copy of the one last
+        // taken, else none at all (degraded). Fails only where the kernel does.
+        [[nodiscard]] static Result<std::unique_ptr<Broker>> start(DaemonOptions options, const BrokerConfig& config,
+                                                                   std::unique_ptr<Dataplane> dataplane, Audit& audit);
+
+        [[nodiscard]] Answer handle(Channel channel, const Message& message);
+
+        // Loads the policy of the folders anew; rows of the answer are its diagnostics.
+        [[nodiscard]] Answer reload();
+
+        // Finds sockets whose last descriptor was closed.
+        void probe_liveness();
+
+        [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
+
+private:
+        Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit);
+
+        [[nodiscard]] Answer handle_message(Channel channel, const Message& message);
+
+        // Empty: taken. Otherwise why not.
+        [[nodiscard]] std::string apply(Policy policy);
+        void load_at_start();
+        void revoke_unadmitted();
+
+        [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
+        [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
+        [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
+        [[nodiscard]] Answer unload(const Peer& peer);
+        [[nodiscard]] Rows status_rows();
+        [[nodiscard]] Rows list_rows();
+        [[nodiscard]] Rows binding_rows() const;
+
+        void tell_departures(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
+        void tell_handed(const Admission& admission, const std::vector<Handed>& handed);
+        void tell_diagnostics(const std::vector<Diagnostic>& diagnostics);
+
+        const DaemonOptions options_;
+        PolicyLimits limits_;
+        std::unique_ptr<Dataplane> dataplane_;
+        Audit& audit_;
+        Registry registry_;
+        Accounts accounts_;
+        RefusalLog refusals_;
+        std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
+        std::uint64_t netns_cookie_ = 0;
+        std::int64_t started_usec_ = 0;
+        std::int64_t policy_since_usec_ = 0;
+        std::string degraded_;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the broker may do: three capabilities to load the program, one afterwards, also when it was started as root.
+#pragma once
+
+#include <sys/capability.h>
+
+#include <initializer_list>
+
+#include "broker/base/result.h"
+
+namespace sockbroker {
+
+// Keeps only those of `wanted` that the process has, in the permitted and effective set; empties the inheritable and
+// ambient ones and, where it may, the bounding set; sets no_new_privs. For good: call it before any thread is made.
+[[nodiscard]] Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted);
+
+}  // namespace sockbroker

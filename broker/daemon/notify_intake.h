@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The datagram socket: one queue for all senders, drained at once. Nobody is answered here; the journal is.
+#pragma once
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+#include "broker/daemon/broker.h"
+#include "broker/daemon/event.h"
+
+namespace sockbroker {
+
+class NotifyIntake {
+public:
+        [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker);
+
+private:
+        NotifyIntake(OwnedFd fd, Broker& broker) : broker_(broker), fd_(std::move(fd)) {}
+        void drain();
+
+        Broker& broker_;
+        OwnedFd fd_;
+        OwnedSource source_;
+};
+
+}  // namespace sockbroker

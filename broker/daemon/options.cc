@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/options.h"
+
+#include <getopt.h>
+
+#include <fmt/format.h>
+
+#include "broker/policy/files.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr const char* kHelp = R"(sockbrokerd [OPTIONS...]
+
+Takes sockets from unprivileged services, checks them against policy, and lets
+the kernel deliver packets of whole prefixes and port ranges to them.
+
+  -h --help             Show this help
+     --version          Show the version
+     --config-dir DIR   Read only DIR/conf.d/*.conf and DIR/sockbrokerd.conf
+     --runtime-dir DIR  Place of the sockets notify and control
+                        (default /run/sockbroker)
+     --bpffs DIR        BPF file system that keeps dispatch alive
+                        (default /run/sockbroker/bpf)
+     --state-dir DIR    Place of the policy last taken
+                        (default /var/lib/sockbroker)
+
+See the sockbrokerd(8) man page for details.
+)";
+
+}  // namespace
+
+std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
+        enum { kVersion = 256, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
+        static constexpr option kOptions[] = {
+                {"help", no_argument, nullptr, 'h'},
+                {"version", no_argument, nullptr, kVersion},
+                {"config-dir", required_argument, nullptr, kConfigDir},
+                {"runtime-dir", required_argument, nullptr, kRuntimeDir},
+                {"bpffs", required_argument, nullptr, kBpffs},
+                {"state-dir", required_argument, nullptr, kStateDir},
+                {nullptr, 0, nullptr, 0},
+        };
+        DaemonOptions options;
+        options.config_dirs = default_config_dirs();
+        int c = 0;
+        while ((c = getopt_long(argc, argv, "h", kOptions, nullptr)) != -1) {
+                switch (c) {
+                case 'h':
+                        fmt::print("{}", kHelp);
+                        exit_status = 0;
+                        return std::nullopt;
+                case kVersion:
+                        fmt::print("sockbroker {}\n", SOCKBROKER_VERSION);
+                        exit_status = 0;
+                        return std::nullopt;
+                case kConfigDir:
+                        options.config_dirs = {optarg};
+                        break;
+                case kRuntimeDir:
+                        options.runtime_dir = optarg;
+                        break;
+                case kBpffs:
+                        options.bpffs = optarg;
+                        break;
+                case kStateDir:
+                        options.state_dir = optarg;
+                        break;
+                default:
+                        exit_status = 2;
+                        return std::nullopt;
+                }
+        }
+        if (optind < argc) {
+                fmt::print(stderr, "sockbrokerd: takes no arguments, found \"{}\"; see sockbrokerd --help\n",
+                           argv[optind]);
+                exit_status = 2;
+                return std::nullopt;
+        }
+        return options;
+}
+
+}  // namespace sockbroker

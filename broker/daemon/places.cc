@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/places.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <systemd/sd-daemon.h>
+
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "broker/protocol/message.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr int kBacklog = 128;
+
+Result<IntakeSockets> adopt_passed_sockets(int count) {
+        IntakeSockets sockets;
+        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; fd++) {
+                OwnedFd owned(fd);
+                if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
+                        sockets.notify = std::move(owned);
+                } else if (sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0 && !sockets.control) {
+                        sockets.control = std::move(owned);
+                } else {
+                        return fail(
+                                fmt::format("file descriptor {} was passed by systemd and is neither the notify "
+                                            "(datagram) nor the control (seqpacket) socket, compare the .socket "
+                                            "unit with the one that was installed",
+                                            fd));
+                }
+        }
+        if (!sockets.notify || !sockets.control) {
+                return fail(
+                        "systemd passed only one of the notify and control sockets, both must stand in the .socket "
+                        "unit");
+        }
+        return sockets;
+}
+
+Result<OwnedFd> bind_socket(const std::string& path, int type) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        if (path.size() >= sizeof address.sun_path) {
+                return fail(fmt::format("socket path {} is longer than {} bytes, choose a shorter --runtime-dir", path,
+                                        sizeof address.sun_path - 1));
+        }
+        path.copy(address.sun_path, path.size());
+        // The lock on the pin directory says that no other broker serves here: what is left is stale.
+        if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+                return fail_errno(fmt::format("cannot remove the old socket {}", path));
+        }
+        OwnedFd fd(socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (!fd || bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+            chmod(path.c_str(), 0666) != 0) {
+                return fail_errno(fmt::format("cannot make the socket {}", path));
+        }
+        return fd;
+}
+
+Result<void> make_directory(const std::string& path, mode_t mode) {
+        std::error_code ignored;  // mkdir() below tells what is wrong
+        std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+        if (mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
+                return fail_errno(fmt::format("cannot make the directory {}", path));
+        }
+        return {};
+}
+
+bool is_bpffs(const std::string& path) {
+        struct statfs fs {};
+        return statfs(path.c_str(), &fs) == 0 && static_cast<unsigned long>(fs.f_type) == BPF_FS_MAGIC;
+}
+
+}  // namespace
+
+Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
+        IntakeSockets sockets;
+        const int count = sd_listen_fds(1);
+        if (count < 0) {
+                return fail(count, "cannot take the sockets passed by systemd");
+        }
+        if (count > 0) {
+                auto passed = adopt_passed_sockets(count);
+                if (!passed) {
+                        return passed;
+                }
+                sockets = std::move(*passed);
+        } else {
+                if (auto made = make_directory(runtime_dir, 0755); !made) {
+                        return std::unexpected(made.error());
+                }
+                auto notify = bind_socket(runtime_dir + "/notify", SOCK_DGRAM);
+                auto control = bind_socket(runtime_dir + "/control", SOCK_SEQPACKET);
+                if (!notify || !control) {
+                        return std::unexpected(!notify ? notify.error() : control.error());
+                }
+                sockets = {std::move(*notify), std::move(*control)};
+        }
+        for (const auto* fd : {&sockets.notify, &sockets.control}) {
+                if (auto ready = prepare_receiver(fd->get()); !ready) {
+                        return std::unexpected(ready.error());
+                }
+        }
+        if (count == 0 && listen(sockets.control.get(), kBacklog) != 0) {
+                return fail_errno("cannot listen on the control socket");
+        }
+        return sockets;
+}
+
+Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
+        if (!is_bpffs(options.bpffs)) {
+                if (auto made = make_directory(options.bpffs, 0755); !made) {
+                        return std::unexpected(made.error());
+                }
+                if (mount("bpf", options.bpffs.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) {
+                        return fail_errno(
+                                fmt::format("no BPF file system on {0} and it cannot be mounted; as root: "
+                                            "mount -t bpf bpf {0}",
+                                            options.bpffs));
+                }
+        }
+        const std::string path = options.pin_dir();
+        if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+                return fail_errno(fmt::format("cannot make the directory of pins {}", path));
+        }
+        OwnedFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        struct stat status {};
+        if (!directory || fstat(directory.get(), &status) != 0) {
+                return fail_errno(fmt::format("cannot open the directory of pins {}", path));
+        }
+        // Whoever may enter it holds the traffic of the machine.
+        if (status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
+                return fail(
+                        fmt::format("the directory of pins {0} must belong to uid {1} alone; as root: chown {1} {0} "
+                                    "&& chmod 0700 {0}",
+                                    path, geteuid()));
+        }
+        if (flock(directory.get(), LOCK_EX | LOCK_NB) != 0) {
+                return fail_errno(fmt::format("another sockbrokerd keeps {}", path));
+        }
+        return directory;
+}
+
+}  // namespace sockbroker

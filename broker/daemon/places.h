@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Where the broker lives: its two sockets, passed by systemd or made here, and its directory of pins on a bpffs. All
+// that needs privilege beyond loading happens here, once, before anything is dropped.
+#pragma once
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+#include "broker/daemon/options.h"
+
+namespace sockbroker {
+
+struct IntakeSockets {
+        OwnedFd notify;   // datagram
+        OwnedFd control;  // seqpacket, listening
+};
+
+// Those that systemd passed, told apart by their type; or, if it passed none, new ones in the runtime directory.
+[[nodiscard]] Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir);
+
+// The pin directory, made if it is missing; mounts a bpffs where there is none and the process may. The result holds
+// a lock on it that ends with the process: one broker for one directory.
+[[nodiscard]] Result<OwnedFd> open_pin_dir(const DaemonOptions& options);
+
+}  // namespace sockbroker

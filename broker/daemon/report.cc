@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the broker says of itself: rows for the control socket, entries for the journal.
+#include <fmt/format.h>
+
+#include "broker/daemon/broker.h"
+
+namespace sockbroker {
+
+namespace {
+
+std::size_t count_bindings(const Policy& policy) {
+        std::size_t bindings = 0;
+        for (const auto& service : policy.services) {
+                bindings += service.bindings.size();
+        }
+        return bindings;
+}
+
+Entry entry_of(Action action, const std::string& service, const Registration& registration) {
+        return Entry{.action = action,
+                     .service = service,
+                     .cookie = registration.cookie,
+                     .protocol = std::string(to_string(registration.protocol)),
+                     .bound = registration.bound.to_string(),
+                     .unit = registration.registrant.unit,
+                     .has_peer = true,
+                     .uid = registration.registrant.uid,
+                     .pid = registration.registrant.pid};
+}
+
+std::string name_of(const Registration& registration) {
+        return fmt::format("{} socket {}", to_string(registration.protocol), registration.bound.to_string());
+}
+
+}  // namespace
+
+std::string Broker::status_text() const {
+        return fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
+                           degraded_.empty() ? "" : ", degraded: " + degraded_);
+}
+
+Rows Broker::status_rows() {
+        BrokerStatus status{
+                .degraded = degraded_,
+                .since_usec = started_usec_,
+                .policy_files = policy_->files.size(),
+                .policy_services = policy_->services.size(),
+                .policy_bindings = count_bindings(*policy_),
+                .policy_since_usec = policy_since_usec_,
+                .capacity = dataplane_->capacity(),
+                .refused = refusals_.total(),
+                .journal_lost = audit_.lost(),
+        };
+        probe_liveness();
+        for (const auto& service : registry_.services()) {
+                const auto registrations = registry_.registrations(service);
+                for (const auto& one : registrations) {
+                        (Registry::is_live(registrations, one) ? status.live : status.draining)++;
+                }
+        }
+        return [this, policy = policy_, next = std::size_t{0},
+                first = status_line(status)]() mutable -> std::optional<std::string> {
+                if (!first.empty()) {
+                        return std::exchange(first, {});
+                }
+                if (next == policy->services.size()) {
+                        return std::nullopt;
+                }
+                const auto& name = policy->services[next++].name;
+                return counters_line(name, registry_.registrations(name).size(), registry_.counters(name));
+        };
+}
+
+Rows Broker::list_rows() {
+        return [this, services = registry_.services(), next = std::size_t{0}]() mutable -> std::optional<std::string> {
+                if (next == services.size()) {
+                        return std::nullopt;
+                }
+                const auto& service = services[next++];
+                tell_departures(registry_.refresh(service), Action::kGone, "its last descriptor was closed");
+                const auto registrations = registry_.registrations(service);
+                std::string lines;
+                for (const auto& one : registrations) {
+                        lines += list_line(service, one, Registry::is_live(registrations, one));
+                }
+                return lines;
+        };
+}
+
+Rows Broker::binding_rows() const {
+        return [policy = policy_, service = std::size_t{0},
+                binding = std::size_t{0}]() mutable -> std::optional<std::string> {
+                while (service < policy->services.size()) {
+                        const auto& one = policy->services[service];
+                        if (binding == one.bindings.size()) {
+                                service++;
+                                binding = 0;
+                                continue;
+                        }
+                        const auto& shown = one.bindings[binding++];
+                        // Ports alone stand twice, once for each family, but were written once.
+                        if (!(shown.bare && shown.prefix.address.family == Family::kIpv6)) {
+                                return binding_line(*policy, one, shown);
+                        }
+                }
+                return std::nullopt;
+        };
+}
+
+void Broker::tell_departures(const Result<std::vector<Departure>>& departures, Action action, const std::string& why) {
+        if (!departures) {
+                audit_.write({.action = Action::kDiagnostic,
+                              .priority = 3,
+                              .message = "cannot take sockets away: " + departures.error().text()});
+                return;
+        }
+        for (const auto& [service, registration] : *departures) {
+                Entry entry = entry_of(action, service, registration);
+                entry.message =
+                        fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
+                audit_.write(std::move(entry));
+        }
+}
+
+void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& handed) {
+        const auto& service = admission.service->name;
+        for (const auto& one : handed) {
+                Entry entry = entry_of(Action::kRegister, service, one.added);
+                entry.result = to_string(ResultCode::kOk);
+                entry.rule = admission.rule;
+                entry.message = fmt::format("{} of {} serves {}", name_of(one.added), one.added.registrant.to_string(),
+                                            service);
+                for (const auto& old : one.displaced) {
+                        Entry handover = entry;
+                        handover.action = Action::kHandover;
+                        handover.message = fmt::format("{} serves from {} now, no longer from {}", service,
+                                                       one.added.registrant.to_string(), old.registrant.to_string());
+                        handover.old_unit = old.registrant.unit;
+                        handover.old_cookie = old.cookie;
+                        handover.old_uid = old.registrant.uid;
+                        handover.old_pid = old.registrant.pid;
+                        audit_.write(std::move(handover));
+                }
+                audit_.write(std::move(entry));
+        }
+}
+
+void Broker::tell_diagnostics(const std::vector<Diagnostic>& diagnostics) {
+        for (const auto& diagnostic : diagnostics) {
+                const bool error = diagnostic.severity == Severity::kError;
+                audit_.write({.action = Action::kDiagnostic,
+                              .priority = error ? 3 : 4,
+                              .message = diagnostic.to_string(),
+                              .rule = diagnostic.line == 0 ? diagnostic.file
+                                                           : fmt::format("{}:{}", diagnostic.file, diagnostic.line)});
+        }
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/rows.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace sockbroker {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Text that did not come from a checked name may hold any bytes.
+std::string line_of(const Json& row) {
+        return row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Json text_or_null(const std::string& text) {
+        return text.empty() ? Json(nullptr) : Json(text);
+}
+
+}  // namespace
+
+Rows rows_of_lines(std::string lines) {
+        return [lines = std::move(lines), done = false]() mutable -> std::optional<std::string> {
+                if (done || lines.empty()) {
+                        return std::nullopt;
+                }
+                done = true;
+                return std::move(lines);
+        };
+}
+
+std::string list_line(const std::string& service, const Registration& registration, bool live) {
+        return line_of({
+                {"service", service},
+                {"protocol", to_string(registration.protocol)},
+                {"family", to_string(registration.family)},
+                {"cookie", fmt::format("{:016x}", registration.cookie)},
+                {"bound", registration.bound.to_string()},
+                {"unit", text_or_null(registration.registrant.unit)},
+                {"uid", registration.registrant.uid},
+                {"pid", registration.registrant.pid},
+                {"state", live ? "live" : "draining"},
+                {"since", registration.since_usec},
+        });
+}
+
+std::string binding_line(const Policy& policy, const Service& service, const Binding& binding) {
+        const std::string ports = binding.ports.to_string();
+        return line_of({
+                {"service", service.name},
+                {"protocol", to_string(binding.protocol)},
+                {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
+                {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
+                {"source", nullptr},
+                {"interface", nullptr},
+                {"when_absent", to_string(service.when_absent)},
+                {"file", policy.files[binding.where.file]},
+                {"line", binding.where.line},
+        });
+}
+
+std::string counters_line(const std::string& service, std::size_t sockets, const ServiceCounters& counters) {
+        return line_of({
+                {"service", service},
+                {"sockets", sockets},
+                {"lookups", counters.lookups},
+                {"assigned", counters.assigned},
+                {"no_socket", counters.no_socket},
+                {"errors",
+                 {{"protocol", counters.error_protocol},
+                  {"family", counters.error_family},
+                  {"state", counters.error_state},
+                  {"exists", counters.error_exists},
+                  {"other", counters.error_other}}},
+        });
+}
+
+std::string diagnostic_line(const Diagnostic& diagnostic) {
+        return line_of({
+                {"file", diagnostic.file},
+                {"line", diagnostic.line},
+                {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
+                {"message", diagnostic.message},
+        });
+}
+
+std::string status_line(const BrokerStatus& status) {
+        return line_of({
+                {"version", SOCKBROKER_VERSION},
+                {"state", status.degraded.empty() ? "running" : "degraded"},
+                {"reason", text_or_null(status.degraded)},
+                {"since", status.since_usec},
+                {"policy",
+                 {{"files", status.policy_files},
+                  {"services", status.policy_services},
+                  {"bindings", status.policy_bindings},
+                  {"since", status.policy_since_usec}}},
+                {"sockets", {{"live", status.live}, {"draining", status.draining}}},
+                {"capacity",
+                 {{"bindings", status.capacity.bindings},
+                  {"services", status.capacity.services},
+                  {"sockets", status.capacity.sockets}}},
+                {"refused", status.refused},
+                {"journal_lost", status.journal_lost},
+        });
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The JSON lines of long answers. Field names and their order are contracts.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "broker/dataplane/dataplane.h"
+#include "broker/policy/parse.h"
+#include "broker/policy/policy.h"
+#include "broker/registry/registry.h"
+
+namespace sockbroker {
+
+// Gives one or more whole lines a call, nothing at the end: an answer is made as fast as it is read, and never
+// kept whole.
+using Rows = std::function<std::optional<std::string>()>;
+
+[[nodiscard]] Rows rows_of_lines(std::string lines);
+
+// {service, protocol, family, cookie, bound, unit, uid, pid, state, since}
+[[nodiscard]] std::string list_line(const std::string& service, const Registration& registration, bool live);
+// {service, protocol, prefix, ports, source, interface, when_absent, file, line}
+[[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding);
+// {service, sockets, lookups, assigned, no_socket, errors}
+[[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
+                                        const ServiceCounters& counters);
+// {file, line, severity, message}
+[[nodiscard]] std::string diagnostic_line(const Diagnostic& diagnostic);
+
+struct BrokerStatus {
+        std::string degraded;  // why; empty: running
+        std::int64_t since_usec = 0;
+        std::size_t policy_files = 0;
+        std::size_t policy_services = 0;
+        std::size_t policy_bindings = 0;
+        std::int64_t policy_since_usec = 0;
+        std::size_t live = 0;
+        std::size_t draining = 0;
+        Capacity capacity;
+        std::uint64_t refused = 0;
+        std::uint64_t journal_lost = 0;
+};
+[[nodiscard]] std::string status_line(const BrokerStatus& status);
+
+}  // namespace sockbroker

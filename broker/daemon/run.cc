@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/run.h"
+
+#include <systemd/sd-daemon.h>
+
+#include <csignal>
+#include <ctime>
+
+#include <fmt/format.h>
+
+#include "broker/audit/audit.h"
+#include "broker/daemon/broker.h"
+#include "broker/daemon/capabilities.h"
+#include "broker/daemon/control_server.h"
+#include "broker/daemon/event.h"
+#include "broker/daemon/notify_intake.h"
+#include "broker/daemon/places.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::uint64_t kLivenessUsec = 5'000'000;
+
+// What the handlers of the loop share. Members that watch stand after what they watch.
+struct Loop {
+        std::unique_ptr<Broker> broker;
+        OwnedEvent event;
+        std::unique_ptr<NotifyIntake> notify;
+        std::unique_ptr<ControlServer> control;
+        OwnedSource liveness;
+};
+
+int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
+        auto* loop = static_cast<Loop*>(userdata);
+        timespec now{};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
+        // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
+        static_cast<void>(loop->broker->reload());
+        sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str());
+        return 0;
+}
+
+int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
+        auto* loop = static_cast<Loop*>(userdata);
+        loop->broker->probe_liveness();
+        sd_event_source_set_time_relative(source, kLivenessUsec);
+        sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+Result<void> fill(Loop& loop, IntakeSockets sockets) {
+        sd_event* event = nullptr;
+        if (const int r = sd_event_new(&event); r < 0) {
+                return fail(r, "cannot make an event loop");
+        }
+        loop.event.reset(event);
+        for (const int signal : {SIGTERM, SIGINT}) {
+                if (const int r = sd_event_add_signal(event, nullptr, signal, nullptr, nullptr); r < 0) {
+                        return fail(r, "cannot handle the signals that end the daemon");
+                }
+        }
+        if (const int r = sd_event_add_signal(event, nullptr, SIGHUP, on_hangup, &loop); r < 0) {
+                return fail(r, "cannot handle SIGHUP");
+        }
+        sd_event_source* liveness = nullptr;
+        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 1'000'000,
+                                                     on_liveness, &loop);
+            r < 0) {
+                return fail(r, "cannot make a timer");
+        }
+        loop.liveness.reset(liveness);
+        if (const int r = sd_event_set_watchdog(event, 1); r < 0) {
+                return fail(r, "cannot serve the watchdog of systemd");
+        }
+        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker);
+        if (!notify) {
+                return std::unexpected(notify.error());
+        }
+        loop.notify = std::move(*notify);
+        auto control = ControlServer::listen(event, std::move(sockets.control), *loop.broker,
+                                             [event] { sd_event_exit(event, 0); });
+        if (!control) {
+                return std::unexpected(control.error());
+        }
+        loop.control = std::move(*control);
+        return {};
+}
+
+}  // namespace
+
+Result<void> run_daemon(const DaemonOptions& options) {
+        // Before any thread is made: they inherit the mask, and signals are the loop's.
+        sigset_t signals;
+        sigemptyset(&signals);
+        for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
+                sigaddset(&signals, signal);
+        }
+        sigprocmask(SIG_BLOCK, &signals, nullptr);
+        signal(SIGPIPE, SIG_IGN);
+
+        auto pins = open_pin_dir(options);
+        if (!pins) {
+                return std::unexpected(pins.error());
+        }
+        auto sockets = open_intake_sockets(options.runtime_dir);
+        if (!sockets) {
+                return std::unexpected(sockets.error());
+        }
+        if (auto kept = keep_capabilities({CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN}); !kept) {
+                return kept;
+        }
+        const auto config = load_broker_config(options.config_dirs);
+        auto dataplane = Dataplane::open(options.pin_dir(), Capacity{.bindings = config.config.limits.max_bindings,
+                                                                     .services = config.config.limits.max_services,
+                                                                     .sockets = config.config.max_sockets});
+        if (!dataplane) {
+                return std::unexpected(dataplane.error());
+        }
+        if (auto kept = keep_capabilities({CAP_NET_ADMIN}); !kept) {
+                return kept;
+        }
+
+        Audit audit;
+        for (const auto& diagnostic : config.diagnostics) {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
+        }
+        auto broker = Broker::start(options, config.config, std::move(*dataplane), audit);
+        if (!broker) {
+                return std::unexpected(broker.error());
+        }
+        Loop loop;
+        loop.broker = std::move(*broker);
+        if (auto filled = fill(loop, std::move(*sockets)); !filled) {
+                return filled;
+        }
+        sd_notifyf(0, "READY=1\nSTATUS=%s", loop.broker->status_text().c_str());
+        const int r = sd_event_loop(loop.event.get());
+        sd_notify(0, "STOPPING=1");
+        audit.write({.action = Action::kStop, .message = "the broker ends"});
+        if (r < 0) {
+                return fail(r, "the event loop failed");
+        }
+        return {};
+}
+
+}  // namespace sockbroker

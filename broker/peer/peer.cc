@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// From the kernel's credentials to a Peer. A pid is only a number: it may belong to another process by the time it
+// is looked up, so a unit is trusted only if the process is shown to be the sender still. Never reads anything that the
+// peer could have written, and never fails for want of a unit: such a peer simply has none.
+#include "broker/peer/peer.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <systemd/sd-login.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "broker/base/net.h"
+#include "broker/base/owned_fd.h"
+
+namespace sockbroker {
+namespace {
+
+constexpr std::int64_t kUsecPerSec = 1'000'000;
+
+// A small file of /proc, as a whole.
+std::optional<std::string> read_small(int directory, const char* path) {
+        const OwnedFd fd(openat(directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY));
+        if (!fd) {
+                return std::nullopt;
+        }
+        std::string text(16384, '\0');
+        std::size_t used = 0;
+        while (used < text.size()) {
+                const ssize_t got = read(fd.get(), text.data() + used, text.size() - used);
+                if (got < 0 && errno == EINTR) {
+                        continue;
+                }
+                if (got < 0) {
+                        return std::nullopt;
+                }
+                if (got == 0) {
+                        break;
+                }
+                used += static_cast<std::size_t>(got);
+        }
+        text.resize(used);
+        return text;
+}
+
+uid_t overflow_uid() {
+        static const uid_t value = [] {
+                auto text = read_small(AT_FDCWD, "/proc/sys/kernel/overflowuid").value_or("");
+                while (text.ends_with('\n')) {
+                        text.pop_back();
+                }
+                return static_cast<uid_t>(parse_number(text, UINT32_MAX).value_or(65534));
+        }();
+        return value;
+}
+
+std::string unit_of(pid_t pid) {
+        char* raw = nullptr;
+        if (sd_pid_get_unit(pid, &raw) < 0) {
+                return {};  // in no unit (ENODATA), gone (ESRCH), or hidden by ProtectProc=
+        }
+        const std::unique_ptr<char, decltype(&std::free)> unit(raw, &std::free);
+        return unit.get();
+}
+
+// Not reaped: the pid still names the process of the pidfd, which may have ended but then has no successor yet.
+bool still_there(int pidfd) {
+        return syscall(SYS_pidfd_send_signal, pidfd, 0, nullptr, 0) == 0 || errno == EPERM;
+}
+
+// What tells one process of a number from its successor.
+struct Incarnation {
+        std::uint64_t start_ticks = 0;  // since boot
+        uid_t uid = 0;
+
+        bool operator==(const Incarnation&) const = default;
+};
+
+// Field `index` from 0 of words separated by blanks.
+std::string_view word(std::string_view text, unsigned index) {
+        for (;;) {
+                const auto start = text.find_first_not_of(" \t");
+                if (start == std::string_view::npos) {
+                        return {};
+                }
+                text.remove_prefix(start);
+                const auto end = std::min(text.find_first_of(" \t\n"), text.size());
+                if (index-- == 0) {
+                        return text.substr(0, end);
+                }
+                text.remove_prefix(end);
+        }
+}
+
+std::optional<Incarnation> read_incarnation(int process) {
+        const auto stat = read_small(process, "stat");
+        const auto status = read_small(process, "status");
+        if (!stat || !status) {
+                return std::nullopt;
+        }
+        // proc(5): the name stands in parentheses and may hold anything; starttime is field 22, the state field 3.
+        const auto name_end = stat->rfind(')');
+        const auto uids = status->find("\nUid:");
+        if (name_end == std::string::npos || uids == std::string::npos) {
+                return std::nullopt;
+        }
+        const auto start = parse_number(word(std::string_view(*stat).substr(name_end + 1), 22 - 3), UINT64_MAX);
+        const auto uid = parse_number(word(std::string_view(*status).substr(uids + 5), 0), UINT32_MAX);
+        if (!start || !uid) {
+                return std::nullopt;
+        }
+        return Incarnation{*start, static_cast<uid_t>(*uid)};
+}
+
+std::int64_t now_usec(clockid_t clock) {
+        timespec now{};
+        clock_gettime(clock, &now);
+        return now.tv_sec * kUsecPerSec + now.tv_nsec / 1000;
+}
+
+// Whether a process of this start existed at `sent_usec`. A message from the future means that the clock was set
+// back since, and nothing can be said. Ticks are rounded down, so that a process which starts and sends within one tick
+// (10 ms) is believed; the whole pid space would have to be used up in that time to abuse it.
+bool older_than(const Incarnation& process, std::int64_t sent_usec) {
+        const std::int64_t real = now_usec(CLOCK_REALTIME);
+        const std::int64_t boot = now_usec(CLOCK_BOOTTIME);
+        const std::int64_t ticks_per_sec = sysconf(_SC_CLK_TCK);
+        const auto ticks = static_cast<std::int64_t>(process.start_ticks);
+        const std::int64_t start =
+                real - boot + ticks / ticks_per_sec * kUsecPerSec + ticks % ticks_per_sec * kUsecPerSec / ticks_per_sec;
+        return sent_usec != 0 && sent_usec <= real && start <= sent_usec;
+}
+
+std::string unit_by_pidfd(const Message& message, pid_t pid) {
+        auto unit = unit_of(pid);
+        return still_there(message.pidfd.get()) ? unit : std::string{};
+}
+
+// Kernels before 6.5. An open /proc/PID stays with its process: once that is gone, reads fail for ever.
+std::string unit_by_age(const Message& message, pid_t pid, uid_t uid) {
+        const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (!process) {
+                return {};
+        }
+        const auto before = read_incarnation(process.get());
+        if (!before || before->uid != uid || !older_than(*before, message.sent_usec)) {
+                return {};
+        }
+        auto unit = unit_of(pid);
+        return read_incarnation(process.get()) == before ? unit : std::string{};
+}
+
+std::unexpected<Refusal> refuse(std::string message) {
+        return std::unexpected(Refusal{ResultCode::kNotPermitted, std::move(message), {}});
+}
+
+}  // namespace
+
+std::string Peer::to_string() const {
+        return unit.empty() ? fmt::format("pid {}, uid {}, no unit", pid, uid)
+                            : fmt::format("pid {}, uid {}, unit {}", pid, uid, unit);
+}
+
+std::expected<Peer, Refusal> identify(const Message& message) {
+        if (!message.credentials) {
+                return refuse(
+                        "the message came without credentials of its sender, so nobody knows who asks; the socket it "
+                        "was "
+                        "sent to needs SO_PASSCRED (PassCredentials=yes in its unit)");
+        }
+        const ucred& sender = *message.credentials;
+        if (sender.pid <= 0) {
+                return refuse(
+                        "the sender has no pid here: it runs outside the broker's pid namespace, or sent before the "
+                        "socket asked for credentials (PassCredentials=yes in its unit)");
+        }
+        if (sender.uid == overflow_uid()) {
+                return refuse(fmt::format(
+                        "uid {} stands for every user unknown in the broker's user namespace and identifies "
+                        "nobody; run the service under a uid of its own",
+                        sender.uid));
+        }
+        Peer peer{.pid = sender.pid, .uid = sender.uid, .gid = sender.gid, .unit = {}};
+        if (message.sender_gone) {
+                return peer;
+        }
+        peer.unit = message.pidfd ? unit_by_pidfd(message, sender.pid) : unit_by_age(message, sender.pid, sender.uid);
+        return peer;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Bindings that cannot stand side by side: one claimed by two services, and port ranges of one prefix that
+// overlap without one holding the other, since neither would then be the more specific. O(n log n) for n bindings.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/policy/parse.h"
+#include "broker/policy/policy.h"
+
+namespace sockbroker {
+
+struct Finding {
+        Where where;
+        Severity severity = Severity::kError;
+        std::string message;
+};
+
+// The binding as its line has it: "ListenStream=1.0.0.0/24:53".
+[[nodiscard]] std::string written(const Binding& binding);
+
+// At most one finding a binding, at the place of the later of the two in the text.
+[[nodiscard]] std::vector<Finding> find_conflicts(const Policy& policy);
+
+}  // namespace sockbroker

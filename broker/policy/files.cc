@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <map>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "broker/base/owned_fd.h"
+#include "broker/policy/read_files.h"
+
+namespace sockbroker {
+
+namespace {
+
+struct CloseDir {
+        void operator()(DIR* dir) const { ::closedir(dir); }
+};
+
+bool is_null_device(const struct stat& status) {
+        return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+}
+
+// Hidden files are an editor's or a package manager's.
+bool is_drop_in_name(std::string_view name) {
+        return name.size() > 5 && name.ends_with(".conf") && name.front() != '.';
+}
+
+// Names of one folder; a folder that does not exist has none.
+Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
+        const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
+        if (!dir) {
+                if (errno == ENOENT) {
+                        return std::vector<std::string>{};
+                }
+                return fail_errno("cannot open the folder, let the broker's user read it or remove it");
+        }
+        std::vector<std::string> names;
+        while (true) {
+                errno = 0;
+                const auto* entry = ::readdir(dir.get());
+                if (entry == nullptr) {
+                        break;
+                }
+                if (is_drop_in_name(entry->d_name)) {
+                        names.emplace_back(entry->d_name);
+                }
+        }
+        if (errno != 0) {
+                return fail_errno("cannot list the folder");
+        }
+        return names;
+}
+
+}  // namespace
+
+const std::vector<std::string>& default_config_dirs() {
+        static const std::vector<std::string> dirs{"/etc/sockbroker", "/run/sockbroker", "/usr/local/lib/sockbroker",
+                                                   "/usr/lib/sockbroker"};
+        return dirs;
+}
+
+Result<std::string> read_whole_file(const std::string& path, std::size_t limit) {
+        // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
+        struct stat status {};
+        if (::stat(path.c_str(), &status) < 0) {
+                return fail_errno("cannot read the file");
+        }
+        if (is_null_device(status)) {
+                return std::string{};
+        }
+        const char* const kIrregular = "is neither a regular file nor a link to one or to /dev/null, remove it";
+        if (!S_ISREG(status.st_mode)) {
+                return fail(kIrregular);
+        }
+        const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+        if (!fd) {
+                return fail_errno("cannot read the file, let the broker's user read it");
+        }
+        if (::fstat(fd.get(), &status) < 0) {
+                return fail_errno("cannot read the file");
+        }
+        if (!S_ISREG(status.st_mode)) {
+                return fail(kIrregular);
+        }
+        std::string text;
+        text.resize(std::min(static_cast<std::size_t>(status.st_size), limit) + 1);
+        std::size_t used = 0;
+        while (used <= limit) {
+                if (used == text.size()) {
+                        text.resize(std::min(text.size() * 2, limit + 1));
+                }
+                const ssize_t got = ::read(fd.get(), text.data() + used, text.size() - used);
+                if (got < 0 && errno == EINTR) {
+                        continue;
+                }
+                if (got < 0) {
+                        return fail_errno("cannot read the file");
+                }
+                if (got == 0) {
+                        text.resize(used);
+                        return text;
+                }
+                used += static_cast<std::size_t>(got);
+        }
+        return fail(fmt::format("larger than {} bytes, split it", limit));
+}
+
+FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder) {
+        FoundFiles found;
+        std::map<std::string, std::string> paths;  // name to the path that counts
+        for (const auto& dir : config_dirs) {
+                const auto folder = dir + "/" + subfolder;
+                auto names = list_drop_ins(folder);
+                if (!names) {
+                        found.diagnostics.push_back({folder, 0, Severity::kError, names.error().text()});
+                        continue;
+                }
+                for (auto& name : *names) {
+                        auto path = folder + "/" + name;
+                        paths.try_emplace(std::move(name), std::move(path));
+                }
+        }
+        for (const auto& [name, path] : paths) {
+                auto text = read_whole_file(path);
+                if (!text) {
+                        found.diagnostics.push_back({path, 0, Severity::kError, text.error().text()});
+                } else if (!text->empty()) {
+                        found.files.push_back({path, std::move(*text)});
+                }
+        }
+        return found;
+}
+
+FoundFiles read_policy_files(const std::vector<std::string>& config_dirs) {
+        return read_drop_ins(config_dirs, "conf.d");
+}
+
+ParsedPolicy load_policy(const std::vector<std::string>& config_dirs, const PolicyLimits& limits) {
+        auto found = read_policy_files(config_dirs);
+        auto parsed = parse_policy(found.files, limits);
+        if (!found.diagnostics.empty()) {
+                parsed.policy.reset();
+                parsed.diagnostics.insert(parsed.diagnostics.begin(), found.diagnostics.begin(),
+                                          found.diagnostics.end());
+        }
+        return parsed;
+}
+
+}  // namespace sockbroker

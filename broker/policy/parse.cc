@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/parse.h"
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/policy/conflicts.h"
+#include "broker/policy/ini.h"
+#include "broker/policy/values.h"
+#include "broker/protocol/request.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
+constexpr std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
+constexpr std::string_view kSection = "Service ";
+constexpr std::string_view kKeys = "Unit= User= Group= ListenStream= ListenDatagram= WhenAbsent= Handover= MaxSockets=";
+
+// Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
+class Collector : public IniSink {
+public:
+        explicit Collector(Policy& policy) : policy_(policy) {}
+
+        void begin_file(const PolicyFile& file) {
+                file_ = static_cast<std::uint32_t>(policy_.files.size());
+                policy_.files.push_back(file.path);
+                inside_ = false;
+                service_ = nullptr;
+        }
+
+        void section(unsigned line, std::string_view name) override {
+                inside_ = true;
+                service_ = &discarded_;
+                if (name.empty()) {
+                        return;  // the error is known
+                }
+                if (name == "Broker") {
+                        return error(line,
+                                     "[Broker] is a section of sockbrokerd.conf, here only [Service NAME] is taken");
+                }
+                if (!name.starts_with(kSection)) {
+                        return error(line, fmt::format("unknown section [{}], only [Service NAME] is taken", name));
+                }
+                const auto service = name.substr(kSection.size());
+                if (!valid_service_name(service)) {
+                        return error(line, fmt::format("service name \"{}\" is not 1 to {} of A-Z a-z 0-9 . _ -",
+                                                       service, kMaxServiceName));
+                }
+                const auto [found, fresh] = index_.try_emplace(std::string(service), policy_.services.size());
+                if (fresh) {
+                        policy_.services.push_back({.name = found->first, .where = {file_, line}});
+                }
+                service_ = &policy_.services[found->second];
+        }
+
+        void entry(unsigned line, std::string_view key, std::string_view value) override {
+                if (!inside_) {
+                        return error(line,
+                                     fmt::format("{}= stands before any section, [Service NAME] comes first", key));
+                }
+                if (const auto result = take(key, value, {file_, line}); !result) {
+                        error(line, result.error().message);
+                }
+        }
+
+        void error(unsigned line, std::string message) override {
+                findings_.push_back({{file_, line}, Severity::kError, std::move(message)});
+        }
+
+        std::vector<Finding> findings_;
+
+private:
+        Result<void> take(std::string_view key, std::string_view value, Where where) {
+                if (key == "ListenStream") {
+                        return listen(Protocol::kTcp, key, value, where);
+                }
+                if (key == "ListenDatagram") {
+                        return listen(Protocol::kUdp, key, value, where);
+                }
+                if (key == "Unit") {
+                        return claims(service_->units, key, value, where, check_unit_pattern);
+                }
+                if (key == "User") {
+                        return claims(service_->users, key, value, where,
+                                      [](std::string_view word) { return check_account("user", word); });
+                }
+                if (key == "Group") {
+                        return claims(service_->groups, key, value, where,
+                                      [](std::string_view word) { return check_account("group", word); });
+                }
+                if (key == "WhenAbsent") {
+                        return choose(service_->when_absent, key, value, {WhenAbsent::kRefuse, WhenAbsent::kPass});
+                }
+                if (key == "Handover") {
+                        return choose(service_->handover, key, value, {Handover::kReplace, Handover::kRefuse});
+                }
+                if (key == "MaxSockets") {
+                        return max_sockets(value);
+                }
+                return fail(fmt::format("unknown key {}=, this version takes {}", key, kKeys));
+        }
+
+        Result<void> listen(Protocol protocol, std::string_view key, std::string_view value, Where where) {
+                auto& bindings = service_->bindings;
+                if (value.empty()) {
+                        std::erase_if(bindings, [&](const Binding& old) { return old.protocol == protocol; });
+                        return {};
+                }
+                const auto parsed = parse_listen(value);
+                if (!parsed) {
+                        return fail(fmt::format("{}=: {}", key, parsed.error().message));
+                }
+                if (parsed->prefix) {
+                        bindings.push_back({*parsed->prefix, parsed->ports, protocol, false, where});
+                        return {};
+                }
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        bindings.push_back({Prefix{Address{family, {}}, 0}, parsed->ports, protocol, true, where});
+                }
+                return {};
+        }
+
+        template <class Check>
+        static Result<void> claims(std::vector<Claim>& list, std::string_view key, std::string_view value, Where where,
+                                   Check check) {
+                if (value.empty()) {
+                        list.clear();
+                        return {};
+                }
+                std::string wrong;
+                for (const auto word : split_words(value)) {
+                        if (const auto good = check(word); !good) {
+                                wrong += (wrong.empty() ? "" : "; ") + good.error().message;
+                        }
+                        list.push_back({std::string(word), where});
+                }
+                if (!wrong.empty()) {
+                        return fail(fmt::format("{}=: {}", key, wrong));
+                }
+                return {};
+        }
+
+        template <class Choice>
+        static Result<void> choose(Choice& target, std::string_view key, std::string_view value,
+                                   const std::array<Choice, 2>& known) {
+                if (value.empty()) {
+                        target = known[0];  // the default
+                        return {};
+                }
+                const auto found = std::find_if(known.begin(), known.end(),
+                                                [&](Choice choice) { return to_string(choice) == value; });
+                if (found == known.end()) {
+                        return fail(fmt::format("{}=: unknown value \"{}\", this version takes {} and {}", key, value,
+                                                to_string(known[0]), to_string(known[1])));
+                }
+                target = *found;
+                return {};
+        }
+
+        Result<void> max_sockets(std::string_view value) {
+                if (value.empty()) {
+                        service_->max_sockets = kDefaultMaxSockets;
+                        return {};
+                }
+                const auto number = parse_number(value, kMaxSocketsOfService);
+                if (!number || *number == 0) {
+                        return fail(fmt::format("MaxSockets=: \"{}\" is not a number from 1 to {}", value,
+                                                kMaxSocketsOfService));
+                }
+                service_->max_sockets = static_cast<std::uint32_t>(*number);
+                return {};
+        }
+
+        Policy& policy_;
+        std::unordered_map<std::string, std::size_t> index_;
+        std::uint32_t file_ = 0;
+        bool inside_ = false;         // a section has begun in this file
+        Service* service_ = nullptr;  // valid until the next section
+        Service discarded_;           // takes what stands in a section that is an error
+};
+
+void check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings) {
+        // The place of the first that is too many, in the order of the text.
+        const auto report = [&](std::vector<Where>& places, std::uint32_t limit, std::string_view what,
+                                std::string_view key) {
+                if (places.size() <= limit) {
+                        return;
+                }
+                const auto first = places.begin() + limit;
+                std::nth_element(places.begin(), first, places.end(),
+                                 [](Where a, Where b) { return std::tie(a.file, a.line) < std::tie(b.file, b.line); });
+                findings.push_back({*first, Severity::kError,
+                                    fmt::format("{} {} are more than {}={} allows, raise it in section [Broker] of "
+                                                "sockbrokerd.conf",
+                                                places.size(), what, key, limit)});
+        };
+        std::vector<Where> services;
+        std::size_t bindings_count = 0;
+        for (const auto& service : policy.services) {
+                services.push_back(service.where);
+                bindings_count += service.bindings.size();
+        }
+        report(services, limits.max_services, "services", "MaxServices");
+        if (bindings_count > limits.max_bindings) {
+                std::vector<Where> bindings;
+                bindings.reserve(bindings_count);
+                for (const auto& service : policy.services) {
+                        for (const auto& binding : service.bindings) {
+                                bindings.push_back(binding.where);
+                        }
+                }
+                report(bindings, limits.max_bindings, "bindings (ports alone count twice, once a family)",
+                       "MaxBindings");
+        }
+}
+
+void check_services(const Policy& policy, std::vector<Finding>& findings) {
+        for (const auto& service : policy.services) {
+                if (service.units.empty() && service.users.empty() && service.groups.empty()) {
+                        findings.push_back({service.where, Severity::kWarning,
+                                            fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
+                                                        service.name)});
+                } else if (service.bindings.empty()) {
+                        findings.push_back({service.where, Severity::kWarning,
+                                            fmt::format("service {} has no ListenStream= or ListenDatagram= and "
+                                                        "receives nothing",
+                                                        service.name)});
+                }
+        }
+}
+
+}  // namespace
+
+std::string Diagnostic::to_string() const {
+        return line == 0 ? fmt::format("{}: {}", file, message) : fmt::format("{}:{}: {}", file, line, message);
+}
+
+ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits) {
+        Policy policy;
+        Collector collector(policy);
+        for (const auto& file : files) {
+                collector.begin_file(file);
+                read_ini(file.text, collector);
+        }
+        for (auto& service : policy.services) {
+                service.bindings.shrink_to_fit();
+        }
+        std::sort(policy.services.begin(), policy.services.end(),
+                  [](const Service& a, const Service& b) { return a.name < b.name; });
+
+        auto& findings = collector.findings_;
+        if (findings.empty()) {  // else what a service lacks may be what could not be read
+                check_services(policy, findings);
+        }
+        check_limits(policy, limits, findings);
+        auto conflicts = find_conflicts(policy);
+        findings.insert(findings.end(), std::make_move_iterator(conflicts.begin()),
+                        std::make_move_iterator(conflicts.end()));
+        std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
+                return std::tie(a.where.file, a.where.line) < std::tie(b.where.file, b.where.line);
+        });
+
+        ParsedPolicy parsed;
+        bool good = true;
+        for (auto& finding : findings) {
+                good = good && finding.severity != Severity::kError;
+                parsed.diagnostics.push_back({policy.files[finding.where.file], finding.where.line, finding.severity,
+                                              std::move(finding.message)});
+        }
+        if (good) {
+                parsed.policy = std::move(policy);
+        }
+        return parsed;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/policy.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+std::string_view to_string(WhenAbsent value) {
+        return value == WhenAbsent::kRefuse ? "refuse" : "pass";
+}
+
+std::string_view to_string(Handover value) {
+        return value == Handover::kReplace ? "replace" : "refuse";
+}
+
+const Service* Policy::find(std::string_view name) const {
+        const auto found =
+                std::lower_bound(services.begin(), services.end(), name,
+                                 [](const Service& service, std::string_view key) { return service.name < key; });
+        return found != services.end() && found->name == name ? &*found : nullptr;
+}
+
+std::string Policy::place(Where where) const {
+        const auto& file = files.at(where.file);
+        return where.line == 0 ? file : fmt::format("{}:{}", file, where.line);
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Reading whole files with a bound, and the rule of drop-in folders: of several files with one name only the first is
+// looked at. Shared by policies, the broker's own limits and the copy of the policy.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+#include "broker/policy/files.h"
+
+namespace sockbroker {
+
+// A million bindings with some comment each are about 100 MB.
+inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
+
+// A regular file, to the byte. ENOENT where there is none; /dev/null reads as empty.
+[[nodiscard]] Result<std::string> read_whole_file(const std::string& path, std::size_t limit = kMaxFileBytes);
+
+// `subfolder`/*.conf of each folder, as read_policy_files() says.
+[[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder);
+
+}  // namespace sockbroker

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/values.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <string>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::string_view kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+constexpr std::string_view kDigits = "0123456789";
+constexpr std::size_t kMaxUnitName = 255;  // UNIT_NAME_MAX of systemd less the terminator
+
+bool in(char c, std::string_view set) {
+        return set.find(c) != std::string_view::npos;
+}
+
+bool brackets_close(std::string_view pattern) {
+        for (std::size_t i = 0; i < pattern.size(); i++) {
+                if (pattern[i] != '[') {
+                        continue;
+                }
+                // A ] right after [ or [! stands for itself.
+                std::size_t from = i + 1;
+                from += from < pattern.size() && in(pattern[from], "!^") ? 1 : 0;
+                i = pattern.find(']', from + 1);
+                if (i == std::string_view::npos) {
+                        return false;
+                }
+        }
+        return true;
+}
+
+}  // namespace
+
+std::vector<std::string_view> split_words(std::string_view value) {
+        std::vector<std::string_view> words;
+        while (true) {
+                const auto start = value.find_first_not_of(" \t");
+                if (start == std::string_view::npos) {
+                        return words;
+                }
+                value.remove_prefix(start);
+                const auto end = std::min(value.find_first_of(" \t"), value.size());
+                words.push_back(value.substr(0, end));
+                value.remove_prefix(end);
+        }
+}
+
+Result<void> check_unit_pattern(std::string_view pattern) {
+        if (pattern.size() > kMaxUnitName) {
+                return fail(fmt::format("unit name of {} bytes, at most {} are taken", pattern.size(), kMaxUnitName));
+        }
+        const auto wrong = std::find_if(pattern.begin(), pattern.end(), [](char c) {
+                return !in(c, kLetters) && !in(c, kDigits) && !in(c, ":-_.\\@*?[]!^");
+        });
+        if (wrong != pattern.end()) {
+                return fail(fmt::format("unit name \"{}\" holds {}, which no unit name can (systemd-escape writes it)",
+                                        pattern, *wrong));
+        }
+        const auto dot = pattern.rfind('.');
+        const auto suffix = dot == std::string_view::npos ? std::string_view{} : pattern.substr(dot);
+        if (suffix != ".service" && suffix != ".socket" && suffix != ".scope") {
+                return fail(fmt::format("unit name \"{}\" does not end in .service, .socket or .scope", pattern));
+        }
+        if (dot == 0 || pattern[0] == '@') {
+                return fail(fmt::format("unit name \"{}\" has nothing before its {}", pattern, dot == 0 ? '.' : '@'));
+        }
+        if (!brackets_close(pattern.substr(0, dot))) {
+                return fail(fmt::format("glob \"{}\" has a [ without ]", pattern));
+        }
+        return {};
+}
+
+bool unit_matches(std::string_view pattern, std::string_view unit) {
+        if (unit.empty()) {
+                return false;
+        }
+        if (pattern == unit) {
+                return true;
+        }
+        std::string glob(pattern);
+        const auto dot = glob.rfind('.');
+        if (glob[dot - 1] == '@') {
+                // x@.service is a template: it never runs itself, so it stands for all its instances.
+                glob.insert(dot, "?*");
+        }
+        // \ is an ordinary character of unit names (home-a\x2db.service), as it is for systemctl's globs.
+        return fnmatch(glob.c_str(), std::string(unit).c_str(), FNM_NOESCAPE) == 0;
+}
+
+std::optional<std::uint32_t> account_number(std::string_view account) {
+        const auto number = parse_number(account, 4294967295);
+        return number ? std::optional(static_cast<std::uint32_t>(*number)) : std::nullopt;
+}
+
+Result<void> check_account(std::string_view kind, std::string_view account) {
+        if (in(account[0], kDigits)) {
+                const auto number = account_number(account);
+                if (!number || (account.size() > 1 && account[0] == '0')) {
+                        return fail(fmt::format("{} \"{}\" is neither a name nor a number from 0 to 4294967294", kind,
+                                                account));
+                }
+                if (is_overflow_id(*number)) {
+                        return fail(
+                                fmt::format("{} {} stands for ids that the kernel cannot name, give the {} a number "
+                                            "of its own",
+                                            kind, account, kind));
+                }
+                return {};
+        }
+        // Wider than useradd(8) allows, for directories bring names like web@example.org and HOST$.
+        const bool good = account.size() <= 255 && (in(account[0], kLetters) || account[0] == '_') &&
+                          std::all_of(account.begin(), account.end(),
+                                      [](char c) { return in(c, kLetters) || in(c, kDigits) || in(c, "._@$-"); });
+        if (!good) {
+                return fail(
+                        fmt::format("{} \"{}\" is not a name (letters, digits and ._@$-) or a number", kind, account));
+        }
+        return {};
+}
+
+Result<Listen> parse_listen(std::string_view value) {
+        if (value.find_first_of(" \t") != std::string_view::npos) {
+                return fail(fmt::format("\"{}\" holds a blank, write one binding a line", value));
+        }
+        const bool bracketed = value.starts_with('[');
+        if (!bracketed && value.find_first_of(":./") == std::string_view::npos) {
+                const auto ports = parse_ports(value);
+                if (!ports) {
+                        return std::unexpected(ports.error());
+                }
+                return Listen{std::nullopt, *ports};
+        }
+        std::string prefix;
+        std::size_t colon = value.rfind(':');
+        if (bracketed) {
+                const auto close = value.find(']');
+                if (close == std::string_view::npos) {
+                        return fail(fmt::format("\"{}\" has a [ without ]", value));
+                }
+                colon = value.find(':', close);
+                prefix = std::string(value.substr(1, close - 1));
+                const auto length = value.substr(close + 1, std::min(colon, value.size()) - close - 1);
+                if (!length.empty() && !length.starts_with('/')) {
+                        return fail(fmt::format("\"{}\" is not [ADDRESS]/LEN:PORTS", value));
+                }
+                if (prefix.find(':') == std::string::npos || prefix.find('/') != std::string::npos) {
+                        return fail(
+                                fmt::format("brackets hold an IPv6 address and nothing else, \"{}\" is none", prefix));
+                }
+                prefix += length;
+        } else if (colon != std::string_view::npos) {
+                prefix = std::string(value.substr(0, colon));
+                if (prefix.find(':') != std::string::npos) {
+                        return fail(
+                                fmt::format("\"{}\" is not ADDRESS/LEN:PORTS, IPv6 addresses stand in brackets: "
+                                            "[2001:db8::]/32:53",
+                                            value));
+                }
+        }
+        if (colon == std::string_view::npos) {
+                return fail(fmt::format("\"{}\" names no ports, write {}:53 or {}:*", value, value, value));
+        }
+        const auto parsed = parse_prefix(prefix);
+        if (!parsed) {
+                return std::unexpected(parsed.error());
+        }
+        const auto ports = parse_ports(value.substr(colon + 1));
+        if (!ports) {
+                return std::unexpected(ports.error());
+        }
+        return Listen{*parsed, *ports};
+}
+
+}  // namespace sockbroker

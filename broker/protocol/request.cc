@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The grammar of requests. One pass over the lines collects the broker's keys and finds what is wrong with each;
+// then the combination is judged. Every mistake has one message of its own (tests/data/protocol_mistakes.json lists
+// them). Never reflects bytes of a peer unescaped, since messages go to journals and terminals.
+#include "broker/protocol/request.h"
+
+#include <array>
+#include <optional>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+namespace {
+
+enum Key : std::size_t { kFdStore, kFdStoreRemove, kFdRetrieve, kFdName, kFdPoll, kBarrierKey, kVerbKey, kKeys };
+
+constexpr std::array<std::string_view, kKeys> kNames = {"FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",
+                                                        "FDPOLL",  "BARRIER",       "VERB"};
+
+struct NamedVerb {
+        std::string_view name;
+        Verb verb;
+};
+
+constexpr std::array kVerbs = {
+        NamedVerb{"status", Verb::kStatus},         NamedVerb{"list", Verb::kList},
+        NamedVerb{"bindings", Verb::kBindings},     NamedVerb{"reload", Verb::kReload},
+        NamedVerb{"unregister", Verb::kUnregister}, NamedVerb{"unload", Verb::kUnload},
+        NamedVerb{"version", Verb::kVersion},
+};
+
+std::unexpected<Refusal> malformed(std::string message) {
+        return std::unexpected(Refusal{ResultCode::kMalformed, std::move(message), {}});
+}
+
+// In quotes, cut and with everything but printable ASCII escaped.
+std::string quoted(std::string_view text) {
+        constexpr std::size_t kShown = 64;
+        std::string result = "\"";
+        for (const char c : text.substr(0, kShown)) {
+                if (c == '"' || c == '\\') {
+                        result += '\\';
+                        result += c;
+                } else if (c < 0x20 || c > 0x7e) {
+                        result += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+                } else {
+                        result += c;
+                }
+        }
+        return result + (text.size() > kShown ? "...\"" : "\"");
+}
+
+bool valid_key(std::string_view key) {
+        const auto letter = [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; };
+        if (key.empty() || !letter(key[0])) {
+                return false;
+        }
+        for (const char c : key) {
+                if (!letter(c) && (c < '0' || c > '9')) {
+                        return false;
+                }
+        }
+        return true;
+}
+
+std::optional<Key> find_key(Channel channel, std::string_view name) {
+        for (std::size_t i = 0; i < kKeys; i++) {
+                if (kNames[i] == name && (channel == Channel::kControl || (i != kFdRetrieve && i != kVerbKey))) {
+                        return static_cast<Key>(i);
+                }
+        }
+        return std::nullopt;
+}
+
+std::optional<Verb> find_verb(std::string_view name) {
+        for (const auto& entry : kVerbs) {
+                if (entry.name == name) {
+                        return entry.verb;
+                }
+        }
+        return std::nullopt;
+}
+
+// The broker's keys of one message, each value already found good.
+struct Fields {
+        std::array<std::optional<std::string_view>, kKeys> values;
+        std::array<unsigned, kKeys> lines{};
+        std::string_view foreign;  // notify: the first key that is not ours
+        Verb verb = Verb::kNothing;
+
+        [[nodiscard]] bool has(Key key) const { return values[key].has_value(); }
+        [[nodiscard]] std::string service() const { return std::string(values[kFdName].value_or("")); }
+};
+
+std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_view value) {
+        switch (key) {
+        case kFdName:
+                if (!valid_service_name(value)) {
+                        return malformed(
+                                fmt::format("FDNAME={} is not a service name; a name is 1 to {} of A-Z a-z 0-9 . _ -",
+                                            quoted(value), kMaxServiceName));
+                }
+                return {};
+        case kVerbKey: {
+                const auto verb = find_verb(value);
+                if (!verb) {
+                        return malformed(
+                                fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
+                                            "unregister unload version",
+                                            quoted(value)));
+                }
+                fields.verb = *verb;
+                return {};
+        }
+        case kFdPoll:
+                if (value != "0") {
+                        return malformed(fmt::format("FDPOLL={} is not taken, the only value is 0", quoted(value)));
+                }
+                return {};
+        default:
+                if (value != "1") {
+                        return malformed(
+                                fmt::format("{}={} is not taken, the only value is 1", kNames[key], quoted(value)));
+                }
+                return {};
+        }
+}
+
+std::expected<void, Refusal> take_line(Fields& fields, Channel channel, std::string_view line, unsigned number) {
+        const auto equals = line.find('=');
+        const auto name = line.substr(0, equals);
+        if (equals == std::string_view::npos || !valid_key(name)) {
+                return malformed(
+                        fmt::format("line {}: {} is not KEY=VALUE; a key is upper-case letters, digits and _, "
+                                    "from column one",
+                                    number, quoted(line)));
+        }
+        const auto key = find_key(channel, name);
+        if (!key) {
+                if (channel == Channel::kControl) {
+                        return malformed(
+                                fmt::format("unknown key {}; the control socket knows FDSTORE FDSTOREREMOVE "
+                                            "FDRETRIEVE FDNAME FDPOLL BARRIER VERB",
+                                            quoted(name)));
+                }
+                if (fields.foreign.empty()) {
+                        fields.foreign = name;
+                }
+                return {};
+        }
+        if (fields.has(*key)) {
+                return malformed(fmt::format("{}= is given twice (lines {} and {}); give it once", name,
+                                             fields.lines[*key], number));
+        }
+        const auto value = line.substr(equals + 1);
+        if (auto good = check_value(fields, *key, value); !good) {
+                return good;
+        }
+        fields.values[*key] = value;
+        fields.lines[*key] = number;
+        return {};
+}
+
+std::expected<Fields, Refusal> read_lines(Channel channel, std::string_view text) {
+        Fields fields;
+        while (text.ends_with('\n')) {
+                text.remove_suffix(1);
+        }
+        for (unsigned number = 1; !text.empty(); number++) {
+                const auto end = text.find('\n');
+                const auto line = text.substr(0, end);
+                if (line.empty()) {
+                        return malformed(
+                                fmt::format("line {} is empty; only the end of the text may hold empty lines", number));
+                }
+                if (auto taken = take_line(fields, channel, line, number); !taken) {
+                        return std::unexpected(taken.error());
+                }
+                text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+        }
+        return fields;
+}
+
+std::expected<Request, Refusal> judge_barrier(const Fields& fields, std::size_t fds) {
+        for (std::size_t i = 0; i < kKeys; i++) {
+                if (i != kBarrierKey && fields.values[i]) {
+                        return malformed(
+                                fmt::format("BARRIER=1 stands alone in its message, here with {}=; send it as a "
+                                            "message of its own",
+                                            kNames[i]));
+                }
+        }
+        if (!fields.foreign.empty()) {
+                return malformed(
+                        fmt::format("BARRIER=1 stands alone in its message, here with {}; send it as a message of "
+                                    "its own",
+                                    quoted(fields.foreign)));
+        }
+        if (fds != 1) {
+                return malformed(
+                        fmt::format("BARRIER=1 takes exactly one descriptor, not {}; send the write end of a pipe "
+                                    "and wait for its hang-up",
+                                    fds));
+        }
+        return Request{Verb::kBarrier, {}};
+}
+
+// The keys that say what to do exclude each other.
+std::expected<std::optional<Key>, Refusal> find_action(const Fields& fields) {
+        std::optional<Key> action;
+        for (const Key key : {kFdStore, kFdStoreRemove, kFdRetrieve, kVerbKey}) {
+                if (!fields.has(key)) {
+                        continue;
+                }
+                if (action) {
+                        return malformed(fmt::format("{}= and {}= exclude each other; send two messages",
+                                                     kNames[*action], kNames[key]));
+                }
+                action = key;
+        }
+        return action;
+}
+
+std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds) {
+        const auto name = *fields.values[kVerbKey];
+        if (fds != 0) {
+                return malformed(fmt::format("VERB={} takes no descriptors, {} came", name, fds));
+        }
+        if (fields.verb == Verb::kUnregister && !fields.has(kFdName)) {
+                return malformed("VERB=unregister needs FDNAME=, the service whose sockets to remove");
+        }
+        if (fields.verb != Verb::kUnregister && fields.has(kFdName)) {
+                return malformed(fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister does", name));
+        }
+        return Request{fields.verb, fields.service()};
+}
+
+std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std::size_t fds) {
+        if (fields.has(kBarrierKey)) {
+                return judge_barrier(fields, fds);
+        }
+        const auto action = find_action(fields);
+        if (!action) {
+                return std::unexpected(action.error());
+        }
+        if (fields.has(kFdPoll) && *action != kFdStore) {
+                return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
+        }
+        if (!*action) {
+                if (fields.has(kFdName)) {
+                        return malformed(channel == Channel::kNotify
+                                                 ? "FDNAME= needs FDSTORE=1 or FDSTOREREMOVE=1 beside it"
+                                                 : "FDNAME= needs FDSTORE=1, FDSTOREREMOVE=1, FDRETRIEVE=1 or "
+                                                   "VERB=unregister beside it");
+                }
+                if (fds != 0) {
+                        return malformed(
+                                fmt::format("{} descriptors came without FDSTORE=1 or BARRIER=1, and were closed; "
+                                            "FDSTORE=1 hands sockets over",
+                                            fds));
+                }
+                if (channel == Channel::kControl) {
+                        return malformed(
+                                "the request is empty; it needs FDSTORE=1, FDSTOREREMOVE=1, FDRETRIEVE=1, "
+                                "BARRIER=1 or VERB=");
+                }
+                return Request{};
+        }
+        if (**action == kVerbKey) {
+                return judge_verb(fields, fds);
+        }
+        if (**action == kFdStore) {
+                if (fds == 0) {
+                        return malformed(
+                                "FDSTORE=1 came without a descriptor; send the socket with it as SCM_RIGHTS "
+                                "(sd_pid_notify_with_fds(), systemd-notify --fd=)");
+                }
+                return Request{Verb::kStore, fields.service()};
+        }
+        if (fds != 0) {
+                return malformed(fmt::format("{}=1 takes no descriptors, {} came", kNames[**action], fds));
+        }
+        return Request{**action == kFdStoreRemove ? Verb::kRemove : Verb::kRetrieve, fields.service()};
+}
+
+}  // namespace
+
+bool valid_service_name(std::string_view name) {
+        if (name.empty() || name.size() > kMaxServiceName) {
+                return false;
+        }
+        for (const char c : name) {
+                const bool good = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                                  c == '.' || c == '_' || c == '-';
+                if (!good) {
+                        return false;
+                }
+        }
+        return true;
+}
+
+Refusal refuse_truncated() {
+        return {ResultCode::kMalformed,
+                fmt::format("the message did not arrive whole and was dropped: at most {} bytes and {} descriptors are "
+                            "taken, and none while the broker has no free descriptor",
+                            kMaxMessageBytes, kMaxMessageFds),
+                {}};
+}
+
+std::expected<Request, Refusal> parse_request(Channel channel, std::string_view text, std::size_t fds) {
+        if (text.size() > kMaxMessageBytes || fds > kMaxMessageFds) {
+                return std::unexpected(refuse_truncated());
+        }
+        if (const auto nul = text.find('\0'); nul != std::string_view::npos) {
+                return malformed(
+                        fmt::format("the text holds a NUL byte at offset {}; send the text without its "
+                                    "terminating NUL",
+                                    nul));
+        }
+        const auto fields = read_lines(channel, text);
+        if (!fields) {
+                return std::unexpected(fields.error());
+        }
+        return judge(channel, *fields, fds);
+}
+
+std::string format_request(const Request& request) {
+        std::string text;
+        switch (request.verb) {
+        case Verb::kNothing:
+                break;
+        case Verb::kStore:
+                text = "FDSTORE=1\n";
+                break;
+        case Verb::kRemove:
+                text = "FDSTOREREMOVE=1\n";
+                break;
+        case Verb::kRetrieve:
+                text = "FDRETRIEVE=1\n";
+                break;
+        case Verb::kBarrier:
+                text = "BARRIER=1\n";
+                break;
+        default:
+                for (const auto& entry : kVerbs) {
+                        if (entry.verb == request.verb) {
+                                text = fmt::format("VERB={}\n", entry.name);
+                        }
+                }
+        }
+        if (!request.service.empty()) {
+                text += fmt::format("FDNAME={}\n", request.service);
+        }
+        return text;
+}
+
+std::string format_result(ResultCode code, std::string_view message) {
+        std::string clean(message);
+        for (char& c : clean) {
+                if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+                        c = ' ';
+                }
+        }
+        return fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code), clean);
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/registry/registry.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::array kProtocols = {Protocol::kTcp, Protocol::kUdp};
+constexpr std::array kFamilies = {Family::kIpv4, Family::kIpv6};
+
+std::int64_t now_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+// The registration that serves a protocol and family: the newest that can.
+const Registration* serving(std::span<const Registration> newest_first, Protocol protocol, Family family) {
+        for (const auto& registration : newest_first) {
+                if (registration.serves_in(protocol, family)) {
+                        return &registration;
+                }
+        }
+        return nullptr;
+}
+
+Registration from_record(Slot slot, const Registrant& record) {
+        return Registration{
+                .slot = slot,
+                .cookie = record.cookie,
+                .since_usec = record.since_usec,
+                .protocol = record.protocol,
+                .family = static_cast<SocketFamily>(record.family),
+                .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
+                .bound = record.bound,
+                .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
+        };
+}
+
+Registrant to_record(ServiceId id, const Registration& registration) {
+        return Registrant{
+                .service = id,
+                .cookie = registration.cookie,
+                .since_usec = registration.since_usec,
+                .pid = registration.registrant.pid,
+                .uid = registration.registrant.uid,
+                .gid = registration.registrant.gid,
+                .protocol = registration.protocol,
+                .family = static_cast<std::uint8_t>(registration.family),
+                .serves_ipv4 = registration.serves.ipv4,
+                .serves_ipv6 = registration.serves.ipv6,
+                .bound = registration.bound,
+                .unit = registration.registrant.unit,
+        };
+}
+
+// Whether the kernel's targets name the slot anywhere.
+bool names(const Targets& targets, Slot slot) {
+        return std::ranges::any_of(targets, [slot](const auto& families) {
+                return std::ranges::any_of(
+                        families, [slot](const auto& slots) { return std::ranges::find(slots, slot) != slots.end(); });
+        });
+}
+
+// A slot that no target names is either displaced beyond the reserve, and then each of its places is filled by newer
+// ones, or the remains of a transaction that never came to its switch.
+bool displaced(const Registration& one, std::span<const Registration> newest_first, const Targets& targets) {
+        for (const auto protocol : kProtocols) {
+                for (const auto family : kFamilies) {
+                        const auto newer_named = [&](const Registration& other) {
+                                return other.since_usec > one.since_usec && other.serves_in(protocol, family) &&
+                                       names(targets, other.slot);
+                        };
+                        if (one.serves_in(protocol, family) && std::ranges::none_of(newest_first, newer_named)) {
+                                return false;
+                        }
+                }
+        }
+        return true;
+}
+
+}  // namespace
+
+void Registry::take_up() {
+        seats_.clear();
+        const auto& service_names = dataplane_.service_names();
+        for (ServiceId id = 1; id < service_names.size(); id++) {
+                if (!service_names[id].empty()) {
+                        seats_[service_names[id]].id = id;
+                }
+        }
+        for (const auto& [slot, record] : dataplane_.registrants()) {
+                last_since_usec_ = std::max(last_since_usec_, record.since_usec);
+                const bool known = record.service < service_names.size() && !service_names[record.service].empty();
+                if (known) {
+                        seats_[service_names[record.service]].registrations.push_back(from_record(slot, record));
+                } else {
+                        dataplane_.remove(slot);
+                }
+        }
+        for (auto& [service, seat] : seats_) {
+                auto& all = seat.registrations;
+                std::ranges::sort(all, std::ranges::greater{}, &Registration::since_usec);
+                const Targets targets = dataplane_.targets(seat.id);
+                std::vector<Registration> kept;
+                for (const auto& registration : all) {
+                        if (names(targets, registration.slot) || displaced(registration, all, targets)) {
+                                kept.push_back(registration);
+                        } else {
+                                dataplane_.remove(registration.slot);
+                        }
+                }
+                all = std::move(kept);
+        }
+}
+
+Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
+        std::vector<ServiceId> fresh;
+        const auto undo = [&] {
+                for (const auto id : fresh) {
+                        dataplane_.remove_service(id);
+                }
+        };
+        std::map<std::string, ServiceId, std::less<>> ids;
+        for (const auto& service : policy.services) {
+                if (const auto seat = seats_.find(service.name); seat != seats_.end()) {
+                        ids.emplace(service.name, seat->second.id);
+                        continue;
+                }
+                const auto id = dataplane_.add_service(service.name);
+                if (!id) {
+                        undo();
+                        return std::unexpected(id.error());
+                }
+                fresh.push_back(*id);
+                ids.emplace(service.name, *id);
+        }
+        const auto done = dataplane_.set_rules(rules_of(policy, [&](const std::string& name) { return ids.at(name); }));
+        if (!done) {
+                undo();
+                return std::unexpected(done.error());
+        }
+
+        std::vector<Departure> departures;
+        for (auto seat = seats_.begin(); seat != seats_.end();) {
+                if (ids.contains(seat->first)) {
+                        seat++;
+                        continue;
+                }
+                // No rule names the service any more, so nothing can reach its sockets.
+                dataplane_.remove_service(seat->second.id);
+                for (auto& registration : seat->second.registrations) {
+                        dataplane_.remove(registration.slot);
+                        departures.push_back({seat->first, std::move(registration)});
+                }
+                seat = seats_.erase(seat);
+        }
+        for (const auto& [name, id] : ids) {
+                seats_[name].id = id;
+        }
+        return departures;
+}
+
+// Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
+Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registration> kept) {
+        const Targets targets = targets_of(kept);
+        if (targets != targets_of(seat.registrations)) {
+                if (auto done = dataplane_.set_targets(seat.id, targets); !done) {
+                        return done;
+                }
+        }
+        for (const auto& registration : seat.registrations) {
+                if (std::ranges::find(kept, registration.slot, &Registration::slot) == kept.end()) {
+                        dataplane_.remove(registration.slot);
+                }
+        }
+        seat.registrations = std::move(kept);
+        return {};
+}
+
+Result<std::vector<Departure>> Registry::remove(const std::string& service, const Gone& gone) {
+        std::vector<Departure> departures;
+        const auto seat = seats_.find(service);
+        if (seat == seats_.end()) {
+                return departures;
+        }
+        std::vector<Registration> kept;
+        for (const auto& registration : seat->second.registrations) {
+                if (gone(service, registration)) {
+                        departures.push_back({service, registration});
+                } else {
+                        kept.push_back(registration);
+                }
+        }
+        if (!departures.empty()) {
+                if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
+                        return std::unexpected(done.error());
+                }
+        }
+        return departures;
+}
+
+Result<std::vector<Departure>> Registry::remove_all(const Gone& gone) {
+        std::vector<Departure> departures;
+        for (const auto& [service, seat] : seats_) {
+                auto some = remove(service, gone);
+                if (!some) {
+                        return some;
+                }
+                std::ranges::move(*some, std::back_inserter(departures));
+        }
+        return departures;
+}
+
+bool Registry::is_dead(const std::string&, const Registration& registration) const {
+        return dataplane_.cookie(registration.slot) != registration.cookie;
+}
+
+Result<std::vector<Departure>> Registry::refresh(const std::string& service) {
+        return remove(service, std::bind_front(&Registry::is_dead, this));
+}
+
+Result<std::vector<Departure>> Registry::refresh_all() {
+        return remove_all(std::bind_front(&Registry::is_dead, this));
+}
+
+Occupancy Registry::occupancy(const std::string& service, std::span<const Offer> offers) const {
+        Occupancy occupancy;
+        std::vector<Registration> others;  // without those that are offered again
+        for (const auto& registration : registrations(service)) {
+                const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
+                if (std::ranges::none_of(offers, same)) {
+                        others.push_back(registration);
+                }
+        }
+        std::vector<Slot> still_live;
+        for (const auto protocol : kProtocols) {
+                for (const auto family : kFamilies) {
+                        const auto* holder = serving(others, protocol, family);
+                        if (holder == nullptr) {
+                                continue;
+                        }
+                        occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                holder->registrant.to_string();
+                        const auto taken_over = [&](const Offer& offer) {
+                                return offer.facts.protocol == protocol &&
+                                       (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
+                        };
+                        if (std::ranges::none_of(offers, taken_over) &&
+                            std::ranges::find(still_live, holder->slot) == still_live.end()) {
+                                still_live.push_back(holder->slot);
+                        }
+                }
+        }
+        occupancy.live = static_cast<std::uint32_t>(still_live.size());
+        return occupancy;
+}
+
+std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& service, const Peer& peer,
+                                                             std::span<const Offer> offers) {
+        const auto found = seats_.find(service.name);
+        if (found == seats_.end()) {
+                return std::unexpected(Refusal{ResultCode::kInternal, "service has no place in the kernel", {}});
+        }
+        Seat& seat = found->second;
+        std::vector<Registration> added;
+        const auto refuse = [&](const Error& error) {
+                for (const auto& registration : added) {
+                        dataplane_.remove(registration.slot);
+                }
+                const auto code = error.errnum == EBUSY ? ResultCode::kQuota : ResultCode::kInternal;
+                return std::unexpected(Refusal{code, error.text(), {}});
+        };
+        for (const auto& offer : offers) {
+                last_since_usec_ = std::max(last_since_usec_ + 1, now_usec());
+                Registration registration{
+                        .cookie = offer.facts.cookie,
+                        .since_usec = last_since_usec_,
+                        .protocol = offer.facts.protocol,
+                        .family = offer.facts.family,
+                        .serves = offer.serves,
+                        .bound = offer.facts.bound,
+                        .registrant = peer,
+                };
+                const auto slot = dataplane_.install(offer.fd, to_record(seat.id, registration));
+                if (!slot) {
+                        return refuse(slot.error());
+                }
+                registration.slot = *slot;
+                added.push_back(registration);
+        }
+
+        std::vector<Registration> after(added.rbegin(), added.rend());
+        for (const auto& registration : seat.registrations) {
+                if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end()) {
+                        after.push_back(registration);
+                }
+        }
+        // Displaced sockets are kept for their owners to see, but never more of them than the quota.
+        std::size_t draining = 0;
+        std::erase_if(after, [&, whole = after](const Registration& registration) {
+                return !is_live(whole, registration) && ++draining > service.max_sockets;
+        });
+        const std::vector<Registration> before = seat.registrations;
+        if (const auto done = replace_registrations(seat, std::move(after)); !done) {
+                return refuse(done.error());
+        }
+
+        std::vector<Handed> handed;
+        for (const auto& registration : added) {
+                Handed& one = handed.emplace_back();
+                one.added = registration;
+                for (const auto& old : before) {
+                        const bool loses = is_live(before, old) && old.cookie != registration.cookie &&
+                                           !is_live(seat.registrations, old) && old.protocol == registration.protocol &&
+                                           ((old.serves.ipv4 && registration.serves.ipv4) ||
+                                            (old.serves.ipv6 && registration.serves.ipv6));
+                        if (loses) {
+                                one.displaced.push_back(old);
+                        }
+                }
+        }
+        return handed;
+}
+
+std::span<const Registration> Registry::registrations(const std::string& service) const {
+        const auto seat = seats_.find(service);
+        return seat == seats_.end() ? std::span<const Registration>{} : seat->second.registrations;
+}
+
+std::vector<std::string> Registry::services() const {
+        std::vector<std::string> result;
+        for (const auto& [service, seat] : seats_) {
+                if (!seat.registrations.empty()) {
+                        result.push_back(service);
+                }
+        }
+        return result;
+}
+
+bool Registry::is_live(std::span<const Registration> newest_first, const Registration& one) {
+        for (const auto family : kFamilies) {
+                const auto* first = serving(newest_first, one.protocol, family);
+                if (first != nullptr && first->slot == one.slot) {
+                        return true;
+                }
+        }
+        return false;
+}
+
+ServiceCounters Registry::counters(const std::string& service) const {
+        const auto seat = seats_.find(service);
+        return seat == seats_.end() ? ServiceCounters{} : dataplane_.counters(seat->second.id);
+}
+
+}  // namespace sockbroker

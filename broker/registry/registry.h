@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Which sockets serve which service, and who registered them. The truth about what lives is the sockmap's; this is
+// the broker's memory of it, rebuilt from the kernel after a start. Keeps no descriptor: the kernel's last close ends
+// a registration. Judges nobody: the caller has asked policy before.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/dataplane/dataplane.h"
+#include "broker/peer/peer.h"
+#include "broker/policy/decide.h"
+#include "broker/policy/policy.h"
+#include "broker/protocol/result_code.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker {
+
+struct Registration {
+        Slot slot = 0;
+        std::uint64_t cookie = 0;
+        std::int64_t since_usec = 0;  // strictly increasing over all registrations: the order of hand-overs
+        Protocol protocol = Protocol::kTcp;
+        SocketFamily family = SocketFamily::kIpv4;
+        Assignment serves;
+        Endpoint bound;
+        Peer registrant;
+
+        [[nodiscard]] bool serves_in(Protocol p, Family f) const {
+                return p == protocol && (f == Family::kIpv4 ? serves.ipv4 : serves.ipv6);
+        }
+};
+
+struct Departure {
+        std::string service;
+        Registration registration;
+};
+
+// One socket of a message that policy has let through.
+struct Offer {
+        int fd = -1;
+        SocketFacts facts;
+        Assignment serves;
+};
+
+struct Handed {
+        Registration added;
+        std::vector<Registration> displaced;  // served before and do not any more
+};
+
+class Registry {
+public:
+        explicit Registry(Dataplane& dataplane) : dataplane_(dataplane) {}
+
+        // Rebuilds everything from the kernel. Half-done transactions of a broker that died are undone.
+        void take_up();
+
+        // Installs the policy's rules in one step, then takes away the services that it no longer has. On failure
+        // nothing has changed. Returns the registrations that went.
+        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy);
+
+        // Takes away each registration of the service, or of all services, that is `gone`.
+        using Gone = std::function<bool(const std::string& service, const Registration&)>;
+        [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);
+        [[nodiscard]] Result<std::vector<Departure>> remove_all(const Gone& gone);
+
+        // Asks the sockmap which sockets of the service still live and forgets the others.
+        [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
+        [[nodiscard]] Result<std::vector<Departure>> refresh_all();
+
+        // What check_occupancy() wants to know, for these offers.
+        [[nodiscard]] Occupancy occupancy(const std::string& service, std::span<const Offer> offers) const;
+
+        // One transaction: all offers into free slots, then one switch. A failure changes nothing.
+        [[nodiscard]] std::expected<std::vector<Handed>, Refusal> commit(const Service& service, const Peer& peer,
+                                                                         std::span<const Offer> offers);
+
+        // Newest first. A service without registrations has none.
+        [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
+        [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
+        // The first choice of some protocol and family, as opposed to draining.
+        [[nodiscard]] static bool is_live(std::span<const Registration> newest_first, const Registration& one);
+
+        [[nodiscard]] ServiceCounters counters(const std::string& service) const;
+
+private:
+        struct Seat {
+                ServiceId id = 0;
+                std::vector<Registration> registrations;  // newest first
+        };
+
+        [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
+        [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
+        Dataplane& dataplane_;
+        std::map<std::string, Seat, std::less<>> seats_;  // every service of the policy
+        std::int64_t last_since_usec_ = 0;
+};
+
+// The rules of a policy; `id_of` gives each service its number in the kernel. Pure.
+[[nodiscard]] std::vector<Rule> rules_of(const Policy& policy,
+                                         const std::function<ServiceId(const std::string& service)>& id_of);
+
+// The slots of a service in the order in which the dispatch program tries them. Pure.
+[[nodiscard]] Targets targets_of(std::span<const Registration> newest_first);
+
+}  // namespace sockbroker

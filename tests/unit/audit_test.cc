@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The writer against a journal that hangs: a datagram socket bound to journald's own address in a mount namespace of
+// this process (a user namespace too where it is not root), so that the real sd_journal_sendv(3) fills it and blocks.
+#include "broker/audit/audit.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "broker/base/owned_fd.h"
+
+namespace sockbroker {
+namespace {
+
+using std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+constexpr int kQueue = 1024;
+constexpr const char* kJournalSocket = "/run/systemd/journal/socket";
+
+class AuditWriter : public testing::Test {
+protected:
+        static void SetUpTestSuite() {
+                const int flags = CLONE_NEWNS | (::geteuid() == 0 ? 0 : CLONE_NEWUSER);
+                ASSERT_EQ(::unshare(flags), 0) << "needs root or unprivileged user namespaces";
+                ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+                ASSERT_EQ(::mount("tmpfs", "/run", "tmpfs", 0, nullptr), 0);
+                std::filesystem::create_directories("/run/systemd/journal");
+        }
+
+        void SetUp() override {
+                ::unlink(kJournalSocket);
+                journal_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+                sockaddr_un address = {.sun_family = AF_UNIX};
+                ::strcpy(address.sun_path, kJournalSocket);
+                ASSERT_EQ(::bind(journal_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+                ASSERT_EQ(::pipe2(stderr_pipe_.data(), O_CLOEXEC | O_NONBLOCK), 0);
+                saved_stderr_.reset(::dup(STDERR_FILENO));
+                ::dup2(stderr_pipe_[1], STDERR_FILENO);
+        }
+
+        // Ends the hanging writers that a test leaves behind: they must not write into the journal of the next one.
+        void TearDown() override {
+                ::unlink(kJournalSocket);
+                journal_.reset();
+                const auto deadline = steady_clock::now() + 10s;
+                while (threads() > 1 && steady_clock::now() < deadline) {
+                        ::sched_yield();
+                }
+                EXPECT_EQ(threads(), 1);
+                ::dup2(saved_stderr_.get(), STDERR_FILENO);
+                ::close(stderr_pipe_[0]);
+                ::close(stderr_pipe_[1]);
+        }
+
+        static std::ptrdiff_t threads() {
+                return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {});
+        }
+
+        // The next datagram; empty after ten seconds without one.
+        std::string next_entry() {
+                pollfd poller = {.fd = journal_.get(), .events = POLLIN};
+                if (::poll(&poller, 1, 10'000) != 1) {
+                        return {};
+                }
+                std::string data(65536, '\0');
+                data.resize(static_cast<std::size_t>(::recv(journal_.get(), data.data(), data.size(), 0)));
+                return data;
+        }
+
+        // Reads entries until one holds `text`.
+        std::string find_entry(std::string_view text) {
+                std::string entry = next_entry();
+                while (!entry.empty() && entry.find(text) == std::string::npos) {
+                        entry = next_entry();
+                }
+                return entry;
+        }
+
+        std::string stderr_text() {
+                std::string text(65536, '\0');
+                const ssize_t size = ::read(stderr_pipe_[0], text.data(), text.size());
+                text.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+                return text;
+        }
+
+        OwnedFd journal_;
+        OwnedFd saved_stderr_;
+        std::array<int, 2> stderr_pipe_{};
+};
+
+TEST_F(AuditWriter, AnEntryReachesTheJournalAndStandardError) {
+        {
+                Audit audit;
+                audit.write({.action = Action::kRegister, .message = "registered", .service = "resolver"});
+        }
+        const std::string entry = next_entry();
+        EXPECT_NE(entry.find("MESSAGE=registered\n"), std::string::npos) << entry;
+        EXPECT_NE(entry.find("\nMESSAGE_ID=cda7d16c199245cda595d7a199ef8b30\n"), std::string::npos) << entry;
+        EXPECT_NE(entry.find("\nSOCKBROKER_SERVICE=resolver\n"), std::string::npos) << entry;
+        EXPECT_EQ(entry.find("CODE_"), std::string::npos) << entry;
+        EXPECT_EQ(stderr_text(), "register: registered (service=resolver)\n");
+}
+
+TEST_F(AuditWriter, AValueCannotBecomeAField) {
+        {
+                Audit audit;
+                audit.write({.action = Action::kRefuse, .message = "refused", .service = "x\nSOCKBROKER_UID=0"});
+        }
+        // The journal's binary framing: name, new line, length in eight bytes, value
+        // (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+        const std::string framed =
+                std::string("\nSOCKBROKER_SERVICE\n\x12\0\0\0\0\0\0\0", 28) + "x\nSOCKBROKER_UID=0\n";
+        EXPECT_NE(next_entry().find(framed), std::string::npos);
+}
+
+TEST_F(AuditWriter, NothingGoesToAStandardErrorThatIsTheJournal) {
+        struct stat status = {};
+        ASSERT_EQ(::fstat(STDERR_FILENO, &status), 0);
+        const std::string stream = std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+        ::setenv("JOURNAL_STREAM", stream.c_str(), 1);
+        {
+                Audit audit;
+                audit.write({.action = Action::kStop, .message = "ends"});
+        }
+        ::unsetenv("JOURNAL_STREAM");
+        EXPECT_NE(next_entry().find("MESSAGE=ends\n"), std::string::npos);
+        EXPECT_EQ(stderr_text(), "");
+}
+
+TEST_F(AuditWriter, AJournalThatHangsBlocksNoCallerAndLossesAreCounted) {
+        constexpr int kEntries = 5000;
+        const auto audit = std::make_unique<Audit>();
+        auto longest = 0ns;
+        for (int i = 0; i < kEntries; ++i) {
+                const auto before = steady_clock::now();
+                audit->write({.action = Action::kRefuse, .message = std::string(1000, 'x')});
+                longest = std::max<std::chrono::nanoseconds>(longest, steady_clock::now() - before);
+        }
+        EXPECT_LT(longest, 1s);  // a scheduler's hiccup at most; the journal would hold it for ever
+        // Kept are the queue and what the writer took before the socket was full, which is nothing if it is slow to
+        // start.
+        EXPECT_GT(audit->lost(), 0U);
+        EXPECT_LE(audit->lost(), static_cast<unsigned>(kEntries - kQueue));
+}
+
+TEST_F(AuditWriter, TheDestructorGivesUpOnAJournalThatHangs) {
+        auto audit = std::make_unique<Audit>();
+        for (int i = 0; i < 2 * kQueue; ++i) {
+                audit->write({.action = Action::kRefuse, .message = std::string(1000, 'x')});
+        }
+        const auto before = steady_clock::now();
+        audit.reset();
+        EXPECT_GE(steady_clock::now() - before, 1900ms);
+        EXPECT_LT(steady_clock::now() - before, 4s);
+}
+
+TEST_F(AuditWriter, OnceTheJournalRecoversOneEntryTellsHowManyWereLost) {
+        Audit audit;
+        for (int i = 0; i < 4 * kQueue; ++i) {
+                audit.write({.action = Action::kRefuse, .message = "refused " + std::to_string(i)});
+        }
+        const std::uint64_t lost = audit.lost();
+        ASSERT_GT(lost, 0U);
+        const std::string entry = find_entry("MESSAGE_ID=d4b4a0047ce146e39264a7378fc60dad\n");
+        EXPECT_NE(entry.find("MESSAGE=" + std::to_string(lost) + " journal entries were lost\n"), std::string::npos)
+                << entry;
+        EXPECT_EQ(audit.lost(), lost);
+        // Told once: what follows is the next entry, and no second report.
+        audit.write({.action = Action::kReload, .message = "after"});
+        std::string next = next_entry();
+        while (next.find("MESSAGE=refused ") != std::string::npos) {
+                next = next_entry();
+        }
+        EXPECT_NE(next.find("MESSAGE=after\n"), std::string::npos) << next;
+}
+
+TEST_F(AuditWriter, AJournalThatRefusesIsALoss) {
+        journal_.reset();  // the address stays, nobody listens: ECONNREFUSED
+        std::uint64_t lost = 0;
+        {
+                Audit audit;
+                audit.write({.action = Action::kStop, .message = "ends"});
+                while (lost == 0) {
+                        lost = audit.lost();
+                }
+        }
+        EXPECT_EQ(lost, 1U);
+        EXPECT_EQ(stderr_text(), "stop: ends\n");
+}
+
+TEST_F(AuditWriter, ItsThreadHasNoCapabilityAndTakesNoSignal) {
+        Audit audit;
+        audit.write({.action = Action::kStart, .message = "serves"});
+        ASSERT_NE(next_entry(), "");  // the thread runs
+        bool found = false;
+        for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+                if (task.path().filename() == std::to_string(::getpid())) {
+                        continue;
+                }
+                std::ifstream file(task.path() / "status");
+                std::string status(std::istreambuf_iterator<char>(file), {});
+                EXPECT_NE(status.find("CapEff:\t0000000000000000\n"), std::string::npos) << status;
+                EXPECT_NE(status.find("CapPrm:\t0000000000000000\n"), std::string::npos) << status;
+                const std::size_t blocked = status.find("SigBlk:\t");
+                ASSERT_NE(blocked, std::string::npos);
+                const auto mask = std::stoull(status.substr(blocked + 8, 16), nullptr, 16);
+                for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) {
+                        EXPECT_TRUE(mask >> (number - 1) & 1) << number;
+                }
+                found = true;
+        }
+        EXPECT_TRUE(found);
+}
+
+}  // namespace
+}  // namespace sockbroker

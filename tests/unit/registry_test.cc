@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The pure part of the registry: policy to rules, registrations to targets.
+#include "broker/registry/registry.h"
+
+#include <gtest/gtest.h>
+
+namespace sockbroker {
+namespace {
+
+Registration registration(Slot slot, Protocol protocol, bool ipv4, bool ipv6) {
+        return {.slot = slot, .cookie = slot, .protocol = protocol, .serves = {.ipv4 = ipv4, .ipv6 = ipv6}};
+}
+
+TEST(Targets, AreTheNewestFirstAndThenTheReserve) {
+        const std::vector<Registration> newest_first = {registration(7, Protocol::kTcp, true, false),
+                                                        registration(5, Protocol::kUdp, true, false),
+                                                        registration(3, Protocol::kTcp, true, false)};
+        const auto targets = targets_of(newest_first);
+        EXPECT_EQ(targets[0][0], (std::array<Slot, kReserveDepth>{7, 3}));
+        EXPECT_EQ(targets[1][0], (std::array<Slot, kReserveDepth>{5}));
+        EXPECT_EQ(targets[0][1], (std::array<Slot, kReserveDepth>{}));
+}
+
+TEST(Targets, NameNoMoreThanTheReserveHolds) {
+        std::vector<Registration> many;
+        for (Slot slot = 20; slot > 0; slot--) {
+                many.push_back(registration(slot, Protocol::kTcp, true, true));
+        }
+        EXPECT_EQ(targets_of(many)[0][1], (std::array<Slot, kReserveDepth>{20, 19, 18, 17}));
+}
+
+TEST(Targets, OfADualStackSocketAreInBothFamiliesThatItServes) {
+        const std::vector<Registration> one = {registration(9, Protocol::kTcp, true, true)};
+        EXPECT_EQ(targets_of(one)[0][0][0], 9U);
+        EXPECT_EQ(targets_of(one)[0][1][0], 9U);
+}
+
+TEST(Registry, ASocketIsLiveWhileItIsTheFirstChoiceSomewhere) {
+        const std::vector<Registration> newest_first = {registration(3, Protocol::kTcp, true, false),
+                                                        registration(2, Protocol::kTcp, true, true),
+                                                        registration(1, Protocol::kTcp, true, false)};
+        EXPECT_TRUE(Registry::is_live(newest_first, newest_first[0]));
+        EXPECT_TRUE(Registry::is_live(newest_first, newest_first[1])) << "it still serves IPv6";
+        EXPECT_FALSE(Registry::is_live(newest_first, newest_first[2]));
+}
+
+TEST(Rules, CarryWhatTheBindingsSayAndTheNumberOfTheirService) {
+        Policy policy;
+        policy.services = {{.name = "a"}, {.name = "b", .when_absent = WhenAbsent::kPass}};
+        policy.services[0].bindings = {
+                {.prefix = *parse_prefix("1.0.0.0/24"), .ports = {53, 53}, .protocol = Protocol::kUdp}};
+        policy.services[1].bindings = {
+                {.prefix = *parse_prefix("::/0"), .ports = {80, 90}, .protocol = Protocol::kTcp}};
+        const auto rules = rules_of(policy, [](const std::string& name) { return name == "a" ? 11U : 12U; });
+        ASSERT_EQ(rules.size(), 2U);
+        EXPECT_EQ(rules[0].service, 11U);
+        EXPECT_EQ(rules[0].protocol, Protocol::kUdp);
+        EXPECT_EQ(rules[0].absent, Absent::kRefuse);
+        EXPECT_EQ(rules[1].service, 12U);
+        EXPECT_EQ(rules[1].prefix.to_string(), "::/0");
+        EXPECT_EQ(rules[1].ports, (PortRange{80, 90}));
+        EXPECT_EQ(rules[1].absent, Absent::kPass);
+        EXPECT_FALSE(rules[1].source);
+}
+
+}  // namespace
+}  // namespace sockbroker
