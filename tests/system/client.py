@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Runs inside the machine: clients of the services under test, and senders of registrations.
+
+    client.py tcp ADDRESS PORT TEXT      what came back
+    client.py udp ADDRESS PORT TEXT      what came back, and the address and port it came from
+    client.py hammer ADDRESS PORT        connects one after the other until standard input ends; then counts as JSON
+    client.py store SERVICE ADDRESS PORT [HOLD]    listens, registers by the notify socket, then HOLD: keeps the socket
+    client.py control LINES              one request to the control socket, and its answer
+
+Its exit status is 0 where the network did not refuse.
+"""
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+
+TIMEOUT = 5
+
+
+def family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def tcp(address: str, port: str, text: str) -> None:
+    with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
+        client.sendall(text.encode())
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+    print(answer.decode(), end="")
+
+
+def udp(address: str, port: str, text: str) -> None:
+    """Unconnected, so that an answer from the wrong address is seen rather than lost; refusals need IP_RECVERR."""
+    with socket.socket(family(address), socket.SOCK_DGRAM) as client:
+        client.settimeout(TIMEOUT)
+        client.sendto(text.encode(), (address, int(port)))
+        answer, source = client.recvfrom(65536)
+    print(json.dumps([answer.decode("latin-1"), source[0], source[1]]))
+
+
+def hammer(address: str, port: str) -> None:
+    """Four at a time, each connection with a message there and back. Says when the first is through."""
+    ended, lock = threading.Event(), threading.Lock()
+    counts = {"good": 0, "failed": 0, "errors": []}
+
+    def one_after_the_other() -> None:
+        while not ended.is_set():
+            try:
+                with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
+                    client.sendall(b"ping")
+                    fault = None if client.recv(16) == b"ping" else "no echo"
+            except OSError as error:
+                fault = str(error)
+            with lock:
+                counts["failed" if fault else "good"] += 1
+                if fault:
+                    counts["errors"].append(fault)
+                elif counts["good"] == 1:
+                    print("through", flush=True)
+
+    threads = [threading.Thread(target=one_after_the_other) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    # A line asks for the count so far: tests wait for connections made after an event.
+    for _ in sys.stdin:
+        with lock:
+            print(json.dumps({**counts, "errors": counts["errors"][:3]}), flush=True)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps({**counts, "errors": counts["errors"][:3]}), flush=True)
+
+
+def store(service: str, address: str, port: str, hold: str = "") -> None:
+    with socket.create_server((address, int(port)), family=family(address)) as listener, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as broker:
+        broker.connect("/run/sockbroker/notify")
+        socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [listener.fileno()])
+        print("sent", flush=True)
+        if not hold:
+            # Stay until it was read, since who is gone cannot be asked for its unit; yet read it may be much later.
+            ours, theirs = os.pipe()
+            socket.send_fds(broker, [b"BARRIER=1"], [theirs])
+            os.close(theirs)
+            select.select([ours], [], [])
+            return
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(connection.recv(65536))
+
+
+def control(lines: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+        broker.settimeout(TIMEOUT)
+        broker.connect("/run/sockbroker/control")
+        broker.send(lines.replace("\\n", "\n").encode())
+        while True:
+            record = broker.recv(65536).decode()
+            print(record, end="")
+            if record.startswith("RESULT=") or not record:
+                return
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "control": control}[sys.argv[1]](*sys.argv[2:])
+    except OSError as refusal:
+        sys.exit(f"{type(refusal).__name__}: {refusal}")

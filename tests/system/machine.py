@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A throw-away machine: a whole systemd, booted by systemd-nspawn from this machine's own /usr with the project
+installed over it, in about a second. /etc and /var are empty, so that sysusers, tmpfiles and presets do what they do
+at a first boot.
+
+It must never leave anything behind: mounts live in the container's namespace, its processes in a cgroup of their own
+that is killed and removed, and the container dies with the Python process that made it.
+"""
+import ctypes
+import json
+import os
+import pathlib
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+BOOT_SECONDS = 60
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def _cgroup_roots() -> list[pathlib.Path]:
+    """Where systemd-nspawn would put the container: the v2 tree, and v1's name=systemd where that is mounted."""
+    roots = []
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options = line.split()[:4]
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
+            roots.append(pathlib.Path(place))
+    return roots
+
+
+class Machine:
+    """A booted machine. Commands run in all of its namespaces, as its root."""
+
+    def __init__(self, stage: pathlib.Path, log: pathlib.Path):
+        self._name = f"sockbroker-test-{os.getpid()}"
+        self._cgroups = []
+        self._process = None
+        self.leader = 0
+        self.log = log
+        self._managed = pathlib.Path("/run/systemd/system").exists()
+        try:
+            self._boot(stage)
+        except BaseException:
+            self.end()
+            raise
+
+    def _boot(self, stage: pathlib.Path) -> None:
+        if not self._managed:  # no systemd here to make a scope for it
+            for root in _cgroup_roots():
+                cgroup = root / self._name
+                cgroup.mkdir()
+                self._cgroups.append(cgroup)
+        libc = ctypes.CDLL(None)
+
+        def before_exec() -> None:
+            for cgroup in self._cgroups:
+                (cgroup / "cgroup.procs").write_text("0")
+            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not even kill -9 of the tests leaves a machine behind
+
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(f"{folder}/notify")
+            ready.settimeout(BOOT_SECONDS)
+            with open(self.log, "wb") as log:
+                self._process = subprocess.Popen(
+                    ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", "--directory=/",
+                     "--volatile=yes", "--boot", "--private-network", "--capability=all", "--system-call-filter=bpf",
+                     "--link-journal=no", "--notify-ready=yes", "--console=pipe",
+                     *([] if self._managed else ["--keep-unit"]),
+                     # The project's files over those of this machine, as if a package had brought them.
+                     f"--overlay-ro=/usr:{stage}/usr:/usr",
+                     f"--bind-ro={HERE}:/opt/system-tests",
+                     # Of this machine's own services none is wanted, and none may ask questions.
+                     "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",
+                     "systemd.mask=systemd-networkd.service", "systemd.mask=systemd-resolved.service",
+                     "systemd.mask=postgresql.service"],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=before_exec,
+                    env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"})
+            booted = False
+            while not booted:
+                try:
+                    words = ready.recv(4096).decode().splitlines()
+                except TimeoutError:
+                    raise RuntimeError(f"no machine after {BOOT_SECONDS} s: {self.log.read_text()}") from None
+                for word in words:
+                    key, _, value = word.partition("=")
+                    if key == "X_NSPAWN_LEADER_PID":
+                        self.leader = int(value)
+                    booted |= word == "READY=1"
+        self.run("systemctl is-system-running --wait", check=False)
+
+    def end(self) -> None:
+        """Kills the machine's first process, and with it all others; then what was made outside."""
+        for pid in (self.leader, self._process.pid if self._process else 0):
+            if pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            if pid == self.leader and self._process:
+                try:
+                    self._process.wait(10)  # nspawn takes its own things away when its container has ended
+                    break
+                except subprocess.TimeoutExpired:
+                    pass
+        if self._process:
+            self._process.wait(10)
+        for cgroup in self._cgroups:
+            for path, _, _ in os.walk(cgroup, topdown=False):
+                os.rmdir(path)
+        self._cgroups = []
+
+    def command(self, command: str) -> list[str]:
+        return ["nsenter", "--target", str(self.leader), "--all", "--", "/bin/sh", "-c", command]
+
+    def run(self, command: str, check: bool = True, text: str | None = None, timeout: float = 60):
+        """Runs a shell command inside. With `check`, a failure shows all that it said."""
+        done = subprocess.run(self.command(command), input=text, stdin=None if text is not None else subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{command}\nexit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def out(self, command: str) -> str:
+        return self.run(command).stdout.strip()
+
+    def start(self, command: str) -> subprocess.Popen:
+        return subprocess.Popen(self.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def write(self, path: str, text: str, mode: str = "644") -> None:
+        quoted = shlex.quote(path)
+        self.run(f"mkdir -p $(dirname {quoted}) && cat > {quoted} && chmod {mode} {quoted}", text=text)
+
+    def show(self, unit: str, name: str) -> str:
+        return self.out(f"systemctl show --value -p {name} {unit}")
+
+    def until(self, what: str, condition, timeout: float = 15):
+        """What the condition returns once it is true; asks again until then, and fails with the words of `what`."""
+        end = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < end, f"waited {timeout} s in vain: {what}"
+            time.sleep(0.02)
+
+    def cursor(self) -> str:
+        """The journal's end at this moment."""
+        self.run("journalctl --sync")
+        return self.out("journalctl -n 0 --show-cursor -q | sed -n 's/^-- cursor: //p'")
+
+    def journal(self, cursor: str, *matches: str) -> list[dict]:
+        """All entries since the cursor that match."""
+        self.run("journalctl --sync")
+        after = f"--after-cursor={shlex.quote(cursor)}" if cursor else ""
+        text = self.run(f"journalctl -q -o json {after} {' '.join(map(shlex.quote, matches))}", check=False).stdout
+        return [json.loads(line) for line in text.splitlines()]
