@@ -3,8 +3,11 @@
 // The verbs reload and verify: what is wrong with a policy, each place on a line of its own. verify asks no broker
 // and needs no privilege: it runs the same code on the same files.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
@@ -66,6 +69,12 @@ int reload_policy(const Options& options) {
 }
 
 int verify_policy(const Options& options) {
+        // A folder that is not there is empty to the broker; one that was named here is a slip of the pen.
+        if (!options.config_dir.empty() && ::access(options.config_dir.c_str(), R_OK | X_OK) != 0) {
+                complain(fmt::format("cannot read the folder {} given by --config-dir: {}", options.config_dir,
+                                     std::strerror(errno)));
+                return kExitFailed;
+        }
         const std::vector<std::string> dirs =
                 options.config_dir.empty() ? default_config_dirs() : std::vector{options.config_dir};
         const ParsedBrokerConfig config = load_broker_config(dirs);

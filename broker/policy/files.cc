@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -57,6 +58,25 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         return names;
 }
 
+// `size`: what it is now; it may grow or shrink while it is read.
+Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
+        std::string text;
+        std::size_t used = 0;
+        while (std::max(size, used) <= limit) {
+                text.resize(std::max(size + 1, used + 4096));  // one more, to see the end
+                const ssize_t got = ::read(fd, text.data() + used, text.size() - used);
+                if (got < 0 && errno != EINTR) {
+                        return fail_errno("cannot read the file");
+                }
+                if (got == 0) {
+                        text.resize(used);
+                        return text;
+                }
+                used += got > 0 ? static_cast<std::size_t>(got) : 0;
+        }
+        return fail(fmt::format("larger than {} bytes, split it", limit));
+}
+
 }  // namespace
 
 const std::vector<std::string>& default_config_dirs() {
@@ -88,27 +108,7 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         if (!S_ISREG(status.st_mode)) {
                 return fail(kIrregular);
         }
-        std::string text;
-        text.resize(std::min(static_cast<std::size_t>(status.st_size), limit) + 1);
-        std::size_t used = 0;
-        while (used <= limit) {
-                if (used == text.size()) {
-                        text.resize(std::min(text.size() * 2, limit + 1));
-                }
-                const ssize_t got = ::read(fd.get(), text.data() + used, text.size() - used);
-                if (got < 0 && errno == EINTR) {
-                        continue;
-                }
-                if (got < 0) {
-                        return fail_errno("cannot read the file");
-                }
-                if (got == 0) {
-                        text.resize(used);
-                        return text;
-                }
-                used += static_cast<std::size_t>(got);
-        }
-        return fail(fmt::format("larger than {} bytes, split it", limit));
+        return read_to_end(fd.get(), static_cast<std::size_t>(status.st_size), limit);
 }
 
 FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder) {

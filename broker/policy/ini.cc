@@ -55,10 +55,10 @@ Result<IniLine> check_value(std::string_view value) {
         if (is_blank(value.back())) {
                 return fail("blank at the end of the line, remove it");
         }
-        if (value.find_first_of(";#") != std::string_view::npos) {
+        if (value.find(';') != std::string_view::npos || value.find('#') != std::string_view::npos) {
                 return fail("; or # in a value, a comment has a line of its own with # or ; in column one");
         }
-        if (value.find_first_of("\"'") != std::string_view::npos) {
+        if (value.find('"') != std::string_view::npos || value.find('\'') != std::string_view::npos) {
                 return fail("quotes are not taken, write the value without them");
         }
         if (value.back() == '\\') {
@@ -190,7 +190,7 @@ private:
                 const auto kind = check_ini_line(line_, line_number_ == 1);
                 if (!kind) {
                         sink_.error(line_number_, kind.error().message);
-                        if (!line_.starts_with('[')) {
+                        if (!looks_like_section()) {
                                 return {};
                         }
                         // What follows must not count as part of the section before.
@@ -209,6 +209,12 @@ private:
                         break;
                 }
                 return line_;
+        }
+
+        // Of a line that is refused: whether its author meant a section to begin.
+        [[nodiscard]] bool looks_like_section() const {
+                const auto start = line_.find_first_not_of(" \t\xef\xbb\xbf");
+                return start != std::string_view::npos && line_[start] == '[';
         }
 
         void enter(std::string_view section) {

@@ -126,7 +126,7 @@ Result<void> check_account(std::string_view kind, std::string_view account) {
 }
 
 Result<Listen> parse_listen(std::string_view value) {
-        if (value.find_first_of(" \t") != std::string_view::npos) {
+        if (value.find(' ') != std::string_view::npos || value.find('\t') != std::string_view::npos) {
                 return fail(fmt::format("\"{}\" holds a blank, write one binding a line", value));
         }
         const bool bracketed = value.starts_with('[');

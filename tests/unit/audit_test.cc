@@ -196,7 +196,8 @@ TEST_F(AuditWriter, AJournalThatRefusesIsALoss) {
         {
                 Audit audit;
                 audit.write({.action = Action::kStop, .message = "ends"});
-                while (lost == 0) {
+                const auto deadline = steady_clock::now() + 10s;
+                while (lost == 0 && steady_clock::now() < deadline) {
                         lost = audit.lost();
                 }
         }

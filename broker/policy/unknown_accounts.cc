@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The one thing said of a policy that depends on the host; asked once for each name.
+#include <map>
+
+#include <fmt/format.h>
+
+#include "broker/policy/decide.h"
+#include "broker/policy/values.h"
+
+namespace sockbroker {
+
+namespace {
+
+template <class Lookup>
+class Checker {
+public:
+        Checker(std::string_view key, const Lookup& lookup) : key_(key), lookup_(lookup) {}
+
+        void check(const Policy& policy, const std::vector<Claim>& claims, std::vector<Diagnostic>& warnings) {
+                for (const auto& claim : claims) {
+                        if (account_number(claim.value)) {
+                                continue;
+                        }
+                        const auto [known, fresh] = known_.try_emplace(claim.value, nullptr);
+                        if (fresh) {
+                                known->second = verdict(claim.value);
+                        }
+                        if (known->second != nullptr) {
+                                warnings.push_back({policy.files.at(claim.where.file), claim.where.line,
+                                                    Severity::kWarning,
+                                                    fmt::format("{}=: {} {}, so it matches nobody", key_, claim.value,
+                                                                known->second)});
+                        }
+                }
+        }
+
+private:
+        [[nodiscard]] const char* verdict(const std::string& name) const {
+                const auto id = lookup_ ? lookup_(name) : std::nullopt;
+                if (!id) {
+                        return "does not exist on this host";
+                }
+                return is_overflow_id(*id) ? "stands for ids that the kernel cannot name" : nullptr;
+        }
+
+        std::string_view key_;
+        const Lookup& lookup_;
+        std::map<std::string, const char*, std::less<>> known_;  // what is wrong with a name
+};
+
+}  // namespace
+
+std::vector<Diagnostic> unknown_accounts(const Policy& policy, const Accounts& accounts) {
+        Checker users("User", accounts.user);
+        Checker groups("Group", accounts.group);
+        std::vector<Diagnostic> warnings;
+        for (const auto& service : policy.services) {
+                users.check(policy, service.users, warnings);
+                groups.check(policy, service.groups, warnings);
+        }
+        return warnings;
+}
+
+}  // namespace sockbroker

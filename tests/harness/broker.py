@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The real sockbrokerd as a child of the test, with a policy of the test's own, and the words spoken to it."""
+
+import json
+import os
+import pathlib
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+
+from harness import wire
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", TOP / "build"))
+TIMEOUT = 15
+
+
+def _environment(**more):
+    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "ASAN_OPTIONS")}
+    return keep | more
+
+
+class Broker:
+    """Everything of it lies under /run, which is the test's own (see namespace.enter())."""
+
+    def __init__(self, activated=False):
+        self.runtime = pathlib.Path("/run/sockbroker")
+        self.bpffs = self.runtime / "bpf"
+        self.config = pathlib.Path("/run/config")
+        self.state = pathlib.Path("/run/state")
+        (self.config / "conf.d").mkdir(parents=True)
+        self.state.mkdir()
+        self.control_path = str(self.runtime / "control")
+        self.notify_path = str(self.runtime / "notify")
+        self.process = None
+        self.activated = self._make_sockets() if activated else []
+        self._log = ""
+        self._log_pipe = None
+
+    def _make_sockets(self):
+        """The two sockets as a socket unit makes them: messages wait in them while no broker runs."""
+        self.runtime.mkdir()
+        made = []
+        for kind, path in ((socket.SOCK_DGRAM, self.notify_path), (socket.SOCK_SEQPACKET, self.control_path)):
+            sock = socket.socket(socket.AF_UNIX, kind)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            sock.bind(path)
+            os.chmod(path, 0o666)
+            if kind == socket.SOCK_SEQPACKET:
+                sock.listen(128)
+            made.append(sock)
+        return made
+
+    # Its life.
+
+    def options(self):
+        return ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime),
+                "--bpffs", str(self.bpffs), "--state-dir", str(self.state)]
+
+    def start(self):
+        """Starts it and waits until it says READY=1."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            path = "/run/ready"
+            pathlib.Path(path).unlink(missing_ok=True)
+            ready.bind(path)
+            os.chmod(path, 0o666)
+            command = [str(BUILD / "sockbrokerd"), *self.options()]
+            fds = [sock.fileno() for sock in self.activated]
+            if fds:
+                # The child's pid must stand in LISTEN_PID, and its descriptors start at 3.
+                moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
+                command = ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ exec "$@" {moves}', "bash", *command]
+            read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(write, True)
+            self._log_pipe = read
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
+                                            pass_fds=fds, env=_environment(NOTIFY_SOCKET=path))
+            os.close(write)
+            self._wait_ready(ready)
+        return self
+
+    def _wait_ready(self, ready):
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            deadline = time.monotonic() + TIMEOUT
+            while True:
+                readable, _, _ = select.select([ready, ended], [], [], max(0, deadline - time.monotonic()))
+                if ready in readable:
+                    if "READY=1" in ready.recv(4096).decode().splitlines():
+                        return
+                elif ended in readable:
+                    raise RuntimeError(f"sockbrokerd ended with {self.process.wait()} before READY=1:\n{self.log()}")
+                else:
+                    raise TimeoutError(f"sockbrokerd did not say READY=1 within {TIMEOUT} s:\n{self.log()}")
+        finally:
+            os.close(ended)
+
+    def stop(self):
+        """As systemctl stop would end it. Dispatch goes on."""
+        self._end(signal.SIGTERM)
+        assert self.process.returncode == 0, f"exit status {self.process.returncode} on SIGTERM:\n{self.log()}"
+
+    def kill(self):
+        self._end(signal.SIGKILL)
+
+    def _end(self, with_signal):
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        self.process.wait(TIMEOUT)
+        self.log()
+
+    def discard(self):
+        """At the end of a test, however it went."""
+        if self.process is not None and self.process.poll() is None:
+            self._end(signal.SIGKILL)
+        for sock in self.activated:
+            sock.close()
+
+    def log(self):
+        """All that it wrote to standard error so far, over all its lives."""
+        while self._log_pipe is not None:
+            try:
+                data = os.read(self._log_pipe, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                os.close(self._log_pipe)
+                self._log_pipe = None
+            self._log += data.decode(errors="replace")
+        return self._log
+
+    def wait_log(self, pattern):
+        """Returns when a line that matches was written; the match."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            found = re.search(pattern, self.log())
+            if found:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0 or self._log_pipe is None:
+                raise TimeoutError(f"nothing in the log matches {pattern!r}:\n{self._log}")
+            select.select([self._log_pipe], [], [], left)
+
+    # Its policy.
+
+    def policy(self, text, name="50-test.conf"):
+        """Writes one policy file; a running broker takes no notice before reload()."""
+        (self.config / "conf.d" / name).write_text(text)
+        return self
+
+    def reload(self):
+        """By the tool, as an operator does; returns (exit status, output)."""
+        return self.ctl("reload")
+
+    def ctl(self, *arguments):
+        done = subprocess.run([str(BUILD / "sockbrokerctl"), "--runtime-dir", str(self.runtime), *arguments],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                              timeout=60, env=_environment())
+        return done.returncode, done.stdout
+
+    # What it says.
+
+    def ask(self, text, fds=()):
+        return wire.control(self.control_path, text, fds)
+
+    def list(self):
+        reply = self.ask("VERB=list")
+        assert reply.result == "ok", reply
+        return reply.lines
+
+    def serving(self):
+        """Cookies of the live sockets by (service, protocol, family)."""
+        return {(entry["service"], entry["protocol"], entry["family"]): entry["cookie"]
+                for entry in self.list() if entry["state"] == "live"}
+
+    def status(self):
+        """(the line of the broker itself, lines of services by name)"""
+        reply = self.ask("VERB=status")
+        assert reply.result == "ok", reply
+        return reply.lines[0], {line["service"]: line for line in reply.lines[1:]}
+
+    def snapshot(self):
+        """All that must stay when a request or a policy is refused."""
+        bindings = self.ask("VERB=bindings").lines
+        return json.dumps([self.list(), bindings], sort_keys=True)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Each test runs in network and mount namespaces of its own; nothing it makes outlives it."""
+
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import broker as broker_module  # noqa: E402
+from harness import client, namespace, neighbours, service, worker  # noqa: E402
+
+LIMIT = 150  # seconds for one test: far more than any needs
+
+
+def pytest_sessionstart():
+    if os.geteuid() != 0:
+        pytest.exit("the namespace tests must run as root: network namespaces and BPF need it", 2)
+    if not (broker_module.BUILD / "sockbrokerd").exists():
+        pytest.exit(f"no sockbrokerd in {broker_module.BUILD}: build first, or set SOCKBROKER_BUILD", 2)
+
+
+def _too_long(*_):
+    raise TimeoutError(f"the test did not end within {LIMIT} s")
+
+
+@pytest.fixture(autouse=True)
+def netns():
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LIMIT)
+    try:
+        with namespace.Namespace() as fresh:
+            yield fresh
+    finally:
+        signal.alarm(0)
+
+
+@pytest.fixture(name="broker")
+def _broker(netns):  # pylint: disable=unused-argument
+    made = broker_module.Broker()
+    yield made
+    made.discard()
+    print(made.log())
+
+
+@pytest.fixture
+def spawn(netns):  # pylint: disable=unused-argument
+    """spawn(name, uid, launched=None, gid=None): a service; all of them end with the test."""
+    children = []
+
+    def start(name, uid=61001, launched=None, gid=None):
+        children.append(service.spawn(name, uid, launched, gid))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+
+
+@pytest.fixture
+def clients(netns):  # pylint: disable=unused-argument
+    """clients(targets): a client in a process of its own that asks the targets without a pause."""
+    children = []
+
+    def start(targets):
+        children.append(worker.Worker(client.Client))
+        children[-1].begin(targets)
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+
+
+@pytest.fixture
+def remote(netns):  # pylint: disable=unused-argument
+    """A second host, one veth away."""
+    host = namespace.remote_host()
+    yield host
+    host.kill()
+
+
+@pytest.fixture(name="neighbours")
+def _neighbours(netns):  # pylint: disable=unused-argument
+    """Programs of other owners, loaded and not attached."""
+    loaded = neighbours.Neighbours()
+    yield loaded
+    loaded.close()

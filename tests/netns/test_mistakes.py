@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Bad input, as tests/data lists it, given to the real daemon: each mistake has its exact answer, and what runs is
+untouched after each: rules, registrations, and a query that is answered as before."""
+
+import json
+import os
+import pathlib
+import re
+
+import pytest
+
+from harness import broker as broker_module
+from harness import wire
+from words import add_routes, everywhere, handed_over, listen, who
+
+DATA = broker_module.TOP / "tests/data"
+POLICY_MISTAKES = json.loads((DATA / "policy_mistakes.json").read_text())
+PROTOCOL_MISTAKES = json.loads((DATA / "protocol_mistakes.json").read_text())
+
+GROUP = 61001  # whoever is of this group may register for web
+GOOD = f"[Service web]\nGroup={GROUP}\n" + everywhere()
+
+
+def test_there_are_enough_of_them():
+    assert len(POLICY_MISTAKES) >= 40 and len(PROTOCOL_MISTAKES) >= 40
+
+
+@pytest.fixture
+def running(broker, spawn):
+    """A broker that serves, and a function that proves it untouched."""
+    add_routes()
+    broker.policy(GOOD).start()
+    web = spawn("web", GROUP)
+    for protocol in ("tcp", "udp"):
+        for family in ("ipv4", "ipv6"):
+            handed_over(web, protocol, family)
+    before = broker.snapshot()
+
+    def untouched():
+        assert broker.snapshot() == before
+        assert [who(protocol, family) for protocol in ("tcp", "udp") for family in ("ipv4", "ipv6")] == ["web"] * 4
+
+    untouched()
+    return untouched
+
+
+def write_files(broker, files):
+    for old in (broker.config / "conf.d").iterdir():
+        old.unlink()
+    for name, text in files.items():
+        broker.policy(text, name)
+
+
+def errors_of(broker, lines):
+    """Diagnostics as the table writes them: file names without the folder."""
+    folder = f"{broker.config}/conf.d/"
+    return [f"{line['file']}:{line['line']}: {line['message']}".replace(folder, "")
+            for line in lines if line["severity"] == "error"]
+
+
+def refused_with(broker, mistake):
+    """Reload and verify both say exactly the errors of the table."""
+    reply = broker.ask("VERB=reload")
+    assert reply.result == "malformed"
+    assert re.fullmatch(r"policy refused, \d+ errors?, the running policy stays", reply.message)
+    assert errors_of(broker, reply.lines) == mistake["errors"]
+    status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
+    assert status == 1
+    assert errors_of(broker, json.loads(output)) == mistake["errors"]
+
+
+def test_policy_mistakes(broker, running):
+    mistakes = [mistake for mistake in POLICY_MISTAKES if "limits" not in mistake]
+    for mistake in mistakes:
+        write_files(broker, mistake["files"])
+        refused_with(broker, mistake)
+        running()
+        assert broker.status()[0]["state"] == "degraded"
+    write_files(broker, {"50-test.conf": GOOD})
+    assert broker.reload()[0] == 0
+    assert broker.status()[0]["state"] == "running"
+    running()
+
+
+@pytest.mark.parametrize("mistake", [m for m in POLICY_MISTAKES if "limits" in m], ids=lambda m: m["name"])
+def test_policy_mistakes_against_limits(broker, spawn, mistake):
+    add_routes()
+    limits = "".join(f"{key}={value}\n" for key, value in mistake["limits"].items())
+    (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\n{limits}")
+    broker.policy(f"[Service web]\nGroup={GROUP}\n" + listen("tcp", "192.0.2.0/24")).start()
+    handed_over(spawn("web", GROUP), "tcp", "ipv4")
+    before = broker.snapshot()
+    write_files(broker, mistake["files"])
+    refused_with(broker, mistake)
+    assert broker.snapshot() == before
+    assert who("tcp", "ipv4") == "web"
+
+
+def message_of(mistake):
+    text = mistake["text"]
+    if "pad_to" in mistake:
+        text = (text + "PAD=").ljust(mistake["pad_to"], "x")
+    fds = mistake["fds"]
+    return text, ["tcp-listener"] * fds if isinstance(fds, int) else fds
+
+
+def on_channel(channel):
+    return [(number, mistake) for number, mistake in enumerate(PROTOCOL_MISTAKES)
+            if mistake["channel"] in ("both", channel)]
+
+
+def sender(spawn, number, kinds):
+    """Each mistake has a sender of its own, since repeated refusals of one are not all logged."""
+    return spawn(f"sender-{number}", 62000 + number, {f"fd-{i}": (kind, "ipv4") for i, kind in enumerate(kinds)}, GROUP)
+
+
+def test_protocol_mistakes_on_the_control_socket(broker, running, spawn):
+    for number, mistake in on_channel("control"):
+        text, kinds = message_of(mistake)
+        one = sender(spawn, number, kinds)
+        reply = one.control(text, *one.labels())
+        assert (reply.result, reply.message) == (mistake["result"], mistake["message"]), mistake["name"]
+        assert reply.errno != 0 and reply.lines == []
+        one.kill()
+        running()
+
+
+def test_protocol_mistakes_on_the_notify_socket(broker, running, spawn):
+    for number, mistake in on_channel("notify"):
+        text, kinds = message_of(mistake)
+        one = sender(spawn, number, kinds)
+        refused_before = broker.status()[0]["refused"]
+        one.notify_and_wait(text, *one.labels())
+        assert broker.status()[0]["refused"] == refused_before + 1, mistake["name"]
+        broker.wait_log(re.escape(mistake["message"]))
+        one.kill()
+        running()
+
+
+def test_mistakes_leak_no_descriptor(broker, running, spawn):
+    """Descriptors that came with refused messages are closed, whatever was wrong."""
+    fds = pathlib.Path(f"/proc/{broker.process.pid}/fd")
+    with wire.Control(broker.control_path) as connection:
+
+        def open_descriptors():
+            connection.request("VERB=version")  # hang-ups of earlier connections were seen before this is answered
+            return sorted(os.readlink(entry).split(":")[0] for entry in fds.iterdir())
+
+        before = open_descriptors()
+        for number, mistake in on_channel("control"):
+            text, kinds = message_of(mistake)
+            if kinds:
+                one = sender(spawn, number, kinds)
+                one.control(text, *one.labels())
+                one.notify_and_wait(text, *one.labels())
+                one.kill()
+        assert open_descriptors() == before
+    running()

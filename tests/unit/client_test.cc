@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The client against a real control socket in a directory of its own; the other end is played by a thread that speaks,
+// or breaks, the protocol.
+#include "broker/client/client.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/un.h>
+
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "broker/protocol/message.h"
+#include "broker/protocol/request.h"
+#include "tests/unit/support/socket_kinds.h"
+
+namespace sockbroker {
+namespace {
+
+class ClientTest : public testing::Test {
+protected:
+        void SetUp() override {
+                char name[] = "/tmp/sockbroker-client-XXXXXX";
+                ASSERT_NE(mkdtemp(name), nullptr);
+                directory_ = name;
+                listener_ = test::made(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), "socket");
+                sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+                std::strcpy(address.sun_path, path().c_str());
+                test::must(bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), "bind");
+        }
+
+        void TearDown() override {
+                if (server_.joinable()) {
+                        server_.join();
+                }
+                unlink(path().c_str());
+                rmdir(directory_.c_str());
+        }
+
+        [[nodiscard]] std::string path() const { return directory_ + "/control"; }
+
+        // Accepts one connection, receives one request and hands both over.
+        void serve(std::function<void(int connection, Message request)> body) {
+                test::must(listen(listener_.get(), 1), "listen");
+                server_ = std::thread([this, body = std::move(body)] {
+                        const OwnedFd connection(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+                        pollfd ready{.fd = connection.get(), .events = POLLIN, .revents = 0};
+                        poll(&ready, 1, 10'000);
+                        auto request = receive(connection.get());
+                        body(connection.get(), request ? std::move(*request) : Message{});
+                });
+        }
+
+        // The answer to "VERB=list" of a broker that sends these records and closes.
+        Result<ControlClient::Answer> answer_to(std::vector<std::string> records) {
+                serve([records = std::move(records)](int connection, const Message&) {
+                        for (const auto& record : records) {
+                                (void)send_record(connection, record);
+                        }
+                });
+                auto client = ControlClient::connect(directory_);
+                if (!client) {
+                        return std::unexpected(client.error());
+                }
+                return client->call("VERB=list\n", {}, [this](std::string_view line) { lines_.emplace_back(line); });
+        }
+
+        std::string directory_;
+        OwnedFd listener_;
+        std::thread server_;
+        std::vector<std::string> lines_;
+};
+
+TEST_F(ClientTest, LinesOfAllRecordsComeInOrderBeforeTheResult) {
+        const auto answer =
+                answer_to({"{\"a\":1}\n{\"a\":2}\n", "{\"a\":3}\n", format_result(ResultCode::kOk, "three")});
+        ASSERT_TRUE(answer) << answer.error().text();
+        EXPECT_EQ(answer->result, "ok");
+        EXPECT_EQ(answer->errnum, 0);
+        EXPECT_EQ(answer->message, "three");
+        EXPECT_EQ(lines_, (std::vector<std::string>{"{\"a\":1}", "{\"a\":2}", "{\"a\":3}"}));
+}
+
+TEST_F(ClientTest, ARefusalIsAnAnswerNotAnError) {
+        const auto answer = answer_to({format_result(ResultCode::kNotPermitted, "no rule=admits you")});
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->result, "not-permitted");
+        EXPECT_EQ(answer->errnum, EACCES);
+        EXPECT_EQ(answer->message, "no rule=admits you");
+        EXPECT_TRUE(lines_.empty());
+}
+
+TEST_F(ClientTest, ARecordOfSixtyFourKibibytesFits) {
+        std::string record(64 * 1024, 'x');
+        record.back() = '\n';
+        ASSERT_TRUE(answer_to({record, format_result(ResultCode::kOk, "")}));
+        ASSERT_EQ(lines_.size(), 1U);
+        EXPECT_EQ(lines_[0].size(), 64 * 1024 - 1U);
+}
+
+TEST_F(ClientTest, DescriptorsGoWithTheRequest) {
+        const auto mine = test::listener();
+        serve([](int connection, const Message& request) {
+                const bool good = request.text == "FDSTORE=1\nFDNAME=web\n" && request.fds.size() == 2;
+                (void)send_record(connection, format_result(good ? ResultCode::kOk : ResultCode::kMalformed, ""));
+        });
+        auto client = ControlClient::connect(directory_);
+        ASSERT_TRUE(client);
+        const auto answer = client->call("FDSTORE=1\nFDNAME=web\n", {mine.get(), mine.get()}, {});
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->result, "ok");
+}
+
+TEST_F(ClientTest, SeveralCallsFollowOnOneConnection) {
+        serve([](int connection, const Message&) {
+                (void)send_record(connection, "first\n");
+                (void)send_record(connection, format_result(ResultCode::kOk, "1"));
+                pollfd ready{.fd = connection, .events = POLLIN, .revents = 0};
+                poll(&ready, 1, 10'000);
+                (void)receive(connection);
+                (void)send_record(connection, format_result(ResultCode::kBusy, "2"));
+        });
+        auto client = ControlClient::connect(directory_);
+        ASSERT_TRUE(client);
+        EXPECT_EQ(client->call("VERB=list", {}, {})->message, "1");
+        EXPECT_EQ(client->call("VERB=list", {}, {})->result, "busy");
+}
+
+TEST_F(ClientTest, ABrokerThatIsNotThereIsNamedWithTheQuestionToAsk) {
+        const auto refused = ControlClient::connect(directory_);  // nobody listens
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().text(),
+                  "cannot connect to " + path() + " (is sockbrokerd running?): Connection refused");
+        const auto absent = ControlClient::connect(directory_ + "/nothing");
+        ASSERT_FALSE(absent);
+        EXPECT_EQ(absent.error().errnum, ENOENT);
+        EXPECT_EQ(ControlClient::connect("/" + std::string(120, 'x')).error().errnum, ENAMETOOLONG);
+}
+
+TEST_F(ClientTest, ASilentBrokerIsAnErrorAfterTheTimeout) {
+        test::must(listen(listener_.get(), 1), "listen");
+        auto client = ControlClient::connect(directory_);
+        ASSERT_TRUE(client);
+        client->set_timeout(std::chrono::milliseconds(50));
+        const auto answer = client->call("VERB=list", {}, {});
+        ASSERT_FALSE(answer);
+        EXPECT_EQ(answer.error().errnum, ETIMEDOUT);
+        EXPECT_EQ(answer.error().message,
+                  "the broker at " + path() + " does not answer; see systemctl status sockbrokerd");
+}
+
+TEST_F(ClientTest, AConnectionThatBreaksOffIsAnError) {
+        const auto answer = answer_to({"{\"a\":1}\n"});
+        ASSERT_FALSE(answer);
+        EXPECT_EQ(answer.error().errnum, ECONNRESET);
+}
+
+TEST_F(ClientTest, ARecordWithoutItsLastNewLineIsAnError) {
+        EXPECT_EQ(answer_to({"{\"a\":1}"}).error().errnum, EPROTO);
+}
+
+TEST_F(ClientTest, ATooLongRecordIsAnError) {
+        EXPECT_EQ(answer_to({std::string(64 * 1024, 'x') + "\n"}).error().errnum, EPROTO);
+}
+
+TEST_F(ClientTest, AResultRecordMustBeWhole) {
+        EXPECT_EQ(answer_to({"RESULT=ok\nERRNO=0\n"}).error().errnum, EPROTO);
+}
+
+TEST_F(ClientTest, AnErrnoThatIsNoNumberIsAnError) {
+        EXPECT_EQ(answer_to({"RESULT=ok\nERRNO=-1\nMESSAGE=\n"}).error().errnum, EPROTO);
+}
+
+}  // namespace
+}  // namespace sockbroker

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""sockbrokerctl from outside: without a broker, as an ordinary user, and against a peer that does what no healthy
+broker would do (break off, send a million rows at once), speaking the control protocol from a script."""
+
+import array
+import json
+import os
+import pathlib
+import pty
+import resource
+import socket
+import subprocess
+import tempfile
+import threading
+
+import pytest
+
+CTL = os.environ["SOCKBROKERCTL"]
+GOOD = "[Service dns]\nUser=0\nListenDatagram=1.0.0.0/24:53\nListenStream=53\n"
+BAD = "[Service dns]\nUser=0\nListenDatagram=1.0.0.1/24:53\nFrob=1\n"
+
+
+def ctl(*arguments, env=None, **options):
+    environment = {**os.environ, "NO_COLOR": "1", **(env or {})}
+    return subprocess.run([CTL, *map(str, arguments)], capture_output=True, text=True, env=environment, **options)
+
+
+@pytest.fixture
+def policy(tmp_path):
+    """Writes conf.d files; returns the folder for --config-dir."""
+
+    def write(folder=tmp_path, **files):
+        (folder / "conf.d").mkdir()
+        for name, text in files.items():
+            (folder / "conf.d" / f"{name}.conf").write_text(text)
+        return folder
+
+    return write
+
+
+class Peer(threading.Thread):
+    """A control socket; answers each request with what `script(request text, number of fds)` yields, then hangs up."""
+
+    def __init__(self, folder, script):
+        super().__init__(daemon=True)
+        self.runtime_dir = folder
+        self.requests = []
+        self.script = script
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(folder / "control"))
+        self.listener.listen()
+        self.start()
+
+    def run(self):
+        connection, _ = self.listener.accept()
+        with connection:
+            while True:
+                data, ancillary, _, _ = connection.recvmsg(8192, 4096)
+                if not data:
+                    return
+                fds = array.array("i")
+                for _, _, payload in ancillary:
+                    fds.frombytes(payload)
+                cookies = [socket.socket(fileno=fd).getsockname() for fd in fds]
+                self.requests.append((data.decode(), cookies))
+                for record in self.script(data.decode()):
+                    if record is None:
+                        return
+                    connection.send(record.encode())
+
+
+SINCE = "Mon 2024-03-04 05:06:07 UTC"  # 1709528767654321
+OK = "RESULT=ok\nERRNO=0\nMESSAGE=\n"
+ROW = {
+    "service": "dns", "protocol": "udp", "family": "ipv4", "cookie": "000000000000002a", "bound": "127.0.0.2:53",
+    "unit": None, "uid": 61001, "pid": 77, "state": "live", "since": 1709528767654321,
+}  # fmt: skip
+
+
+def rows(*objects):
+    return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in objects)
+
+
+# verify
+
+
+def ordinary_user():
+    os.setgroups([])
+    os.setgid(61001)
+    os.setuid(61001)
+
+
+def test_verify_needs_no_privilege(policy):
+    preexec = ordinary_user if os.geteuid() == 0 else None
+    # pytest's folders and the build tree are closed to that user: a folder of its own, and a program opened before.
+    with tempfile.TemporaryDirectory() as name, open(CTL, "rb") as program:
+        folder = policy(pathlib.Path(name), good=GOOD)
+        folder.chmod(0o755)
+        done = subprocess.run(
+            [f"/proc/self/fd/{program.fileno()}", "verify", f"--config-dir={folder}"],
+            pass_fds=[program.fileno()], preexec_fn=preexec, cwd="/", capture_output=True, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "The policy is valid: 1 file, 1 service, 2 bindings.\n"
+
+
+def test_verify_prints_every_error_with_its_place(policy):
+    folder = policy(bad=BAD)
+    done = ctl("verify", "--config-dir", folder)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{folder}/conf.d/bad.conf:3: ") and "write 1.0.0.0/24" in lines[0]
+    assert lines[1].startswith(f"{folder}/conf.d/bad.conf:4: unknown key Frob=")
+    assert len(lines) == 2
+
+
+def test_verify_as_json(policy):
+    folder = policy(bad=BAD)
+    done = ctl("verify", "--json=short", "--config-dir", folder)
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    found = json.loads(done.stdout)
+    assert [list(row) for row in found] == [["file", "line", "severity", "message"]] * 2
+    assert [(row["file"], row["line"], row["severity"]) for row in found] == [
+        (f"{folder}/conf.d/bad.conf", 3, "error"),
+        (f"{folder}/conf.d/bad.conf", 4, "error"),
+    ]
+    assert json.loads(ctl("verify", "--json=pretty", "--config-dir", folder).stdout) == found
+
+
+def test_verify_a_warning_is_no_failure(policy):
+    folder = policy(twice=GOOD + "ListenStream=53\n")
+    done = ctl("verify", "--no-legend", "--config-dir", folder)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{folder}/conf.d/twice.conf:5: warning: ")
+    found = json.loads(ctl("verify", "--json=short", "--config-dir", folder).stdout)
+    assert [row["severity"] for row in found] == ["warning"]
+
+
+def test_verify_a_valid_policy_is_an_empty_array(policy):
+    done = ctl("verify", "--json=short", "--config-dir", policy(good=GOOD))
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+
+
+def test_verify_checks_the_settings_of_the_broker_and_its_limits(policy):
+    folder = policy(good=GOOD)
+    (folder / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=1\n")
+    assert ctl("verify", "--config-dir", folder).returncode == 1
+    (folder / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=many\n")
+    done = ctl("verify", "--config-dir", folder)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{folder}/sockbrokerd.conf:2: ")
+
+
+def test_verify_a_folder_that_is_not_there_is_a_slip(tmp_path):
+    done = ctl("verify", f"--config-dir={tmp_path}/nowhere")
+    assert done.returncode == 1
+    assert f"cannot read the folder {tmp_path}/nowhere given by --config-dir" in done.stderr
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["frob"], "unknown verb frob, see sockbrokerctl --help"),
+        (["list", "dns"], "too many arguments, write: sockbrokerctl list"),
+        (["unregister"], "too few arguments, write: sockbrokerctl unregister SERVICE"),
+        (["register", "a", "b"], "too many arguments, write: sockbrokerctl register [SERVICE]"),
+        (["unregister", "a/b"], '"a/b" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -'),
+        (["unregister", ""], "the name of the service is empty"),
+        (["list", "--json=long"], 'cannot print JSON as "long", write --json=short, pretty or off'),
+        (["--frob", "list"], "option --frob is unknown, ambiguous, or takes no value, see --help"),
+    ],
+)
+def test_usage_errors_have_a_status_of_their_own(arguments, message):
+    done = ctl(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"sockbrokerctl: {message}\n")
+
+
+def test_version_option_asks_nobody(tmp_path):
+    done = ctl("--version", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "sockbrokerctl", "")
+
+
+# No broker
+
+
+@pytest.mark.parametrize("verb", [["status"], ["list"], ["bindings"], ["unregister", "dns"], ["reload"], ["version"]])
+@pytest.mark.parametrize("state", ["missing", "refusing"])
+def test_an_unreachable_broker_names_the_socket_and_the_remedy(verb, state, tmp_path):
+    if state == "refusing":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+            stale.bind(str(tmp_path / "control"))
+    done = ctl(*verb, "--json=short", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"{tmp_path}/control" in done.stderr
+    assert f"start sockbrokerd with --runtime-dir {tmp_path}" in done.stderr
+
+
+def test_the_remedy_for_the_usual_socket_is_systemctl():
+    if os.path.exists("/run/sockbroker/control"):
+        pytest.skip("a broker is installed here")
+    done = ctl("status")
+    assert done.returncode == 3
+    assert "/run/sockbroker/control" in done.stderr
+    assert "systemctl start sockbrokerd.socket" in done.stderr
+
+
+# Rows
+
+
+def test_list_is_a_table_with_header_and_count(tmp_path):
+    peer = Peer(tmp_path, lambda _: [rows(ROW), rows({**ROW, "service": "tcp-proxy", "unit": "x.service"}), OK])
+    done = ctl("list", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE SINCE                       COOKIE\n"
+        f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live  {SINCE} 000000000000002a\n"
+        f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live  {SINCE} 000000000000002a\n"
+        "\n"
+        "2 sockets listed.\n"
+    )
+    assert peer.requests == [("VERB=list\n", [])]
+
+
+def test_list_as_json_has_the_fields_in_their_order(tmp_path):
+    Peer(tmp_path, lambda _: [rows(ROW, ROW), OK])
+    done = ctl("list", "--json=short", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[" + ",".join([rows(ROW)[:-1]] * 2) + "]\n")
+
+
+def test_bindings_show_any_where_json_has_null(tmp_path):
+    binding = {
+        "service": "http", "protocol": "tcp", "prefix": None, "ports": None, "source": None, "interface": None,
+        "when_absent": "refuse", "file": "/etc/sockbroker/conf.d/a.conf", "line": 3,
+    }  # fmt: skip
+    Peer(tmp_path, lambda _: [rows(binding), OK])
+    done = ctl("bindings", "--no-legend", "--runtime-dir", tmp_path)
+    assert done.stdout == "http tcp any * any any refuse /etc/sockbroker/conf.d/a.conf:3\n"
+
+
+def test_a_million_rows_stream(tmp_path):
+    record = rows(ROW) * (60000 // len(rows(ROW)))
+    records = 1_000_000 // record.count("\n") + 1
+    Peer(tmp_path, lambda _: (record if i < records else OK for i in range(records + 1)))
+    limit = 64 << 20  # a fraction of what the rows take
+
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [CTL, "list", "--json=short", "--runtime-dir", tmp_path], stdout=out,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+        )  # fmt: skip
+    assert done.returncode == 0
+    size = os.path.getsize(tmp_path / "out")
+    assert size > 2 * limit
+    with (tmp_path / "out").open("rb") as out:
+        assert out.read(2) == b"[{"
+        out.seek(size - 3)
+        assert out.read() == b"}]\n"
+
+
+def test_an_answer_that_breaks_off_is_no_valid_json(tmp_path):
+    Peer(tmp_path, lambda _: [rows(ROW), None])
+    done = ctl("list", "--json=short", "--runtime-dir", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("sockbrokerctl: ")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(done.stdout)
+
+
+def test_output_that_cannot_be_written_is_a_failure(tmp_path):
+    Peer(tmp_path, lambda _: [rows(ROW), OK])
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([CTL, "list", "--runtime-dir", tmp_path], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sockbrokerctl: cannot write to standard output: No space left on device\n",
+    )
+
+
+def on_terminal(arguments, env):
+    """Runs the tool with a terminal as standard output; returns what the terminal was sent."""
+    master, slave = pty.openpty()
+    unset = ("NO_COLOR", "SUDO_UID", "PAGER", "SYSTEMD_PAGER", "LESS")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.Popen([CTL, *map(str, arguments)], stdout=slave, env={**environment, "TERM": "xterm", **env})
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # EIO: no writer is left
+            data = b""
+        if not data:
+            break
+        output += data
+    os.close(master)
+    assert done.wait() == 0
+    return output.decode().replace("\r\n", "\n")
+
+
+def test_on_a_terminal_the_header_is_bold_and_the_pager_runs(tmp_path):
+    Peer(tmp_path, lambda _: [rows(ROW), OK])
+    output = on_terminal(["list", "--runtime-dir", tmp_path], {"SYSTEMD_PAGER": "sed s/^/paged:/"})
+    assert output.startswith("paged:\x1b[1mSERVICE ")
+    assert "paged:dns " in output
+
+
+@pytest.mark.parametrize(
+    "arguments, env, expected",
+    [
+        (["--no-pager"], {"SYSTEMD_PAGER": "sed s/^/paged:/"}, "\x1b[1mSERVICE "),
+        ([], {"SYSTEMD_PAGER": "cat"}, "\x1b[1mSERVICE "),
+        ([], {"SYSTEMD_PAGER": "", "PAGER": "sed s/^/paged:/"}, "\x1b[1mSERVICE "),
+        ([], {"PAGER": "sed s/^/paged:/"}, "paged:\x1b[1mSERVICE "),
+        ([], {"PAGER": "/nonexistent/pager 2>/dev/null"}, "\x1b[1mSERVICE "),
+        (["--no-pager"], {"NO_COLOR": "1"}, "SERVICE "),
+        (["--no-pager"], {"TERM": "dumb"}, "SERVICE "),
+    ],
+)
+def test_pager_and_colours_can_be_turned_off(arguments, env, expected, tmp_path):
+    Peer(tmp_path, lambda _: [rows(ROW), OK])
+    assert on_terminal(["list", "--runtime-dir", tmp_path, *arguments], env).startswith(expected)
+
+
+# status
+
+
+STATUS = {
+    "version": "0.1.0", "state": "degraded", "reason": "policy refused, 2 errors", "since": 1709528767654321,
+    "policy": {"files": 1, "services": 1, "bindings": 2, "since": 1709528767654321},
+    "sockets": {"live": 1, "draining": 0}, "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096},
+    "refused": 3, "journal_lost": 7,
+}  # fmt: skip
+SERVICE = {
+    "service": "dns", "sockets": 1, "lookups": 10, "assigned": 6, "no_socket": 1,
+    "errors": {"protocol": 1, "family": 0, "state": 2, "exists": 0, "other": 0},
+}  # fmt: skip
+
+
+def test_status_tells_what_is_wrong_and_counts(tmp_path):
+    Peer(tmp_path, lambda _: [rows(STATUS, SERVICE), OK])
+    done = ctl("status", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "● sockbrokerd 0.1.0\n"
+        "     State: degraded since " + SINCE + "\n"
+        "    Reason: policy refused, 2 errors\n"
+        "    Policy: 1 file, 1 service, 2 bindings; taken " + SINCE + "\n"
+        "   Sockets: 1 live, 0 draining\n"
+        "  Capacity: 65536 bindings, 1024 services, 4096 sockets\n"
+        "   Refused: 3 requests\n"
+        "   Journal: 7 entries lost\n"
+        "\n"
+        "SERVICE SOCKETS LOOKUPS ASSIGNED NO-SOCKET ERRORS\n"
+        "dns           1      10        6         1      3\n"
+        "\n"
+        "1 service listed.\n"
+    )
+
+
+def test_status_as_json_is_one_object(tmp_path):
+    Peer(tmp_path, lambda _: [rows(STATUS, SERVICE), OK])
+    done = ctl("status", "--json=short", "--runtime-dir", tmp_path)
+    assert done.stdout == rows({**STATUS, "services": [SERVICE]})
+
+
+# register and unregister
+
+
+def register(arguments, names, runtime_dir, pid=None):
+    """Runs `register` with TCP listeners passed as systemd would; returns the outcome and their addresses."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    copies = [os.dup(listener.fileno()) for listener in listeners]
+    script = "".join(f"exec {3 + i}<&{fd};" for i, fd in enumerate(copies))
+    # From a shell, since LISTEN_PID= has to be the pid of the process that becomes the tool.
+    script += f"LISTEN_PID={pid or '$$'} LISTEN_FDS={len(names)} LISTEN_FDNAMES={':'.join(names)} exec \"$@\""
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", CTL, "register", "--runtime-dir", str(runtime_dir), *arguments],
+        pass_fds=copies, capture_output=True, text=True,
+    )  # fmt: skip
+    addresses = [listener.getsockname() for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    for fd in copies:
+        os.close(fd)
+    return done, addresses
+
+
+def test_register_makes_one_request_a_name_with_all_its_sockets(tmp_path):
+    peer = Peer(tmp_path, lambda _: [OK])
+    done, (a, b, c) = register([], ["dns", "web", "dns"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "dns: 2 sockets registered\nweb: 1 socket registered\n"
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\n", [a, c]), ("FDSTORE=1\nFDNAME=web\n", [b])]
+
+
+def test_register_with_a_service_gives_it_all_sockets(tmp_path):
+    peer = Peer(tmp_path, lambda _: [OK])
+    done, addresses = register(["dns"], ["a.socket", "b.socket"], tmp_path)
+    assert done.returncode == 0
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\n", addresses)]
+
+
+def test_register_succeeds_only_if_all_do(tmp_path):
+    refusal = "RESULT=not-permitted\nERRNO=1\nMESSAGE=uid 0 is not admitted\n"
+    Peer(tmp_path, lambda request: [refusal if "dns" in request else OK])
+    done, _ = register([], ["dns", "web"], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "web: 1 socket registered\n")
+    assert done.stderr == "sockbrokerctl: dns: not-permitted: uid 0 is not admitted\n"
+
+
+def test_register_as_json_has_an_element_a_service(tmp_path):
+    refusal = "RESULT=not-permitted\nERRNO=1\nMESSAGE=no\n"
+    Peer(tmp_path, lambda request: [refusal if "dns" in request else OK])
+    done, _ = register(["--json=short"], ["dns", "web"], tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == (
+        '[{"service":"dns","result":"not-permitted","errno":1,"message":"no"},'
+        '{"service":"web","result":"ok","errno":0,"message":""}]\n'
+    )
+
+
+def test_register_explains_a_name_taken_from_the_unit(tmp_path):
+    Peer(tmp_path, lambda _: ["RESULT=unknown-service\nERRNO=2\nMESSAGE=no such service\n"])
+    done, _ = register([], ["foo.socket"], tmp_path)
+    assert done.returncode == 1
+    assert "set FileDescriptorName=SERVICE" in done.stderr
+
+
+def test_register_refuses_sockets_without_a_name(tmp_path):
+    peer = Peer(tmp_path, lambda _: [OK])
+    done, _ = register([], ["dns", "unknown"], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "set FileDescriptorName=SERVICE" in done.stderr
+    assert peer.requests == []
+
+
+def test_register_without_sockets_says_where_to_call_it(tmp_path):
+    done = ctl("register", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    for word in ("ExecStartPost=", "256", "one-shot service", "Sockets="):
+        assert word in done.stderr
+
+
+def test_register_below_a_shell_says_so(tmp_path):
+    done, _ = register([], ["dns"], tmp_path, pid=1)
+    assert done.returncode == 1
+    assert "the sockets were passed to process 1 " in done.stderr
+
+
+def test_unregister_asks_for_the_service(tmp_path):
+    peer = Peer(tmp_path, lambda _: ["RESULT=not-held\nERRNO=2\nMESSAGE=nothing of yours\n"])
+    done = ctl("unregister", "dns", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "sockbrokerctl: dns: not-held: nothing of yours\n"
+    assert peer.requests == [("VERB=unregister\nFDNAME=dns\n", [])]
+
+
+# reload
+
+
+def test_reload_prints_diagnostics_and_fails_if_refused(tmp_path):
+    diagnostics = [
+        {"file": "/a.conf", "line": 3, "severity": "error", "message": "bad"},
+        {"file": "/a.conf", "line": 4, "severity": "warning", "message": "odd"},
+    ]
+    refusal = "RESULT=malformed\nERRNO=22\nMESSAGE=policy refused, 1 error, the running policy stays\n"
+
+    def answer(_):
+        return [rows(*diagnostics), refusal]
+
+    Peer(tmp_path, answer)
+    done = ctl("reload", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "/a.conf:3: bad\n/a.conf:4: warning: odd\n"
+        "sockbrokerctl: malformed: policy refused, 1 error, the running policy stays\n"
+    )
+    (tmp_path / "control").unlink()
+    Peer(tmp_path, answer)
+    done = ctl("reload", "--json=short", "--runtime-dir", tmp_path)
+    assert (done.returncode, json.loads(done.stdout)) == (1, diagnostics)

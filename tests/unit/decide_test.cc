@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Who is admitted to which service, which sockets fit, and when a service is full or taken; each refusal with its
+// message and the place in the policy that decided.
+#include "broker/policy/decide.h"
+
+#include <sys/socket.h>
+
+#include <gtest/gtest.h>
+
+namespace sockbroker {
+namespace {
+
+constexpr std::uint64_t kNetns = 7;
+
+Policy parse(const std::string& text) {
+        auto parsed = parse_policy({{"x.conf", text}}, {});
+        EXPECT_TRUE(parsed.policy) << parsed.diagnostics.at(0).to_string();
+        return std::move(*parsed.policy);
+}
+
+const Accounts kAccounts{
+        .user = [](const std::string& name) -> std::optional<uid_t> {
+                return name == "web"      ? std::optional<uid_t>(33)
+                       : name == "nobody" ? std::optional<uid_t>(65534)
+                                          : std::nullopt;
+        },
+        .group = [](const std::string& name) -> std::optional<gid_t> {
+                return name == "www"       ? std::optional<gid_t>(44)
+                       : name == "nogroup" ? std::optional<gid_t>(65534)
+                                           : std::nullopt;
+        },
+};
+
+const char* const kClaims = R"([Service unit]
+Unit=a.service b.service
+Unit=c@.service
+[Service user]
+User=61001 web
+[Service group]
+Group=www
+Group=61003
+[Service all]
+Unit=a.service
+User=web
+Group=www
+[Service none]
+ListenStream=80
+[Service root]
+User=0
+[Service overflow]
+User=nobody
+[Service later]
+User=not-yet
+)";
+
+struct Admitted {
+        const char* service;
+        Peer peer;
+        const char* rule;  // of the claim that admits; empty: not admitted
+};
+
+TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
+        const auto policy = parse(kClaims);
+        const Admitted cases[] = {
+                {"unit", {1, 5, 5, "a.service"}, "x.conf:2"},
+                {"unit", {1, 5, 5, "b.service"}, "x.conf:2"},
+                {"unit", {1, 5, 5, "c@x.service"}, "x.conf:3"},
+                {"unit", {1, 5, 5, "c.service"}, ""},
+                {"unit", {1, 5, 5, ""}, ""},
+                {"unit", {1, 0, 0, ""}, ""},  // root gets no bypass
+                {"user", {1, 61001, 5, ""}, "x.conf:5"},
+                {"user", {1, 33, 5, "any.service"}, "x.conf:5"},
+                {"user", {1, 0, 0, ""}, ""},
+                {"user", {1, 5, 61001, ""}, ""},  // a group of that number is no user
+                {"group", {1, 5, 44, ""}, "x.conf:7"},
+                {"group", {1, 5, 61003, ""}, "x.conf:8"},
+                {"group", {1, 44, 5, ""}, ""},
+                {"all", {1, 33, 44, "a.service"}, "x.conf:10"},
+                {"all", {1, 33, 44, "b.service"}, ""},
+                {"all", {1, 34, 44, "a.service"}, ""},
+                {"all", {1, 33, 45, "a.service"}, ""},
+                {"none", {1, 0, 0, "a.service"}, ""},
+                {"root", {1, 0, 0, ""}, "x.conf:16"},
+                {"root", {1, 1, 0, ""}, ""},
+                {"overflow", {1, 65534, 65534, ""}, ""},
+                {"later", {1, 0, 0, ""}, ""},
+        };
+        for (const auto& one : cases) {
+                const auto result = admit(policy, one.peer, one.service, kAccounts);
+                SCOPED_TRACE(std::string(one.service) + " for uid " + std::to_string(one.peer.uid) + " unit " +
+                             one.peer.unit);
+                if (*one.rule == '\0') {
+                        ASSERT_FALSE(result);
+                        EXPECT_EQ(result.error().code, ResultCode::kNotPermitted);
+                        EXPECT_EQ(result.error().rule, policy.place(policy.find(one.service)->where));
+                } else {
+                        ASSERT_TRUE(result) << result.error().message;
+                        EXPECT_EQ(result->service->name, one.service);
+                        EXPECT_EQ(result->rule, one.rule);
+                }
+        }
+}
+
+TEST(Admit, ARefusalNamesTheClaimsThatFailed) {
+        const auto policy = parse(kClaims);
+        const auto message = [&](const char* service, const Peer& peer) {
+                return admit(policy, peer, service, kAccounts).error().message;
+        };
+        EXPECT_EQ(message("unit", {1, 5, 5, "z.service"}),
+                  "not admitted to service unit: Unit=a.service b.service c@.service at x.conf:2 does not match, the "
+                  "sender "
+                  "runs in z.service");
+        EXPECT_EQ(
+                message("all", {1, 33, 45, ""}),
+                "not admitted to service all: Unit=a.service at x.conf:10 does not match, the sender runs in no system "
+                "unit; Group=www at x.conf:12 does not match, the sender has gid 45");
+        EXPECT_EQ(message("user", {1, 7, 7, ""}),
+                  "not admitted to service user: User=61001 web at x.conf:5 does not match, the sender has uid 7");
+        EXPECT_EQ(message("none", {1, 7, 7, ""}),
+                  "not admitted to service none: it has no Unit=, User= or Group= and admits nobody");
+}
+
+TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
+        const auto result = admit(parse(kClaims), {1, 0, 0, "a.service"}, "auth", kAccounts);
+        EXPECT_EQ(result.error().code, ResultCode::kUnknownService);
+        EXPECT_EQ(result.error().message,
+                  "no policy has a section [Service auth], check FDNAME= or add one and reload");
+        EXPECT_EQ(result.error().rule, "");
+}
+
+TEST(Admit, WithoutANameTheOneServiceThatFitsIsFound) {
+        const auto policy = parse(kClaims);
+        const auto found = admit(policy, {1, 5, 44, ""}, "", kAccounts);
+        ASSERT_TRUE(found) << found.error().message;
+        EXPECT_EQ(found->service->name, "group");
+        EXPECT_EQ(found->rule, "x.conf:7");
+
+        const auto several = admit(policy, {1, 33, 44, "a.service"}, "", kAccounts);
+        ASSERT_FALSE(several);
+        EXPECT_EQ(several.error().code, ResultCode::kAmbiguous);
+        EXPECT_EQ(several.error().message,
+                  "several services admit the sender (all group unit user), name one with FDNAME=");
+
+        const auto nobody = admit(policy, {1, 5, 6, ""}, "", kAccounts);
+        ASSERT_FALSE(nobody);
+        EXPECT_EQ(nobody.error().code, ResultCode::kNotPermitted);
+        EXPECT_EQ(nobody.error().message,
+                  "no service admits a sender with uid 5, gid 6, in no system unit, name one with FDNAME= to be told "
+                  "what "
+                  "does not match");
+}
+
+TEST(UnknownAccounts, AreWarningsAtTheirPlace) {
+        const auto policy = parse("[Service a]\nUser=web not-yet 61001\nGroup=nogroup www\nListenStream=80\n");
+        const auto warnings = unknown_accounts(policy, kAccounts);
+        ASSERT_EQ(warnings.size(), 2U);
+        EXPECT_EQ(warnings[0].severity, Severity::kWarning);
+        EXPECT_EQ(warnings[0].to_string(),
+                  "x.conf:2: User=: not-yet does not exist on this host, so it matches nobody");
+        EXPECT_EQ(warnings[1].to_string(),
+                  "x.conf:3: Group=: nogroup stands for ids that the kernel cannot name, so it matches nobody");
+}
+
+SocketFacts socket(Protocol protocol, SocketFamily family, std::uint16_t port = 80) {
+        SocketFacts facts;
+        const bool tcp = protocol == Protocol::kTcp;
+        facts.domain = family == SocketFamily::kIpv4 ? AF_INET : AF_INET6;
+        facts.type = tcp ? SOCK_STREAM : SOCK_DGRAM;
+        facts.protocol_number = tcp ? 6 : 17;
+        facts.listening = tcp;
+        facts.netns_cookie = kNetns;
+        facts.protocol = protocol;
+        facts.family = family;
+        facts.bound = {*parse_address(family == SocketFamily::kIpv4   ? "127.0.0.1"
+                                      : family == SocketFamily::kIpv6 ? "::1"
+                                                                      : "::"),
+                       port};
+        return facts;
+}
+
+constexpr auto kTcp = Protocol::kTcp;
+constexpr auto kUdp = Protocol::kUdp;
+constexpr auto k4 = SocketFamily::kIpv4;
+constexpr auto k6 = SocketFamily::kIpv6;
+constexpr auto kDual = SocketFamily::kDual;
+
+const char* const kBindings = R"([Service both]
+User=1
+ListenStream=80
+ListenDatagram=192.0.2.0/24:53
+[Service four]
+User=1
+ListenStream=192.0.2.0/24:*
+[Service six]
+User=1
+ListenDatagram=[2001:db8::]/32:1000-2000
+)";
+
+struct Fit {
+        const char* service;
+        std::vector<SocketFacts> sockets;
+        const char* serves;  // a word a socket: 4, 6, 46; empty: wrong-socket
+};
+
+TEST(CheckSockets, EachServesTheFamiliesThatItCanAndNoneTwice) {
+        const auto policy = parse(kBindings);
+        const Fit cases[] = {
+                {"both", {socket(kTcp, k4)}, "4"},
+                {"both", {socket(kTcp, k6)}, "6"},
+                {"both", {socket(kTcp, kDual)}, "46"},
+                {"both", {socket(kTcp, k4), socket(kTcp, k6)}, "4 6"},
+                {"both", {socket(kTcp, kDual), socket(kTcp, k4)}, "6 4"},
+                {"both", {socket(kTcp, k6), socket(kTcp, kDual)}, "6 4"},
+                {"both", {socket(kTcp, k4), socket(kUdp, k4, 53)}, "4 4"},
+                {"both", {socket(kTcp, kDual), socket(kUdp, kDual, 53)}, "46 46"},
+                {"both", {socket(kUdp, k6, 53)}, ""},
+                {"both", {socket(kTcp, k4), socket(kTcp, k4)}, ""},
+                {"both", {socket(kTcp, kDual), socket(kTcp, kDual)}, ""},
+                {"both", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, k6)}, ""},
+                {"four", {socket(kTcp, k4, 12345)}, "4"},
+                {"four", {socket(kTcp, kDual)}, "46"},
+                {"four", {socket(kTcp, k6)}, ""},
+                {"four", {socket(kUdp, k4)}, ""},
+                {"four",
+                 {socket(kTcp, k4), socket(kTcp, kDual)},
+                 ""},                                 // the second has nothing left that a binding uses
+                {"six", {socket(kUdp, k6, 4)}, "6"},  // the port is the service's affair
+                {"six", {socket(kUdp, kDual, 1500)}, "46"},
+                {"six", {socket(kUdp, k4, 1500)}, ""},
+        };
+        for (const auto& one : cases) {
+                const auto* service = policy.find(one.service);
+                const auto result = check_sockets(policy, *service, one.sockets, kNetns);
+                std::string serves;
+                if (result) {
+                        ASSERT_EQ(result->size(), one.sockets.size());
+                        for (const auto& assignment : *result) {
+                                serves += serves.empty() ? "" : " ";
+                                serves += assignment.ipv4 ? "4" : "";
+                                serves += assignment.ipv6 ? "6" : "";
+                        }
+                } else {
+                        EXPECT_EQ(result.error().code, ResultCode::kWrongSocket) << result.error().message;
+                        EXPECT_EQ(result.error().rule, policy.place(service->where));
+                }
+                EXPECT_EQ(serves, one.serves) << "case " << &one - cases;
+        }
+}
+
+TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
+        const auto policy = parse(kBindings);
+        const auto message = [&](const char* service, const std::vector<SocketFacts>& sockets) {
+                return check_sockets(policy, *policy.find(service), sockets, kNetns).error().message;
+        };
+        EXPECT_EQ(message("four", {socket(kTcp, k6, 8080)}),
+                  "service four has no ListenStream= binding of IPv6 that the socket bound to [::1]:8080 could serve, "
+                  "add one "
+                  "or hand over another socket");
+        EXPECT_EQ(message("four", {socket(kUdp, kDual, 53)}),
+                  "service four has no ListenDatagram= binding of IPv4 or IPv6 that the socket bound to [::]:53 could "
+                  "serve, "
+                  "add one or hand over another socket");
+        EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
+                  "the socket bound to 127.0.0.1:81 is the second for TCP and IPv4 of service both: one message may "
+                  "hold one "
+                  "socket per protocol and family, sharing among several is not available");
+}
+
+TEST(CheckSockets, WhatIsWrongWithTheSocketItselfComesFirst) {
+        const auto policy = parse(kBindings);
+        auto foreign = socket(kTcp, k4);
+        foreign.netns_cookie = kNetns + 1;
+        auto deaf = socket(kTcp, k4);
+        deaf.listening = false;
+        const auto code = [&](const std::vector<SocketFacts>& sockets) {
+                return check_sockets(policy, *policy.find("six"), sockets, kNetns).error().code;
+        };
+        EXPECT_EQ(code({foreign}), ResultCode::kForeignNetns);
+        EXPECT_EQ(code({deaf}), ResultCode::kNotListening);
+        EXPECT_EQ(code({SocketFacts{}}), ResultCode::kWrongSocket);
+        EXPECT_EQ(code({socket(kUdp, k6), foreign}), ResultCode::kForeignNetns)
+                << "every socket of a message is checked";
+}
+
+TEST(CheckOccupancy, TheQuotaIsCountedAsAfterTheSwitch) {
+        const auto policy = parse("[Service a]\nUser=1\nListenStream=80\nMaxSockets=3\n");
+        const auto& service = policy.services[0];
+        const std::vector<SocketFacts> two{socket(kTcp, k4), socket(kTcp, k6)};
+        const std::vector<Assignment> families{{true, false}, {false, true}};
+        EXPECT_FALSE(check_occupancy(policy, service, two, families, {.live = 1}));
+        const auto refusal = check_occupancy(policy, service, two, families, {.live = 2});
+        ASSERT_TRUE(refusal);
+        EXPECT_EQ(refusal->code, ResultCode::kQuota);
+        EXPECT_EQ(refusal->message,
+                  "service a would have 4 live sockets, MaxSockets=3 allows no more: close old ones or raise it");
+        EXPECT_EQ(refusal->rule, "x.conf:1");
+        EXPECT_TRUE(check_occupancy(policy, service, two, families, {.live = 4294967295})) << "the sum does not wrap";
+}
+
+TEST(CheckOccupancy, HandoverRefuseLetsNobodyDisplaceALiveSocket) {
+        const auto policy =
+                parse("[Service a]\nUser=1\nListenStream=80\nHandover=refuse\nMaxSockets=2\n"
+                      "[Service b]\nUser=1\nListenStream=81\n");
+        const auto& refuses = policy.services[0];
+        const auto& replaces = policy.services[1];
+        const std::vector<SocketFacts> one{socket(kTcp, kDual)};
+        const std::vector<Assignment> both{{true, true}};
+        const std::vector<Assignment> only6{{false, true}};
+        Occupancy taken{.live = 1};
+        taken.holder[0][0] = "pid 12, uid 1000, unit a.service";
+
+        const auto refusal = check_occupancy(policy, refuses, one, both, taken);
+        ASSERT_TRUE(refusal);
+        EXPECT_EQ(refusal->code, ResultCode::kBusy);
+        EXPECT_EQ(refusal->message,
+                  "TCP IPv4 of service a is served by pid 12, uid 1000, unit a.service and Handover=refuse lets nobody "
+                  "displace "
+                  "it, end that one first");
+        EXPECT_EQ(refusal->rule, "x.conf:1");
+        EXPECT_FALSE(check_occupancy(policy, refuses, one, only6, taken)) << "the other family is free";
+        EXPECT_FALSE(check_occupancy(policy, replaces, one, both, taken));
+        EXPECT_FALSE(check_occupancy(policy, refuses, one, both, {}));
+
+        taken.live = 2;
+        EXPECT_EQ(check_occupancy(policy, refuses, one, both, taken)->code, ResultCode::kQuota)
+                << "quota comes before busy";
+}
+
+}  // namespace
+}  // namespace sockbroker

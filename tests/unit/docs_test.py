@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is installed beside the programs agrees with them: manual pages, completion, message catalog."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CTL = os.environ["SOCKBROKERCTL"]
+PAGES = sorted((ROOT / "docs/man").iterdir())
+COMPLETION = ROOT / "docs/bash-completion/sockbrokerctl"
+
+HELP = subprocess.run([CTL, "--help"], capture_output=True, text=True, check=True).stdout
+VERBS = re.findall(r"^  ([a-z]+) ", HELP.partition("Verbs:")[2].partition("Options:")[0], re.M)
+OPTIONS = re.findall(r"--[a-z-]+", HELP.partition("Options:")[2])
+
+
+def manual(name):
+    page = (ROOT / "docs/man" / name).read_text()
+    return page.replace("\\-", "-").replace("\\fB", "").replace("\\fI", "").replace("\\fR", "")
+
+
+def complete(*words, env=None):
+    """What bash offers for the last word; words are cut at "=" as readline does."""
+    script = (
+        f'source {COMPLETION}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sockbrokerctl; '
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", "sockbrokerctl", *words], capture_output=True, text=True, check=True, env=env
+    )
+    return done.stdout.split()
+
+
+def test_help_fits_a_terminal_and_lists_verbs_and_options():
+    assert len(VERBS) >= 9 and len(OPTIONS) >= 9
+    assert max(map(len, HELP.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_manual_pages_format_without_warnings(page):
+    if shutil.which("man") is None:
+        pytest.skip("man is not installed")
+    env = {**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANROFFSEQ": ""}
+    done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", page], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "NAME" in done.stdout and "SEE ALSO" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_manual_describes_each_verb(verb):
+    assert re.search(rf"^\.(B|BI|BR) \"?{verb}\b", manual("sockbrokerctl.1").partition(".SH VERBS")[2], re.M)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_manual_describes_each_option(option):
+    assert option in manual("sockbrokerctl.1").partition(".SH OPTIONS")[2].partition(".SH JSON")[0]
+
+
+def test_the_manual_lists_every_message_id_with_its_action():
+    source = (ROOT / "broker/audit/action.cc").read_text()
+    table = re.findall(r'Row\{Action::\w+, "([a-z-]+)", "([0-9a-f]{32})"\}', source)
+    assert table
+    assert re.findall(r"^([a-z-]+)\t([0-9a-f]{32})\t", manual("sockbrokerd.8"), re.M) == table
+
+
+def test_the_manual_lists_every_field_of_the_journal():
+    fields = set(re.findall(r'"(SOCKBROKER_\w+|OBJECT_PID)[="]', (ROOT / "broker/audit/format.cc").read_text()))
+    assert len(fields) == 14
+    for field in fields:
+        assert field + "=" in manual("sockbrokerd.8")
+
+
+def test_the_manual_lists_every_result():
+    results = re.findall(r'"([a-z]+(?:-[a-z]+)*)"', (ROOT / "broker/protocol/result_code.cc").read_text())
+    assert len(results) >= 15
+    section = manual("sockbrokerd.8").partition(".SH RESULTS")[2].partition(".SH JOURNAL")[0]
+    for result in results:
+        assert f".B {result}\n" in section
+
+
+def test_completion_offers_every_verb_and_option():
+    assert complete("") == VERBS
+    assert sorted(complete("--")) == sorted(OPTIONS)
+    assert complete("--no-pager", "un") == ["unregister", "unload"]
+
+
+def test_completion_knows_values_of_options():
+    assert complete("list", "--json", "=", "p") == ["pretty"]
+    assert complete("--json", "=") == ["short", "pretty", "off"]
+    assert complete("--json", "") == ["short", "pretty", "off"]
+    assert complete("--config-dir", "=", str(ROOT / "docs/ma")) == [str(ROOT / "docs/man")]
+    # The value of an option is no verb.
+    assert complete("--runtime-dir", "list", "relo") == ["reload"]
+    assert complete("--runtime-dir", "=", "list", "relo") == ["reload"]
+    assert complete("list", "") == []
+
+
+def test_completion_asks_the_broker_for_services(tmp_path):
+    tool = tmp_path / "sockbrokerctl"
+    tool.write_text('#!/bin/sh\ntest "$1 $2" = "--runtime-dir /r" || exit 3\nprintf "web tcp\\ndns udp\\ndns tcp\\n"\n')
+    tool.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert complete("--runtime-dir", "=", "/r", "unregister", "", env=env) == ["dns", "web"]
+    assert complete("unregister", "", env=env) == []
+
+
+def test_systemd_takes_the_catalog(tmp_path):
+    folder = tmp_path / "usr/lib/systemd/catalog"
+    folder.mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(ROOT / "units/sockbroker.catalog", folder)
+    done = subprocess.run(
+        ["journalctl", "--update-catalog", f"--root={tmp_path}"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    database = (tmp_path / "var/lib/systemd/catalog/database").read_bytes()
+    for subject in re.findall(r"^Subject: .*$", (ROOT / "units/sockbroker.catalog").read_text(), re.M):
+        assert subject.encode() in database

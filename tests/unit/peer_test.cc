@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Real senders: children with other uids, in units that are real cgroups, that die, and whose pid is taken by another.
+// Each case runs with the pidfd that the kernel gave and without it, as on a kernel before 6.5.
+#include "broker/peer/peer.h"
+
+#include <linux/sched.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/support/child.h"
+#include "tests/unit/support/socket_kinds.h"
+
+namespace sockbroker {
+namespace {
+
+constexpr uid_t kServiceUid = 61001;
+
+// A unit as sd_pid_get_unit() sees one: a cgroup below a slice, in the hierarchy that systemd uses.
+class Unit {
+public:
+        explicit Unit(std::string name, const Unit* parent = nullptr, const std::string& slice = "/system.slice")
+                : name_(std::move(name)), slice_((parent != nullptr ? parent->path() : root()) + slice) {
+                made_slice_ = mkdir(slice_.c_str(), 0755) == 0;
+                if (mkdir(path().c_str(), 0755) < 0 && errno != EEXIST) {
+                        throw std::runtime_error("cannot make " + path() + ": " + std::strerror(errno));
+                }
+        }
+        Unit(const Unit&) = delete;
+        Unit& operator=(const Unit&) = delete;
+        ~Unit() {
+                rmdir(path().c_str());
+                if (made_slice_) {
+                        rmdir(slice_.c_str());
+                }
+        }
+
+        static std::string root() {
+                struct statfs facts {};
+                const bool unified = statfs("/sys/fs/cgroup", &facts) == 0 && facts.f_type == 0x63677270;
+                return unified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/unified";
+        }
+
+        [[nodiscard]] const std::string& name() const { return name_; }
+        [[nodiscard]] std::string path() const { return slice_ + "/" + name_; }
+
+        // Moves the caller into it.
+        [[nodiscard]] bool enter() const {
+                std::ofstream file(path() + "/cgroup.procs");
+                file << "0" << std::flush;
+                return file.good();
+        }
+
+private:
+        std::string name_;
+        std::string slice_;
+        bool made_slice_ = false;
+};
+
+std::string unit_name() {
+        return "sockbroker-test-" + std::to_string(getpid()) + ".service";
+}
+
+class PeerTest : public testing::TestWithParam<bool> {
+protected:
+        void SetUp() override {
+                if (geteuid() != 0 || access((Unit::root() + "/cgroup.procs").c_str(), W_OK) < 0) {
+                        GTEST_SKIP() << "needs root and a writable cgroup2 hierarchy";
+                }
+                int fds[2];
+                test::must(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), "socketpair");
+                broker_.reset(fds[0]);
+                peer_.reset(fds[1]);
+                ASSERT_TRUE(prepare_receiver(broker_.get()));
+                int pipe_fds[2];
+                test::must(pipe2(pipe_fds, O_CLOEXEC), "pipe");
+                release_read_.reset(pipe_fds[0]);
+                release_write_.reset(pipe_fds[1]);
+        }
+
+        // What a child does: enter the unit, take the uid, send; then live until finish().
+        int send_and_wait(const Unit* unit, uid_t uid = kServiceUid, uid_t then = kServiceUid) {
+                release_write_.reset();
+                if ((unit != nullptr && !unit->enter()) || setresuid(uid, uid, uid == then ? uid : 0) < 0 ||
+                    !send_record(peer_.get(), "READY=1")) {
+                        return 1;
+                }
+                if (then != uid && (setresuid(0, 0, 0) < 0 || setresuid(then, then, then) < 0 ||
+                                    !send_record(peer_.get(), "changed"))) {
+                        return 1;
+                }
+                char byte = 0;
+                return static_cast<int>(read(release_read_.get(), &byte, 1));
+        }
+
+        Message next() {
+                pollfd ready{.fd = broker_.get(), .events = POLLIN, .revents = 0};
+                EXPECT_EQ(poll(&ready, 1, 10'000), 1) << "no message came";
+                auto message = receive(broker_.get());
+                EXPECT_TRUE(message) << message.error().text();
+                if (!GetParam()) {
+                        message->pidfd.reset();
+                        message->sender_gone = false;
+                }
+                return std::move(*message);
+        }
+
+        void finish(test::Child& child) {
+                release_write_.reset();
+                EXPECT_EQ(child.wait(), 0);
+        }
+
+        OwnedFd broker_;
+        OwnedFd peer_;
+        OwnedFd release_read_;
+        OwnedFd release_write_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Kernels, PeerTest, testing::Bool(),
+                         [](const auto& chosen) { return chosen.param ? "WithPidfd" : "WithoutPidfd"; });
+
+TEST_P(PeerTest, ALivingSenderHasItsUnitAndIds) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return send_and_wait(&unit); });
+        const auto peer = identify(next());
+        ASSERT_TRUE(peer) << peer.error().message;
+        EXPECT_EQ(peer->pid, child.pid());
+        EXPECT_EQ(peer->uid, kServiceUid);
+        EXPECT_EQ(peer->unit, unit.name());
+        EXPECT_EQ(peer->to_string(), "pid " + std::to_string(child.pid()) + ", uid 61001, unit " + unit.name());
+        finish(child);
+}
+
+TEST_P(PeerTest, ASenderOutsideUnitsHasNone) {
+        test::Child child([&] { return send_and_wait(nullptr); });
+        const auto peer = identify(next());
+        ASSERT_TRUE(peer);
+        EXPECT_EQ(peer->unit, "");
+        EXPECT_EQ(peer->to_string(), "pid " + std::to_string(child.pid()) + ", uid 61001, no unit");
+        finish(child);
+}
+
+// What a service with Delegate=yes or a user's manager can make below its own cgroup.
+TEST_P(PeerTest, AUnitForgedBelowADelegatedOneCountsAsTheOutermost) {
+        const Unit outer(unit_name());
+        const Unit forged("resolver.service", &outer);
+        test::Child child([&] { return send_and_wait(&forged); });
+        EXPECT_EQ(identify(next())->unit, outer.name());
+        finish(child);
+}
+
+TEST_P(PeerTest, AUnitOfAUserManagerCountsAsTheManagers) {
+        const Unit manager("user@61001.service");
+        const Unit forged("resolver.service", &manager, "/app.slice");
+        test::Child child([&] { return send_and_wait(&forged); });
+        EXPECT_EQ(identify(next())->unit, "user@61001.service");
+        finish(child);
+}
+
+TEST_P(PeerTest, ASenderThatIsGoneHasNoUnitButKeepsItsUid) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return send_and_wait(&unit); });
+        auto received_early = next();
+        const auto pid = child.pid();
+        finish(child);
+        const auto peer = identify(received_early);
+        ASSERT_TRUE(peer);
+        EXPECT_EQ(peer->pid, pid);
+        EXPECT_EQ(peer->uid, kServiceUid);
+        EXPECT_EQ(peer->unit, "");
+}
+
+TEST_P(PeerTest, ASenderThatWasGoneBeforeReceivingHasNoUnit) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return unit.enter() && send_record(peer_.get(), "READY=1") ? 0 : 1; });
+        ASSERT_EQ(child.wait(), 0);
+        const auto message = next();
+        if (GetParam()) {
+                EXPECT_TRUE(message.pidfd.valid() || message.sender_gone);
+        }
+        const auto peer = identify(message);
+        ASSERT_TRUE(peer);
+        EXPECT_EQ(peer->unit, "");
+}
+
+timespec boottime() {
+        timespec now{};
+        clock_gettime(CLOCK_BOOTTIME, &now);
+        return now;
+}
+
+// The pid of a dead sender, given by the kernel to a process of the very unit and uid that it wants to be taken for.
+TEST_P(PeerTest, ATakenOverPidDoesNotLendItsUnit) {
+        const Unit unit(unit_name());
+        test::Child sender([&] {
+                return setresuid(kServiceUid, kServiceUid, kServiceUid) == 0 && send_record(peer_.get(), "READY=1") ? 0
+                                                                                                                    : 1;
+        });
+        pid_t pid = sender.pid();
+        ASSERT_EQ(sender.wait(), 0);
+        // /proc counts starts in ticks of 10 ms: the successor must start in a later one than the message was sent in.
+        const auto tick = [](const timespec& at) { return at.tv_sec * 100 + at.tv_nsec / 10'000'000; };
+        const auto sent = tick(boottime());
+        while (tick(boottime()) <= sent + 1) {
+        }
+        clone_args arguments{};
+        arguments.exit_signal = SIGCHLD;
+        arguments.set_tid = reinterpret_cast<std::uintptr_t>(&pid);
+        arguments.set_tid_size = 1;
+        const auto twin = static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof arguments));
+        if (twin == 0) {
+                _exit(send_and_wait(&unit));
+        }
+        ASSERT_EQ(twin, pid) << std::strerror(errno);
+        test::Child successor(twin);
+        const auto message = next();
+        const auto alive = next();  // the successor's own: it is in the unit now
+        ASSERT_EQ(message.credentials->pid, alive.credentials->pid);
+        EXPECT_EQ(identify(message)->unit, "");
+        EXPECT_EQ(identify(alive)->unit, unit.name());
+        finish(successor);
+}
+
+TEST_P(PeerTest, WithoutAPidfdTheUidMustStillFit) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return send_and_wait(&unit, kServiceUid, kServiceUid + 1); });
+        const auto first = next();
+        const auto changed = next();
+        EXPECT_EQ(first.credentials->uid, kServiceUid);
+        EXPECT_EQ(identify(first)->unit, GetParam() ? unit.name() : "");
+        EXPECT_EQ(identify(changed)->unit, unit.name());
+        finish(child);
+}
+
+TEST_P(PeerTest, WithoutAPidfdAMessageOfUnknownOrFutureTimeHasNoUnit) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return send_and_wait(&unit); });
+        auto message = next();
+        EXPECT_EQ(identify(message)->unit, unit.name());
+        const auto sent = message.sent_usec;
+        for (const std::int64_t time : {std::int64_t{0}, sent + 3'600'000'000, sent - 3'600'000'000}) {
+                message.sent_usec = time;
+                EXPECT_EQ(identify(message)->unit, GetParam() ? unit.name() : "") << time - sent;
+        }
+        finish(child);
+}
+
+// Linux gives such a message pid 0 and the overflow uid.
+TEST(Peer, AMessageQueuedBeforeCredentialsWereAskedForIsRefused) {
+        int fds[2];
+        test::must(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), "socketpair");
+        const OwnedFd broker(fds[0]);
+        const OwnedFd peer(fds[1]);
+        ASSERT_TRUE(send_record(peer.get(), "READY=1"));
+        ASSERT_TRUE(prepare_receiver(broker.get()));
+        const auto message = receive(broker.get());
+        ASSERT_TRUE(message && message->credentials);
+        EXPECT_EQ(message->credentials->pid, 0);
+        const auto identified = identify(*message);
+        ASSERT_FALSE(identified);
+        EXPECT_EQ(identified.error().code, ResultCode::kNotPermitted);
+        EXPECT_EQ(identified.error().message,
+                  "the sender has no pid here: it runs outside the broker's pid namespace, or sent before the socket "
+                  "asked "
+                  "for credentials (PassCredentials=yes in its unit)");
+}
+
+TEST(Peer, AMessageWithoutCredentialsIsRefused) {
+        int fds[2];
+        test::must(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), "socketpair");
+        const OwnedFd broker(fds[0]);
+        const OwnedFd peer(fds[1]);
+        ASSERT_TRUE(send_record(peer.get(), "READY=1"));
+        const auto message = receive(broker.get());  // never prepared
+        ASSERT_TRUE(message);
+        ASSERT_FALSE(message->credentials);
+        const auto identified = identify(*message);
+        ASSERT_FALSE(identified);
+        EXPECT_EQ(identified.error().code, ResultCode::kNotPermitted);
+        EXPECT_EQ(identified.error().message,
+                  "the message came without credentials of its sender, so nobody knows who asks; the socket it was "
+                  "sent to "
+                  "needs SO_PASSCRED (PassCredentials=yes in its unit)");
+}
+
+TEST(Peer, TheOverflowUidIsRefused) {
+        if (geteuid() != 0) {
+                GTEST_SKIP() << "needs root to change uids";
+        }
+        int fds[2];
+        test::must(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), "socketpair");
+        const OwnedFd broker(fds[0]);
+        const OwnedFd peer(fds[1]);
+        ASSERT_TRUE(prepare_receiver(broker.get()));
+        uid_t overflow = 0;
+        std::ifstream("/proc/sys/kernel/overflowuid") >> overflow;
+        test::Child child([&] {
+                return setresuid(overflow, overflow, overflow) == 0 && send_record(peer.get(), "READY=1") ? 0 : 1;
+        });
+        ASSERT_EQ(child.wait(), 0);
+        const auto identified = identify(*receive(broker.get()));
+        ASSERT_FALSE(identified);
+        EXPECT_EQ(identified.error().code, ResultCode::kNotPermitted);
+        EXPECT_EQ(
+                identified.error().message,
+                "uid " + std::to_string(overflow) +
+                        " stands for every user unknown in the broker's user namespace and identifies nobody; run the "
+                        "service under a uid of its own");
+}
+
+}  // namespace
+}  // namespace sockbroker
