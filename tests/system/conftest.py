@@ -21,7 +21,7 @@ PREFIXES = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
     """The project as `meson install` puts it."""
-    build = pathlib.Path(os.environ.get("MESON_BUILD_ROOT", SOURCE / "build"))
+    build = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", SOURCE / "build"))
     folder = tmp_path_factory.mktemp("stage")
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True)
     yield folder

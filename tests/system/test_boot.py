@@ -33,7 +33,7 @@ def test_places_belong_to_root_and_only_the_pins_to_the_broker(broker):
         "/run/sockbroker drwxr-xr-x root:root",
         "/run/sockbroker/notify srw-rw-rw- root:root",
         "/run/sockbroker/control srw-rw-rw- root:root",
-        "/run/sockbroker/bpf drwxr-xr-x root:root",
+        "/run/sockbroker/bpf drwxr-xr-t root:root",
         "/run/sockbroker/bpf/dispatch drwx------ sockbroker:sockbroker",
         "/var/lib/sockbroker drwx------ sockbroker:sockbroker",
     ]
