@@ -17,6 +17,16 @@ CLIENT = "/opt/system-tests/client.py"
 # The AnyIP routes by which a machine takes the prefixes of the example policies as its own.
 PREFIXES = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
 
+EARLY_SOCKET = f"""\
+[Unit]
+Wants=sockbrokerd.socket
+After=sockbrokerd.socket
+[Socket]
+ListenStream=127.0.0.99:99
+Service=systemd-exit.service
+ExecStartPost={CLIENT} control VERB=version
+"""
+
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
@@ -24,6 +34,11 @@ def stage(tmp_path_factory):
     build = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", SOURCE / "build"))
     folder = tmp_path_factory.mktemp("stage")
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True)
+    # One thing of the tests' own that must be there at boot, see test_boot.py.
+    units = folder / "usr/lib/systemd/system"
+    (units / "early.socket").write_text(EARLY_SOCKET)
+    (units / "sockets.target.wants").mkdir()
+    (units / "sockets.target.wants/early.socket").symlink_to("../early.socket")
     yield folder
     shutil.rmtree(folder)
 

@@ -91,3 +91,10 @@ def test_watchdog_replaces_a_broker_that_hangs(broker):
     broker.until("another broker", lambda: broker.pid() not in (0, hung) and broker.show(
         "sockbrokerd", "ActiveState") == "active")
     assert broker.status()["state"] == "running"
+
+
+def test_a_socket_unit_may_ask_the_broker_while_it_is_started_at_boot(broker):
+    """As ExecStartPost=sockbrokerctl register does from systemd 256 on: sockets.target waits for that answer."""
+    assert broker.show("early.socket", "Result") == "success"
+    assert broker.show("early.socket", "ActiveState") == "active"
+    assert "RESULT=ok" in broker.out("journalctl -q -o cat _SYSTEMD_UNIT=early.socket")
