@@ -37,8 +37,15 @@ constexpr const char* kJournalSocket = "/run/systemd/journal/socket";
 class AuditWriter : public testing::Test {
 protected:
         static void SetUpTestSuite() {
-                const int flags = CLONE_NEWNS | (::geteuid() == 0 ? 0 : CLONE_NEWUSER);
+                const uid_t uid = ::geteuid();
+                const gid_t gid = ::getegid();
+                const int flags = CLONE_NEWNS | (uid == 0 ? 0 : CLONE_NEWUSER);
                 ASSERT_EQ(::unshare(flags), 0) << "needs root or unprivileged user namespaces";
+                if (uid != 0) {
+                        std::ofstream("/proc/self/setgroups") << "deny";
+                        std::ofstream("/proc/self/uid_map") << "0 " << uid << " 1";
+                        std::ofstream("/proc/self/gid_map") << "0 " << gid << " 1";
+                }
                 ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
                 ASSERT_EQ(::mount("tmpfs", "/run", "tmpfs", 0, nullptr), 0);
                 std::filesystem::create_directories("/run/systemd/journal");
