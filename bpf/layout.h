@@ -15,7 +15,6 @@ enum {
 	SB_LINE_WORDS = 16,
 	SB_MAX_LENGTHS = 129,   /* prefix lengths of IPv6: 0 to 128 */
 	SB_CONDITION_WORD = 8,  /* the last word of a line in which a rule with a condition may start */
-	SB_MAX_PROBE = 4,       /* lines that a bucket may spill over, itself included */
 	SB_MAX_STEPS = 1024,    /* rules that may be tried for one packet; the compiler refuses more */
 	SB_SEARCH_STEPS = 17,   /* halvings of 65,536 port intervals */
 	SB_DEPTH = 4,           /* sockets of a service, for one protocol and family */
@@ -30,7 +29,7 @@ enum {
 enum {
 	SB_META_SERVICE = 0x000fffff, /* id of the service; ids reach 2^20 - 1 */
 	SB_META_USED = 1 << 20,       /* the place is taken; set in every rule */
-	SB_META_OVERFLOW = 1 << 21,   /* in the first place of a line: the bucket goes on in the next line */
+	SB_META_OVERFLOW = 1 << 21,   /* in the first place of a line: keys of it stand in their second line */
 	SB_META_BLOCK = 1 << 22,      /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
 	SB_META_CONDITION = 1 << 23,  /* a struct sb_condition follows */
 	SB_META_SHORT = 1 << 24,      /* of a prefix too short to cover loopback addresses */
@@ -163,26 +162,40 @@ SB_STATIC_ASSERT(sizeof(struct sb_record) == 64, "record");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 312, "registrant");
 
+#define SB_INLINE static inline __attribute__((always_inline))
+
 /* Two words of an address, as they lie in memory, to half a key: the same on both sides, whatever the byte order. */
-static inline __attribute__((always_inline)) __u64 sb_half(__u32 first, __u32 second)
+SB_INLINE __u64 sb_half(__u32 first, __u32 second)
 {
-	return ((__u64)second << 32) | first;
+	__u64 wide = second;
+
+	return wide << 32 | first;
 }
 
 /* Multiply and shift: 32 bits, of which sb_scale() uses the upper ones. IPv4 keys and those up to /64 have low = 0. */
-static inline __attribute__((always_inline)) __u32 sb_hash(__u64 high, __u64 seed)
+SB_INLINE __u32 sb_hash(__u64 high, __u64 seed)
 {
-	return (__u32)(((high ^ (high >> 29)) * seed) >> 32);
+	__u64 product = (high ^ (high >> 29)) * seed;
+
+	return product >> 32;
 }
 
-static inline __attribute__((always_inline)) __u32 sb_hash_long(__u64 high, __u64 low, __u64 seed)
+SB_INLINE __u32 sb_hash_long(__u64 high, __u64 low, __u64 seed)
 {
 	__u64 mixed = high * seed;
 
 	return sb_hash((mixed ^ (mixed >> 32)) + low, seed);
 }
 
-static inline __attribute__((always_inline)) __u32 sb_scale(__u32 hash, __u32 lines)
+/* From the first place of a key to its second. */
+SB_INLINE __u32 sb_second(__u32 hash)
 {
-	return (__u32)(((__u64)hash * lines) >> 32);
+	return hash * 0x9e3779b1U;
+}
+
+SB_INLINE __u32 sb_scale(__u32 hash, __u32 lines)
+{
+	__u64 product = hash;
+
+	return product * lines >> 32;
 }

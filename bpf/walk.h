@@ -23,6 +23,12 @@
 #define SB_NET32(x) (x)
 #endif
 
+#ifdef __clang__
+#define SB_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define SB_NO_UNROLL
+#endif
+
 enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 
 struct sb_packet {
@@ -36,7 +42,7 @@ struct sb_packet {
 /*
  * A bucket is compared load by load: branches that are predicted beat masks. The place in the line, in words; 0: none.
  */
-static inline __attribute__((always_inline)) __u32 sb_in_line4(const union sb_line *line, __u32 key)
+SB_INLINE __u32 sb_in_line4(const union sb_line *line, __u32 key)
 {
 	if (line->v4.key[0] == key && line->v4.rule[0].meta)
 		return 4;
@@ -49,7 +55,7 @@ static inline __attribute__((always_inline)) __u32 sb_in_line4(const union sb_li
 	return 0;
 }
 
-static inline __attribute__((always_inline)) __u32 sb_in_line6(const union sb_line *line, __u64 key)
+SB_INLINE __u32 sb_in_line6(const union sb_line *line, __u64 key)
 {
 	if (line->v6.key[0] == key && line->v6.rule[0].meta)
 		return 6;
@@ -60,7 +66,7 @@ static inline __attribute__((always_inline)) __u32 sb_in_line6(const union sb_li
 	return 0;
 }
 
-static inline __attribute__((always_inline)) __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 low)
+SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 low)
 {
 	if (line->v6_long.key[0][1] == low && line->v6_long.key[0][0] == high && line->v6_long.rule[0].meta)
 		return 8;
@@ -70,38 +76,31 @@ static inline __attribute__((always_inline)) __u32 sb_in_line6_long(const union 
 }
 
 /*
- * The lines that a full bucket spills over into: rare, and kept out of the loops over the lengths, which would cost the
- * verifier that much more. `at` is the full line; the answer is a reference, 0 for none.
+ * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
+ * cost the verifier that much more. The answer is a reference, 0 for none.
  */
-#define SB_SPILL(in_line)                                                     \
-	_Pragma("clang loop unroll(disable)")                                 \
-	for (__u32 probe = 1; probe < SB_MAX_PROBE; probe++) {                \
-		const union sb_line *line = sb_line_at(base + at + probe);    \
-		__u32 word;                                                   \
-                                                                              \
-		if (!line)                                                    \
-			return 0;                                             \
-		word = in_line;                                               \
-		if (word)                                                     \
-			return (at + probe) * SB_LINE_WORDS + word;           \
-		if (!(line->v4.rule[0].meta & SB_META_OVERFLOW))              \
-			return 0;                                             \
-	}                                                                     \
-	return 0
-
 SB_GLOBAL __u32 sb_spill4(__u32 base, __u32 at, __u32 key)
 {
-	SB_SPILL(sb_in_line4(line, key));
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line4(line, key) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
 SB_GLOBAL __u32 sb_spill6(__u32 base, __u32 at, __u64 key)
 {
-	SB_SPILL(sb_in_line6(line, key));
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line6(line, key) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
 SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
 {
-	SB_SPILL(sb_in_line6_long(line, high, low));
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line6_long(line, high, low) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
 /* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
@@ -111,14 +110,15 @@ SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 
 	if (!table)
 		return 0;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < 33; i++) {
 		const struct sb_length *length = &table->lengths[i];
 
 		if (i >= table->count)
 			break;
 		__u32 key = address & (__u32)length->mask[0];
-		__u32 at = length->first + sb_scale(sb_hash(key, length->seed), length->lines);
+		__u32 hash = sb_hash(key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
 		__u32 word;
 
@@ -128,6 +128,7 @@ SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 		if (word)
 			return at * SB_LINE_WORDS + word;
 		if (line->v4.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
 			word = sb_spill4(base, at, key);
 			if (word)
 				return word;
@@ -142,14 +143,15 @@ SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 l
 
 	if (!table)
 		return 0;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < 64; i++) {
 		const struct sb_length *length = &table->lengths[i];
 
 		if (i >= table->long_count)
 			break;
 		__u64 key = low & length->mask[1];
-		__u32 at = length->first + sb_scale(sb_hash_long(high, key, length->seed), length->lines);
+		__u32 hash = sb_hash_long(high, key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
 		__u32 word;
 
@@ -159,6 +161,7 @@ SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 l
 		if (word)
 			return at * SB_LINE_WORDS + word;
 		if (line->v6_long.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
 			word = sb_spill6_long(base, at, high, key);
 			if (word)
 				return word;
@@ -173,7 +176,7 @@ SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
 
 	if (!table)
 		return 0;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {
 		const struct sb_length *length = &table->lengths[i];
 
@@ -182,7 +185,8 @@ SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
 		if (i < table->long_count)
 			continue;
 		__u64 key = high & length->mask[0];
-		__u32 at = length->first + sb_scale(sb_hash(key, length->seed), length->lines);
+		__u32 hash = sb_hash(key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
 		__u32 word;
 
@@ -192,6 +196,7 @@ SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
 		if (word)
 			return at * SB_LINE_WORDS + word;
 		if (line->v6.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
 			word = sb_spill6(base, at, key);
 			if (word)
 				return word;
@@ -206,7 +211,7 @@ SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
 	const union sb_line *line;
 	__u32 low = 0, high = count; /* the interval is in [low, high) */
 
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_SEARCH_STEPS; i++) {
 		__u32 middle = (low + high) / 2;
 
@@ -225,7 +230,7 @@ SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
 }
 
 /* Whether the first `length` bits of this word of two prefixes are the same. */
-static inline __attribute__((always_inline)) int sb_same_bits(__u32 a, __u32 b, __u32 length)
+SB_INLINE int sb_same_bits(__u32 a, __u32 b, __u32 length)
 {
 	if (length == 0)
 		return 1;
@@ -234,12 +239,12 @@ static inline __attribute__((always_inline)) int sb_same_bits(__u32 a, __u32 b, 
 	return SB_NET32(a ^ b) >> (32 - length) == 0;
 }
 
-static inline __attribute__((always_inline)) __u32 sb_bits_left(__u32 length, __u32 word)
+SB_INLINE __u32 sb_bits_left(__u32 length, __u32 word)
 {
 	return length > word * 32 ? length - word * 32 : 0;
 }
 
-static inline __attribute__((always_inline)) int sb_matches(const struct sb_condition *condition,
+SB_INLINE int sb_matches(const struct sb_condition *condition,
 							     const struct bpf_sk_lookup *ctx)
 {
 	__u32 length = condition->where & 0xff;
@@ -297,7 +302,7 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 }
 
 /* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
-static inline __attribute__((always_inline)) int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
+SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 {
 	struct sb_packet packet = {};
 	__u32 reference, table;
@@ -325,7 +330,7 @@ static inline __attribute__((always_inline)) int sb_walk(struct bpf_sk_lookup *c
 	} else {
 		return SK_PASS;
 	}
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_STEPS; i++) {
 		if (!reference)
 			return SK_PASS;
