@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A fuzzer's work with a fixed seed and without its compiler: the corpus, each policy mistake, and many texts made
+// from them by cutting, joining, flipping and repeating.
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/fuzz/policy_property.h"
+
+namespace sockbroker {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string slurp(const fs::path& path) {
+        std::ifstream stream(path, std::ios::binary);
+        return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::vector<std::string> read_corpus() {
+        std::vector<std::string> texts;
+        for (const auto* folder : {"/tests/fuzz/corpus/policy", "/conf.d"}) {
+                for (const auto& entry : fs::directory_iterator(std::string(SOCKBROKER_SOURCE_ROOT) + folder)) {
+                        texts.push_back(slurp(entry.path()));
+                }
+        }
+        std::sort(texts.begin(), texts.end());  // the same order on every file system
+        return texts;
+}
+
+std::vector<std::string> read_mistakes() {
+        std::vector<std::string> texts;
+        std::ifstream stream(SOCKBROKER_SOURCE_ROOT "/tests/data/policy_mistakes.json");
+        for (const auto& entry : nlohmann::json::parse(stream)) {
+                for (const auto& file : entry.at("files")) {
+                        texts.push_back(file);
+                }
+        }
+        return texts;
+}
+
+TEST(PolicyCorpus, HoldsForEveryTextAndEveryBeginningOfOne) {
+        const auto corpus = read_corpus();
+        EXPECT_GE(corpus.size(), 10U);
+        for (const auto& text : corpus) {
+                for (std::size_t size = 0; size <= text.size(); size++) {
+                        ASSERT_EQ(test::broken_property(text.substr(0, size)), "") << text.substr(0, size);
+                }
+        }
+}
+
+TEST(PolicyCorpus, HoldsForEveryMistake) {
+        for (const auto& text : read_mistakes()) {
+                ASSERT_EQ(test::broken_property(text), "") << text;
+        }
+}
+
+class Mutator {
+public:
+        explicit Mutator(std::vector<std::string> seeds) : seeds_(std::move(seeds)) {}
+
+        std::string next() {
+                std::string text = seeds_[pick(seeds_.size())];
+                for (std::size_t steps = pick(5); steps > 0; steps--) {
+                        mutate(text);
+                }
+                text.resize(std::min<std::size_t>(text.size(), 3000));
+                return text;
+        }
+
+private:
+        std::size_t pick(std::size_t below) {
+                return std::uniform_int_distribution<std::size_t>(0, below - 1)(random_);
+        }
+
+        // A place of interest: the begin of a line, or around an = or a ].
+        std::size_t place(const std::string& text) {
+                const std::size_t at = pick(text.size() + 1);
+                const auto found = text.find_first_of("\n=]", at);
+                return found == std::string::npos || pick(3) == 0 ? at : found + pick(2);
+        }
+
+        void mutate(std::string& text) {
+                static constexpr std::string_view kBytes(
+                        "\n\n==::[];# \t\r\0\\\"'@*-\xef\xbb\xbf\xff"
+                        "09az",
+                        28);
+                static constexpr std::string_view kWords[] = {
+                        "\n[Service a]\n",
+                        "\nUnit=a.service ",
+                        "\nListenStream=",
+                        "\nListenDatagram=53\n",
+                        "[::]/0:",
+                        "1-65535",
+                        " ; ",
+                        "\n ",
+                        "\xef\xbb\xbf",
+                        ": ",
+                };
+                const std::size_t at = place(text);
+                switch (pick(7)) {
+                case 0:
+                        text.insert(at, 1, kBytes[pick(kBytes.size())]);
+                        break;
+                case 1:
+                        text.erase(at, 1 + pick(4));
+                        break;
+                case 2:
+                        if (at < text.size()) {
+                                text[at] = static_cast<char>(text[at] ^ (1 << pick(8)));
+                        }
+                        break;
+                case 3:
+                        text.insert(at, seeds_[pick(seeds_.size())]);
+                        break;
+                case 4:
+                        text.insert(at, kWords[pick(std::size(kWords))]);
+                        break;
+                case 5:
+                        text.insert(at, 150 + pick(100), kBytes[pick(kBytes.size())]);
+                        break;
+                default:
+                        text.resize(at);
+                }
+        }
+
+        std::vector<std::string> seeds_;
+        std::mt19937 random_{20190101};  // NOLINT: the same texts every time
+};
+
+TEST(PolicyMutation, HoldsForAHundredThousandTexts) {
+        auto seeds = read_corpus();
+        const auto mistakes = read_mistakes();
+        seeds.insert(seeds.end(), mistakes.begin(), mistakes.end());
+        Mutator mutator(std::move(seeds));
+        unsigned taken = 0;
+        for (unsigned i = 0; i < 100'000; i++) {
+                const auto text = mutator.next();
+                ASSERT_EQ(test::broken_property(text), "") << testing::PrintToString(text);
+                taken += parse_policy({{"x.conf", text}}, {}).policy ? 1U : 0U;
+        }
+        EXPECT_GT(taken, 5'000U) << "too few of the texts are good to say anything of good ones";
+}
+
+// Without the grammar all of these would change what a policy means.
+TEST(IniLeniency, WhateverInihReadsInAnotherWayIsRefused) {
+        const std::string head = "[Service a]\nUser=1\n";
+        const std::string lines[] = {
+                "User: 2",
+                " 3",
+                " User=2",
+                "User=2 ;3",
+                "User = 2",
+                "[Service b] c",
+                "User=" + std::string(200, '2'),
+                "#" + std::string(198, ' ') + "User=2",
+                "[" + std::string(60, 's') + "]",
+                "User=2\r",
+                std::string("User=2\0003", 8),
+        };
+        for (const auto& line : lines) {
+                EXPECT_NE(test::read_by_inih(head + line + "\nGroup=5\n"),
+                          test::read_by_eye(head + line + "\nGroup=5\n"))
+                        << line << " is harmless, and no example";
+                EXPECT_FALSE(check_ini_line(line, false)) << line;
+        }
+}
+
+}  // namespace
+}  // namespace sockbroker
