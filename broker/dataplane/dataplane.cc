@@ -178,6 +178,10 @@ Result<void> Dataplane::unload(const std::string& pin_dir) {
         return unload_kernel_objects(pin_dir);
 }
 
+std::uint32_t Dataplane::layout_version() {
+        return SB_LAYOUT;
+}
+
 bool Dataplane::taken_up() const {
         return state_->kernel.taken_up;
 }
