@@ -1,1 +1,201 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// The bytes that the dispatch program and the broker share: the rule memory (arena and tables), the services with
+// their targets, the records about sockets and the counters. C and C++. Whoever changes a size, an offset or a meaning
+// here raises SB_LAYOUT: pinned maps outlive the broker that made them. docs/dispatch.md tells how it hangs together.
+#pragma once
+
+#include <linux/types.h>
+
+#define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
+#define SB_LAYOUT 1U                   /* second, likewise */
+
+enum {
+	SB_LINE_BYTES = 64,
+	SB_LINE_WORDS = 16,
+	SB_MAX_LENGTHS = 129,   /* prefix lengths of IPv6: 0 to 128 */
+	SB_CONDITION_WORD = 8,  /* the last word of a line in which a rule with a condition may start */
+	SB_MAX_STEPS = 1024,    /* rules that may be tried for one packet; the compiler refuses more */
+	SB_SEARCH_STEPS = 17,   /* halvings of 65,536 port intervals */
+	SB_DEPTH = 4,           /* sockets of a service, for one protocol and family */
+	SB_UNIT_BYTES = 256,
+	SB_NAME_BYTES = 48,
+};
+
+/*
+ * A reference names a struct sb_rule in the arena: the line, from the start of the generation, times SB_LINE_WORDS, plus
+ * the word in the line. 0: none; the first line of a generation is left empty.
+ */
+enum {
+	SB_META_SERVICE = 0x000fffff, /* id of the service; ids reach 2^20 - 1 */
+	SB_META_USED = 1 << 20,       /* the place is taken; set in every rule */
+	SB_META_OVERFLOW = 1 << 21,   /* in the first place of a line: keys of it stand in their second line */
+	SB_META_BLOCK = 1 << 22,      /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
+	SB_META_CONDITION = 1 << 23,  /* a struct sb_condition follows */
+	SB_META_SHORT = 1 << 24,      /* of a prefix too short to cover loopback addresses */
+	SB_META_ABSENT_SHIFT = 25,
+	SB_META_ABSENT = 3 << SB_META_ABSENT_SHIFT,
+};
+
+enum { SB_ABSENT_REFUSE = 0, SB_ABSENT_PASS = 1, SB_ABSENT_NEXT = 2 };
+
+struct sb_rule {
+	__u16 first; /* ports, host order; first > last matches none and goes on to `next` */
+	__u16 last;
+	__u32 meta;
+	__u32 next; /* tried when this one does not match or has no socket and says so */
+};
+
+/* Follows a rule in the same line; IPv4 uses one word of the source, the others may be another rule's. */
+struct sb_condition {
+	__u32 where;     /* ifindex << 8 | length of the source prefix; 0: any */
+	__u32 source[4]; /* network order, masked */
+};
+
+/* One cache line: a bucket of one of three shapes, rules outside buckets, or a piece of a table of port intervals. */
+union sb_line {
+	__u32 words[SB_LINE_WORDS];
+	struct {
+		__u32 key[4];
+		struct sb_rule rule[4];
+	} v4;
+	struct { /* IPv6, up to /64 */
+		__u64 key[3];
+		struct sb_rule rule[3];
+		__u32 unused;
+	} v6;
+	struct { /* IPv6, longer */
+		__u64 key[2][2];
+		struct sb_rule rule[2];
+		__u32 unused[2];
+	} v6_long;
+	__u16 starts[SB_LINE_BYTES / 2]; /* first port of each interval, ascending, the first is 0 */
+	__u32 refs[SB_LINE_BYTES / 4];   /* what to try for it, in the lines after those of the starts */
+};
+
+/* The region of buckets of one prefix length. */
+struct sb_length {
+	__u64 mask[2]; /* IPv4 uses the low half of the first */
+	__u64 seed;
+	__u32 first; /* line from the start of the generation */
+	__u32 lines;
+};
+
+/* One for each generation, protocol and family. */
+struct sb_table {
+	__u32 count;     /* lengths in use, longest first */
+	__u32 long_count; /* of these longer than 64 bits */
+	struct sb_length lengths[SB_MAX_LENGTHS];
+};
+
+struct sb_meta {
+	__u64 magic;
+	__u32 layout;
+	__u32 generation; /* 0 or 1: the one switch of all rules */
+	__u32 lines;      /* arena lines of one generation */
+	__u32 bindings;   /* capacity as it was asked for */
+	__u32 services;
+	__u32 sockets;
+};
+
+struct sb_service {
+	__u32 record; /* index into records: the one switch of a service's sockets */
+	__u32 unused;
+};
+
+/* Never changed while a service names it. */
+struct sb_record {
+	__u32 slot[4][SB_DEPTH]; /* [SB_WHICH()], in the order in which they are tried; 0: none */
+};
+
+struct sb_counters {
+	__u64 lookups;
+	__u64 assigned;
+	__u64 no_socket;
+	__u64 error_protocol;
+	__u64 error_family;
+	__u64 error_state;
+	__u64 error_exists;
+	__u64 error_other;
+};
+
+/* About the socket in a slot; read and written by the broker alone. */
+struct sb_registrant {
+	__u64 cookie;
+	__s64 since_usec;
+	__u32 service; /* 0: no socket on record */
+	__u32 pid;
+	__u32 uid;
+	__u32 gid;
+	__u8 protocol;
+	__u8 family;
+	__u8 serves; /* 1: IPv4, 2: IPv6 */
+	__u8 bound_family;
+	__u16 bound_port;
+	__u16 unused;
+	__u8 bound_address[16];
+	char unit[SB_UNIT_BYTES];
+};
+
+/* Of a service; empty: the id is free. */
+struct sb_name {
+	char text[SB_NAME_BYTES];
+};
+
+/* Protocol (0 TCP, 1 UDP) and family (0 IPv4, 1 IPv6) as one index. */
+#define SB_WHICH(protocol, family) ((protocol) * 2 + (family))
+
+#ifdef __cplusplus
+#define SB_STATIC_ASSERT static_assert
+#else
+#define SB_STATIC_ASSERT _Static_assert
+#endif
+SB_STATIC_ASSERT(sizeof(struct sb_rule) == 12, "rule");
+SB_STATIC_ASSERT(sizeof(struct sb_condition) == 20, "condition");
+SB_STATIC_ASSERT(SB_CONDITION_WORD * 4 + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES, "fits");
+SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
+SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
+SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + 32 * SB_MAX_LENGTHS, "table");
+SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
+SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");
+SB_STATIC_ASSERT(sizeof(struct sb_record) == 64, "record");
+SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
+SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 312, "registrant");
+
+#define SB_INLINE static inline __attribute__((always_inline))
+
+/* Two words of an address, as they lie in memory, to half a key: the same on both sides, whatever the byte order. */
+SB_INLINE __u64 sb_half(__u32 first, __u32 second)
+{
+	__u64 wide = second;
+
+	return wide << 32 | first;
+}
+
+/* Multiply and shift: 32 bits, of which sb_scale() uses the upper ones. IPv4 keys and those up to /64 have low = 0. */
+SB_INLINE __u32 sb_hash(__u64 high, __u64 seed)
+{
+	__u64 product = (high ^ (high >> 29)) * seed;
+
+	return product >> 32;
+}
+
+SB_INLINE __u32 sb_hash_long(__u64 high, __u64 low, __u64 seed)
+{
+	__u64 mixed = high * seed;
+
+	return sb_hash((mixed ^ (mixed >> 32)) + low, seed);
+}
+
+/* From the first place of a key to its second. */
+SB_INLINE __u32 sb_second(__u32 hash)
+{
+	return hash * 0x9e3779b1U;
+}
+
+SB_INLINE __u32 sb_scale(__u32 hash, __u32 lines)
+{
+	__u64 product = hash;
+
+	return product * lines >> 32;
+}

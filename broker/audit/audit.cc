@@ -111,6 +111,7 @@ void Audit::State::report_losses() {
 }
 
 void Audit::State::run() {
+        ::pthread_setname_np(::pthread_self(), "audit");
         drop_capabilities();
         std::unique_lock lock(mutex);
         while (true) {

@@ -5,7 +5,8 @@
     client.py tcp ADDRESS PORT TEXT      what came back
     client.py udp ADDRESS PORT TEXT      what came back, and the address and port it came from
     client.py hammer ADDRESS PORT        connects one after the other until standard input ends; then counts as JSON
-    client.py store SERVICE ADDRESS PORT [HOLD]    listens, registers by the notify socket, then HOLD: keeps the socket
+    client.py store SERVICE ADDRESS PORT [hold]    listens and registers by the notify socket; hold: serves as an echo
+    client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
     client.py control LINES              one request to the control socket, and its answer
 
 Its exit status is 0 where the network did not refuse.
@@ -96,6 +97,15 @@ def store(service: str, address: str, port: str, hold: str = "") -> None:
                 connection.sendall(connection.recv(65536))
 
 
+def register(service: str, address: str, port: str) -> None:
+    with socket.create_server((address, int(port)), family=family(address)) as listener, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+        broker.settimeout(TIMEOUT)
+        broker.connect("/run/sockbroker/control")
+        socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [listener.fileno()])
+        print(broker.recv(65536).decode(), end="", flush=True)
+
+
 def control(lines: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.settimeout(TIMEOUT)
@@ -111,6 +121,7 @@ def control(lines: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "control": control}[sys.argv[1]](*sys.argv[2:])
+        {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "register": register,
+         "control": control}[sys.argv[1]](*sys.argv[2:])
     except OSError as refusal:
         sys.exit(f"{type(refusal).__name__}: {refusal}")

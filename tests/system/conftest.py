@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One machine for the session; each test gets it with the broker running, no policy, and none of its services."""
+import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 
@@ -10,16 +13,32 @@ from machine import Machine
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = "/usr/share/doc/sockbroker/examples"
+CLIENT = "/opt/system-tests/client.py"
 # The AnyIP routes by which a machine takes the prefixes of the example policies as its own.
 PREFIXES = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
+
+EARLY_SOCKET = f"""\
+[Unit]
+Wants=sockbrokerd.socket
+After=sockbrokerd.socket
+[Socket]
+ListenStream=127.0.0.99:99
+Service=systemd-exit.service
+ExecStartPost={CLIENT} control VERB=version
+"""
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
     """The project as `meson install` puts it."""
-    build = pathlib.Path(os.environ.get("MESON_BUILD_ROOT", SOURCE / "build"))
-    folder = tmp_path_factory.mktemp("stage", numbered=True)
+    build = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", SOURCE / "build"))
+    folder = tmp_path_factory.mktemp("stage")
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True)
+    # One thing of the tests' own that must be there at boot, see test_boot.py.
+    units = folder / "usr/lib/systemd/system"
+    (units / "early.socket").write_text(EARLY_SOCKET)
+    (units / "sockets.target.wants").mkdir()
+    (units / "sockets.target.wants/early.socket").symlink_to("../early.socket")
     yield folder
     shutil.rmtree(folder)
 
@@ -35,18 +54,59 @@ def booted(stage, tmp_path_factory):
         machine.end()
 
 
+@pytest.fixture(scope="session")
+def message_ids():
+    """MESSAGE_ID= of each action, from the one table of the source."""
+    table = (SOURCE / "broker/audit/action.cc").read_text()
+    return {name: f"MESSAGE_ID={number}" for name, number in re.findall(r'"([a-z-]+)", "([0-9a-f]{32})"', table)}
+
+
+class Hammer:
+    """Clients that connect one after the other, four at a time, for as long as a test goes on."""
+
+    def __init__(self, machine: Machine, address: str, port: int):
+        self._process = machine.start(f"{CLIENT} hammer {address} {port}")
+        assert self._process.stdout.readline() == "through\n", "the clients cannot connect at all"
+
+    def counts(self) -> dict:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def wait_for_more(self, machine: Machine, connections: int = 200) -> None:
+        """Until so many more have been made, whatever has just happened."""
+        goal = self.counts()
+        goal = goal["good"] + goal["failed"] + connections
+
+        def reached() -> bool:
+            now = self.counts()
+            return now["good"] + now["failed"] >= goal
+        machine.until(f"{connections} more connections", reached)
+
+    def end(self) -> dict:
+        self._process.stdin.close()
+        counts = json.loads(self._process.stdout.readline())
+        self._process.wait(10)
+        return counts
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+
 class Broker:
     """The machine, and what tests do to the broker in it."""
 
     def __init__(self, machine: Machine):
         self.machine = machine
         self.units = []
+        self.hammers = []
 
     def __getattr__(self, name):
         return getattr(self.machine, name)
 
     def policy(self, name: str, text: str | None) -> None:
-        """Writes /etc/sockbroker/conf.d/NAME; nothing is reloaded."""
+        """Writes /etc/sockbroker/conf.d/NAME, or removes it; nothing is reloaded."""
         path = f"/etc/sockbroker/conf.d/{name}"
         if text is None:
             self.run(f"rm -f {path}")
@@ -59,53 +119,64 @@ class Broker:
         for unit in units:
             self.run(f"cp {EXAMPLES}/{unit} /etc/systemd/system/")
             self.units.append(unit)
-        self.run("systemctl daemon-reload")
-        self.reload()
+        self.run("systemctl daemon-reload && systemctl reload sockbrokerd")
 
     def unit(self, name: str, text: str) -> None:
         self.write(f"/etc/systemd/system/{name}", text)
         self.units.append(name)
         self.run("systemctl daemon-reload")
 
-    def reload(self) -> None:
-        self.run("systemctl reload sockbrokerd")
+    def drop_in(self, unit: str, text: str) -> None:
+        """For the broker's own units; gone after the test."""
+        self.write(f"/run/systemd/system/{unit}.d/test.conf", text)
+        self.run("systemctl daemon-reload")
+
+    def client(self, *words, check: bool = True):
+        return self.run(f"{CLIENT} {' '.join(shlex.quote(str(word)) for word in words)}", check=check)
+
+    def rows(self, verb: str) -> list[dict]:
+        """JSON lines of the control protocol itself."""
+        return [json.loads(line) for line in self.client("control", f"VERB={verb}").stdout.splitlines()
+                if line.startswith("{")]
 
     def status(self) -> dict:
-        """The broker's own line of status, and its services by name."""
-        import json
-        lines = [json.loads(line) for line in self.run("/opt/system-tests/client.py control VERB=status")
-                 .stdout.splitlines() if line.startswith("{")]
-        return {**lines[0], "services": {line["service"]: line for line in lines[1:]}}
+        return self.rows("status")[0]
 
-    def list(self) -> list[dict]:
-        import json
-        return [json.loads(line) for line in self.run("/opt/system-tests/client.py control VERB=list")
-                .stdout.splitlines() if line.startswith("{")]
+    def registered(self, service: str) -> list[dict]:
+        return [row for row in self.rows("list") if row["service"] == service]
 
-    def client(self, *words, check=True):
-        import shlex
-        return self.run("/opt/system-tests/client.py " + " ".join(shlex.quote(str(w)) for w in words), check=check)
+    def until_registered(self, service: str, sockets: int) -> list[dict]:
+        return self.until(f"{sockets} sockets of {service}",
+                          lambda: (rows := self.registered(service)) and len(rows) == sockets and rows)
 
     def pid(self) -> int:
         return int(self.show("sockbrokerd", "MainPID"))
+
+    def hammer(self, address: str, port: int) -> Hammer:
+        self.hammers.append(Hammer(self.machine, address, port))
+        return self.hammers[-1]
 
 
 @pytest.fixture
 def broker(booted):
     given = Broker(booted)
-    given.run("systemctl start sockbrokerd.socket sockbrokerd.service")
     yield given
     # Clean again, whatever the test has left: the broker up, without policy, nothing registered, no unit.
-    for unit in given.units:
+    for hammer in given.hammers:
+        hammer.kill()
+    for unit in reversed(given.units):
         given.run(f"systemctl stop {unit}; systemctl reset-failed {unit}", check=False)
         given.run(f"rm -rf /etc/systemd/system/{unit} /etc/systemd/system/{unit}.d")
-    given.run("systemctl daemon-reload; rm -rf /etc/sockbroker")
-    given.run("systemctl start sockbrokerd.socket; systemctl restart sockbrokerd; systemctl reload sockbrokerd")
-
+    given.run("rm -rf /etc/sockbroker /run/systemd/system/sockbrokerd.*.d; systemctl daemon-reload")
+    given.run("systemctl unmask --runtime sockbrokerd.socket sockbrokerd.service", check=False)
+    given.run("systemctl stop sockbrokerd.socket sockbrokerd.service; sockbrokerctl unload", check=False)
+    given.run("systemctl reset-failed; systemctl start sockbrokerd.socket sockbrokerd.service")
+    given.run("systemctl reload sockbrokerd")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """A failure is read in the machine's journal."""
     outcome = yield
     report = outcome.get_result()
     machine = item.funcargs.get("booted") or getattr(item.funcargs.get("broker"), "machine", None)

@@ -34,12 +34,14 @@ def _cgroup_roots() -> list[pathlib.Path]:
 class Machine:
     """A booted machine. Commands run in all of its namespaces, as its root."""
 
-    def __init__(self, stage: pathlib.Path, log: pathlib.Path):
+    def __init__(self, stage: pathlib.Path, log: pathlib.Path, root: str = "/"):
+        """`stage`: where the project was installed to. `root`: another Debian than this machine's, as mmdebstrap makes."""
         self._name = f"sockbroker-test-{os.getpid()}"
         self._cgroups = []
         self._process = None
         self.leader = 0
         self.log = log
+        self._root = root
         self._managed = pathlib.Path("/run/systemd/system").exists()
         try:
             self._boot(stage)
@@ -65,12 +67,12 @@ class Machine:
             ready.settimeout(BOOT_SECONDS)
             with open(self.log, "wb") as log:
                 self._process = subprocess.Popen(
-                    ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", "--directory=/",
+                    ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", f"--directory={self._root}",
                      "--volatile=yes", "--boot", "--private-network", "--capability=all", "--system-call-filter=bpf",
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.
-                     f"--overlay-ro=/usr:{stage}/usr:/usr",
+                     f"--overlay-ro={self._root.rstrip('/')}/usr:{stage}/usr:/usr",
                      f"--bind-ro={HERE}:/opt/system-tests",
                      # Of this machine's own services none is wanted, and none may ask questions.
                      "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",

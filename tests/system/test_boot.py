@@ -1,13 +1,100 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a first boot makes of the installed files, before and without any service."""
 import re
-import subprocess
 
-import pytest
+CAP_NET_ADMIN = 1 << 12
+CAP_PERFMON = 1 << 38
+CAP_BPF = 1 << 39
 
-UNITS = ["sockbrokerd.service", "sockbrokerd.socket", "run-sockbroker-bpf.mount"]
 
-
-def test_units_are_verified_without_a_word(broker):
-    done = broker.run(f"systemd-analyze verify {' '.join(UNITS)}")
+def test_units_pass_systemd_analyze_verify_without_a_word(broker):
+    examples = "/usr/share/doc/sockbroker/examples"
+    broker.run(f"cp {examples}/*.service {examples}/*.socket /run/systemd/system/")
+    try:
+        done = broker.run("systemd-analyze verify sockbrokerd.service sockbrokerd.socket run-sockbroker-bpf.mount "
+                          "hello.service echo.service resolver.socket resolver.service resolver-register.service")
+    finally:
+        broker.run("cd /run/systemd/system && rm -f hello.service echo.service resolver*")
     assert done.stdout + done.stderr == ""
+
+
+def test_presets_enable_the_broker_and_the_first_boot_starts_it(broker):
+    assert broker.out("systemctl is-enabled sockbrokerd.socket sockbrokerd.service").split() == ["enabled"] * 2
+    assert broker.out("systemctl is-active sockbrokerd.socket sockbrokerd.service run-sockbroker-bpf.mount"
+                      ).split() == ["active"] * 3
+    assert broker.show("sockbrokerd", "NRestarts") == "0"
+    assert broker.status()["state"] == "running"
+
+
+def test_places_belong_to_root_and_only_the_pins_to_the_broker(broker):
+    places = broker.out("stat -c '%n %A %U:%G' /run/sockbroker /run/sockbroker/notify /run/sockbroker/control "
+                        "/run/sockbroker/bpf /run/sockbroker/bpf/dispatch /var/lib/sockbroker")
+    assert places.splitlines() == [
+        "/run/sockbroker drwxr-xr-x root:root",
+        "/run/sockbroker/notify srw-rw-rw- root:root",
+        "/run/sockbroker/control srw-rw-rw- root:root",
+        "/run/sockbroker/bpf drwxr-xr-t root:root",
+        "/run/sockbroker/bpf/dispatch drwx------ sockbroker:sockbroker",
+        "/var/lib/sockbroker drwx------ sockbroker:sockbroker",
+    ]
+    assert broker.out("stat -f -c %T /run/sockbroker/bpf/dispatch") == "bpf_fs"
+    assert broker.run("setpriv --reuid=61001 --regid=61001 --clear-groups ls /run/sockbroker/bpf/dispatch",
+                      check=False).returncode != 0
+
+
+def test_after_start_the_broker_is_its_own_user_and_has_no_capability_but_net_admin(broker):
+    status = dict(re.findall(r"^(\w+):\s*(.*)$", broker.out(f"cat /proc/{broker.pid()}/status"), re.M))
+    uid = broker.out("id -u sockbroker")
+    assert status["Uid"].split() == [uid] * 4 and uid != "0"
+    assert status["Gid"].split() == [broker.out("id -g sockbroker")] * 4
+    assert {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {
+        "CapInh": 0, "CapPrm": CAP_NET_ADMIN, "CapEff": CAP_NET_ADMIN, "CapAmb": 0}
+    assert int(status["CapBnd"], 16) & ~(CAP_NET_ADMIN | CAP_PERFMON | CAP_BPF) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    # Capabilities are a thread's: none may have kept more.
+    threads = broker.out(f"grep -h CapEff /proc/{broker.pid()}/task/*/status").split()[1::2]
+    assert all(int(thread, 16) & ~CAP_NET_ADMIN == 0 for thread in threads)
+
+
+def test_exposure_is_at_most_1_4(broker):
+    said = broker.out("systemd-analyze security --offline=true /usr/lib/systemd/system/sockbrokerd.service")
+    exposure = re.search(r"exposure level for sockbrokerd.service: ([0-9.]+)", said).group(1)
+    assert float(exposure) <= 1.4, said
+
+
+def test_each_message_id_has_its_text_in_the_installed_catalog(broker, message_ids):
+    assert len(message_ids) >= 13
+    for action, match in message_ids.items():
+        text = broker.out(f"journalctl --dump-catalog {match.removeprefix('MESSAGE_ID=')}")
+        assert "Defined-By: sockbroker" in text and len(text.splitlines()) > 4, action
+
+
+def test_the_bpf_mount_cannot_be_stopped_by_mistake(broker):
+    assert broker.run("systemctl stop run-sockbroker-bpf.mount", check=False).returncode != 0
+    assert broker.show("run-sockbroker-bpf.mount", "ActiveState") == "active"
+
+
+def test_a_stop_of_the_socket_unit_stops_the_broker_and_removes_the_nodes(broker):
+    broker.run("systemctl stop sockbrokerd.socket")
+    assert broker.run("systemctl is-active sockbrokerd.service", check=False).stdout == "inactive\n"
+    assert broker.run("ls /run/sockbroker/notify /run/sockbroker/control", check=False).stdout == ""
+    broker.run("systemctl start sockbrokerd.service")
+    assert broker.status()["state"] == "running", "the service brings its socket unit back"
+
+
+def test_watchdog_replaces_a_broker_that_hangs(broker):
+    broker.drop_in("sockbrokerd.service", "[Service]\nWatchdogSec=1s\nWatchdogSignal=SIGKILL\n")
+    broker.run("systemctl restart sockbrokerd")
+    hung = broker.pid()
+    broker.run(f"kill -STOP {hung}")
+    broker.until("another broker", lambda: broker.pid() not in (0, hung) and broker.show(
+        "sockbrokerd", "ActiveState") == "active")
+    assert broker.status()["state"] == "running"
+
+
+def test_a_socket_unit_may_ask_the_broker_while_it_is_started_at_boot(broker):
+    """As ExecStartPost=sockbrokerctl register does from systemd 256 on: sockets.target waits for that answer."""
+    assert broker.show("early.socket", "Result") == "success"
+    assert broker.show("early.socket", "ActiveState") == "active"
+    assert "RESULT=ok" in broker.out("journalctl -q -o cat _SYSTEMD_UNIT=early.socket")

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The walk of one look-up through the rule memory: which rules match, in which order. No map and no helper is named
+ * here, so that the same lines run in the kernel and in the unit test of the compiler. The includer gives
+ *   SB_GLOBAL            what stands before a function that the verifier is to check once, for all arguments
+ *   sb_line_at(index)    the arena line, or NULL
+ *   sb_table_at(index)   the table, or NULL
+ *   sb_deliver(ctx, which, service)  1: a socket took the packet, 0: the service has none
+ */
+#pragma once
+
+#include <linux/bpf.h>
+
+#include "bpf/layout.h"
+
+#define SB_AF_INET 2
+#define SB_AF_INET6 10
+#define SB_TCP 6
+#define SB_UDP 17
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define SB_NET32(x) __builtin_bswap32(x)
+#else
+#define SB_NET32(x) (x)
+#endif
+
+#ifdef __clang__
+#define SB_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define SB_NO_UNROLL
+#endif
+
+enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
+
+struct sb_packet {
+	__u32 base;  /* first arena line of the generation */
+	__u32 which; /* SB_WHICH() */
+	__u32 port;
+	__u32 loopback;
+	__u32 next; /* out: the reference to try when sb_step() says SB_GO_ON */
+};
+
+/*
+ * A bucket is compared load by load: branches that are predicted beat masks. The place in the line, in words; 0: none.
+ */
+SB_INLINE __u32 sb_in_line4(const union sb_line *line, __u32 key)
+{
+	if (line->v4.key[0] == key && line->v4.rule[0].meta)
+		return 4;
+	if (line->v4.key[1] == key && line->v4.rule[1].meta)
+		return 7;
+	if (line->v4.key[2] == key && line->v4.rule[2].meta)
+		return 10;
+	if (line->v4.key[3] == key && line->v4.rule[3].meta)
+		return 13;
+	return 0;
+}
+
+SB_INLINE __u32 sb_in_line6(const union sb_line *line, __u64 key)
+{
+	if (line->v6.key[0] == key && line->v6.rule[0].meta)
+		return 6;
+	if (line->v6.key[1] == key && line->v6.rule[1].meta)
+		return 9;
+	if (line->v6.key[2] == key && line->v6.rule[2].meta)
+		return 12;
+	return 0;
+}
+
+SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 low)
+{
+	if (line->v6_long.key[0][1] == low && line->v6_long.key[0][0] == high && line->v6_long.rule[0].meta)
+		return 8;
+	if (line->v6_long.key[1][1] == low && line->v6_long.key[1][0] == high && line->v6_long.rule[1].meta)
+		return 11;
+	return 0;
+}
+
+/*
+ * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
+ * cost the verifier that much more. The answer is a reference, 0 for none.
+ */
+SB_GLOBAL __u32 sb_spill4(__u32 base, __u32 at, __u32 key)
+{
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line4(line, key) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
+}
+
+SB_GLOBAL __u32 sb_spill6(__u32 base, __u32 at, __u64 key)
+{
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line6(line, key) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
+}
+
+SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
+{
+	const union sb_line *line = sb_line_at(base + at);
+	__u32 word = line ? sb_in_line6_long(line, high, low) : 0;
+
+	return word ? at * SB_LINE_WORDS + word : 0;
+}
+
+/* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
+SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
+{
+	const struct sb_table *table = sb_table_at(table_index);
+
+	if (!table)
+		return 0;
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < 33; i++) {
+		const struct sb_length *length = &table->lengths[i];
+
+		if (i >= table->count)
+			break;
+		__u32 key = address & (__u32)length->mask[0];
+		__u32 hash = sb_hash(key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
+		const union sb_line *line = sb_line_at(base + at);
+		__u32 word;
+
+		if (!line)
+			return 0;
+		word = sb_in_line4(line, key);
+		if (word)
+			return at * SB_LINE_WORDS + word;
+		if (line->v4.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
+			word = sb_spill4(base, at, key);
+			if (word)
+				return word;
+		}
+	}
+	return 0;
+}
+
+SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 low)
+{
+	const struct sb_table *table = sb_table_at(table_index);
+
+	if (!table)
+		return 0;
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < 64; i++) {
+		const struct sb_length *length = &table->lengths[i];
+
+		if (i >= table->long_count)
+			break;
+		__u64 key = low & length->mask[1];
+		__u32 hash = sb_hash_long(high, key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
+		const union sb_line *line = sb_line_at(base + at);
+		__u32 word;
+
+		if (!line)
+			return 0;
+		word = sb_in_line6_long(line, high, key);
+		if (word)
+			return at * SB_LINE_WORDS + word;
+		if (line->v6_long.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
+			word = sb_spill6_long(base, at, high, key);
+			if (word)
+				return word;
+		}
+	}
+	return 0;
+}
+
+SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
+{
+	const struct sb_table *table = sb_table_at(table_index);
+
+	if (!table)
+		return 0;
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {
+		const struct sb_length *length = &table->lengths[i];
+
+		if (i >= table->count)
+			break;
+		if (i < table->long_count)
+			continue;
+		__u64 key = high & length->mask[0];
+		__u32 hash = sb_hash(key, length->seed);
+		__u32 at = length->first + sb_scale(hash, length->lines);
+		const union sb_line *line = sb_line_at(base + at);
+		__u32 word;
+
+		if (!line)
+			return 0;
+		word = sb_in_line6(line, key);
+		if (word)
+			return at * SB_LINE_WORDS + word;
+		if (line->v6.rule[0].meta & SB_META_OVERFLOW) {
+			at = length->first + sb_scale(sb_second(hash), length->lines);
+			word = sb_spill6(base, at, key);
+			if (word)
+				return word;
+		}
+	}
+	return 0;
+}
+
+/* What to try for the port in a table of `count` port intervals that starts in this line. */
+SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
+{
+	const union sb_line *line;
+	__u32 low = 0, high = count; /* the interval is in [low, high) */
+
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < SB_SEARCH_STEPS; i++) {
+		__u32 middle = (low + high) / 2;
+
+		if (high - low <= 1)
+			break;
+		line = sb_line_at(first_line + middle / 32);
+		if (!line)
+			return 0;
+		if (line->starts[middle % 32] <= port)
+			low = middle;
+		else
+			high = middle;
+	}
+	line = sb_line_at(first_line + (count + 31) / 32 + low / 16);
+	return line ? line->refs[low % 16] : 0;
+}
+
+/* Whether the first `length` bits of this word of two prefixes are the same. */
+SB_INLINE int sb_same_bits(__u32 a, __u32 b, __u32 length)
+{
+	if (length == 0)
+		return 1;
+	if (length >= 32)
+		return a == b;
+	return SB_NET32(a ^ b) >> (32 - length) == 0;
+}
+
+SB_INLINE __u32 sb_bits_left(__u32 length, __u32 word)
+{
+	return length > word * 32 ? length - word * 32 : 0;
+}
+
+SB_INLINE int sb_matches(const struct sb_condition *condition,
+							     const struct bpf_sk_lookup *ctx)
+{
+	__u32 length = condition->where & 0xff;
+	__u32 ifindex = condition->where >> 8;
+
+	if (ifindex && ifindex != ctx->ingress_ifindex)
+		return 0;
+	if (ctx->family == SB_AF_INET)
+		return sb_same_bits(condition->source[0], ctx->remote_ip4, length);
+	return sb_same_bits(condition->source[0], ctx->remote_ip6[0], length) &&
+	       sb_same_bits(condition->source[1], ctx->remote_ip6[1], sb_bits_left(length, 1)) &&
+	       sb_same_bits(condition->source[2], ctx->remote_ip6[2], sb_bits_left(length, 2)) &&
+	       sb_same_bits(condition->source[3], ctx->remote_ip6[3], sb_bits_left(length, 3));
+}
+
+/* Tries one rule. SK_DROP and SK_PASS decide; SB_GO_ON: try packet->next. */
+SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32 reference)
+{
+	const union sb_line *line;
+	const struct sb_rule *rule;
+	__u32 offset = (reference % SB_LINE_WORDS) * 4;
+
+	if (!packet)
+		return SK_PASS;
+	line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
+	if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
+		return SK_PASS;
+	rule = (const struct sb_rule *)((const char *)line + offset);
+	if (packet->loopback && (rule->meta & SB_META_SHORT))
+		return SK_PASS; /* whatever follows is of a shorter prefix still */
+	if (rule->meta & SB_META_BLOCK) {
+		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
+		return SB_GO_ON;
+	}
+	packet->next = rule->next;
+	if (packet->port < rule->first || packet->port > rule->last)
+		return SB_GO_ON;
+	if (rule->meta & SB_META_CONDITION) {
+		asm volatile("" : "+r"(offset)); /* the verifier wants the pointer made after the check */
+		if (offset > SB_CONDITION_WORD * 4)
+			return SK_PASS;
+		if (!sb_matches((const struct sb_condition *)((const char *)line + offset + sizeof(*rule)), ctx))
+			return SB_GO_ON;
+	}
+	if (sb_deliver(ctx, packet->which, rule->meta & SB_META_SERVICE))
+		return SK_PASS;
+	switch ((rule->meta & SB_META_ABSENT) >> SB_META_ABSENT_SHIFT) {
+	case SB_ABSENT_REFUSE:
+		return SK_DROP;
+	case SB_ABSENT_NEXT:
+		return SB_GO_ON;
+	default:
+		return SK_PASS;
+	}
+}
+
+/* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
+SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
+{
+	struct sb_packet packet = {};
+	__u32 reference, table;
+
+	if (ctx->protocol == SB_UDP)
+		packet.which = SB_WHICH(1, 0);
+	else if (ctx->protocol != SB_TCP)
+		return SK_PASS;
+	packet.base = generation ? lines : 0;
+	packet.port = ctx->local_port; /* host order, unlike remote_port */
+	table = (generation ? 4 : 0) + packet.which;
+	if (ctx->family == SB_AF_INET) {
+		packet.loopback = (ctx->local_ip4 & SB_NET32(0xff000000)) == SB_NET32(0x7f000000);
+		reference = sb_find4(table, packet.base, ctx->local_ip4);
+	} else if (ctx->family == SB_AF_INET6) {
+		__u64 high = sb_half(ctx->local_ip6[0], ctx->local_ip6[1]);
+		__u64 low = sb_half(ctx->local_ip6[2], ctx->local_ip6[3]);
+
+		packet.which += SB_WHICH(0, 1);
+		table += SB_WHICH(0, 1);
+		packet.loopback = high == 0 && low == sb_half(0, SB_NET32(1));
+		reference = sb_find6_long(table, packet.base, high, low);
+		if (!reference)
+			reference = sb_find6(table, packet.base, high);
+	} else {
+		return SK_PASS;
+	}
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < SB_MAX_STEPS; i++) {
+		if (!reference)
+			return SK_PASS;
+		int verdict = sb_step(ctx, &packet, reference);
+
+		if (verdict == SK_DROP) {
+			verdict = SK_DROP;
+			asm volatile("" : "+r"(verdict)); /* or clang returns what the verifier thinks unbounded */
+			return verdict;
+		}
+		if (verdict != SB_GO_ON)
+			return SK_PASS;
+		reference = packet.next;
+	}
+	return SK_PASS;
+}

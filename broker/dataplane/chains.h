@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The rules of one prefix, in their order, to what the program walks: a chain, or, for many rules, a table of port
+// intervals with a chain each. Every chain ends in the reference of the covering prefix.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "bpf/layout.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/rules.h"
+
+namespace sockbroker {
+
+// The order in which rules of one prefix are tried.
+[[nodiscard]] bool tried_before(const Rule& a, const Rule& b);
+
+class ChainWriter {
+public:
+        ChainWriter(std::vector<sb_line>& lines, std::size_t max_lines) : lines_(lines), max_lines_(max_lines) {}
+
+        // Writes the chain and returns what is to stand in the prefix's own place. `rules` are in the order of
+        // tried_before(). `steps` becomes the number of rules tried for the worst packet, without the covering prefix.
+        [[nodiscard]] Result<sb_rule> write(std::span<const Rule* const> rules, std::uint32_t covering,
+                                            std::uint32_t& steps);
+
+private:
+        [[nodiscard]] sb_rule chain(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps);
+        [[nodiscard]] std::uint32_t append(const Rule& rule, std::uint32_t next);
+        [[nodiscard]] std::uint32_t append_words(std::size_t words, bool condition);
+        [[nodiscard]] bool block(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
+                                 sb_rule& result);
+
+        std::vector<sb_line>& lines_;
+        std::size_t max_lines_;
+        std::size_t pool_ = 0;  // the line that is being filled with rules, and how far; 0: none yet
+        std::size_t pool_words_ = SB_LINE_WORDS;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/compile.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/dataplane/buckets.h"
+#include "broker/dataplane/chains.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::uint32_t kNone = UINT32_MAX;
+
+// All rules of one destination prefix.
+struct Group {
+        std::size_t begin = 0;  // in the sorted rules
+        std::size_t end = 0;
+        std::uint32_t covering = kNone;  // index of the group of the next shorter prefix that has rules
+        std::uint32_t reference = 0;
+        std::uint32_t steps = 0;  // to the end of the walk
+};
+
+std::string describe(const Rule& rule) {
+        return fmt::format("{} {} ports {}", to_string(rule.protocol), rule.prefix.to_string(), rule.ports.to_string());
+}
+
+Result<void> check(const Rule& rule) {
+        const Family family = rule.prefix.address.family;
+        if (rule.service == 0 || rule.service > SB_META_SERVICE) {
+                return fail(fmt::format("cannot compile {}: service id {} is not between 1 and {}", describe(rule),
+                                        rule.service, int{SB_META_SERVICE}));
+        }
+        if (rule.ports.first == 0 || rule.ports.first > rule.ports.last) {
+                return fail(fmt::format("cannot compile {}: not a range of ports from 1 to 65535", describe(rule)));
+        }
+        if (rule.prefix.length > address_bits(family) ||
+            masked(rule.prefix.address, rule.prefix.length) != rule.prefix.address) {
+                return fail(fmt::format("cannot compile {}: host bits are set", describe(rule)));
+        }
+        if (rule.source && (rule.source->length > address_bits(rule.source->address.family) ||
+                            masked(rule.source->address, rule.source->length) != rule.source->address)) {
+                return fail(fmt::format("cannot compile {}: host bits are set in source {}", describe(rule),
+                                        rule.source->to_string()));
+        }
+        if (rule.ifindex >= 1U << 24) {
+                return fail(fmt::format("cannot compile {}: interface index {} is beyond {}", describe(rule),
+                                        rule.ifindex, (1U << 24) - 1));
+        }
+        return {};
+}
+
+// A source that covers everybody is the same as none.
+Prefix source_of(const Rule& rule) {
+        return rule.source && rule.source->length != 0 ? *rule.source : Prefix{};
+}
+
+// Drops what is written twice, refuses what contradicts itself. `rules` are of one prefix, in order; rules that could
+// tie stand next to each other.
+Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
+        std::size_t kept = begin;
+        for (std::size_t i = begin; i < rules.size(); i++) {
+                const Rule& rule = *rules[i];
+                if (kept > begin) {
+                        const Rule& before = *rules[kept - 1];
+                        const bool ties = before.ports.width() == rule.ports.width() &&
+                                          before.ifindex == rule.ifindex && source_of(before) == source_of(rule);
+                        if (ties && before.ports == rule.ports && before.service == rule.service &&
+                            before.absent == rule.absent) {
+                                continue;
+                        }
+                        if (ties && before.ports.last >= rule.ports.first) {
+                                return fail(fmt::format(
+                                        "cannot compile {} of service {}: service {} has ports {}, and "
+                                        "neither goes before the other",
+                                        describe(rule), rule.service, before.service, before.ports.to_string()));
+                        }
+                }
+                rules[kept++] = rules[i];
+        }
+        rules.resize(kept);
+        return {};
+}
+
+class TableCompiler {
+public:
+        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family)
+                : lines_(lines), max_lines_(max_lines), family_(family) {}
+
+        // `sorted`: rules of one protocol and family, by prefix, then by tried_before().
+        Result<void> compile(const std::vector<const Rule*>& sorted, sb_table& table);
+
+private:
+        Result<void> group(const std::vector<const Rule*>& sorted);
+        Result<void> place(sb_table& table);
+        Result<void> write();
+        [[nodiscard]] std::unexpected<Error> too_many() const;
+
+        std::vector<sb_line>& lines_;
+        std::size_t max_lines_;
+        Family family_;
+        std::vector<const Rule*> rules_;
+        std::vector<Group> groups_;
+};
+
+std::unexpected<Error> TableCompiler::too_many() const {
+        return fail(ENOSPC, fmt::format("the rules need more than the {} lines of rule memory that there are for one "
+                                        "generation; raise MaxBindings= and start anew after sockbrokerctl unload",
+                                        max_lines_));
+}
+
+// Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
+Result<void> TableCompiler::group(const std::vector<const Rule*>& sorted) {
+        std::vector<std::uint32_t> open;
+        for (std::size_t i = 0; i < sorted.size();) {
+                const Prefix& prefix = sorted[i]->prefix;
+                Group group{.begin = rules_.size()};
+                for (; i < sorted.size() && sorted[i]->prefix == prefix; i++) {
+                        rules_.push_back(sorted[i]);
+                }
+                if (auto settled = settle_ties(rules_, group.begin); !settled) {
+                        return settled;
+                }
+                group.end = rules_.size();
+                while (!open.empty() && !rules_[groups_[open.back()].begin]->prefix.contains(prefix.address)) {
+                        open.pop_back();
+                }
+                group.covering = open.empty() ? kNone : open.back();
+                open.push_back(static_cast<std::uint32_t>(groups_.size()));
+                groups_.push_back(group);
+        }
+        return {};
+}
+
+Result<void> TableCompiler::place(sb_table& table) {
+        std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
+        for (std::uint32_t i = 0; i < groups_.size(); i++) {
+                by_length[rules_[groups_[i].begin]->prefix.length].push_back(i);
+        }
+        std::vector<Key> keys;
+        std::vector<std::uint32_t> references;
+        for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
+                const auto& members = by_length[length];
+                if (members.empty()) {
+                        continue;
+                }
+                keys.clear();
+                for (const std::uint32_t member : members) {
+                        keys.push_back(key_of(rules_[groups_[member].begin]->prefix.address));
+                }
+                references.resize(keys.size());
+                if (!place_keys(lines_, max_lines_, family_, length, keys, table.lengths[table.count], references)) {
+                        return too_many();
+                }
+                for (std::size_t i = 0; i < members.size(); i++) {
+                        groups_[members[i]].reference = references[i];
+                }
+                table.count++;
+                table.long_count += length > 64 ? 1 : 0;
+        }
+        return {};
+}
+
+Result<void> TableCompiler::write() {
+        ChainWriter writer(lines_, max_lines_);
+        for (Group& group : groups_) {
+                const bool covered = group.covering != kNone;
+                const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
+                auto rule = writer.write(std::span(rules_).subspan(group.begin, group.end - group.begin), covering,
+                                         group.steps);
+                if (!rule) {
+                        return std::unexpected(rule.error());
+                }
+                group.steps += covered ? groups_[group.covering].steps : 0;
+                if (group.steps > SB_MAX_STEPS) {
+                        return fail(
+                                fmt::format("cannot compile the rules of {} and the prefixes that cover it: {} would "
+                                            "have to be tried "
+                                            "for one packet, {} can; merge source prefixes or interfaces",
+                                            rules_[group.begin]->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
+                }
+                if (lines_.size() > max_lines_) {
+                        return too_many();
+                }
+                // Keeps the mark of an overflowing line that place_keys() may have set in this place.
+                sb_line& line = lines_[group.reference / SB_LINE_WORDS];
+                std::uint32_t* words = line.words + group.reference % SB_LINE_WORDS;
+                rule->meta |= words[1] & SB_META_OVERFLOW;
+                std::copy_n(reinterpret_cast<const char*>(&*rule), sizeof *rule, reinterpret_cast<char*>(words));
+        }
+        return {};
+}
+
+Result<void> TableCompiler::compile(const std::vector<const Rule*>& sorted, sb_table& table) {
+        if (auto grouped = group(sorted); !grouped) {
+                return grouped;
+        }
+        if (auto placed = place(table); !placed) {
+                return placed;
+        }
+        return write();
+}
+
+}  // namespace
+
+Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
+        std::array<std::vector<const Rule*>, 4> parts;
+        for (const Rule& rule : rules) {
+                if (auto checked = check(rule); !checked) {
+                        return std::unexpected(checked.error());
+                }
+                const Family family = rule.prefix.address.family;
+                if (rule.source && rule.source->address.family != family) {
+                        continue;
+                }
+                parts[SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(family))].push_back(&rule);
+        }
+        CompiledRules result{};
+        result.lines.emplace_back();
+        for (unsigned which = 0; which < parts.size(); which++) {
+                std::sort(parts[which].begin(), parts[which].end(), [](const Rule* a, const Rule* b) {
+                        return a->prefix != b->prefix ? a->prefix < b->prefix : tried_before(*a, *b);
+                });
+                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
+                auto compiled =
+                        TableCompiler(result.lines, max_lines, family).compile(parts[which], result.tables[which]);
+                if (!compiled) {
+                        return std::unexpected(compiled.error());
+                }
+        }
+        return result;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Rules to the bytes of one generation of the kernel's rule memory. Pure: no system call, the same rules in any order
+// give the same answers. Precedence is decided here and nowhere else: longest destination prefix; narrower port range;
+// longest source; a named interface over any.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "bpf/layout.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/rules.h"
+
+namespace sockbroker {
+
+struct CompiledRules {
+        std::vector<sb_line> lines;      // from the start of the generation; the first is left empty
+        std::array<sb_table, 4> tables;  // by SB_WHICH()
+};
+
+// Lines of arena that one generation is given for so many bindings: 88 bytes each cover every mix of prefixes and
+// conditions that the tests could think of.
+[[nodiscard]] constexpr std::uint32_t lines_for(std::uint32_t bindings) {
+        return static_cast<std::uint32_t>(std::uint64_t{bindings} * 88 / SB_LINE_BYTES) + 1024;
+}
+
+// Errors: a rule that cannot be (no service, port 0, host bits, an interface index beyond 24 bits), two services with
+// the same rule, port ranges of one prefix, source and interface that overlap with equal width, more rules to try for
+// one packet than SB_MAX_STEPS, more lines than `max_lines`.
+// A rule whose source is of the other family matches nobody and takes no room.
+[[nodiscard]] Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines);
+
+}  // namespace sockbroker

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Nothing that works may stop working because the control plane stops, dies, or is given a bad policy."""
+import time
+
+import pytest
+
+BAD = "[Service echo]\nUnit=echo.service\nListenStream=198.51.100.0/33:80\n"
+
+
+@pytest.fixture
+def echo(broker):
+    broker.example("echo", "echo.service")
+    broker.run("systemctl start echo.service")
+    broker.until_registered("echo", 2)
+    return broker
+
+
+def serving(broker):
+    return broker.client("tcp", "198.51.100.3", 4321, "hi").stdout == "hi"
+
+
+@pytest.mark.parametrize("command", [
+    "systemctl kill -s KILL sockbrokerd", "systemctl restart sockbrokerd", "systemctl stop sockbrokerd",
+    "systemctl reload sockbrokerd"])
+def test_S7_not_one_connection_fails_during(echo, command):
+    before = {row["cookie"]: row for row in echo.registered("echo")}
+    clients = echo.hammer("198.51.100.1", 80)
+    for _ in range(3):
+        pid = echo.pid()
+        echo.run(command)
+        clients.wait_for_more(echo)
+        if "stop" in command:
+            assert echo.show("sockbrokerd", "ActiveState") == "inactive"
+            echo.run("systemctl start sockbrokerd")
+        if "reload" not in command:
+            echo.until("another broker", lambda: echo.pid() not in (0, pid) and echo.show(
+                "sockbrokerd", "ActiveState") == "active")
+        clients.wait_for_more(echo)
+    counts = clients.end()
+    assert (counts["failed"], counts["errors"]) == (0, []) and counts["good"] > 1000
+    # What the kernel held was taken up as it was.
+    assert {row["cookie"]: row for row in echo.registered("echo")} == before
+
+
+def test_a_bad_policy_at_reload_is_refused_and_the_running_rules_stay(echo, message_ids):
+    bindings = echo.rows("bindings")
+    echo.policy("echo.conf", BAD)
+    cursor = echo.cursor()
+    done = echo.run("systemctl reload sockbrokerd", check=False)
+    assert done.returncode != 0
+    status = echo.status()
+    assert status["state"] == "degraded"
+    assert "policy refused" in status["reason"]
+    assert echo.show("sockbrokerd", "ActiveState") == "active"
+    assert echo.rows("bindings") == bindings
+    assert serving(echo)
+    said = " ".join(entry["MESSAGE"] for entry in echo.journal(cursor, message_ids["diagnostic"]))
+    assert "/etc/sockbroker/conf.d/echo.conf:3" in said
+    assert echo.journal(cursor, message_ids["reload-failed"])
+
+    echo.example("echo")
+    assert echo.status()["state"] == "running"
+    assert echo.journal(cursor, message_ids["reload"])
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["kernel-state-kept", "kernel-state-lost"])
+def test_a_bad_policy_at_start_leaves_the_policy_last_taken_in_force(echo, message_ids, lost):
+    bindings = echo.rows("bindings")
+    echo.policy("echo.conf", BAD)
+    echo.run("systemctl stop sockbrokerd.socket sockbrokerd.service")
+    if lost:
+        echo.run("sockbrokerctl unload")  # as after a boot
+        assert echo.out("ls /run/sockbroker/bpf/dispatch") == ""
+        assert not echo.client("tcp", "198.51.100.3", 4321, "hi", check=False).stdout
+    else:
+        assert serving(echo)
+    cursor = echo.cursor()
+    echo.run("systemctl start sockbrokerd.socket sockbrokerd.service")
+    status = echo.status()
+    assert status["state"] == "degraded"
+    assert "policy last taken serves" in status["reason"]
+    assert echo.rows("bindings") == bindings
+    assert echo.journal(cursor, message_ids["reload-failed"])
+    if lost:
+        echo.run("systemctl restart echo.service")  # nobody but the service has its socket
+        echo.until_registered("echo", 2)
+    assert serving(echo)
+
+    echo.example("echo")
+    assert (echo.status()["state"], echo.status()["reason"]) == ("running", None)
+    assert serving(echo)
+
+
+def test_a_bad_policy_at_the_very_first_start_is_no_outage_of_the_broker_itself(broker):
+    broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service && sockbrokerctl unload && "
+               "rm -rf /var/lib/sockbroker")
+    broker.policy("echo.conf", BAD)
+    broker.run("systemctl start sockbrokerd.service")
+    assert broker.status()["state"] == "degraded"
+    assert broker.rows("bindings") == []
+    broker.example("echo")
+    assert broker.status()["state"] == "running"
+
+
+def test_unload_alone_takes_dispatch_away_and_systemd_does_not_bring_it_back(echo):
+    echo.run("sockbrokerctl unload")
+    echo.until("the broker to end", lambda: echo.show("sockbrokerd", "ActiveState") == "inactive")
+    assert echo.out("ls /run/sockbroker/bpf/dispatch") == ""
+    assert "ConnectionRefusedError" in echo.client("tcp", "198.51.100.3", 4321, "hi", check=False).stderr
+    assert echo.show("sockbrokerd", "NRestarts") == "0"
+    # The next message does, and a registration is a message.
+    echo.run("systemctl restart echo.service")
+    assert serving(echo)
+
+
+def test_a_journal_that_hangs_does_not_delay_an_answer_and_losses_are_counted(echo, message_ids):
+    cursor = echo.cursor()
+    journald = echo.show("systemd-journald", "MainPID")
+    many = "[Service echo]\n" + "Unit=not-a-unit\n" * 1500  # an entry each
+    echo.policy("many.conf", many)
+    echo.run(f"kill -STOP {journald}")
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            assert "RESULT=malformed" in echo.client("control", "VERB=reload").stdout
+            assert time.monotonic() - began < 3
+        began = time.monotonic()
+        lost = echo.status()["journal_lost"]
+        assert lost > 0
+        assert serving(echo)
+        assert time.monotonic() - began < 3
+    finally:
+        echo.run(f"kill -CONT {journald}")
+    entries = echo.until("the losses to be told", lambda: echo.journal(cursor, message_ids["lost"]))
+    assert str(lost) in entries[0]["MESSAGE"] or int(echo.status()["journal_lost"]) >= lost

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Services that start before, after or without the broker, and what each of them learns."""
+
+
+def test_a_service_started_before_the_broker_brings_the_socket_unit_and_its_message_waits(broker):
+    broker.example("echo", "echo.service")
+    broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service")
+    broker.run("systemctl start echo.service")  # Type=notify: ready once the broker has read the message
+    assert broker.show("sockbrokerd.service", "ActiveState") == "active"
+    assert len(broker.registered("echo")) == 2
+    assert broker.client("tcp", "198.51.100.1", 80, "hi").stdout == "hi"
+
+
+def test_a_message_sent_while_the_broker_is_stopped_is_handled_on_start(broker):
+    broker.example("echo", "echo.service")
+    # Masked: the socket unit cannot start it, so that the message does wait.
+    broker.run("systemctl stop sockbrokerd.service && systemctl mask --runtime sockbrokerd.service")
+    broker.unit("waiting.service", "[Service]\nExecStart=/opt/system-tests/client.py store echo 127.0.0.9 7000 hold\n"
+                "User=61001\n")
+    broker.policy("echo.conf", "[Service echo]\nUnit=waiting.service\nUser=61001\nListenStream=198.51.100.0/24:*\n")
+    cursor = broker.cursor()
+    broker.run("systemctl start waiting.service")
+    broker.until("the message to be sent", lambda: any(
+        entry["MESSAGE"] == "sent" for entry in broker.journal(cursor, "_SYSTEMD_UNIT=waiting.service")))
+    broker.run("systemctl unmask --runtime sockbrokerd.service; systemctl start sockbrokerd.socket sockbrokerd.service")
+    row, = broker.until_registered("echo", 1)
+    assert (row["unit"], row["uid"]) == ("waiting.service", 61001)
+    assert broker.client("tcp", "198.51.100.1", 80, "hi").stdout == "hi"
+
+
+def test_without_the_broker_a_service_finds_no_socket_and_fails_in_words(broker):
+    broker.example("echo", "echo.service")
+    broker.example("hello", "hello.service")
+    broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service")
+    broker.run("systemctl mask --runtime sockbrokerd.socket sockbrokerd.service")
+    for unit in ("echo.service", "hello.service"):
+        cursor = broker.cursor()
+        broker.drop_in(unit, "[Service]\nRestart=no\n")
+        broker.run(f"systemctl start {unit}", check=False)
+        broker.until(f"{unit} to fail", lambda: broker.show(unit, "ActiveState") == "failed")
+        said = " ".join(entry["MESSAGE"] for entry in broker.journal(cursor, f"_SYSTEMD_UNIT={unit}"))
+        assert "cannot reach the broker, is sockbrokerd.socket active?" in said and "No such file" in said
+
+
+def test_a_broker_that_cannot_start_never_takes_its_socket_unit_down(broker):
+    broker.example("echo", "echo.service")
+    broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    broker.run("systemctl restart sockbrokerd", check=False)
+    # More often than the start limit of other units (5 in 10 s), with a message that calls for it all the while.
+    sent = broker.start("/opt/system-tests/client.py store echo 127.0.0.9 7000 hold")
+    try:
+        assert sent.stdout.readline() == "sent\n"
+        broker.until("seven attempts", lambda: int(broker.show("sockbrokerd", "NRestarts")) >= 7)
+        assert broker.show("sockbrokerd.socket", "ActiveState") == "active"
+        broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
+        # By itself, and what waited is handled: refused here, for it came from no unit.
+        broker.until("the broker", lambda: broker.show("sockbrokerd", "ActiveState") == "active")
+        broker.until("the verdict", lambda: broker.status()["refused"] == 1)
+    finally:
+        sent.kill()
+        sent.wait(10)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Ways into the broker under a real systemd, by the example units as they are installed, and who is turned away."""
+import json
+
+import pytest
+
+ECHO_POLICY = """\
+[Service echo]
+Unit=echo.service
+ListenStream=198.51.100.0/24:*
+"""
+
+
+def ask(broker, protocol, address, port, text):
+    answer = broker.client(protocol, address, port, text).stdout
+    return json.loads(answer) if protocol == "udp" else answer
+
+
+def test_S4_dynamic_user_registers_by_sd_pid_notify_with_fds_and_receives_its_prefix(broker):
+    broker.example("echo", "echo.service")
+    broker.run("systemctl start echo.service")
+    rows = broker.until_registered("echo", 2)
+    assert {(row["protocol"], row["family"], row["unit"], row["state"]) for row in rows} == {
+        ("tcp", "dual", "echo.service", "live"), ("udp", "dual", "echo.service", "live")}
+    # A uid of the dynamic range, and nothing that it may do beyond its own.
+    assert 61184 <= rows[0]["uid"] <= 65519
+    pid = broker.show("echo.service", "MainPID")
+    assert "CapEff:\t0000000000000000" in broker.out(f"cat /proc/{pid}/status")
+    for address in ("198.51.100.1", "198.51.100.254", "2001:db8:2::1", "2001:db8:2:ffff::77"):
+        assert ask(broker, "tcp", address, 80, "hi") == "hi"
+        assert ask(broker, "tcp", address, 65535, "hi") == "hi"
+        # An answer from the very address and port that was asked.
+        assert ask(broker, "udp", address, 7777, "hi") == ["hi", address, 7777]
+
+
+def test_python_service_registers_in_the_ten_lines_of_the_example(broker):
+    broker.example("hello", "hello.service")
+    broker.run("systemctl start hello.service")
+    row, = broker.until_registered("hello", 1)
+    assert (row["protocol"], row["family"], row["unit"]) == ("tcp", "dual", "hello.service")
+    for address in ("192.0.2.7", "2001:db8:1::7"):
+        answer = ask(broker, "tcp", address, 80, "GET / HTTP/1.0\r\n\r\n")
+        assert answer.endswith(f"hello, you asked for {address} port 80\n")
+
+
+QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x00\x00\x01\x00\x01".decode("latin-1")
+
+
+def query(broker, address):
+    """Asks for an A record by UDP: the address answered, and where the answer came from."""
+    done = broker.run(f"""/usr/bin/python3 -c '
+import json, socket, sys
+client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(5)
+client.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], 53))
+answer, source = client.recvfrom(512)
+print(json.dumps([answer[3] & 15, socket.inet_ntoa(answer[-4:]), source[0], source[1]]))
+' {address} {QUERY.encode("latin-1").hex()}""")
+    return json.loads(done.stdout)
+
+
+def test_sockets_of_a_socket_unit_are_registered_by_a_one_shot(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("systemctl start resolver.socket")
+    rows = broker.until_registered("resolver", 4)
+    assert {(row["protocol"], row["family"], row["bound"]) for row in rows} == {
+        ("udp", "ipv4", "127.0.0.2:53"), ("tcp", "ipv4", "127.0.0.2:53"),
+        ("udp", "ipv6", "[::1]:53"), ("tcp", "ipv6", "[::1]:53")}
+    assert {row["unit"] for row in rows} == {"resolver-register.service"}
+    assert all(row["uid"] != 0 for row in rows), "the one-shot asks without privilege"
+    # The service is started by its first query, which finds its answer, from the address that was asked.
+    broker.until("the one-shot to have ended",
+                 lambda: broker.show("resolver-register.service", "ActiveState") == "inactive")
+    assert broker.show("resolver-register.service", "Result") == "success"
+    assert broker.show("resolver.service", "ActiveState") == "inactive"
+    assert query(broker, "203.0.113.53") == [0, "203.0.113.53", "203.0.113.53", 53]
+    assert broker.show("resolver.service", "ActiveState") == "active"
+    assert query(broker, "203.0.113.54") == [0, "203.0.113.54", "203.0.113.54", 53]
+    refused, _, source, port = query(broker, "2001:db8:3::53")
+    assert (refused, source, port) == (5, "2001:db8:3::53", 53)
+
+
+def test_sockets_of_a_socket_unit_survive_a_restart_of_their_service(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("systemctl start resolver.socket")
+    before = {row["cookie"] for row in broker.until_registered("resolver", 4)}
+    broker.run("systemctl restart resolver.service")
+    assert query(broker, "203.0.113.1") == [0, "203.0.113.1", "203.0.113.1", 53]
+    assert {row["cookie"] for row in broker.registered("resolver")} == before
+
+
+def test_sockets_are_handed_over_again_when_the_socket_unit_makes_new_ones(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("systemctl start resolver.socket")
+    before = {row["cookie"] for row in broker.until_registered("resolver", 4)}
+    broker.run("systemctl stop resolver.service resolver.socket && systemctl start resolver.socket")
+    broker.until("four other sockets", lambda: len(
+        {row["cookie"] for row in broker.registered("resolver") if row["state"] == "live"} - before) == 4)
+    assert query(broker, "203.0.113.2") == [0, "203.0.113.2", "203.0.113.2", 53]
+
+
+def one_shot(broker, name, command, *lines):
+    broker.unit(name, "[Service]\nType=oneshot\n" + "".join(f"{line}\n" for line in lines) + f"ExecStart={command}\n")
+
+
+REGISTER = "/opt/system-tests/client.py register echo 127.0.0.9 7000"
+
+
+def refusal(broker, cursor, message_ids):
+    entry, = broker.journal(cursor, message_ids["refuse"])
+    return entry
+
+
+def test_a_unit_that_policy_does_not_name_is_refused_and_the_journal_says_who_what_why(broker, message_ids):
+    broker.policy("echo.conf", ECHO_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    cursor = broker.cursor()
+    one_shot(broker, "stranger.service", REGISTER, "DynamicUser=yes")
+    broker.run("systemctl start stranger.service")
+    entry = refusal(broker, cursor, message_ids)
+    assert entry["SOCKBROKER_ACTION"] == "refuse"
+    assert entry["SOCKBROKER_RESULT"] == "not-permitted"
+    assert entry["SOCKBROKER_SERVICE"] == "echo"
+    assert entry["SOCKBROKER_UNIT"] == "stranger.service"
+    assert int(entry["SOCKBROKER_UID"]) >= 61184
+    assert int(entry["OBJECT_PID"]) > 1
+    assert entry["_SYSTEMD_UNIT"] == "sockbrokerd.service"
+    assert entry["SOCKBROKER_RULE"] == "/etc/sockbroker/conf.d/echo.conf:1"
+    # The same in words, as the catalog has it.
+    shown = broker.out(f"journalctl -x --no-pager -n 1 {message_ids['refuse']}")
+    assert "stranger.service" in shown and "not-permitted" in shown and "Subject: A request for service echo" in shown
+    # And in the answer.
+    said = broker.out("journalctl -q -o cat _SYSTEMD_UNIT=stranger.service")
+    assert "RESULT=not-permitted" in said
+    assert broker.registered("echo") == []
+
+
+def test_a_registration_is_told_in_the_journal_with_the_rule_that_admitted_it(broker, message_ids):
+    broker.policy("echo.conf", ECHO_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    cursor = broker.cursor()
+    one_shot(broker, "echo.service", REGISTER, "DynamicUser=yes")
+    broker.run("systemctl start echo.service")
+    entry, = broker.journal(cursor, message_ids["register"])
+    assert (entry["SOCKBROKER_SERVICE"], entry["SOCKBROKER_UNIT"], entry["SOCKBROKER_RESULT"]) == (
+        "echo", "echo.service", "ok")
+    assert (entry["SOCKBROKER_PROTOCOL"], entry["SOCKBROKER_BOUND"]) == ("tcp", "127.0.0.9:7000")
+    assert entry["SOCKBROKER_RULE"] == "/etc/sockbroker/conf.d/echo.conf:2"
+    # The one-shot has ended, and its socket with it; nobody is left to hang in front of it.
+    broker.until("the socket to be gone", lambda: broker.registered("echo") == [])
+    assert "ConnectionRefusedError" in broker.client("tcp", "198.51.100.1", 80, "hi", check=False).stderr
+
+
+FORGE = """\
+cgroup=/sys/fs/cgroup$(sed 's/^0:://' /proc/self/cgroup)
+mkdir -p $cgroup/system.slice/x.service/system.slice/echo.service
+echo $$ > $cgroup/system.slice/x.service/system.slice/echo.service/cgroup.procs
+cat /proc/self/cgroup
+exec """ + REGISTER + "\n"
+
+
+@pytest.mark.parametrize("named, verdict", [("echo.service", "not-permitted"), ("x.service", "ok")])
+def test_a_unit_name_forged_in_a_delegated_cgroup_counts_as_the_unit_that_forged_it(broker, message_ids, named,
+                                                                                  verdict):
+    broker.policy("echo.conf", ECHO_POLICY.replace("echo.service", named))
+    broker.run("systemctl reload sockbrokerd")
+    broker.write("/run/forge", FORGE)
+    cursor = broker.cursor()
+    one_shot(broker, "x.service", "/bin/sh /run/forge", "DynamicUser=yes", "Delegate=yes")
+    broker.run("systemctl start x.service")
+    said = [entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=x.service")]
+    assert "0::/system.slice/x.service/system.slice/x.service/system.slice/echo.service" in said, "the forgery failed"
+    assert f"RESULT={verdict}" in said
+    entry, = broker.journal(cursor, message_ids["refuse" if verdict == "not-permitted" else "register"])
+    assert entry["SOCKBROKER_UNIT"] == "x.service"
+
+
+def test_a_unit_name_forged_by_a_user_manager_counts_as_the_user_manager(broker, message_ids):
+    broker.policy("echo.conf", ECHO_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    broker.run("echo 'u mallory 61010 - /tmp' | systemd-sysusers -")
+    broker.write("/etc/pam.d/systemd-user", "account required pam_permit.so\nsession required pam_permit.so\n")
+    broker.write("/etc/systemd/user/echo.service", f"[Service]\nType=oneshot\nExecStart={REGISTER}\n"
+                 "ExecStartPre=cat /proc/self/cgroup\n")
+    cursor = broker.cursor()
+    broker.units.append("user@61010.service")
+    broker.run("systemctl start user@61010.service")
+    broker.run("setpriv --reuid=61010 --regid=61010 --clear-groups env XDG_RUNTIME_DIR=/run/user/61010 "
+               "systemctl --user start echo.service")
+    said = [entry["MESSAGE"] for entry in broker.journal(cursor, "_UID=61010")]
+    assert any(text.startswith("0::/user.slice/") and text.endswith("/echo.service") for text in said)
+    assert "RESULT=not-permitted" in said
+    entry = refusal(broker, cursor, message_ids)
+    assert (entry["SOCKBROKER_UNIT"], entry["SOCKBROKER_UID"]) == ("user@61010.service", "61010")

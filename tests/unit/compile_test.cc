@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The compiler of rules against the specification. What it writes is walked by bpf/walk.h, the very lines that the
+// kernel runs.
+#include "broker/dataplane/compile.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <linux/bpf.h>
+
+#include <cstring>
+
+#include "tests/support/oracle.h"
+
+namespace {
+
+const sockbroker::CompiledRules* walked;
+std::uint32_t walked_generation;
+const std::function<bool(sockbroker::ServiceId)>* walked_live;
+sockbroker::ServiceId last_tried;
+unsigned tries;
+constexpr std::uint32_t kLines = 1 << 22;  // of a generation; the second begins there
+
+const sb_line* sb_line_at(__u32 index) {
+        const __u32 base = walked_generation != 0 ? kLines : 0;
+        return index - base < walked->lines.size() ? &walked->lines[index - base] : nullptr;
+}
+
+const sb_table* sb_table_at(__u32 index) {
+        return &walked->tables.at(index - (walked_generation != 0 ? 4 : 0));
+}
+
+int sb_deliver(bpf_sk_lookup*, __u32, __u32 service) {
+        last_tried = service;
+        tries++;
+        return (*walked_live)(service) ? 1 : 0;
+}
+
+}  // namespace
+
+#define SB_GLOBAL static inline
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "bpf/walk.h"
+#pragma GCC diagnostic pop
+
+namespace sockbroker {
+namespace {
+
+using oracle::Answer;
+using oracle::Generator;
+using oracle::Packet;
+using oracle::Verdict;
+
+constexpr std::size_t kRoom = 1 << 20;
+
+Answer walk(const CompiledRules& compiled, const Packet& packet, const std::function<bool(ServiceId)>& live,
+            std::uint32_t generation = 0) {
+        bpf_sk_lookup ctx{};
+        const bool v4 = packet.to.family == Family::kIpv4;
+        ctx.family = v4 ? AF_INET : AF_INET6;
+        ctx.protocol = packet.protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        std::memcpy(v4 ? &ctx.local_ip4 : &ctx.local_ip6[0], packet.to.bytes.data(), v4 ? 4 : 16);
+        std::memcpy(v4 ? &ctx.remote_ip4 : &ctx.remote_ip6[0], packet.from.bytes.data(), v4 ? 4 : 16);
+        ctx.local_port = packet.port;
+        ctx.ingress_ifindex = packet.ifindex;
+        walked = &compiled;
+        walked_generation = generation;
+        walked_live = &live;
+        last_tried = 0;
+        tries = 0;
+        const int verdict = sb_walk(&ctx, generation, kLines);
+        if (tries == 0 || (verdict == SK_PASS && last_tried != 0 && !live(last_tried))) {
+                // Passed on: by a rule that says so, or because nothing was left; the oracle tells these apart below.
+                return {Verdict::kPass, 0};
+        }
+        return {verdict == SK_DROP ? Verdict::kRefused : Verdict::kSocket, last_tried};
+}
+
+Answer expected(const std::vector<Rule>& rules, const Packet& packet, const std::function<bool(ServiceId)>& live) {
+        Answer answer = oracle::ask(rules, packet, live);
+        if (answer.verdict == Verdict::kPass) {
+                answer.service = 0;
+        }
+        return answer;
+}
+
+bool all_live(ServiceId) {
+        return true;
+}
+
+Rule rule(std::string_view prefix, PortRange ports, ServiceId service, Absent absent = Absent::kRefuse) {
+        return {.protocol = Protocol::kUdp,
+                .prefix = *parse_prefix(prefix),
+                .ports = ports,
+                .service = service,
+                .absent = absent};
+}
+
+Packet packet(std::string_view to, std::uint16_t port, std::string_view from = "", std::uint32_t ifindex = 0) {
+        Packet result{.protocol = Protocol::kUdp, .to = *parse_address(to), .port = port, .ifindex = ifindex};
+        result.from = from.empty() ? result.to : *parse_address(from);
+        return result;
+}
+
+ServiceId asked(const std::vector<Rule>& rules, const Packet& packet,
+                const std::function<bool(ServiceId)>& live = all_live) {
+        const auto compiled = compile_rules(rules, kRoom);
+        EXPECT_TRUE(compiled) << compiled.error().text();
+        const Answer answer = walk(*compiled, packet, live);
+        return answer.verdict == Verdict::kSocket ? answer.service : 0;
+}
+
+void compare(const oracle::Shape& shape, std::uint32_t first_seed, std::uint32_t sets, std::uint32_t packets) {
+        for (std::uint32_t seed = first_seed; seed < first_seed + sets; seed++) {
+                Generator generator(seed);
+                const auto rules = generator.rules(shape);
+                const auto compiled = compile_rules(rules, kRoom);
+                ASSERT_TRUE(compiled) << compiled.error().text();
+                for (std::uint32_t i = 0; i < packets; i++) {
+                        const Packet packet = generator.packet(rules);
+                        const std::uint32_t dead = generator.below(1 << 8);
+                        const auto live = [&](ServiceId service) { return (dead >> (service % 8) & 1) == 0; };
+                        const Answer want = expected(rules, packet, live);
+                        const Answer got = walk(*compiled, packet, live, seed % 2);
+                        ASSERT_EQ(got, want)
+                                << "seed " << seed << ": " << to_string(packet.protocol) << " " << packet.to.to_string()
+                                << " port " << packet.port << " from " << packet.from.to_string() << " if "
+                                << packet.ifindex << ": got " << got.service << ", want " << want.service;
+                }
+        }
+}
+
+TEST(Compile, no_rules_pass_everything) {
+        EXPECT_EQ(asked({}, packet("1.0.0.1", 53)), 0U);
+        EXPECT_EQ(asked({}, packet("::1", 53)), 0U);
+}
+
+TEST(Compile, the_longest_prefix_wins) {
+        const std::vector<Rule> rules{rule("0.0.0.0/0", {53, 53}, 1), rule("1.0.0.0/8", {53, 53}, 2),
+                                      rule("1.0.0.0/24", {53, 53}, 3), rule("1.0.0.7/32", {53, 53}, 4)};
+        EXPECT_EQ(asked(rules, packet("9.9.9.9", 53)), 1U);
+        EXPECT_EQ(asked(rules, packet("1.2.0.0", 53)), 2U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.8", 53)), 3U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.7", 53)), 4U);
+}
+
+TEST(Compile, a_longer_prefix_wins_over_a_narrower_port) {
+        const std::vector<Rule> rules{rule("1.0.0.0/24", {}, 1), rule("1.0.0.0/16", {53, 53}, 2)};
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 53)), 1U);
+        EXPECT_EQ(asked(rules, packet("1.0.1.1", 53)), 2U);
+}
+
+TEST(Compile, exact_port_then_narrower_range_then_any) {
+        const std::vector<Rule> rules{rule("1.0.0.0/24", {}, 1), rule("1.0.0.0/24", {1000, 2000}, 2),
+                                      rule("1.0.0.0/24", {1500, 1600}, 3), rule("1.0.0.0/24", {1550, 1550}, 4)};
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 1)), 1U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 1000)), 2U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 1600)), 3U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 1550)), 4U);
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 65535)), 1U);
+}
+
+TEST(Compile, a_prefix_without_the_port_lets_the_covering_one_answer) {
+        EXPECT_EQ(asked({rule("1.0.0.0/24", {53, 53}, 1), rule("1.0.0.0/8", {80, 80}, 2)}, packet("1.0.0.1", 80)), 2U);
+}
+
+TEST(Compile, sources_and_interfaces) {
+        std::vector<Rule> rules{rule("2606:4700::/32", {}, 1), rule("2606:4700::/32", {}, 2),
+                                rule("2606:4700::/32", {}, 3), rule("2606:4700::/32", {}, 4)};
+        rules[1].source = *parse_prefix("2001:db8::/32");
+        rules[2].source = *parse_prefix("2001:db8:0:1::/65");
+        rules[3].ifindex = 7;
+        EXPECT_EQ(asked(rules, packet("2606:4700::1", 53, "2a00::1")), 1U);
+        EXPECT_EQ(asked(rules, packet("2606:4700::1", 53, "2001:db8:1::1", 7)), 2U) << "source goes before interface";
+        EXPECT_EQ(asked(rules, packet("2606:4700::1", 53, "2001:db8:0:1:7fff::1")), 3U);
+        EXPECT_EQ(asked(rules, packet("2606:4700::1", 53, "2001:db8:0:1:8000::1")), 2U);
+        EXPECT_EQ(asked(rules, packet("2606:4700::1", 53, "2a00::1", 7)), 4U);
+}
+
+TEST(Compile, a_source_of_the_other_family_matches_nobody) {
+        Rule other = rule("1.0.0.0/24", {}, 1);
+        other.source = *parse_prefix("::/0");
+        EXPECT_EQ(asked({other}, packet("1.0.0.1", 53)), 0U);
+}
+
+TEST(Compile, short_prefixes_do_not_cover_loopback) {
+        EXPECT_EQ(asked({rule("0.0.0.0/0", {}, 1)}, packet("127.0.0.53", 53)), 0U);
+        EXPECT_EQ(asked({rule("126.0.0.0/7", {}, 1)}, packet("127.0.0.53", 53)), 0U);
+        EXPECT_EQ(asked({rule("127.0.0.0/8", {}, 1)}, packet("127.0.0.53", 53)), 1U);
+        EXPECT_EQ(asked({rule("::/15", {}, 1)}, packet("::1", 53)), 0U);
+        EXPECT_EQ(asked({rule("::/15", {}, 1)}, packet("::2", 53)), 1U);
+        EXPECT_EQ(asked({rule("::/16", {}, 1)}, packet("::1", 53)), 1U);
+        // Nor by way of a longer prefix that leads on to it.
+        const std::vector<Rule> rules{rule("::/16", {80, 80}, 1), rule("::/0", {}, 2)};
+        EXPECT_EQ(asked(rules, packet("::1", 53)), 0U);
+        EXPECT_EQ(asked(rules, packet("::2", 53)), 2U);
+}
+
+TEST(Compile, families_never_meet) {
+        EXPECT_EQ(asked({rule("::/0", {}, 1)}, packet("1.0.0.1", 80)), 0U);
+        EXPECT_EQ(asked({rule("0.0.0.0/0", {}, 1)}, packet("2a00::1", 80)), 0U);
+}
+
+TEST(Compile, when_absent_next_goes_down_the_whole_order) {
+        const std::vector<Rule> rules{rule("1.0.0.0/24", {53, 53}, 1, Absent::kNext),
+                                      rule("1.0.0.0/24", {1, 100}, 2, Absent::kNext),
+                                      rule("1.0.0.0/8", {53, 53}, 3, Absent::kNext), rule("0.0.0.0/0", {}, 4)};
+        for (ServiceId dead = 0; dead <= 3; dead++) {
+                EXPECT_EQ(asked(rules, packet("1.0.0.1", 53), [&](ServiceId service) { return service > dead; }),
+                          dead + 1);
+        }
+}
+
+TEST(Compile, random_rules_equal_the_oracle) {
+        compare({.rules = 60}, 1, 150, 400);
+}
+
+TEST(Compile, random_rules_without_conditions_equal_the_oracle) {
+        compare({.rules = 300, .conditions = 0, .next = 0.1}, 1000, 30, 400);
+}
+
+TEST(Compile, many_port_ranges_on_few_prefixes_equal_the_oracle) {
+        compare({.rules = 400, .conditions = 0, .many_ports = true}, 2000, 20, 500);
+        compare({.rules = 250, .conditions = 0.3, .many_ports = true}, 3000, 20, 500);
+        compare({.rules = 250, .conditions = 0.9, .next = 0.8, .many_ports = true}, 4000, 20, 500);
+}
+
+// Prefixes as an enemy of the hash would choose them: they differ in few bits, in every place.
+TEST(Compile, regular_prefix_sets_stay_within_the_bound) {
+        for (unsigned stride = 0; stride <= 24; stride += 4) {
+                std::vector<Rule> rules;
+                for (std::uint32_t i = 0; i < 20000; i++) {
+                        Rule v4 = rule("0.0.0.0/0", {}, 1 + i % 1000);
+                        const std::uint32_t address =
+                                htonl(0x0a000000 ^ (i << stride % 17 | i >> (32 - stride % 17) % 32));
+                        std::memcpy(v4.prefix.address.bytes.data(), &address, 4);
+                        v4.prefix.length = 32;
+                        Rule v6 = rule("2606::/128", {}, 1 + i % 1000);
+                        v6.prefix.address.bytes[2 + stride / 2] = static_cast<std::uint8_t>(i >> 8);
+                        v6.prefix.address.bytes[3 + stride / 2 % 12] = static_cast<std::uint8_t>(i);
+                        v6.prefix.length = 128;
+                        rules.push_back(v4);
+                        rules.push_back(v6);
+                }
+                const auto compiled = compile_rules(rules, kRoom);
+                ASSERT_TRUE(compiled) << compiled.error().text();
+                EXPECT_LT(compiled->lines.size(), 20000 / 3 + 20000 * 2 / 3 + 20U) << "at least three quarters full";
+                for (const Rule& each : rules) {
+                        const Packet to{.protocol = Protocol::kUdp, .to = each.prefix.address, .port = 9};
+                        ASSERT_EQ(walk(*compiled, to, all_live).verdict, Verdict::kSocket) << to.to.to_string();
+                }
+        }
+}
+
+TEST(Compile, the_default_capacity_holds_its_bindings_whatever_they_are) {
+        const auto fits = [](const std::function<void(Rule&, std::uint32_t)>& shape) {
+                std::mt19937_64 random(7);
+                std::vector<Rule> rules(65536);
+                for (std::uint32_t i = 0; i < rules.size(); i++) {
+                        rules[i] = rule("::/128", {}, 1 + i % 1000);
+                        const std::uint64_t bits[2] = {random(), random()};
+                        std::memcpy(rules[i].prefix.address.bytes.data(), bits, 16);
+                        shape(rules[i], i);
+                }
+                return compile_rules(rules, lines_for(65536));
+        };
+        const auto plain = fits([](Rule&, std::uint32_t) {});
+        EXPECT_TRUE(plain) << plain.error().text();
+        const auto conditions = fits([](Rule& r, std::uint32_t) { r.source = *parse_prefix("2a00::/64"); });
+        EXPECT_TRUE(conditions) << conditions.error().text();
+        const auto six_ports = fits([](Rule& r, std::uint32_t i) {
+                const std::uint32_t host = i / 6;
+                r.prefix.address.bytes.fill(0);
+                std::memcpy(r.prefix.address.bytes.data(), &host, 4);
+                r.ports = {static_cast<std::uint16_t>(10 + 2 * (i % 6)), static_cast<std::uint16_t>(10 + 2 * (i % 6))};
+        });
+        EXPECT_TRUE(six_ports) << six_ports.error().text();
+        const auto one_prefix = fits([](Rule& r, std::uint32_t i) {
+                r.prefix = *parse_prefix("1.0.0.0/24");
+                r.ports = {static_cast<std::uint16_t>(i + 1), static_cast<std::uint16_t>(i + 1)};
+                r.ports.first = r.ports.last = i == 65535 ? std::uint16_t{1} : r.ports.first;
+                r.service = i == 65535 ? 1 : r.service;
+        });
+        ASSERT_TRUE(one_prefix) << one_prefix.error().text();
+        EXPECT_EQ(walk(*one_prefix, packet("1.0.0.1", 65535), all_live).service, 1 + 65534 % 1000U);
+        EXPECT_EQ(walk(*one_prefix, packet("1.0.0.1", 1), all_live).service, 1U);
+}
+
+std::string refusal(const std::vector<Rule>& rules, std::size_t room = kRoom) {
+        const auto compiled = compile_rules(rules, room);
+        return compiled ? "" : compiled.error().message;
+}
+
+TEST(Compile, what_cannot_be_is_refused) {
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {}, 0)}).find("service id"), std::string::npos);
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {0, 5}, 1)}).find("range of ports"), std::string::npos);
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {9, 5}, 1)}).find("range of ports"), std::string::npos);
+        Rule host_bits = rule("1.0.0.0/24", {}, 1);
+        host_bits.prefix.length = 4;
+        EXPECT_NE(refusal({host_bits}).find("host bits"), std::string::npos);
+        Rule far = rule("1.0.0.0/24", {}, 1);
+        far.ifindex = 1 << 24;
+        EXPECT_NE(refusal({far}).find("interface index"), std::string::npos);
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {}, 1), rule("1.0.0.0/24", {}, 2)}).find("neither goes before"),
+                  std::string::npos);
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {1, 10}, 1), rule("1.0.0.0/24", {5, 14}, 1)}).find("neither goes"),
+                  std::string::npos);
+        EXPECT_EQ(refusal({rule("1.0.0.0/24", {}, 1), rule("1.0.0.0/24", {}, 1)}), "") << "twice the same is once";
+        EXPECT_NE(refusal({rule("1.0.0.0/24", {}, 1), rule("1.0.1.0/24", {}, 1)}, 1).find("raise MaxBindings="),
+                  std::string::npos);
+}
+
+TEST(Compile, more_rules_than_can_be_tried_for_one_packet_are_refused) {
+        std::vector<Rule> rules;
+        for (std::uint32_t i = 0; i < SB_MAX_STEPS; i++) {
+                Rule each = rule("1.0.0.0/24", {}, 1 + i);
+                each.ifindex = 1 + i;
+                rules.push_back(each);
+        }
+        EXPECT_NE(refusal(rules).find("at most 1024"), std::string::npos);
+        rules.pop_back();
+        EXPECT_EQ(asked(rules, packet("1.0.0.1", 5, "", SB_MAX_STEPS - 1)), ServiceId{SB_MAX_STEPS - 1});
+        rules.push_back(rule("0.0.0.0/0", {}, 5000));
+        rules.push_back(rule("1.0.0.0/8", {1, 2}, 5001));
+        EXPECT_NE(refusal(rules).find("prefixes that cover it"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sockbroker
