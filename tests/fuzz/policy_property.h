@@ -134,7 +134,7 @@ inline std::string broken_property(const std::string& text) {
                 }
                 last = diagnostic.line;
                 for (const char c : diagnostic.message) {
-                        if (c < 0x20 || c > 0x7e) {
+                        if ((c < 0x20 && c != '\t') || c > 0x7e) {
                                 return "a message with bytes that a terminal may obey";
                         }
                 }

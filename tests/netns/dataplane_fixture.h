@@ -51,13 +51,13 @@ inline TestSocket make_socket(Protocol protocol, Family family) {
         return result;
 }
 
-// What the program said: cookie of the socket that it chose, 0 for none.
+// What the program said (the last time, if it was to repeat): cookie of the socket that it chose, 0 for none.
 struct Reply {
         bool passed = false;  // SK_PASS
         std::uint64_t cookie = 0;
 };
 
-inline Reply run(int program, const oracle::Packet& packet) {
+inline Reply run(int program, const oracle::Packet& packet, int repeat = 1) {
         bpf_sk_lookup in{};
         bpf_sk_lookup out{};
         const bool v4 = packet.to.family == Family::kIpv4;
@@ -69,7 +69,7 @@ inline Reply run(int program, const oracle::Packet& packet) {
         in.remote_port = htons(40000);
         // The kernel takes no ingress_ifindex here (EINVAL): interfaces are tested by real packets.
         LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &in, .ctx_out = &out, .ctx_size_in = sizeof in,
-                    .ctx_size_out = sizeof out, .repeat = 1);
+                    .ctx_size_out = sizeof out, .repeat = repeat);
         EXPECT_EQ(bpf_prog_test_run_opts(program, &options), 0) << strerror(errno);
         return {options.retval == 1, out.cookie};
 }
@@ -149,6 +149,9 @@ protected:
         }
 
         [[nodiscard]] Reply ask(const oracle::Packet& packet) const { return run(program_.get(), packet); }
+        [[nodiscard]] Reply ask_often(const oracle::Packet& packet, int repeat) const {
+                return run(program_.get(), packet, repeat);
+        }
 
         std::string pins_;
         std::unique_ptr<Dataplane> dataplane_;

@@ -196,6 +196,7 @@ TEST_F(PolicyCopy, OneThatWasCutShortIsNotTaken) {
                 EXPECT_FALSE(read_policy_copy(path())) << "of " << size << " bytes";
         }
         (void)put("policy", whole + "x");
+        ASSERT_FALSE(read_policy_copy(path()));
         EXPECT_EQ(read_policy_copy(path()).error().message,
                   "the copy of the policy in " + path() + " is damaged, mend the policy and reload");
         (void)put("policy", whole);

@@ -303,7 +303,7 @@ TEST(UnitPattern, NamesGlobsAndTemplates) {
                 {"dns@e*.service", "dns@eu.service", true},
                 {"dns@eu.service", "dns@us.service", false},
                 {R"(home-a\x2db.service)", R"(home-a\x2db.service)", true},
-                {R"(home-*\x2db.service)", R"(home-a\x2db.service)", true},
+                {R"(home-?\x2db.service)", R"(home-a\x2db.service)", true},
                 {"a.service.service", "a.service.service", true},
         };
         for (const auto& [pattern, unit, matches] : cases) {
