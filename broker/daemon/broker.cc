@@ -170,11 +170,7 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
                         .gid = message.credentials->gid};
         }
         if (message.truncated) {
-                return refuse({ResultCode::kMalformed,
-                               fmt::format("message was cut: at most {} bytes and {} descriptors are taken",
-                                           kMaxMessageBytes, kMaxMessageFds),
-                               {}},
-                              peer, {});
+                return refuse(refuse_truncated(), peer, {});
         }
         const auto request = parse_request(channel, message.text, message.fds.size());
         if (!request) {

@@ -128,8 +128,9 @@ std::int64_t now_usec(clockid_t clock) {
 }
 
 // Whether a process of this start existed at `sent_usec`. A message from the future means that the clock was set
-// back since, and nothing can be said. Ticks are rounded down, so that a process which starts and sends within one tick
-// (10 ms) is believed; the whole pid space would have to be used up in that time to abuse it.
+// back since, and nothing can be said; one of unknown time (0) is before every start. Ticks are rounded down, so that a
+// process which starts and sends within one tick (10 ms) is believed; the whole pid space would have to be used up in
+// that time to abuse it.
 bool older_than(const Incarnation& process, std::int64_t sent_usec) {
         const std::int64_t real = now_usec(CLOCK_REALTIME);
         const std::int64_t boot = now_usec(CLOCK_BOOTTIME);
@@ -137,7 +138,7 @@ bool older_than(const Incarnation& process, std::int64_t sent_usec) {
         const auto ticks = static_cast<std::int64_t>(process.start_ticks);
         const std::int64_t start =
                 real - boot + ticks / ticks_per_sec * kUsecPerSec + ticks % ticks_per_sec * kUsecPerSec / ticks_per_sec;
-        return sent_usec != 0 && sent_usec <= real && start <= sent_usec;
+        return start <= sent_usec && sent_usec <= real;
 }
 
 std::string unit_by_pidfd(const Message& message, pid_t pid) {

@@ -139,6 +139,11 @@ class Machine:
     def show(self, unit: str, name: str) -> str:
         return self.out(f"systemctl show --value -p {name} {unit}")
 
+    def until_said(self, cursor: str, unit: str, text: str) -> None:
+        """Waits for a line of a unit in the journal."""
+        self.until(f"{unit} to say {text!r}", lambda: any(
+            entry["MESSAGE"] == text for entry in self.journal(cursor, f"_SYSTEMD_UNIT={unit}")))
+
     def until(self, what: str, condition, timeout: float = 15):
         """What the condition returns once it is true; asks again until then, and fails with the words of `what`."""
         end = time.monotonic() + timeout
@@ -155,8 +160,9 @@ class Machine:
         return self.out("journalctl -n 0 --show-cursor -q | sed -n 's/^-- cursor: //p'")
 
     def journal(self, cursor: str, *matches: str) -> list[dict]:
-        """All entries since the cursor that match."""
+        """All entries after the cursor that match FIELD=VALUE. journalctl 252 loses the first match after a cursor that
+        does not match itself, so it is not asked to match."""
         self.run("journalctl --sync")
-        after = f"--after-cursor={shlex.quote(cursor)}" if cursor else ""
-        text = self.run(f"journalctl -q -o json {after} {' '.join(map(shlex.quote, matches))}", check=False).stdout
-        return [json.loads(line) for line in text.splitlines()]
+        lines = self.out(f"journalctl -q -o json --after-cursor={shlex.quote(cursor)}").splitlines()
+        wanted = [match.split("=", 1) for match in matches]
+        return [entry for entry in map(json.loads, lines) if all(entry.get(key) == value for key, value in wanted)]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Services that start before, after or without the broker, and what each of them learns."""
 
+WAITING_POLICY = "[Service echo]\nUnit=waiting.service\nUser=61001\nListenStream=198.51.100.0/24:*\n"
+
 
 def test_a_service_started_before_the_broker_brings_the_socket_unit_and_its_message_waits(broker):
     broker.example("echo", "echo.service")
@@ -12,16 +14,14 @@ def test_a_service_started_before_the_broker_brings_the_socket_unit_and_its_mess
 
 
 def test_a_message_sent_while_the_broker_is_stopped_is_handled_on_start(broker):
-    broker.example("echo", "echo.service")
     # Masked: the socket unit cannot start it, so that the message does wait.
     broker.run("systemctl stop sockbrokerd.service && systemctl mask --runtime sockbrokerd.service")
     broker.unit("waiting.service", "[Service]\nExecStart=/opt/system-tests/client.py store echo 127.0.0.9 7000 hold\n"
                 "User=61001\n")
-    broker.policy("echo.conf", "[Service echo]\nUnit=waiting.service\nUser=61001\nListenStream=198.51.100.0/24:*\n")
+    broker.policy("echo.conf", WAITING_POLICY)
     cursor = broker.cursor()
     broker.run("systemctl start waiting.service")
-    broker.until("the message to be sent", lambda: any(
-        entry["MESSAGE"] == "sent" for entry in broker.journal(cursor, "_SYSTEMD_UNIT=waiting.service")))
+    broker.until_said(cursor, "waiting.service", "sent")
     broker.run("systemctl unmask --runtime sockbrokerd.service; systemctl start sockbrokerd.socket sockbrokerd.service")
     row, = broker.until_registered("echo", 1)
     assert (row["unit"], row["uid"]) == ("waiting.service", 61001)
@@ -43,19 +43,18 @@ def test_without_the_broker_a_service_finds_no_socket_and_fails_in_words(broker)
 
 
 def test_a_broker_that_cannot_start_never_takes_its_socket_unit_down(broker):
-    broker.example("echo", "echo.service")
     broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     broker.run("systemctl restart sockbrokerd", check=False)
     # More often than the start limit of other units (5 in 10 s), with a message that calls for it all the while.
-    sent = broker.start("/opt/system-tests/client.py store echo 127.0.0.9 7000 hold")
-    try:
-        assert sent.stdout.readline() == "sent\n"
-        broker.until("seven attempts", lambda: int(broker.show("sockbrokerd", "NRestarts")) >= 7)
-        assert broker.show("sockbrokerd.socket", "ActiveState") == "active"
-        broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
-        # By itself, and what waited is handled: refused here, for it came from no unit.
-        broker.until("the broker", lambda: broker.show("sockbrokerd", "ActiveState") == "active")
-        broker.until("the verdict", lambda: broker.status()["refused"] == 1)
-    finally:
-        sent.kill()
-        sent.wait(10)
+    broker.unit("waiting.service", "[Service]\nUser=61001\n"
+                "ExecStart=/opt/system-tests/client.py store echo 127.0.0.9 7000 hold\n")
+    broker.policy("echo.conf", WAITING_POLICY)
+    cursor = broker.cursor()
+    broker.run("systemctl start waiting.service")
+    broker.until_said(cursor, "waiting.service", "sent")
+    broker.until("seven attempts", lambda: int(broker.show("sockbrokerd", "NRestarts")) >= 7)
+    assert broker.show("sockbrokerd.socket", "ActiveState") == "active"
+    broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
+    # By itself, and what waited is handled.
+    broker.until("the broker", lambda: broker.show("sockbrokerd", "ActiveState") == "active")
+    broker.until_registered("echo", 1)

@@ -152,10 +152,10 @@ def test_a_registration_is_told_in_the_journal_with_the_rule_that_admitted_it(br
 
 
 FORGE = """\
-cgroup=/sys/fs/cgroup$(sed 's/^0:://' /proc/self/cgroup)
+cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
 mkdir -p $cgroup/system.slice/x.service/system.slice/echo.service
 echo $$ > $cgroup/system.slice/x.service/system.slice/echo.service/cgroup.procs
-cat /proc/self/cgroup
+grep ^0:: /proc/self/cgroup
 exec """ + REGISTER + "\n"
 
 
@@ -179,9 +179,12 @@ def test_a_unit_name_forged_by_a_user_manager_counts_as_the_user_manager(broker,
     broker.policy("echo.conf", ECHO_POLICY)
     broker.run("systemctl reload sockbrokerd")
     broker.run("echo 'u mallory 61010 - /tmp' | systemd-sysusers -")
-    broker.write("/etc/pam.d/systemd-user", "account required pam_permit.so\nsession required pam_permit.so\n")
+    # A machine with an empty /etc has no PAM, which is what sets this otherwise.
+    broker.write("/etc/systemd/system/user@61010.service.d/no-pam.conf",
+                 "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/61010\n")
+    broker.run("systemctl daemon-reload")
     broker.write("/etc/systemd/user/echo.service", f"[Service]\nType=oneshot\nExecStart={REGISTER}\n"
-                 "ExecStartPre=cat /proc/self/cgroup\n")
+                 "ExecStartPre=grep ^0:: /proc/self/cgroup\n")
     cursor = broker.cursor()
     broker.units.append("user@61010.service")
     broker.run("systemctl start user@61010.service")
@@ -192,3 +195,15 @@ def test_a_unit_name_forged_by_a_user_manager_counts_as_the_user_manager(broker,
     assert "RESULT=not-permitted" in said
     entry = refusal(broker, cursor, message_ids)
     assert (entry["SOCKBROKER_UNIT"], entry["SOCKBROKER_UID"]) == ("user@61010.service", "61010")
+
+
+def test_a_dynamic_user_may_be_named_by_user_though_its_name_exists_only_while_it_runs(broker):
+    broker.write("/etc/nsswitch.conf", "passwd: files systemd\ngroup: files systemd\n")
+    broker.example("echo", "echo.service")
+    broker.policy("echo.conf", ECHO_POLICY.replace("Unit=echo.service", "User=echo"))
+    broker.run("systemctl reload sockbrokerd")  # a warning, for nobody has that name yet
+    assert broker.run("getent passwd echo", check=False).returncode != 0
+    broker.policy("echo.conf", ECHO_POLICY.replace("Unit=echo.service", "User=echo") +
+                  "ListenDatagram=198.51.100.0/24:7777\n")
+    broker.run("systemctl reload sockbrokerd && systemctl start echo.service")
+    assert len(broker.until_registered("echo", 2)) == 2

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/dataplane.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/compile.h"
+#include "broker/dataplane/grace.h"
+#include "broker/dataplane/kernel.h"
+#include "broker/dataplane/mapping.h"
+#include "broker/dataplane/recycler.h"
+#include "broker/dataplane/registrants.h"
+
+namespace sockbroker {
+
+static_assert(sizeof(Targets) == sizeof(sb_record) && kReserveDepth == SB_DEPTH);
+static_assert(SB_WHICH(1, 0) == 2, "the record of a service is [protocol][family] like Targets");
+
+struct Dataplane::State {
+        KernelObjects kernel;
+        Grace grace;
+        Mapping<sb_meta> meta;
+        Mapping<sb_service> services;
+        Mapping<sb_record> records;
+        std::vector<std::string> names;
+        std::vector<bool> slot_used;
+        std::uint32_t slots_in_use = 0;
+        Recycler free_slots;
+        Recycler free_records;
+        Recycler free_services;
+        bool idle_generation_rests = false;  // a program may still read the half that is written next
+        int cpus = 1;
+
+        [[nodiscard]] Result<std::uint32_t> take(Recycler& from, const char* what);
+        [[nodiscard]] Result<void> rebuild();
+        [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
+        void switch_record(ServiceId id, std::uint32_t record);
+};
+
+Result<std::uint32_t> Dataplane::State::take(Recycler& from, const char* what) {
+        if (from.wants_grace()) {
+                if (auto waited = grace.wait(); !waited) {
+                        return std::unexpected(waited.error());
+                }
+                // What rested before the wait is free, whichever of the three asked.
+                free_slots.graced();
+                free_records.graced();
+                free_services.graced();
+        }
+        const auto number = from.take();
+        if (!number) {
+                return fail(EBUSY, fmt::format("no {} is free", what));
+        }
+        return *number;
+}
+
+void Dataplane::State::switch_record(ServiceId id, std::uint32_t record) {
+        // All protocols and families change in this one store; the record was written before it.
+        const std::uint32_t before = std::atomic_ref(services[id].record).exchange(record, std::memory_order_acq_rel);
+        if (before != 0) {
+                free_records.retire(before);
+        }
+}
+
+// What an earlier broker left, which may have died between any two steps. Whatever is not named starts at rest, since a
+// program may still hold it.
+Result<void> Dataplane::State::rebuild() {
+        const Capacity& capacity = kernel.capacity;
+        const std::uint32_t slot_count = capacity.sockets + spare_slots(capacity.sockets) + 1;
+        const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
+                if (kernel.taken_up) {
+                        recycler.retire(number);
+                } else {
+                        recycler.add_free(number);
+                }
+        };
+
+        names.resize(capacity.services + 1);
+        std::vector<bool> record_named(capacity.services + 1 + kSpareRecords);
+        for (std::uint32_t id = capacity.services; id > 0; id--) {
+                sb_name name{};
+                if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {
+                        return fail_errno(fmt::format("cannot read the name of service {}", id));
+                }
+                names[id].assign(name.text, strnlen(name.text, sizeof name.text));
+                if (names[id].empty()) {
+                        // Its removal may have stopped half-way.
+                        std::atomic_ref(services[id].record).store(0, std::memory_order_release);
+                        vacate(free_services, id);
+                }
+                if (services[id].record >= record_named.size()) {
+                        return fail(
+                                fmt::format("the map services names record {}, which does not exist; run "
+                                            "sockbrokerctl unload, then start again",
+                                            services[id].record));
+                }
+                record_named[services[id].record] = true;
+        }
+        for (std::uint32_t record = static_cast<std::uint32_t>(record_named.size()) - 1; record > 0; record--) {
+                if (!record_named[record]) {
+                        vacate(free_records, record);
+                }
+        }
+
+        slot_used.assign(slot_count, false);
+        for (std::uint32_t slot = slot_count - 1; slot > 0; slot--) {
+                sb_registrant registrant{};
+                if (kernel.taken_up) {
+                        auto read = read_registrant(kernel.fd(KernelMap::kRegistrants), slot);
+                        if (!read) {
+                                return std::unexpected(read.error());
+                        }
+                        registrant = *read;
+                }
+                if (registrant.service != 0) {
+                        slot_used[slot] = true;
+                        slots_in_use++;
+                } else {
+                        // No record, no owner: install() writes the record first and remove() clears it last.
+                        if (kernel.taken_up) {
+                                bpf_map_delete_elem(kernel.fd(KernelMap::kSockets), &slot);
+                        }
+                        vacate(free_slots, slot);
+                }
+        }
+        return {};
+}
+
+Dataplane::Dataplane(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Dataplane::~Dataplane() = default;
+
+Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, const Capacity& capacity) {
+        auto state = std::make_unique<State>();
+        auto grace = Grace::create();
+        if (!grace) {
+                return std::unexpected(grace.error());
+        }
+        state->grace = std::move(*grace);
+        auto kernel = open_kernel_objects(pin_dir, capacity);
+        if (!kernel) {
+                return std::unexpected(kernel.error());
+        }
+        state->kernel = std::move(*kernel);
+        const KernelObjects& objects = state->kernel;
+        state->idle_generation_rests = objects.taken_up;
+        state->cpus = libbpf_num_possible_cpus();
+        if (state->cpus < 1) {
+                return fail(state->cpus, "cannot find out the number of processors");
+        }
+        auto meta = Mapping<sb_meta>::create(objects.fd(KernelMap::kMeta), 1, "meta");
+        auto services = Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.capacity.services + 1,
+                                                    "services");
+        auto records = Mapping<sb_record>::create(objects.fd(KernelMap::kRecords),
+                                                  objects.capacity.services + 1 + kSpareRecords, "records");
+        for (const Error* error : {meta ? nullptr : &meta.error(), services ? nullptr : &services.error(),
+                                   records ? nullptr : &records.error()}) {
+                if (error != nullptr) {
+                        return std::unexpected(*error);
+                }
+        }
+        state->meta = std::move(*meta);
+        state->services = std::move(*services);
+        state->records = std::move(*records);
+        if (auto rebuilt = state->rebuild(); !rebuilt) {
+                return std::unexpected(rebuilt.error());
+        }
+        return std::unique_ptr<Dataplane>(new Dataplane(std::move(state)));
+}
+
+Result<void> Dataplane::unload(const std::string& pin_dir) {
+        return unload_kernel_objects(pin_dir);
+}
+
+std::uint32_t Dataplane::layout_version() {
+        return SB_LAYOUT;
+}
+
+bool Dataplane::taken_up() const {
+        return state_->kernel.taken_up;
+}
+
+const Capacity& Dataplane::capacity() const {
+        return state_->kernel.capacity;
+}
+
+// Touches nothing that registrations touch, so a reload may run in a thread of its own.
+Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
+        State& state = *state_;
+        const KernelObjects& kernel = state.kernel;
+        if (rules.size() > kernel.capacity.bindings) {
+                return fail(ENOSPC, fmt::format("cannot load {} bindings: the kernel's maps were made for {}; raise "
+                                                "MaxBindings= and start anew after sockbrokerctl unload",
+                                                rules.size(), kernel.capacity.bindings));
+        }
+        const auto compiled = compile_rules(rules, kernel.lines);
+        if (!compiled) {
+                return std::unexpected(compiled.error());
+        }
+        if (state.idle_generation_rests) {
+                if (auto waited = state.grace.wait(); !waited) {
+                        return waited;
+                }
+                state.idle_generation_rests = false;
+        }
+        const std::uint32_t idle = state.meta[0].generation == 0 ? 1 : 0;
+        const auto arena =
+                Mapping<sb_line>::create(kernel.fd(KernelMap::kArena), std::size_t{2} * kernel.lines, "arena");
+        if (!arena) {
+                return std::unexpected(arena.error());
+        }
+        const auto tables = Mapping<sb_table>::create(kernel.fd(KernelMap::kTables), 8, "tables");
+        if (!tables) {
+                return std::unexpected(tables.error());
+        }
+        std::copy(compiled->lines.begin(), compiled->lines.end(), arena->data() + std::size_t{idle} * kernel.lines);
+        std::copy(compiled->tables.begin(), compiled->tables.end(), tables->data() + std::size_t{idle} * 4);
+        std::atomic_ref(state.meta[0].generation).store(idle, std::memory_order_release);
+        state.idle_generation_rests = true;
+        if (auto waited = state.grace.wait(); !waited) {
+                return fail(waited.error().errnum, "the new rules are in force, but: " + waited.error().message);
+        }
+        state.idle_generation_rests = false;
+        return {};
+}
+
+const std::vector<std::string>& Dataplane::service_names() const {
+        return state_->names;
+}
+
+Result<ServiceId> Dataplane::add_service(std::string_view name) {
+        State& state = *state_;
+        if (name.empty() || name.size() >= SB_NAME_BYTES) {
+                return fail(fmt::format("cannot add service {}: a name has 1 to {} bytes", name, SB_NAME_BYTES - 1));
+        }
+        const auto known = std::find(state.names.begin() + 1, state.names.end(), name);
+        if (known != state.names.end()) {
+                return static_cast<ServiceId>(known - state.names.begin());
+        }
+        const auto id = state.take(state.free_services, "id of a service");
+        if (!id) {
+                return fail(id.error().errnum,
+                            fmt::format("cannot add service {}: {}; the kernel's maps were made for {} "
+                                        "services, raise MaxServices= and start anew after "
+                                        "sockbrokerctl unload",
+                                        name, id.error().message, capacity().services));
+        }
+        // Cleared here, not at the removal: a program that was running then may have counted on.
+        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
+        sb_name entry{};
+        std::copy(name.begin(), name.end(), entry.text);
+        if (bpf_map_update_elem(state.kernel.fd(KernelMap::kCounters), &*id, zero.data(), BPF_ANY) != 0 ||
+            bpf_map_update_elem(state.kernel.fd(KernelMap::kNames), &*id, &entry, BPF_ANY) != 0) {
+                const int error = errno;
+                state.free_services.add_free(*id);
+                return fail(error, fmt::format("cannot add service {} to the kernel's maps", name));
+        }
+        state.names[*id] = name;
+        return *id;
+}
+
+void Dataplane::remove_service(ServiceId id) {
+        State& state = *state_;
+        if (!state.valid(id)) {
+                return;
+        }
+        state.switch_record(id, 0);
+        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
+        const sb_name empty{};
+        // Neither can fail for an index within an array.
+        (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kCounters), &id, zero.data(), BPF_ANY);
+        (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kNames), &id, &empty, BPF_ANY);
+        state.names[id].clear();
+        state.free_services.retire(id);
+}
+
+Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
+        State& state = *state_;
+        const KernelObjects& kernel = state.kernel;
+        if (registrant.service == 0) {
+                return fail(EINVAL, "cannot install a socket of no service");
+        }
+        if (state.slots_in_use >= kernel.capacity.sockets) {
+                return fail(EBUSY,
+                            fmt::format("all {} slots for sockets are taken; raise MaxSockets= in sockbrokerd.conf "
+                                        "and start anew after sockbrokerctl unload",
+                                        kernel.capacity.sockets));
+        }
+        const auto slot = state.take(state.free_slots, "slot for a socket");
+        if (!slot) {
+                return std::unexpected(slot.error());
+        }
+        const std::uint64_t value = static_cast<std::uint64_t>(fd);
+        Result<void> done = write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, &registrant);
+        if (done && bpf_map_update_elem(kernel.fd(KernelMap::kSockets), &*slot, &value, BPF_NOEXIST) != 0) {
+                done = fail_errno(
+                        fmt::format("cannot put the socket {} into the socket map", registrant.bound.to_string()));
+                (void)write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, nullptr);
+        }
+        if (!done) {
+                state.free_slots.add_free(*slot);  // it was never named
+                return std::unexpected(done.error());
+        }
+        state.slot_used[*slot] = true;
+        state.slots_in_use++;
+        return *slot;
+}
+
+Result<void> Dataplane::set_targets(ServiceId id, const Targets& targets) {
+        State& state = *state_;
+        if (!state.valid(id)) {
+                return fail(EINVAL, fmt::format("cannot set the sockets of service {}: no such id", id));
+        }
+        sb_record record{};
+        std::memcpy(&record, &targets, sizeof record);
+        bool any = false;
+        for (const auto& slots : record.slot) {
+                for (const Slot slot : slots) {
+                        if (slot != 0 && (slot >= state.slot_used.size() || !state.slot_used[slot])) {
+                                return fail(EINVAL,
+                                            fmt::format("cannot set the sockets of service {}: slot {} holds none",
+                                                        state.names[id], slot));
+                        }
+                        any = any || slot != 0;
+                }
+        }
+        if (!any) {
+                state.switch_record(id, 0);  // record 0 is empty for ever
+                return {};
+        }
+        const auto fresh = state.take(state.free_records, "record of a service's sockets");
+        if (!fresh) {
+                return std::unexpected(fresh.error());
+        }
+        state.records[*fresh] = record;
+        state.switch_record(id, *fresh);
+        return {};
+}
+
+Targets Dataplane::targets(ServiceId id) const {
+        Targets result{};
+        if (state_->valid(id)) {
+                std::memcpy(&result, &state_->records[state_->services[id].record], sizeof result);
+        }
+        return result;
+}
+
+void Dataplane::remove(Slot slot) {
+        State& state = *state_;
+        if (slot == 0 || slot >= state.slot_used.size() || !state.slot_used[slot]) {
+                return;
+        }
+        bpf_map_delete_elem(state.kernel.fd(KernelMap::kSockets), &slot);  // fails where it has left by itself
+        (void)write_registrant(state.kernel.fd(KernelMap::kRegistrants), slot, nullptr);  // an index within an array
+        state.slot_used[slot] = false;
+        state.slots_in_use--;
+        state.free_slots.retire(slot);
+}
+
+std::optional<std::uint64_t> Dataplane::cookie(Slot slot) const {
+        std::uint64_t value = 0;
+        if (slot == 0 || bpf_map_lookup_elem(state_->kernel.fd(KernelMap::kSockets), &slot, &value) != 0) {
+                return std::nullopt;
+        }
+        return value;
+}
+
+std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {
+        std::vector<std::pair<Slot, Registrant>> result;
+        for (Slot slot = 1; slot < state_->slot_used.size(); slot++) {
+                if (!state_->slot_used[slot]) {
+                        continue;
+                }
+                if (const auto raw = read_registrant(state_->kernel.fd(KernelMap::kRegistrants), slot)) {
+                        result.emplace_back(slot, decode_registrant(*raw));
+                }
+        }
+        return result;
+}
+
+ServiceCounters Dataplane::counters(ServiceId id) const {
+        ServiceCounters sum;
+        std::vector<sb_counters> each(static_cast<std::size_t>(state_->cpus));
+        if (!state_->valid(id) || bpf_map_lookup_elem(state_->kernel.fd(KernelMap::kCounters), &id, each.data()) != 0) {
+                return sum;
+        }
+        for (const sb_counters& cpu : each) {
+                sum.lookups += cpu.lookups;
+                sum.assigned += cpu.assigned;
+                sum.no_socket += cpu.no_socket;
+                sum.error_protocol += cpu.error_protocol;
+                sum.error_family += cpu.error_family;
+                sum.error_state += cpu.error_state;
+                sum.error_exists += cpu.error_exists;
+                sum.error_other += cpu.error_other;
+        }
+        return sum;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/grace.h"
+
+#include <bpf/bpf.h>
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+namespace sockbroker {
+
+Result<Grace> Grace::create(bool membarrier) {
+        Grace grace;
+        grace.membarrier_ = membarrier;
+        grace.inner_.reset(bpf_map_create(BPF_MAP_TYPE_ARRAY, "sb_grace_inner", 4, 8, 1, nullptr));
+        if (!grace.inner_) {
+                return fail_errno("cannot create a BPF map; the broker needs CAP_BPF at start");
+        }
+        LIBBPF_OPTS(bpf_map_create_opts, options, .inner_map_fd = static_cast<__u32>(grace.inner_.get()));
+        grace.outer_.reset(bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "sb_grace", 4, 4, 1, &options));
+        if (!grace.outer_) {
+                return fail_errno("cannot create a BPF array of maps");
+        }
+        return grace;
+}
+
+Result<void> Grace::wait() {
+        if (membarrier_ && syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0) {
+                return {};
+        }
+        const std::uint32_t key = 0;
+        const int value = inner_.get();
+        if (bpf_map_update_elem(outer_.get(), &key, &value, BPF_ANY) != 0) {
+                return fail_errno(
+                        "cannot wait for running dispatch programs: membarrier(2) is refused, and so is the "
+                        "update of an array of maps; allow one of them in the system call filter");
+        }
+        return {};
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The program, its maps and its link as kernel objects: made and pinned, or found and taken up. Knows nothing of what
+// the maps mean beyond magic, layout and sizes. The only file beside its .cc that touches the libbpf skeleton.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/dataplane.h"
+
+namespace sockbroker {
+
+// In the order in which they are pinned. The link is pinned last: a directory without it was left half-made.
+enum class KernelMap : std::uint8_t {
+        kMeta,
+        kArena,
+        kTables,
+        kServices,
+        kRecords,
+        kCounters,
+        kSockets,
+        kRegistrants,
+        kNames,
+};
+inline constexpr std::size_t kMaps = 9;
+inline constexpr std::array<const char*, kMaps> kMapPins{"meta",     "arena",   "tables",      "services", "records",
+                                                         "counters", "sockets", "registrants", "names"};
+inline constexpr const char* kProgramPin = "program";
+inline constexpr const char* kLinkPin = "link";
+
+// Places that are there beyond the capacity, so that graces are rare under many registrations.
+inline constexpr std::uint32_t kSpareRecords = 1024;
+[[nodiscard]] constexpr std::uint32_t spare_slots(std::uint32_t sockets) {
+        return sockets < 1024 ? sockets : 1024;
+}
+
+struct KernelObjects {
+        std::array<OwnedFd, kMaps> maps;
+        bool taken_up = false;
+        Capacity capacity;
+        std::uint32_t lines = 0;  // arena lines of one generation
+
+        [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
+};
+
+[[nodiscard]] Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity);
+[[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir);
+
+}  // namespace sockbroker

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/pins.h"
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+Result<PinDir> PinDir::open(const std::string& path) {
+        struct statfs facts {};
+        if (statfs(path.c_str(), &facts) != 0) {
+                return fail_errno(fmt::format("cannot look at the directory {} for pins; make it first", path));
+        }
+        if (facts.f_type != BPF_FS_MAGIC) {
+                return fail(fmt::format("{} is not on a bpffs; mount one there (mount -t bpf bpf DIR)", path));
+        }
+        return PinDir(path);
+}
+
+Result<OwnedFd> PinDir::get(const char* name) const {
+        OwnedFd fd(bpf_obj_get(path_of(name).c_str()));
+        if (!fd) {
+                return fail_errno(fmt::format("cannot open the pin {}", path_of(name)));
+        }
+        return fd;
+}
+
+Result<void> PinDir::pin(const char* name, int fd) const {
+        if (bpf_obj_pin(fd, path_of(name).c_str()) != 0) {
+                return fail_errno(fmt::format("cannot pin {}; the directory must be writable for the broker's user",
+                                              path_of(name)));
+        }
+        return {};
+}
+
+Result<void> PinDir::replace(const char* name, int fd) const {
+        const std::string aside = std::string(name) + "_new";
+        unlink(path_of(aside.c_str()).c_str());  // a crash may have left it
+        if (auto pinned = pin(aside.c_str(), fd); !pinned) {
+                return pinned;
+        }
+        if (rename(path_of(aside.c_str()).c_str(), path_of(name).c_str()) != 0) {
+                return fail_errno(fmt::format("cannot rename the pin {}", path_of(aside.c_str())));
+        }
+        return {};
+}
+
+Result<void> PinDir::clear() const {
+        const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path_.c_str()), closedir);
+        if (!directory) {
+                return fail_errno(fmt::format("cannot read the directory {}", path_));
+        }
+        while (const dirent* entry = readdir(directory.get())) {
+                const std::string name = entry->d_name;
+                if (name != "." && name != ".." && unlinkat(dirfd(directory.get()), entry->d_name, 0) != 0) {
+                        return fail_errno(fmt::format("cannot remove the pin {}", path_of(entry->d_name)));
+                }
+        }
+        return {};
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Numbers that name places in the kernel's maps: slots, records, ids of services. One that is no longer named may still
+// be in the hands of a running program, so it rests until a grace period has passed. Graces are asked for only when
+// nothing else is free: one serves all that rested before it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace sockbroker {
+
+class Recycler {
+public:
+        void add_free(std::uint32_t number) { free_.push_back(number); }
+        void retire(std::uint32_t number) { resting_.push_back(number); }
+
+        // Nothing is free, but something rests: wait for a grace period and call graced().
+        [[nodiscard]] bool wants_grace() const { return free_.empty() && !resting_.empty(); }
+        void graced() {
+                free_.insert(free_.end(), resting_.begin(), resting_.end());
+                resting_.clear();
+        }
+
+        [[nodiscard]] std::optional<std::uint32_t> take() {
+                if (free_.empty()) {
+                        return std::nullopt;
+                }
+                const std::uint32_t number = free_.back();
+                free_.pop_back();
+                return number;
+        }
+
+private:
+        std::vector<std::uint32_t> free_;
+        std::vector<std::uint32_t> resting_;
+};
+
+}  // namespace sockbroker
