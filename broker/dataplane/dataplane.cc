@@ -3,6 +3,8 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -257,6 +259,21 @@ std::optional<std::uint64_t> Dataplane::cookie(Slot slot) const {
                 return std::nullopt;
         }
         return value;
+}
+
+bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) const {
+        bpf_sk_lookup context{};
+        context.family = family == Family::kIpv4 ? AF_INET : AF_INET6;
+        context.protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        (family == Family::kIpv4 ? context.remote_ip4 : context.remote_ip6[0]) = slot;
+        bpf_sk_lookup answer{};
+        bpf_test_run_opts options{};
+        options.sz = sizeof options;
+        options.ctx_in = &context;
+        options.ctx_size_in = sizeof context;
+        options.ctx_out = &answer;
+        options.ctx_size_out = sizeof answer;
+        return bpf_prog_test_run_opts(state_->kernel.probe.get(), &options) == 0 && answer.cookie != 0;
 }
 
 std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {
