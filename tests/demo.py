@@ -52,7 +52,8 @@ def inside():
         bound = ", ".join(line["protocol"] + " " + line["bound"] for line in daemon.list() if line["pid"] == one.pid)
         print(f"  {one.service_name():<10} uid {uids[0]}, CapEff {capabilities['CapEff']}, its sockets: {bound}")
 
-    print("\n" + ROW.format("client", "", "asked address", "port", "expected", "answered", "answer came from", "port", ""))
+    print()
+    print(ROW.format("client", "", "asked address", "port", "expected", "answered", "answer came from", "port", ""))
     remote = namespace.remote_host()
     wrong = show(remote.ask, "remote", talk.QUESTIONS)
     wrong += show(client.ask, "local", talk.QUESTIONS[::4])

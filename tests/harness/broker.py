@@ -72,7 +72,7 @@ class Broker:
             if fds:
                 # The child's pid must stand in LISTEN_PID, and its descriptors start at 3.
                 moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
-                command = ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ exec "$@" {moves}', "bash", *command]
+                command = ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ exec "$@" {moves}', "-", *command]
             read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write, True)
             self._log_pipe = read

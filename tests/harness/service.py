@@ -50,7 +50,7 @@ def ask_for_asked_address(sock):
 
 
 def read_asked_address(control):
-    """From the control messages of a datagram: (address, port) that was asked, and the control message to answer with."""
+    """From control messages of a datagram: (address, port) that was asked, and the control message to answer with."""
     asked = answer = None
     for level, kind, data in control:
         if (level, kind) == (socket.IPPROTO_IP, kernel.IP_ORIGDSTADDR):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Row S1 of the talk as data: its policy, its four services and questions to ask. The demo shows it, a test proves it."""
+"""Row S1 of the talk as data: policy, four services, questions to ask. The demo shows it, a test proves it."""
 
 from harness import service
 

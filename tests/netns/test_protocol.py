@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Registering a socket, as the specification tells it: who may, what comes back, hand-over, quota, removal, barriers."""
+"""Registering a socket, as the specification tells it: who may, what comes back, hand-over, quota, removal."""
 
 import json
 import os
@@ -65,7 +65,8 @@ def test_the_barrier_is_closed_after_all_earlier_messages(broker, spawn):
 
 
 def test_without_a_name_the_service_is_found_from_who_asks(broker, spawn):
-    broker.policy(section("one", 61001, listen("tcp", "192.0.2.0/24")) + section("two", 61002, listen("tcp", "192.0.2.0/25"))
+    broker.policy(section("one", 61001, listen("tcp", "192.0.2.0/24"))
+                  + section("two", 61002, listen("tcp", "192.0.2.0/25"))
                   + section("three", 61002, listen("tcp", "192.0.2.0/26"))).start()
     for uid, expected in ((61001, "ok"), (61002, "ambiguous"), (61003, "not-permitted"), (0, "not-permitted")):
         if uid == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Rows of the talk that say where packets go: S1 prefixes and ports, S2 all ports, S3 many, S4 no privilege, S6 same host."""
+"""Rows of the talk that say where packets go: S1 prefixes and ports, S2 all ports, S3 many, S4 no privilege, S6 here."""
 
 import pytest
 

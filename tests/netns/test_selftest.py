@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the kernel's selftest of sk_lookup shows of the hook, shown of the broker: redirect, drop, reuseport, rejects."""
+"""What the kernel's selftest of sk_lookup shows of the hook, shown of the broker: redirect, drop, reuseport, reject."""
 
 import pytest
 
@@ -150,7 +150,7 @@ def test_a_socket_of_another_namespace_is_refused(broker, spawn, protocol):
 
 
 @each_family
-def test_a_listener_that_was_shut_down_is_found_and_clients_are_refused(broker, spawn, family):
+def test_clients_of_a_listener_that_was_shut_down_are_refused(broker, spawn, family):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
@@ -158,7 +158,19 @@ def test_a_listener_that_was_shut_down_is_found_and_clients_are_refused(broker, 
     web.shutdown(f"tcp-{family}")
     with refused():
         who("tcp", family)
-    assert broker.list() == []
+    assert broker.status()[1]["web"]["errors"]["state"] >= 1
+
+
+@each_family
+def test_the_displaced_serves_again_when_the_newest_was_shut_down(broker, spawn, family):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    old, new = spawn("old", 61001), spawn("new", 61001)
+    for one in (old, new):
+        handed_over(one, "tcp", family, service="web")
+    assert who("tcp", family) == "new"
+    new.shutdown(f"tcp-{family}")
+    assert who("tcp", family) == "old"
 
 
 @each_family

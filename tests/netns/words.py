@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Small words of the namespace tests: the two protocols, the two families, policy lines, sockets that are handed over."""
+"""Small words of the namespace tests: protocols, families, policy lines, sockets that are handed over."""
 
 import contextlib
 
