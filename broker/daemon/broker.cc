@@ -88,18 +88,26 @@ void Broker::revoke_unadmitted() {
         tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
 }
 
-void Broker::load_at_start() {
-        const auto found = read_policy_files(options_.config_dirs);
+Broker::Loaded Broker::load_folders() {
+        auto found = read_policy_files(options_.config_dirs);
         auto parsed = parse_policy(found.files, limits_);
-        auto diagnostics = found.diagnostics;
-        std::ranges::move(parsed.diagnostics, std::back_inserter(diagnostics));
-        tell_diagnostics(diagnostics);
-        if (parsed.policy && count_errors(diagnostics) == 0) {
-                degraded_ = apply(std::move(*parsed.policy));
+        Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics)};
+        std::ranges::move(parsed.diagnostics, std::back_inserter(loaded.diagnostics));
+        if (count_errors(loaded.diagnostics) > 0) {
+                loaded.policy.reset();
+        } else if (loaded.policy) {
+                std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
+        }
+        tell_diagnostics(loaded.diagnostics);
+        return loaded;
+}
+
+void Broker::load_at_start() {
+        auto [files, policy, diagnostics] = load_folders();
+        if (policy) {
+                degraded_ = apply(std::move(*policy));
                 if (degraded_.empty()) {
-                        if (auto written = write_policy_copy(options_.policy_copy(), found.files); !written) {
-                                degraded_ = written.error().text();
-                        }
+                        keep_copy(files);
                         return;
                 }
         } else {
@@ -112,27 +120,30 @@ void Broker::load_at_start() {
                 degraded_ += fmt::format("; no copy of the policy last taken: {}", copy.error().text());
                 return;
         }
-        parsed = parse_policy(*copy, limits_);
+        auto parsed = parse_policy(*copy, limits_);
         const std::string why = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
         degraded_ += why.empty() ? "; the policy last taken serves" : "; the policy last taken cannot serve: " + why;
 }
 
+// For a start at which the policy of the folders is refused.
+void Broker::keep_copy(const std::vector<PolicyFile>& files) {
+        if (auto written = write_policy_copy(options_.policy_copy(), files); !written) {
+                degraded_ = written.error().text();
+        }
+}
+
 Answer Broker::reload() {
-        const auto found = read_policy_files(options_.config_dirs);
-        auto parsed = parse_policy(found.files, limits_);
-        auto diagnostics = found.diagnostics;
-        std::ranges::move(parsed.diagnostics, std::back_inserter(diagnostics));
-        tell_diagnostics(diagnostics);
+        auto [files, policy, diagnostics] = load_folders();
         std::string lines;
         for (const auto& diagnostic : diagnostics) {
                 lines += diagnostic_line(diagnostic);
         }
 
         std::string why;
-        if (const auto errors = count_errors(diagnostics); errors > 0 || !parsed.policy) {
+        if (const auto errors = count_errors(diagnostics); !policy) {
                 why = fmt::format("policy refused, {} error{}, the running policy stays", errors,
                                   errors == 1 ? "" : "s");
-        } else if (const auto failed = apply(std::move(*parsed.policy)); !failed.empty()) {
+        } else if (const auto failed = apply(std::move(*policy)); !failed.empty()) {
                 why = fmt::format("policy refused, the running policy stays: {}", failed);
         }
         if (!why.empty()) {
@@ -141,16 +152,14 @@ Answer Broker::reload() {
                 return answer(ResultCode::kMalformed, why, rows_of_lines(std::move(lines)));
         }
         degraded_.clear();
-        if (auto written = write_policy_copy(options_.policy_copy(), found.files); !written) {
-                degraded_ = written.error().text();
-        }
+        keep_copy(files);
         const auto message = fmt::format("policy taken: {}", status_text());
         audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
         return answer(ResultCode::kOk, message, rows_of_lines(std::move(lines)));
 }
 
 void Broker::probe_liveness() {
-        tell_departures(registry_.refresh_all(), Action::kGone, "its last descriptor was closed");
+        tell_departures(registry_.refresh_all(), Action::kGone, kGoneWhy);
 }
 
 Answer Broker::handle(Channel channel, const Message& message) {
@@ -255,7 +264,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         if (!assignments) {
                 return refuse(assignments.error(), peer, service.name);
         }
-        tell_departures(registry_.refresh(service.name), Action::kGone, "its last descriptor was closed");
+        tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
         std::vector<Offer> offers;
         for (std::size_t i = 0; i < facts.size(); i++) {
                 offers.push_back({message.fds[i].get(), facts[i], (*assignments)[i]});
@@ -290,7 +299,7 @@ Answer Broker::remove(const Request& request, const Peer& peer) {
         const auto gone = [&](const std::string&, const Registration& registration) {
                 return any || owns(peer, registration);
         };
-        tell_departures(registry_.refresh(name), Action::kGone, "its last descriptor was closed");
+        tell_departures(registry_.refresh(name), Action::kGone, kGoneWhy);
         const bool nothing_there = registry_.registrations(name).empty();
         const auto departures = registry_.remove(name, gone);
         if (!departures) {

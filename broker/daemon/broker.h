@@ -22,6 +22,8 @@
 
 namespace sockbroker {
 
+inline constexpr const char* kGoneWhy = "its last descriptor was closed, or its owner has shut it down";
+
 struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
@@ -53,7 +55,14 @@ private:
 
         // Empty: taken. Otherwise why not.
         [[nodiscard]] std::string apply(Policy policy);
+        struct Loaded {
+                std::vector<PolicyFile> files;
+                std::optional<Policy> policy;  // none if anything is wrong
+                std::vector<Diagnostic> diagnostics;
+        };
+        [[nodiscard]] Loaded load_folders();
         void load_at_start();
+        void keep_copy(const std::vector<PolicyFile>& files);
         void revoke_unadmitted();
 
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);

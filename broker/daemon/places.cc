@@ -116,6 +116,10 @@ Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
         return sockets;
 }
 
+Result<void> make_state_dir(const std::string& state_dir) {
+        return make_directory(state_dir, 0700);
+}
+
 Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
         if (!is_bpffs(options.bpffs)) {
                 if (auto made = make_directory(options.bpffs, 0755); !made) {

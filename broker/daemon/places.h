@@ -18,6 +18,9 @@ struct IntakeSockets {
 // Those that systemd passed, told apart by their type; or, if it passed none, new ones in the runtime directory.
 [[nodiscard]] Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir);
 
+// Under systemd StateDirectory= has made it.
+[[nodiscard]] Result<void> make_state_dir(const std::string& state_dir);
+
 // The pin directory, made if it is missing; mounts a bpffs where there is none and the process may. The result holds
 // a lock on it that ends with the process: one broker for one directory.
 [[nodiscard]] Result<OwnedFd> open_pin_dir(const DaemonOptions& options);

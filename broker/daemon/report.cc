@@ -78,7 +78,7 @@ Rows Broker::list_rows() {
                         return std::nullopt;
                 }
                 const auto& service = services[next++];
-                tell_departures(registry_.refresh(service), Action::kGone, "its last descriptor was closed");
+                tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
                 const auto registrations = registry_.registrations(service);
                 std::string lines;
                 for (const auto& one : registrations) {

@@ -108,6 +108,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!sockets) {
                 return std::unexpected(sockets.error());
         }
+        if (auto made = make_state_dir(options.state_dir); !made) {
+                return made;
+        }
         if (auto kept = keep_capabilities({CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN}); !kept) {
                 return kept;
         }

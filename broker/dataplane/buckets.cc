@@ -177,7 +177,7 @@ bool place_keys(std::vector<sb_line>& lines, std::size_t max_lines, Family famil
         description.first = static_cast<std::uint32_t>(lines.size());
 
         // Three quarters full: most keys then stand in their first line. Another seed is tried before more room.
-        std::size_t size = keys.size() <= places(shape) ? 1 : keys.size() * 4 / (3 * places(shape)) + 1;
+        std::size_t size = keys.size() <= places(shape) ? 1 : keys.size() * 4 / (std::size_t{3} * places(shape)) + 1;
         for (std::uint64_t attempt = 0;; attempt++) {
                 if (description.first + size > max_lines) {
                         return false;

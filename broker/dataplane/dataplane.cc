@@ -3,6 +3,8 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,126 +14,14 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/compile.h"
-#include "broker/dataplane/grace.h"
-#include "broker/dataplane/kernel.h"
 #include "broker/dataplane/mapping.h"
-#include "broker/dataplane/recycler.h"
 #include "broker/dataplane/registrants.h"
+#include "broker/dataplane/state.h"
 
 namespace sockbroker {
 
 static_assert(sizeof(Targets) == sizeof(sb_record) && kReserveDepth == SB_DEPTH);
 static_assert(SB_WHICH(1, 0) == 2, "the record of a service is [protocol][family] like Targets");
-
-struct Dataplane::State {
-        KernelObjects kernel;
-        Grace grace;
-        Mapping<sb_meta> meta;
-        Mapping<sb_service> services;
-        Mapping<sb_record> records;
-        std::vector<std::string> names;
-        std::vector<bool> slot_used;
-        std::uint32_t slots_in_use = 0;
-        Recycler free_slots;
-        Recycler free_records;
-        Recycler free_services;
-        bool idle_generation_rests = false;  // a program may still read the half that is written next
-        int cpus = 1;
-
-        [[nodiscard]] Result<std::uint32_t> take(Recycler& from, const char* what);
-        [[nodiscard]] Result<void> rebuild();
-        [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
-        void switch_record(ServiceId id, std::uint32_t record);
-};
-
-Result<std::uint32_t> Dataplane::State::take(Recycler& from, const char* what) {
-        if (from.wants_grace()) {
-                if (auto waited = grace.wait(); !waited) {
-                        return std::unexpected(waited.error());
-                }
-                // What rested before the wait is free, whichever of the three asked.
-                free_slots.graced();
-                free_records.graced();
-                free_services.graced();
-        }
-        const auto number = from.take();
-        if (!number) {
-                return fail(EBUSY, fmt::format("no {} is free", what));
-        }
-        return *number;
-}
-
-void Dataplane::State::switch_record(ServiceId id, std::uint32_t record) {
-        // All protocols and families change in this one store; the record was written before it.
-        const std::uint32_t before = std::atomic_ref(services[id].record).exchange(record, std::memory_order_acq_rel);
-        if (before != 0) {
-                free_records.retire(before);
-        }
-}
-
-// What an earlier broker left, which may have died between any two steps. Whatever is not named starts at rest, since a
-// program may still hold it.
-Result<void> Dataplane::State::rebuild() {
-        const Capacity& capacity = kernel.capacity;
-        const std::uint32_t slot_count = capacity.sockets + spare_slots(capacity.sockets) + 1;
-        const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
-                if (kernel.taken_up) {
-                        recycler.retire(number);
-                } else {
-                        recycler.add_free(number);
-                }
-        };
-
-        names.resize(capacity.services + 1);
-        std::vector<bool> record_named(capacity.services + 1 + kSpareRecords);
-        for (std::uint32_t id = capacity.services; id > 0; id--) {
-                sb_name name{};
-                if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {
-                        return fail_errno(fmt::format("cannot read the name of service {}", id));
-                }
-                names[id].assign(name.text, strnlen(name.text, sizeof name.text));
-                if (names[id].empty()) {
-                        // Its removal may have stopped half-way.
-                        std::atomic_ref(services[id].record).store(0, std::memory_order_release);
-                        vacate(free_services, id);
-                }
-                if (services[id].record >= record_named.size()) {
-                        return fail(
-                                fmt::format("the map services names record {}, which does not exist; run "
-                                            "sockbrokerctl unload, then start again",
-                                            services[id].record));
-                }
-                record_named[services[id].record] = true;
-        }
-        for (std::uint32_t record = static_cast<std::uint32_t>(record_named.size()) - 1; record > 0; record--) {
-                if (!record_named[record]) {
-                        vacate(free_records, record);
-                }
-        }
-
-        slot_used.assign(slot_count, false);
-        for (std::uint32_t slot = slot_count - 1; slot > 0; slot--) {
-                sb_registrant registrant{};
-                if (kernel.taken_up) {
-                        auto read = read_registrant(kernel.fd(KernelMap::kRegistrants), slot);
-                        if (!read) {
-                                return std::unexpected(read.error());
-                        }
-                        registrant = *read;
-                }
-                if (registrant.service != 0) {
-                        slot_used[slot] = true;
-                        slots_in_use++;
-                } else {
-                        // No record, no owner: install() writes the record first and remove() clears it last.
-                        if (kernel.taken_up) {
-                                bpf_map_delete_elem(kernel.fd(KernelMap::kSockets), &slot);
-                        }
-                        vacate(free_slots, slot);
-                }
-        }
-        return {};
-}
 
 Dataplane::Dataplane(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Dataplane::~Dataplane() = default;
@@ -369,6 +259,21 @@ std::optional<std::uint64_t> Dataplane::cookie(Slot slot) const {
                 return std::nullopt;
         }
         return value;
+}
+
+bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) const {
+        bpf_sk_lookup context{};
+        context.family = family == Family::kIpv4 ? AF_INET : AF_INET6;
+        context.protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        (family == Family::kIpv4 ? context.remote_ip4 : context.remote_ip6[0]) = slot;
+        bpf_sk_lookup answer{};
+        bpf_test_run_opts options{};
+        options.sz = sizeof options;
+        options.ctx_in = &context;
+        options.ctx_size_in = sizeof context;
+        options.ctx_out = &answer;
+        options.ctx_size_out = sizeof answer;
+        return bpf_prog_test_run_opts(state_->kernel.probe.get(), &options) == 0 && answer.cookie != 0;
 }
 
 std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {

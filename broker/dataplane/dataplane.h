@@ -98,6 +98,9 @@ public:
         void remove(Slot slot);
         // Cookie of the socket that is in the slot; none: empty, its last descriptor was closed.
         [[nodiscard]] std::optional<std::uint64_t> cookie(Slot slot) const;
+        // Whether the socket in the slot takes look-ups of this protocol and family: one that its owner has shut down
+        // or connected keeps its place and its cookie, but does not.
+        [[nodiscard]] bool takes_look_ups(Slot slot, Protocol protocol, Family family) const;
         // Every slot with a registrant on record, live or not: to rebuild the registry after a start.
         [[nodiscard]] std::vector<std::pair<Slot, Registrant>> registrants() const;
 

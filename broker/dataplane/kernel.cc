@@ -286,6 +286,10 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         if (!done) {
                 return std::unexpected(done.error());
         }
+        result.probe.reset(fcntl(bpf_program__fd(skeleton->progs.probe), F_DUPFD_CLOEXEC, 3));
+        if (!result.probe) {
+                return fail_errno("cannot keep the probe program");
+        }
         const auto maps = maps_of(*skeleton);
         for (std::size_t i = 0; i < kMaps; i++) {
                 result.maps[i].reset(fcntl(bpf_map__fd(maps[i]), F_DUPFD_CLOEXEC, 3));

@@ -40,6 +40,7 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
 
 struct KernelObjects {
         std::array<OwnedFd, kMaps> maps;
+        OwnedFd probe;  // the program that asks about one slot, never attached
         bool taken_up = false;
         Capacity capacity;
         std::uint32_t lines = 0;  // arena lines of one generation

@@ -71,7 +71,8 @@ public:
         [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);
         [[nodiscard]] Result<std::vector<Departure>> remove_all(const Gone& gone);
 
-        // Asks the sockmap which sockets of the service still live and forgets the others.
+        // Asks the kernel which sockets of the service still take look-ups, and forgets those that were closed, shut
+        // down or connected by their owners.
         [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
         [[nodiscard]] Result<std::vector<Departure>> refresh_all();
 

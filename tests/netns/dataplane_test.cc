@@ -5,6 +5,7 @@
 #include "broker/dataplane/dataplane.h"
 
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/capability.h>
@@ -12,6 +13,7 @@
 #include <sys/wait.h>
 
 #include <csignal>
+#include <fstream>
 #include <random>
 
 #include "bpf/layout.h"
@@ -111,6 +113,25 @@ TEST_F(Life, the_pinned_program_stays_far_from_the_verifiers_limit) {
         std::printf("%u instructions, %u verified\n", static_cast<unsigned>(info.xlated_prog_len / 8),
                     info.verified_insns);
         EXPECT_LT(info.verified_insns, 400000U) << "older verifiers see more states; the limit is a million";
+}
+
+TEST_F(Life, the_maps_of_the_default_capacity_fit_into_16_megabytes) {
+        open(Capacity{});
+        std::uint64_t bytes = 0;
+        for (const char* name :
+             {"meta", "arena", "tables", "services", "records", "counters", "sockets", "registrants", "names"}) {
+                const OwnedFd map = pinned(name);
+                std::ifstream facts("/proc/self/fdinfo/" + std::to_string(map.get()));
+                std::string word;
+                while (facts >> word && word != "memlock:") {
+                }
+                std::uint64_t memory = 0;
+                ASSERT_TRUE(facts >> memory) << name;
+                bytes += memory;
+        }
+        std::printf("%llu bytes\n", static_cast<unsigned long long>(bytes));
+        // The counters are there once a processor: allow for 32 of them, whatever this machine has.
+        EXPECT_LT(bytes + 1025 * sizeof(sb_counters) * (32 - std::min(libbpf_num_possible_cpus(), 32)), 16U << 20);
 }
 
 TEST_F(Life, what_was_left_is_taken_up) {

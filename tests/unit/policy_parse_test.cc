@@ -43,6 +43,9 @@ std::vector<std::string> values_of(const std::vector<Claim>& claims) {
 
 using Strings = std::vector<std::string>;
 
+// A million of them are kept for as long as the broker runs.
+static_assert(sizeof(Binding) == 32);
+
 TEST(PolicyParse, TheExampleOfTheManual) {
         const auto parsed = parse(R"(# who serves what
 [Service resolver]

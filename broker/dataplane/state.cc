@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/state.h"
+
+#include <bpf/bpf.h>
+
+#include <atomic>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "broker/dataplane/registrants.h"
+
+namespace sockbroker {
+
+Result<std::uint32_t> Dataplane::State::take(Recycler& from, const char* what) {
+        if (from.wants_grace()) {
+                if (auto waited = grace.wait(); !waited) {
+                        return std::unexpected(waited.error());
+                }
+                // What rested before the wait is free, whichever of the three asked.
+                free_slots.graced();
+                free_records.graced();
+                free_services.graced();
+        }
+        const auto number = from.take();
+        if (!number) {
+                return fail(EBUSY, fmt::format("no {} is free", what));
+        }
+        return *number;
+}
+
+void Dataplane::State::switch_record(ServiceId id, std::uint32_t record) {
+        // All protocols and families change in this one store; the record was written before it.
+        const std::uint32_t before = std::atomic_ref(services[id].record).exchange(record, std::memory_order_acq_rel);
+        if (before != 0) {
+                free_records.retire(before);
+        }
+}
+
+// What an earlier broker left, which may have died between any two steps. Whatever is not named starts at rest, since a
+// program may still hold it.
+Result<void> Dataplane::State::rebuild() {
+        const Capacity& capacity = kernel.capacity;
+        const std::uint32_t slot_count = capacity.sockets + spare_slots(capacity.sockets) + 1;
+        const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
+                if (kernel.taken_up) {
+                        recycler.retire(number);
+                } else {
+                        recycler.add_free(number);
+                }
+        };
+
+        names.resize(capacity.services + 1);
+        std::vector<bool> record_named(capacity.services + 1 + kSpareRecords);
+        for (std::uint32_t id = capacity.services; id > 0; id--) {
+                sb_name name{};
+                if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {
+                        return fail_errno(fmt::format("cannot read the name of service {}", id));
+                }
+                names[id].assign(name.text, strnlen(name.text, sizeof name.text));
+                if (names[id].empty()) {
+                        // Its removal may have stopped half-way.
+                        std::atomic_ref(services[id].record).store(0, std::memory_order_release);
+                        vacate(free_services, id);
+                }
+                if (services[id].record >= record_named.size()) {
+                        return fail(
+                                fmt::format("the map services names record {}, which does not exist; run "
+                                            "sockbrokerctl unload, then start again",
+                                            services[id].record));
+                }
+                record_named[services[id].record] = true;
+        }
+        for (std::uint32_t record = static_cast<std::uint32_t>(record_named.size()) - 1; record > 0; record--) {
+                if (!record_named[record]) {
+                        vacate(free_records, record);
+                }
+        }
+
+        slot_used.assign(slot_count, false);
+        for (std::uint32_t slot = slot_count - 1; slot > 0; slot--) {
+                sb_registrant registrant{};
+                if (kernel.taken_up) {
+                        auto read = read_registrant(kernel.fd(KernelMap::kRegistrants), slot);
+                        if (!read) {
+                                return std::unexpected(read.error());
+                        }
+                        registrant = *read;
+                }
+                if (registrant.service != 0) {
+                        slot_used[slot] = true;
+                        slots_in_use++;
+                } else {
+                        // No record, no owner: install() writes the record first and remove() clears it last.
+                        if (kernel.taken_up) {
+                                bpf_map_delete_elem(kernel.fd(KernelMap::kSockets), &slot);
+                        }
+                        vacate(free_slots, slot);
+                }
+        }
+        return {};
+}
+
+}  // namespace sockbroker

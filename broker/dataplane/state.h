@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What class Dataplane keeps in this process beside the kernel's maps: which slots, records and ids are taken, and what
+// may not be written yet. All of it can be rebuilt from the maps.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/dataplane.h"
+#include "broker/dataplane/grace.h"
+#include "broker/dataplane/kernel.h"
+#include "broker/dataplane/mapping.h"
+#include "broker/dataplane/recycler.h"
+
+namespace sockbroker {
+
+struct Dataplane::State {
+        KernelObjects kernel;
+        Grace grace;
+        Mapping<sb_meta> meta;
+        Mapping<sb_service> services;
+        Mapping<sb_record> records;
+        std::vector<std::string> names;
+        std::vector<bool> slot_used;
+        std::uint32_t slots_in_use = 0;
+        Recycler free_slots;
+        Recycler free_records;
+        Recycler free_services;
+        bool idle_generation_rests = false;  // a program may still read the half that is written next
+        int cpus = 1;
+
+        [[nodiscard]] Result<std::uint32_t> take(Recycler& from, const char* what);
+        [[nodiscard]] Result<void> rebuild();
+        [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
+        void switch_record(ServiceId id, std::uint32_t record);
+};
+
+}  // namespace sockbroker
