@@ -5,11 +5,10 @@ import json
 import os
 import socket
 
-import pytest
-
 from harness import client, wire
 from words import ADDRESS, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen, open_socket
 from words import refused, section, who
+
 
 @each_protocol
 @each_family
