@@ -31,6 +31,11 @@ def _cgroup_roots() -> list[pathlib.Path]:
     return roots
 
 
+def _remove_cgroup(cgroup: pathlib.Path) -> None:
+    for path, _, _ in os.walk(cgroup, topdown=False):
+        os.rmdir(path)
+
+
 class Machine:
     """A booted machine. Commands run in all of its namespaces, as its root."""
 
@@ -52,6 +57,9 @@ class Machine:
     def _boot(self, stage: pathlib.Path) -> None:
         if not self._managed:  # no systemd here to make a scope for it
             for root in _cgroup_roots():
+                for left in root.glob("sockbroker-test-*"):  # of tests that were killed
+                    if not pathlib.Path("/proc", left.name.rpartition("-")[2]).exists():
+                        _remove_cgroup(left)
                 cgroup = root / self._name
                 cgroup.mkdir()
                 self._cgroups.append(cgroup)
@@ -111,8 +119,7 @@ class Machine:
         if self._process:
             self._process.wait(10)
         for cgroup in self._cgroups:
-            for path, _, _ in os.walk(cgroup, topdown=False):
-                os.rmdir(path)
+            _remove_cgroup(cgroup)
         self._cgroups = []
 
     def command(self, command: str) -> list[str]:
