@@ -45,7 +45,9 @@ def stage(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def booted(stage, tmp_path_factory):
-    machine = Machine(stage, tmp_path_factory.mktemp("machine") / "console.log")
+    # SOCKBROKER_SYSTEM_ROOT: another Debian, made by mmdebstrap, with the libraries that the build needs.
+    machine = Machine(stage, tmp_path_factory.mktemp("machine") / "console.log",
+                      os.environ.get("SOCKBROKER_SYSTEM_ROOT", "/"))
     try:
         for prefix in PREFIXES:
             machine.run(f"ip route add local {prefix} dev lo")

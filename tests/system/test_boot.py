@@ -98,3 +98,15 @@ def test_a_socket_unit_may_ask_the_broker_while_it_is_started_at_boot(broker):
     assert broker.show("early.socket", "Result") == "success"
     assert broker.show("early.socket", "ActiveState") == "active"
     assert "RESULT=ok" in broker.out("journalctl -q -o cat _SYSTEMD_UNIT=early.socket")
+
+
+def test_pins_can_be_made_though_run_is_read_only_for_the_broker(broker):
+    """As ProtectSystem=strict makes it. In a container the two options below undo that for /run, so they are off."""
+    broker.drop_in("sockbrokerd.service", "[Service]\nProtectControlGroups=no\nProtectKernelTunables=no\n")
+    broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service && sockbrokerctl unload")
+    broker.run("systemctl start sockbrokerd.service", check=False)
+    mounts = {line.split()[4]: line.split()[5].split(",")[0]
+              for line in broker.out(f"cat /proc/{broker.pid() or 'self'}/mountinfo").splitlines()}
+    assert (mounts["/run"], mounts["/run/sockbroker/bpf"]) == ("ro", "ro")
+    assert broker.status()["state"] == "running"
+    assert broker.out("ls /run/sockbroker/bpf/dispatch") != ""

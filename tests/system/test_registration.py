@@ -80,6 +80,22 @@ def test_sockets_of_a_socket_unit_are_registered_by_a_one_shot(broker):
     assert (refused, source, port) == (5, "2001:db8:3::53", 53)
 
 
+def test_sockets_of_a_socket_unit_are_registered_by_its_own_command_from_systemd_256_on(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service")
+    broker.run("cp -r /usr/share/doc/sockbroker/examples/resolver.socket.d /etc/systemd/system/ && "
+               "systemctl daemon-reload")
+    cursor = broker.cursor()
+    started = broker.run("systemctl start resolver.socket", check=False).returncode == 0
+    if int(broker.out("systemctl --version").split()[1]) < 256:
+        # As the drop-in itself warns.
+        said = " ".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=resolver.socket"))
+        assert not started and "no sockets were passed" in said
+        return
+    rows = broker.registered("resolver")
+    assert len(rows) == 4 and {row["unit"] for row in rows} == {"resolver.socket"}
+    assert query(broker, "203.0.113.53") == [0, "203.0.113.53", "203.0.113.53", 53]
+
+
 def test_sockets_of_a_socket_unit_survive_a_restart_of_their_service(broker):
     broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
     broker.run("systemctl start resolver.socket")
