@@ -150,7 +150,7 @@ def test_a_socket_of_another_namespace_is_refused(broker, spawn, protocol):
 
 
 @each_family
-def test_clients_of_a_listener_that_was_shut_down_are_refused(broker, spawn, family):
+def test_a_listener_that_was_shut_down_is_refused_to_clients_found_and_forgotten(broker, spawn, family):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
@@ -159,6 +159,7 @@ def test_clients_of_a_listener_that_was_shut_down_are_refused(broker, spawn, fam
     with refused():
         who("tcp", family)
     assert broker.status()[1]["web"]["errors"]["state"] >= 1
+    assert broker.list() == []
 
 
 @each_family
@@ -171,6 +172,7 @@ def test_the_displaced_serves_again_when_the_newest_was_shut_down(broker, spawn,
     assert who("tcp", family) == "new"
     new.shutdown(f"tcp-{family}")
     assert who("tcp", family) == "old"
+    assert [line["state"] for line in broker.list()] == ["live"]
 
 
 @each_family
@@ -183,3 +185,4 @@ def test_a_udp_socket_that_its_owner_connected_takes_nothing_more(broker, spawn,
     with refused():
         who("udp", family)
     assert broker.status()[1]["dns"]["errors"]["state"] >= 1
+    assert broker.list() == []
