@@ -152,7 +152,7 @@ struct sb_name {
 #endif
 SB_STATIC_ASSERT(sizeof(struct sb_rule) == 12, "rule");
 SB_STATIC_ASSERT(sizeof(struct sb_condition) == 20, "condition");
-SB_STATIC_ASSERT(SB_CONDITION_WORD * 4 + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES, "fits");
+SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES, "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
 SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS, "table");

@@ -31,6 +31,7 @@ std::optional<Protocol> parse_protocol(std::string_view text) {
 std::optional<std::uint64_t> parse_number(std::string_view text, std::uint64_t limit) {
         std::uint64_t value = 0;
         const char* end = text.data() + text.size();
+        // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): `end` bounds it.
         const auto [stop, error] = std::from_chars(text.data(), end, value);
         if (text.empty() || error != std::errc{} || stop != end || value > limit) {
                 return std::nullopt;
@@ -105,7 +106,7 @@ Result<Prefix> parse_prefix(std::string_view text) {
                 return fail(fmt::format("host bits are set in {}, write {}", text, prefix.to_string()));
         }
         if (prefix.address.family == Family::kIpv6 && length > 80 && prefix.address.bytes[10] == 0xff &&
-            Prefix{*parse_address("::"), 80}.contains(prefix.address)) {
+            Prefix{Address{Family::kIpv6, {}}, 80}.contains(prefix.address)) {
                 // Lengths from 81 to 95 can end inside ::ffff:0:0/96, the v4-mapped block.
                 return fail(fmt::format("{} lies in the v4-mapped block, write the IPv4 prefix", text));
         }

@@ -21,7 +21,7 @@
 namespace sockbroker {
 namespace {
 
-constexpr std::size_t kMaxRecord = 64 * 1024;
+constexpr std::size_t kMaxRecord = std::size_t{64} * 1024;
 constexpr int kConnectSeconds = 10;
 
 using Clock = std::chrono::steady_clock;

@@ -36,7 +36,7 @@ Result<std::vector<PassedFd>> take_passed() {
                 passed.push_back({.fd = SD_LISTEN_FDS_START + i, .name = names[i]});
                 std::free(names[i]);
         }
-        std::free(names);
+        std::free(static_cast<void*>(names));
         if (passed.empty()) {
                 return fail(
                         "no sockets were passed: run this as ExecStartPost= of a .socket unit (systemd 256 and "

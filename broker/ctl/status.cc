@@ -40,7 +40,7 @@ std::string describe(const Json& broker, bool colour) {
                 text += fmt::format("{:>10}: {}\n", name, value);
         };
         line("State", fmt::format("{}{}{} since {}", paint, state, plain, since(broker)));
-        if (cell(broker, "reason", "") != "") {
+        if (!cell(broker, "reason", "").empty()) {
                 line("Reason", cell(broker, "reason"));
         }
         line("Policy", fmt::format("{}, {}, {}; taken {}", count(number(policy, "files"), "file"),

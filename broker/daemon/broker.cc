@@ -266,6 +266,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         }
         tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
         std::vector<Offer> offers;
+        offers.reserve(facts.size());
         for (std::size_t i = 0; i < facts.size(); i++) {
                 offers.push_back({message.fds[i].get(), facts[i], (*assignments)[i]});
         }

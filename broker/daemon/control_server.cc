@@ -42,6 +42,7 @@ private:
                 } catch (const std::exception&) {
                         // No exception may cross the C callback: rows that cannot be made cost this peer its
                         // connection.
+                        goes_on = false;
                 }
                 if (!goes_on) {
                         server_.drop(this);

@@ -22,7 +22,7 @@ class ControlServer {
 public:
         static constexpr std::size_t kMaxConnections = 512;
         static constexpr std::size_t kMaxConnectionsPerUid = 32;  // root: not counted
-        static constexpr std::size_t kMaxRecordBytes = 64 * 1024;
+        static constexpr std::size_t kMaxRecordBytes = std::size_t{64} * 1024;
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
 
         // `on_unloaded` is called after the answer to an unload was sent.

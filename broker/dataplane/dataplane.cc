@@ -246,7 +246,7 @@ void Dataplane::remove(Slot slot) {
         if (slot == 0 || slot >= state.slot_used.size() || !state.slot_used[slot]) {
                 return;
         }
-        bpf_map_delete_elem(state.kernel.fd(KernelMap::kSockets), &slot);  // fails where it has left by itself
+        (void)bpf_map_delete_elem(state.kernel.fd(KernelMap::kSockets), &slot);  // fails where it has left by itself
         (void)write_registrant(state.kernel.fd(KernelMap::kRegistrants), slot, nullptr);  // an index within an array
         state.slot_used[slot] = false;
         state.slots_in_use--;

@@ -32,9 +32,9 @@ std::uint32_t& field(BrokerConfig& config, const Limit& limit) {
         return limit.direct != nullptr ? config.*limit.direct : config.limits.*limit.of_policy;
 }
 
-class Collector : public IniSink {
+class ConfigCollector : public IniSink {
 public:
-        explicit Collector(ParsedBrokerConfig& parsed) : parsed_(parsed) {}
+        explicit ConfigCollector(ParsedBrokerConfig& parsed) : parsed_(parsed) {}
 
         void begin_file(const std::string& path) {
                 path_ = path;
@@ -91,7 +91,7 @@ private:
 
 ParsedBrokerConfig load_broker_config(const std::vector<std::string>& config_dirs) {
         ParsedBrokerConfig parsed;
-        Collector collector(parsed);
+        ConfigCollector collector(parsed);
         for (const auto& dir : config_dirs) {
                 const auto path = dir + "/sockbrokerd.conf";
                 const auto text = read_whole_file(path);

@@ -115,14 +115,14 @@ FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std:
         FoundFiles found;
         std::map<std::string, std::string> paths;  // name to the path that counts
         for (const auto& dir : config_dirs) {
-                const auto folder = dir + "/" + subfolder;
+                const auto folder = fmt::format("{}/{}", dir, subfolder);
                 auto names = list_drop_ins(folder);
                 if (!names) {
                         found.diagnostics.push_back({folder, 0, Severity::kError, names.error().text()});
                         continue;
                 }
                 for (auto& name : *names) {
-                        auto path = folder + "/" + name;
+                        auto path = fmt::format("{}/{}", folder, name);
                         paths.try_emplace(std::move(name), std::move(path));
                 }
         }

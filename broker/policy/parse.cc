@@ -19,14 +19,15 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
-constexpr std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
+// Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
+const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys = "Unit= User= Group= ListenStream= ListenDatagram= WhenAbsent= Handover= MaxSockets=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
-class Collector : public IniSink {
+class PolicyCollector : public IniSink {
 public:
-        explicit Collector(Policy& policy) : policy_(policy) {}
+        explicit PolicyCollector(Policy& policy) : policy_(policy) {}
 
         void begin_file(const PolicyFile& file) {
                 file_ = static_cast<std::uint32_t>(policy_.files.size());
@@ -117,8 +118,8 @@ private:
                 if (!parsed) {
                         return fail(fmt::format("{}=: {}", key, parsed.error().message));
                 }
-                if (parsed->prefix) {
-                        bindings.push_back({*parsed->prefix, parsed->ports, protocol, false, where});
+                if (const auto& prefix = parsed->prefix) {
+                        bindings.push_back({*prefix, parsed->ports, protocol, false, where});
                         return {};
                 }
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
@@ -244,7 +245,7 @@ std::string Diagnostic::to_string() const {
 
 ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits) {
         Policy policy;
-        Collector collector(policy);
+        PolicyCollector collector(policy);
         for (const auto& file : files) {
                 collector.begin_file(file);
                 read_ini(file.text, collector);

@@ -95,7 +95,7 @@ std::optional<std::size_t> number(std::string_view text) {
 std::optional<PolicyFile> read_record(Reader& reader) {
         const auto header = reader.line();
         const auto space = header ? header->find(' ') : std::string_view::npos;
-        if (space == std::string_view::npos) {
+        if (!header || space == std::string_view::npos) {
                 return std::nullopt;
         }
         const auto path_size = number(header->substr(0, space));

@@ -223,7 +223,7 @@ std::expected<std::optional<Key>, Refusal> find_action(const Fields& fields) {
 }
 
 std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds) {
-        const auto name = *fields.values[kVerbKey];
+        const auto name = fields.values[kVerbKey].value_or("");
         if (fds != 0) {
                 return malformed(fmt::format("VERB={} takes no descriptors, {} came", name, fds));
         }
@@ -240,14 +240,15 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
         if (fields.has(kBarrierKey)) {
                 return judge_barrier(fields, fds);
         }
-        const auto action = find_action(fields);
-        if (!action) {
-                return std::unexpected(action.error());
+        const auto found = find_action(fields);
+        if (!found) {
+                return std::unexpected(found.error());
         }
-        if (fields.has(kFdPoll) && *action != kFdStore) {
+        const std::optional<Key> action = *found;
+        if (fields.has(kFdPoll) && action != kFdStore) {
                 return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
         }
-        if (!*action) {
+        if (!action) {
                 if (fields.has(kFdName)) {
                         return malformed(channel == Channel::kNotify
                                                  ? "FDNAME= needs FDSTORE=1 or FDSTOREREMOVE=1 beside it"
@@ -267,10 +268,10 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
                 }
                 return Request{};
         }
-        if (**action == kVerbKey) {
+        if (*action == kVerbKey) {
                 return judge_verb(fields, fds);
         }
-        if (**action == kFdStore) {
+        if (*action == kFdStore) {
                 if (fds == 0) {
                         return malformed(
                                 "FDSTORE=1 came without a descriptor; send the socket with it as SCM_RIGHTS "
@@ -279,9 +280,9 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
                 return Request{Verb::kStore, fields.service()};
         }
         if (fds != 0) {
-                return malformed(fmt::format("{}=1 takes no descriptors, {} came", kNames[**action], fds));
+                return malformed(fmt::format("{}=1 takes no descriptors, {} came", kNames[*action], fds));
         }
-        return Request{**action == kFdStoreRemove ? Verb::kRemove : Verb::kRetrieve, fields.service()};
+        return Request{*action == kFdStoreRemove ? Verb::kRemove : Verb::kRetrieve, fields.service()};
 }
 
 }  // namespace

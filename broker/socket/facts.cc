@@ -108,7 +108,7 @@ std::string name_kind(const SocketFacts& facts) {
                           {IPPROTO_ICMP, "a ping socket"},
                           {IPPROTO_ICMPV6, "a ping socket"},
                           {IPPROTO_DCCP, "a DCCP socket"}};
-        const auto find = [](const auto& table, int number, std::string otherwise) {
+        const auto find = [](const auto& table, int number, const std::string& otherwise) {
                 const auto* found = std::find_if(std::begin(table), std::end(table),
                                                  [&](const auto& entry) { return entry.number == number; });
                 return found != std::end(table) ? std::string(found->name) : otherwise;
