@@ -18,6 +18,9 @@ namespace sockbroker {
 // The order in which rules of one prefix are tried.
 [[nodiscard]] bool tried_before(const Rule& a, const Rule& b);
 
+// The rule as the program reads it, marked where it has a condition.
+[[nodiscard]] sb_rule encode(const Rule& rule, std::uint32_t next);
+
 class ChainWriter {
 public:
         ChainWriter(std::vector<sb_line>& lines, std::size_t max_lines) : lines_(lines), max_lines_(max_lines) {}

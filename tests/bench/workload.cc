@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <unordered_set>
 
 namespace sockbroker::bench {
 
@@ -37,15 +36,13 @@ bpf_sk_lookup context(const Address& to) {
         return result;
 }
 
-struct AddressHash {
-        std::size_t operator()(const Address& address) const {
-                std::uint64_t halves[2];
-                std::memcpy(halves, address.bytes.data(), sizeof halves);
-                return (halves[0] ^ halves[1] * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 >> 20;
-        }
-};
-
 }  // namespace
+
+std::size_t Workload::AddressHash::operator()(const Address& address) const {
+        std::uint64_t halves[2];
+        std::memcpy(halves, address.bytes.data(), sizeof halves);
+        return (halves[0] ^ halves[1] * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 >> 20;
+}
 
 std::string to_string(Lengths lengths) {
         return lengths == Lengths::kHosts ? "hosts" : lengths == Lengths::kFour ? "4 lengths" : "16 lengths";
@@ -61,7 +58,7 @@ Workload::Workload(const Case& what) : case_(what) {
                 const unsigned free_bits = lengths[i] - (what.family == Family::kIpv4 ? 1 : 8);
                 std::uint32_t count = std::max<std::uint32_t>(1, what.bindings / lengths.size());
                 count = last ? left : std::min({left, count, 1U << std::min(free_bits - 2, 30U)});
-                std::unordered_set<Address, AddressHash> seen;
+                auto& seen = prefixes_.emplace_back(lengths[i], 0).second;
                 seen.reserve(count);
                 while (seen.size() < count) {
                         const Address address = masked(random_address(true), lengths[i]);
@@ -108,7 +105,20 @@ bpf_sk_lookup Workload::hit() {
         return within(rules_[random_() % rules_.size()]);
 }
 
-bpf_sk_lookup Workload::miss() {
+bool Workload::covered(const Address& address) const {
+        return std::any_of(prefixes_.begin(), prefixes_.end(),
+                           [&](const auto& length) { return length.second.contains(masked(address, length.first)); });
+}
+
+bpf_sk_lookup Workload::near_miss() {
+        Address address = random_address(true);
+        while (covered(address)) {
+                address = random_address(true);
+        }
+        return context(address);
+}
+
+bpf_sk_lookup Workload::far_miss() {
         return context(random_address(false));
 }
 

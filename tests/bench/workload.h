@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "broker/dataplane/rules.h"
@@ -35,17 +37,25 @@ public:
         // Half of the bindings are for kPort, half for any port; no prefix stands twice.
         [[nodiscard]] const std::vector<Rule>& rules() const { return rules_; }
         [[nodiscard]] bpf_sk_lookup hit();
-        [[nodiscard]] bpf_sk_lookup miss();
+        // In the midst of the bindings, where a trie has to go deep, and far from all of them.
+        [[nodiscard]] bpf_sk_lookup near_miss();
+        [[nodiscard]] bpf_sk_lookup far_miss();
         // Of the shortest prefix length, which a walk from the longest finds last.
         [[nodiscard]] bpf_sk_lookup worst_hit();
 
 private:
         [[nodiscard]] Address random_address(bool hit);
         [[nodiscard]] bpf_sk_lookup within(const Rule& rule);
+        [[nodiscard]] bool covered(const Address& address) const;
+
+        struct AddressHash {
+                std::size_t operator()(const Address& address) const;
+        };
 
         Case case_;
         std::mt19937_64 random_{20260101};
         std::vector<Rule> rules_;
+        std::vector<std::pair<unsigned, std::unordered_set<Address, AddressHash>>> prefixes_;  // by length
 };
 
 }  // namespace sockbroker::bench
