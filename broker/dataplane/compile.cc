@@ -9,6 +9,7 @@
 
 #include "broker/dataplane/buckets.h"
 #include "broker/dataplane/chains.h"
+#include "broker/dataplane/expand.h"
 #include "broker/dataplane/items.h"
 
 namespace sockbroker {
@@ -16,6 +17,7 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 
 // All rules of one destination prefix.
 struct Group {
@@ -90,8 +92,8 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family)
-                : lines_(lines), max_lines_(max_lines), family_(family) {}
+        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family, bool expand)
+                : lines_(lines), max_lines_(max_lines), family_(family), expand_(expand) {}
 
         // `items`: rules of one protocol and family in the order of sort_items().
         Result<void> compile(std::span<const Item> items, sb_table& table);
@@ -100,14 +102,18 @@ private:
         Result<void> group();
         Result<void> place(sb_table& table);
         Result<void> write();
+        void put(std::uint32_t reference, sb_rule rule);
+        [[nodiscard]] std::size_t most_entries() const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
         std::vector<sb_line>& lines_;
         std::size_t max_lines_;
         Family family_;
+        bool expand_;
         std::span<const Item> items_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
         std::vector<Group> groups_;
+        std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
 
 std::unexpected<Error> TableCompiler::too_many() const {
@@ -150,13 +156,27 @@ Result<void> TableCompiler::group() {
         return {};
 }
 
+// How many entries there may be, if lengths are to be brought together: a bounded part of the room, so that chains and
+// the other tables find theirs.
+std::size_t TableCompiler::most_entries() const {
+        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
+        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), room / 2);
+}
+
 Result<void> TableCompiler::place(sb_table& table) {
+        LengthCounts counts{};
+        for (const Group& group : groups_) {
+                counts[items_[group.item].length]++;
+        }
+        std::array<std::uint8_t, SB_MAX_LENGTHS> standing = choose_lengths(counts, expand_ ? most_entries() : 0);
         std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
         for (std::uint32_t i = 0; i < groups_.size(); i++) {
-                by_length[items_[groups_[i].item].length].push_back(i);
+                by_length[standing[items_[groups_[i].item].length]].push_back(i);
         }
         std::vector<Key> keys;
+        std::vector<std::uint32_t> owners;  // group of each key
         std::vector<std::uint32_t> references;
+        std::vector<NumberedPrefix> prefixes;
         for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
                 const auto& members = by_length[length];
                 if (members.empty()) {
@@ -164,20 +184,48 @@ Result<void> TableCompiler::place(sb_table& table) {
                 }
                 keys.clear();
                 keys.reserve(members.size());
-                for (const std::uint32_t member : members) {
-                        keys.push_back(items_[groups_[member].item].key(family_));
+                owners.clear();
+                if (std::all_of(members.begin(), members.end(),
+                                [&](std::uint32_t member) { return items_[groups_[member].item].length == length; })) {
+                        owners = members;
+                        for (const std::uint32_t member : members) {
+                                keys.push_back(items_[groups_[member].item].key(family_));
+                        }
+                } else {
+                        prefixes.clear();
+                        for (const std::uint32_t member : members) {
+                                const Item& item = items_[groups_[member].item];
+                                prefixes.push_back({item.high, item.low, item.length});
+                        }
+                        expand_prefixes(prefixes, length,
+                                        [&](std::size_t index, std::uint64_t high, std::uint64_t low) {
+                                                keys.push_back(Item{.high = high, .low = low}.key(family_));
+                                                owners.push_back(members[index]);
+                                        });
                 }
                 references.resize(keys.size());
                 if (!place_keys(lines_, max_lines_, family_, length, keys, table.lengths[table.count], references)) {
                         return too_many();
                 }
-                for (std::size_t i = 0; i < members.size(); i++) {
-                        groups_[members[i]].reference = references[i];
+                for (std::size_t i = 0; i < keys.size(); i++) {
+                        Group& group = groups_[owners[i]];
+                        if (group.reference == 0) {
+                                group.reference = references[i];
+                        } else {
+                                copies_.emplace_back(owners[i], references[i]);
+                        }
                 }
                 table.count++;
                 table.long_count += length > 64 ? 1 : 0;
         }
         return {};
+}
+
+// Into the place of a key. Keeps the mark of an overflowing line that place_keys() may have set there.
+void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
+        std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
+        rule.meta |= words[1] & SB_META_OVERFLOW;
+        std::copy_n(reinterpret_cast<const char*>(&rule), sizeof rule, reinterpret_cast<char*>(words));
 }
 
 Result<void> TableCompiler::write() {
@@ -210,11 +258,20 @@ Result<void> TableCompiler::write() {
                 if (lines_.size() > max_lines_) {
                         return too_many();
                 }
-                // Keeps the mark of an overflowing line that place_keys() may have set in this place.
-                sb_line& line = lines_[group.reference / SB_LINE_WORDS];
-                std::uint32_t* words = line.words + group.reference % SB_LINE_WORDS;
-                rule.meta |= words[1] & SB_META_OVERFLOW;
-                std::copy_n(reinterpret_cast<const char*>(&rule), sizeof rule, reinterpret_cast<char*>(words));
+                if (group.reference == 0) {
+                        // Longer prefixes have taken all of its places; they still lead on to it.
+                        group.reference = writer.append(rule);
+                } else {
+                        put(group.reference, rule);
+                }
+        }
+        for (const auto& [owner, reference] : copies_) {
+                const std::uint32_t* words = lines_[groups_[owner].reference / SB_LINE_WORDS].words +
+                                             groups_[owner].reference % SB_LINE_WORDS;
+                sb_rule rule{};
+                std::copy_n(reinterpret_cast<const char*>(words), sizeof rule, reinterpret_cast<char*>(&rule));
+                rule.meta &= ~static_cast<std::uint32_t>(SB_META_OVERFLOW);
+                put(reference, rule);
         }
         return {};
 }
@@ -228,6 +285,24 @@ Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table
                 return placed;
         }
         return write();
+}
+
+// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together, which takes room.
+Result<CompiledRules> compile_parts(const std::array<std::vector<Item>, 4>& parts, std::size_t max_lines,
+                                    std::size_t rules, bool expand) {
+        CompiledRules result{};
+        // Most rules take a quarter (IPv4) or a half of a line, in regions three quarters full.
+        result.lines.reserve(std::min(max_lines, rules * 3 / 4 + 1024));
+        result.lines.emplace_back();
+        for (unsigned which = 0; which < parts.size(); which++) {
+                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
+                auto compiled = TableCompiler(result.lines, max_lines, family, expand)
+                                        .compile(parts[which], result.tables[which]);
+                if (!compiled) {
+                        return std::unexpected(compiled.error());
+                }
+        }
+        return result;
 }
 
 }  // namespace
@@ -245,18 +320,12 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
                 parts[SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(family))].push_back(
                         item_of(rule));
         }
-        CompiledRules result{};
-        // Most rules take a quarter (IPv4) or a half of a line, in regions three quarters full.
-        result.lines.reserve(std::min(max_lines, rules.size() * 3 / 4 + 1024));
-        result.lines.emplace_back();
-        for (unsigned which = 0; which < parts.size(); which++) {
-                sort_items(parts[which]);
-                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
-                auto compiled =
-                        TableCompiler(result.lines, max_lines, family).compile(parts[which], result.tables[which]);
-                if (!compiled) {
-                        return std::unexpected(compiled.error());
-                }
+        for (auto& part : parts) {
+                sort_items(part);
+        }
+        auto result = compile_parts(parts, max_lines, rules.size(), true);
+        if (!result && result.error().errnum == ENOSPC) {
+                result = compile_parts(parts, max_lines, rules.size(), false);
         }
         return result;
 }
