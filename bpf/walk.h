@@ -104,12 +104,18 @@ SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
 	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
+/* Most addresses that no prefix covers are known by this, without a probe. */
+SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 place)
+{
+	return table->present[place >> 6] >> (place & 63) & 1;
+}
+
 /* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
 SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present4(SB_NET32(address))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < 33; i++) {
@@ -142,7 +148,7 @@ SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 l
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < 64; i++) {
@@ -175,7 +181,7 @@ SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {

@@ -17,6 +17,7 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::size_t kMostMarks = 1 << 21;
 constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 
 // All rules of one destination prefix.
@@ -101,6 +102,7 @@ public:
 private:
         Result<void> group();
         Result<void> place(sb_table& table);
+        void mark_present(sb_table& table) const;
         Result<void> write();
         void put(std::uint32_t reference, sb_rule rule);
         [[nodiscard]] std::size_t most_entries() const;
@@ -221,6 +223,29 @@ Result<void> TableCompiler::place(sb_table& table) {
         return {};
 }
 
+// Which first halves of an IPv4 address, or hashes of the first 32 bits of an IPv6 one, need a look at all. Prefixes
+// that are so short, and so many, that this would take long mark everything.
+void TableCompiler::mark_present(sb_table& table) const {
+        const unsigned bits = family_ == Family::kIpv4 ? 16 : 32;
+        std::size_t left = kMostMarks;
+        for (const Group& group : groups_) {
+                const Item& item = items_[group.item];
+                const std::uint64_t count = item.length >= bits ? 1 : std::uint64_t{1} << (bits - item.length);
+                if (count > left) {
+                        std::fill(std::begin(table.present), std::end(table.present), ~std::uint64_t{0});
+                        return;
+                }
+                left -= count == 1 ? 0 : count;
+                for (std::uint64_t i = 0; i < count; i++) {
+                        const auto first = static_cast<std::uint32_t>(item.high >> 32);
+                        const std::uint32_t place = family_ == Family::kIpv4
+                                                            ? sb_present4(first + static_cast<std::uint32_t>(i << 16))
+                                                            : sb_present6(first + static_cast<std::uint32_t>(i));
+                        table.present[place / 64] |= std::uint64_t{1} << place % 64;
+                }
+        }
+}
+
 // Into the place of a key. Keeps the mark of an overflowing line that place_keys() may have set there.
 void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
         std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
@@ -281,6 +306,7 @@ Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table
         if (auto grouped = group(); !grouped) {
                 return grouped;
         }
+        mark_present(table);
         if (auto placed = place(table); !placed) {
                 return placed;
         }
