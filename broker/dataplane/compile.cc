@@ -17,6 +17,7 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::size_t kAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
 constexpr std::size_t kMostMarks = 1 << 21;
 constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 
@@ -57,6 +58,10 @@ Result<void> check(const Rule& rule) {
                                         rule.ifindex, (1U << 24) - 1));
         }
         return {};
+}
+
+unsigned which_of(const Rule& rule) {
+        return SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(rule.prefix.address.family));
 }
 
 // A source that covers everybody is the same as none.
@@ -255,7 +260,11 @@ void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
 
 Result<void> TableCompiler::write() {
         ChainWriter writer(lines_, max_lines_);
-        for (Group& group : groups_) {
+        for (std::size_t i = 0; i < groups_.size(); i++) {
+                if (i + kAhead < groups_.size()) {
+                        __builtin_prefetch(&lines_[groups_[i + kAhead].reference / SB_LINE_WORDS], 1);
+                }
+                Group& group = groups_[i];
                 const Item& item = items_[group.item];
                 const bool covered = group.covering != kNone;
                 const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
@@ -335,6 +344,13 @@ Result<CompiledRules> compile_parts(const std::array<std::vector<Item>, 4>& part
 
 Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
         std::array<std::vector<Item>, 4> parts;
+        std::array<std::size_t, 4> sizes{};
+        for (const Rule& rule : rules) {
+                sizes[which_of(rule)]++;
+        }
+        for (std::size_t which = 0; which < parts.size(); which++) {
+                parts[which].reserve(sizes[which]);
+        }
         for (const Rule& rule : rules) {
                 if (auto checked = check(rule); !checked) {
                         return std::unexpected(checked.error());
@@ -343,8 +359,7 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(family))].push_back(
-                        item_of(rule));
+                parts[which_of(rule)].push_back(item_of(rule));
         }
         for (auto& part : parts) {
                 sort_items(part);
