@@ -145,6 +145,38 @@ SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 	return 0;
 }
 
+/*
+ * The way of nearly all packets: the newest socket is there and takes it. Anything else is left to sb_deliver(), which
+ * then starts from the beginning, so nothing is counted here but a success.
+ */
+static __always_inline int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
+{
+	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
+	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
+	const struct sb_record *record;
+	struct bpf_sock *sk;
+	__u32 index, slot;
+	long error;
+
+	if (!entry || !counter || which >= 4)
+		return 0;
+	index = READ_ONCE(entry->record);
+	record = bpf_map_lookup_elem(&records, &index);
+	if (!record)
+		return 0;
+	slot = record->slot[which][0];
+	sk = bpf_map_lookup_elem(&sockets, &slot);
+	if (!sk)
+		return 0;
+	error = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
+	bpf_sk_release(sk);
+	if (error)
+		return 0;
+	counter->lookups++;
+	counter->assigned++;
+	return 1;
+}
+
 SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 {
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);

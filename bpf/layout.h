@@ -8,11 +8,12 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 1U                   /* second, likewise */
+#define SB_LAYOUT 2U                   /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
 	SB_LINE_WORDS = 16,
+	SB_PRESENT_WORDS = 1024, /* of 64 bits */
 	SB_MAX_LENGTHS = 129,   /* prefix lengths of IPv6: 0 to 128 */
 	SB_CONDITION_WORD = 8,  /* the last word of a line in which a rule with a condition may start */
 	SB_MAX_STEPS = 1024,    /* rules that may be tried for one packet; the compiler refuses more */
@@ -86,6 +87,7 @@ struct sb_table {
 	__u32 count;     /* lengths in use, longest first */
 	__u32 long_count; /* of these longer than 64 bits */
 	struct sb_length lengths[SB_MAX_LENGTHS];
+	__u64 present[SB_PRESENT_WORDS]; /* bit sb_present4() or 6(): a prefix covers some address there */
 };
 
 struct sb_meta {
@@ -155,7 +157,7 @@ SB_STATIC_ASSERT(sizeof(struct sb_condition) == 20, "condition");
 SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES, "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS, "table");
+SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8 * SB_PRESENT_WORDS, "table");
 SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");
 SB_STATIC_ASSERT(sizeof(struct sb_record) == 64, "record");
@@ -170,6 +172,17 @@ SB_INLINE __u64 sb_half(__u32 first, __u32 second)
 	__u64 wide = second;
 
 	return wide << 32 | first;
+}
+
+/* Place of an address in the map of those that may be covered, from its first 32 bits in host order. */
+SB_INLINE __u32 sb_present4(__u32 first)
+{
+	return first >> 16;
+}
+
+SB_INLINE __u32 sb_present6(__u32 first)
+{
+	return first * 0x9e3779b1U >> 16;
 }
 
 /* Multiply and shift: 32 bits, of which sb_scale() uses the upper ones. IPv4 keys and those up to /64 have low = 0. */

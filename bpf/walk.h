@@ -6,6 +6,7 @@
  *   sb_line_at(index)    the arena line, or NULL
  *   sb_table_at(index)   the table, or NULL
  *   sb_deliver(ctx, which, service)  1: a socket took the packet, 0: the service has none
+ *   sb_deliver_newest(ctx, which, service)  the same for the newest socket alone; 0: nothing has happened yet
  */
 #pragma once
 
@@ -103,12 +104,18 @@ SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
 	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
+/* Most addresses that no prefix covers are known by this, without a probe. */
+SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 place)
+{
+	return table->present[place >> 6] >> (place & 63) & 1;
+}
+
 /* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
 SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present4(SB_NET32(address))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < 33; i++) {
@@ -141,7 +148,7 @@ SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 l
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < 64; i++) {
@@ -174,7 +181,7 @@ SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
 {
 	const struct sb_table *table = sb_table_at(table_index);
 
-	if (!table)
+	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
 		return 0;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {
@@ -301,6 +308,27 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 	}
 }
 
+/*
+ * What nearly every packet needs: the first rule is a plain one that matches, and the newest socket of its service takes
+ * the packet. Inline, since calls of global functions cost more than all of this. 0: nothing has happened yet.
+ */
+SB_INLINE int sb_first_step(struct bpf_sk_lookup *ctx, const struct sb_packet *packet, __u32 reference)
+{
+	__u32 offset = (reference % SB_LINE_WORDS) * 4;
+	const union sb_line *line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
+	const struct sb_rule *rule;
+	__u32 meta;
+
+	if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
+		return 0;
+	rule = (const struct sb_rule *)((const char *)line + offset);
+	meta = rule->meta;
+	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || (packet->loopback && (meta & SB_META_SHORT)) ||
+	    packet->port < rule->first || packet->port > rule->last)
+		return 0;
+	return sb_deliver_newest(ctx, packet->which, meta & SB_META_SERVICE);
+}
+
 /* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
 SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 {
@@ -330,6 +358,10 @@ SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 	} else {
 		return SK_PASS;
 	}
+	if (!reference)
+		return SK_PASS;
+	if (sb_first_step(ctx, &packet, reference))
+		return SK_PASS;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_STEPS; i++) {
 		if (!reference)

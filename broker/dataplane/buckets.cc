@@ -8,6 +8,10 @@ namespace sockbroker {
 
 namespace {
 
+// Places that are hashed all over memory are fetched so long before their turn.
+constexpr std::uint32_t kAhead = 16;
+constexpr std::uint32_t kLinesAhead = 6;
+
 enum class Shape : std::uint8_t { kV4, kV6, kV6Long };
 
 Shape shape_of(Family family, unsigned length) {
@@ -89,6 +93,8 @@ public:
                 return false;
         }
 
+        void fetch(std::uint32_t key) const { __builtin_prefetch(&seats_[std::size_t{first_line(key)} * places_], 1); }
+
         static constexpr std::uint32_t kEmpty = UINT32_MAX;
         [[nodiscard]] std::uint32_t at(std::uint32_t line, unsigned place) const {
                 return seats_[std::size_t{line} * places_ + place];
@@ -115,6 +121,9 @@ private:
 
 bool seat_all(Seating& seating, std::size_t keys) {
         for (std::uint32_t key = 0; key < keys; key++) {
+                if (key + kAhead < keys) {
+                        seating.fetch(key + kAhead);
+                }
                 if (!seating.seat(key)) {
                         return false;
                 }
@@ -126,6 +135,12 @@ void write_region(std::span<sb_line> region, Shape shape, std::span<const Key> k
                   std::uint32_t first, std::span<std::uint32_t> references) {
         std::vector<std::uint32_t> marked;
         for (std::uint32_t line = 0; line < region.size(); line++) {
+                for (unsigned place = 0; line + kLinesAhead < region.size() && place < places(shape); place++) {
+                        if (const std::uint32_t key = seating.at(line + kLinesAhead, place); key != Seating::kEmpty) {
+                                __builtin_prefetch(&keys[key]);
+                                __builtin_prefetch(&references[key], 1);
+                        }
+                }
                 for (unsigned place = 0; place < places(shape); place++) {
                         const std::uint32_t key = seating.at(line, place);
                         if (key == Seating::kEmpty) {

@@ -32,18 +32,6 @@ std::uint32_t absent_bits(Absent absent) {
         return value << SB_META_ABSENT_SHIFT;
 }
 
-sb_rule encode(const Rule& rule, std::uint32_t next) {
-        const unsigned reaches_loopback = rule.prefix.address.family == Family::kIpv4 ? 8 : 16;
-        sb_rule result{};
-        result.first = rule.ports.first;
-        result.last = rule.ports.last;
-        result.meta = SB_META_USED | rule.service | absent_bits(rule.absent);
-        result.meta |= has_condition(rule) ? static_cast<std::uint32_t>(SB_META_CONDITION) : 0;
-        result.meta |= rule.prefix.length < reaches_loopback ? static_cast<std::uint32_t>(SB_META_SHORT) : 0;
-        result.next = next;
-        return result;
-}
-
 sb_condition encode_condition(const Rule& rule) {
         sb_condition result{};
         result.where = rule.ifindex << 8;
@@ -55,6 +43,18 @@ sb_condition encode_condition(const Rule& rule) {
 }
 
 }  // namespace
+
+sb_rule encode(const Rule& rule, std::uint32_t next) {
+        const unsigned reaches_loopback = rule.prefix.address.family == Family::kIpv4 ? 8 : 16;
+        sb_rule result{};
+        result.first = rule.ports.first;
+        result.last = rule.ports.last;
+        result.meta = SB_META_USED | rule.service | absent_bits(rule.absent);
+        result.meta |= has_condition(rule) ? static_cast<std::uint32_t>(SB_META_CONDITION) : 0;
+        result.meta |= rule.prefix.length < reaches_loopback ? static_cast<std::uint32_t>(SB_META_SHORT) : 0;
+        result.next = next;
+        return result;
+}
 
 bool tried_before(const Rule& a, const Rule& b) {
         const auto rank = [](const Rule& rule) {
@@ -75,6 +75,12 @@ std::uint32_t ChainWriter::append_words(std::size_t words, bool condition) {
         const std::size_t reference = pool_ * SB_LINE_WORDS + pool_words_;
         pool_words_ += words;
         return static_cast<std::uint32_t>(reference);
+}
+
+std::uint32_t ChainWriter::append(const sb_rule& rule) {
+        const std::uint32_t reference = append_words(3, false);
+        std::memcpy(lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS, &rule, sizeof rule);
+        return reference;
 }
 
 std::uint32_t ChainWriter::append(const Rule& rule, std::uint32_t next) {

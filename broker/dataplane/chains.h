@@ -18,6 +18,9 @@ namespace sockbroker {
 // The order in which rules of one prefix are tried.
 [[nodiscard]] bool tried_before(const Rule& a, const Rule& b);
 
+// The rule as the program reads it, marked where it has a condition.
+[[nodiscard]] sb_rule encode(const Rule& rule, std::uint32_t next);
+
 class ChainWriter {
 public:
         ChainWriter(std::vector<sb_line>& lines, std::size_t max_lines) : lines_(lines), max_lines_(max_lines) {}
@@ -26,6 +29,8 @@ public:
         // tried_before(). `steps` becomes the number of rules tried for the worst packet, without the covering prefix.
         [[nodiscard]] Result<sb_rule> write(std::span<const Rule* const> rules, std::uint32_t covering,
                                             std::uint32_t& steps);
+        // What write() returned, where the prefix has no place of its own; the reference of it.
+        [[nodiscard]] std::uint32_t append(const sb_rule& rule);
 
 private:
         [[nodiscard]] sb_rule chain(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps);

@@ -9,17 +9,23 @@
 
 #include "broker/dataplane/buckets.h"
 #include "broker/dataplane/chains.h"
+#include "broker/dataplane/expand.h"
+#include "broker/dataplane/items.h"
 
 namespace sockbroker {
 
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::size_t kAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
+constexpr std::size_t kMostMarks = 1 << 21;
+constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 
 // All rules of one destination prefix.
 struct Group {
-        std::size_t begin = 0;  // in the sorted rules
-        std::size_t end = 0;
+        std::uint32_t item = 0;   // the first
+        std::uint32_t begin = 0;  // where the prefix has several: all of them, in the order in which they are tried
+        std::uint32_t end = 0;
         std::uint32_t covering = kNone;  // index of the group of the next shorter prefix that has rules
         std::uint32_t reference = 0;
         std::uint32_t steps = 0;  // to the end of the walk
@@ -52,6 +58,10 @@ Result<void> check(const Rule& rule) {
                                         rule.ifindex, (1U << 24) - 1));
         }
         return {};
+}
+
+unsigned which_of(const Rule& rule) {
+        return SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(rule.prefix.address.family));
 }
 
 // A source that covers everybody is the same as none.
@@ -88,23 +98,29 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family)
-                : lines_(lines), max_lines_(max_lines), family_(family) {}
+        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family, bool expand)
+                : lines_(lines), max_lines_(max_lines), family_(family), expand_(expand) {}
 
-        // `sorted`: rules of one protocol and family, by prefix, then by tried_before().
-        Result<void> compile(const std::vector<const Rule*>& sorted, sb_table& table);
+        // `items`: rules of one protocol and family in the order of sort_items().
+        Result<void> compile(std::span<const Item> items, sb_table& table);
 
 private:
-        Result<void> group(const std::vector<const Rule*>& sorted);
+        Result<void> group();
         Result<void> place(sb_table& table);
+        void mark_present(sb_table& table) const;
         Result<void> write();
+        void put(std::uint32_t reference, sb_rule rule);
+        [[nodiscard]] std::size_t most_entries() const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
         std::vector<sb_line>& lines_;
         std::size_t max_lines_;
         Family family_;
-        std::vector<const Rule*> rules_;
+        bool expand_;
+        std::span<const Item> items_;
+        std::vector<const Rule*> rules_;  // of the prefixes that have several
         std::vector<Group> groups_;
+        std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
 
 std::unexpected<Error> TableCompiler::too_many() const {
@@ -114,50 +130,97 @@ std::unexpected<Error> TableCompiler::too_many() const {
 }
 
 // Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
-Result<void> TableCompiler::group(const std::vector<const Rule*>& sorted) {
+Result<void> TableCompiler::group() {
         std::vector<std::uint32_t> open;
-        for (std::size_t i = 0; i < sorted.size();) {
-                const Prefix& prefix = sorted[i]->prefix;
-                Group group{.begin = rules_.size()};
-                for (; i < sorted.size() && sorted[i]->prefix == prefix; i++) {
-                        rules_.push_back(sorted[i]);
+        groups_.reserve(items_.size());
+        for (std::size_t i = 0; i < items_.size();) {
+                const Item& item = items_[i];
+                Group group{.item = static_cast<std::uint32_t>(i)};
+                std::size_t end = i + 1;
+                while (end < items_.size() && items_[end].same_prefix(item)) {
+                        end++;
                 }
-                if (auto settled = settle_ties(rules_, group.begin); !settled) {
-                        return settled;
+                if (end - i > 1) {
+                        group.begin = static_cast<std::uint32_t>(rules_.size());
+                        for (std::size_t each = i; each < end; each++) {
+                                rules_.push_back(items_[each].rule);
+                        }
+                        std::sort(rules_.begin() + group.begin, rules_.end(),
+                                  [](const Rule* a, const Rule* b) { return tried_before(*a, *b); });
+                        if (auto settled = settle_ties(rules_, group.begin); !settled) {
+                                return settled;
+                        }
+                        group.end = static_cast<std::uint32_t>(rules_.size());
                 }
-                group.end = rules_.size();
-                while (!open.empty() && !rules_[groups_[open.back()].begin]->prefix.contains(prefix.address)) {
+                while (!open.empty() && !items_[groups_[open.back()].item].covers(item)) {
                         open.pop_back();
                 }
                 group.covering = open.empty() ? kNone : open.back();
                 open.push_back(static_cast<std::uint32_t>(groups_.size()));
                 groups_.push_back(group);
+                i = end;
         }
         return {};
 }
 
+// How many entries there may be, if lengths are to be brought together: a bounded part of the room, so that chains and
+// the other tables find theirs.
+std::size_t TableCompiler::most_entries() const {
+        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
+        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), room / 2);
+}
+
 Result<void> TableCompiler::place(sb_table& table) {
+        LengthCounts counts{};
+        for (const Group& group : groups_) {
+                counts[items_[group.item].length]++;
+        }
+        std::array<std::uint8_t, SB_MAX_LENGTHS> standing = choose_lengths(counts, expand_ ? most_entries() : 0);
         std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
         for (std::uint32_t i = 0; i < groups_.size(); i++) {
-                by_length[rules_[groups_[i].begin]->prefix.length].push_back(i);
+                by_length[standing[items_[groups_[i].item].length]].push_back(i);
         }
         std::vector<Key> keys;
+        std::vector<std::uint32_t> owners;  // group of each key
         std::vector<std::uint32_t> references;
+        std::vector<NumberedPrefix> prefixes;
         for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
                 const auto& members = by_length[length];
                 if (members.empty()) {
                         continue;
                 }
                 keys.clear();
-                for (const std::uint32_t member : members) {
-                        keys.push_back(key_of(rules_[groups_[member].begin]->prefix.address));
+                keys.reserve(members.size());
+                owners.clear();
+                if (std::all_of(members.begin(), members.end(),
+                                [&](std::uint32_t member) { return items_[groups_[member].item].length == length; })) {
+                        owners = members;
+                        for (const std::uint32_t member : members) {
+                                keys.push_back(items_[groups_[member].item].key(family_));
+                        }
+                } else {
+                        prefixes.clear();
+                        for (const std::uint32_t member : members) {
+                                const Item& item = items_[groups_[member].item];
+                                prefixes.push_back({item.high, item.low, item.length});
+                        }
+                        expand_prefixes(prefixes, length,
+                                        [&](std::size_t index, std::uint64_t high, std::uint64_t low) {
+                                                keys.push_back(Item{.high = high, .low = low}.key(family_));
+                                                owners.push_back(members[index]);
+                                        });
                 }
                 references.resize(keys.size());
                 if (!place_keys(lines_, max_lines_, family_, length, keys, table.lengths[table.count], references)) {
                         return too_many();
                 }
-                for (std::size_t i = 0; i < members.size(); i++) {
-                        groups_[members[i]].reference = references[i];
+                for (std::size_t i = 0; i < keys.size(); i++) {
+                        Group& group = groups_[owners[i]];
+                        if (group.reference == 0) {
+                                group.reference = references[i];
+                        } else {
+                                copies_.emplace_back(owners[i], references[i]);
+                        }
                 }
                 table.count++;
                 table.long_count += length > 64 ? 1 : 0;
@@ -165,15 +228,58 @@ Result<void> TableCompiler::place(sb_table& table) {
         return {};
 }
 
+// Which first halves of an IPv4 address, or hashes of the first 32 bits of an IPv6 one, need a look at all. Prefixes
+// that are so short, and so many, that this would take long mark everything.
+void TableCompiler::mark_present(sb_table& table) const {
+        const unsigned bits = family_ == Family::kIpv4 ? 16 : 32;
+        std::size_t left = kMostMarks;
+        for (const Group& group : groups_) {
+                const Item& item = items_[group.item];
+                const std::uint64_t count = item.length >= bits ? 1 : std::uint64_t{1} << (bits - item.length);
+                if (count > left) {
+                        std::fill(std::begin(table.present), std::end(table.present), ~std::uint64_t{0});
+                        return;
+                }
+                left -= count == 1 ? 0 : count;
+                for (std::uint64_t i = 0; i < count; i++) {
+                        const auto first = static_cast<std::uint32_t>(item.high >> 32);
+                        const std::uint32_t place = family_ == Family::kIpv4
+                                                            ? sb_present4(first + static_cast<std::uint32_t>(i << 16))
+                                                            : sb_present6(first + static_cast<std::uint32_t>(i));
+                        table.present[place / 64] |= std::uint64_t{1} << place % 64;
+                }
+        }
+}
+
+// Into the place of a key. Keeps the mark of an overflowing line that place_keys() may have set there.
+void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
+        std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
+        rule.meta |= words[1] & SB_META_OVERFLOW;
+        std::copy_n(reinterpret_cast<const char*>(&rule), sizeof rule, reinterpret_cast<char*>(words));
+}
+
 Result<void> TableCompiler::write() {
         ChainWriter writer(lines_, max_lines_);
-        for (Group& group : groups_) {
+        for (std::size_t i = 0; i < groups_.size(); i++) {
+                if (i + kAhead < groups_.size()) {
+                        __builtin_prefetch(&lines_[groups_[i + kAhead].reference / SB_LINE_WORDS], 1);
+                }
+                Group& group = groups_[i];
+                const Item& item = items_[group.item];
                 const bool covered = group.covering != kNone;
                 const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
-                auto rule = writer.write(std::span(rules_).subspan(group.begin, group.end - group.begin), covering,
-                                         group.steps);
-                if (!rule) {
-                        return std::unexpected(rule.error());
+                sb_rule rule{.first = item.ports.first, .last = item.ports.last, .meta = item.meta, .next = covering};
+                if (group.end != group.begin || (item.meta & SB_META_CONDITION) != 0) {
+                        const auto rules = group.end != group.begin
+                                                   ? std::span(rules_).subspan(group.begin, group.end - group.begin)
+                                                   : std::span<const Rule* const>(&item.rule, 1);
+                        auto chain = writer.write(rules, covering, group.steps);
+                        if (!chain) {
+                                return std::unexpected(chain.error());
+                        }
+                        rule = *chain;
+                } else {
+                        group.steps = 1;
                 }
                 group.steps += covered ? groups_[group.covering].steps : 0;
                 if (group.steps > SB_MAX_STEPS) {
@@ -181,34 +287,70 @@ Result<void> TableCompiler::write() {
                                 fmt::format("cannot compile the rules of {} and the prefixes that cover it: {} would "
                                             "have to be tried "
                                             "for one packet, {} can; merge source prefixes or interfaces",
-                                            rules_[group.begin]->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
+                                            item.rule->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
                 }
                 if (lines_.size() > max_lines_) {
                         return too_many();
                 }
-                // Keeps the mark of an overflowing line that place_keys() may have set in this place.
-                sb_line& line = lines_[group.reference / SB_LINE_WORDS];
-                std::uint32_t* words = line.words + group.reference % SB_LINE_WORDS;
-                rule->meta |= words[1] & SB_META_OVERFLOW;
-                std::copy_n(reinterpret_cast<const char*>(&*rule), sizeof *rule, reinterpret_cast<char*>(words));
+                if (group.reference == 0) {
+                        // Longer prefixes have taken all of its places; they still lead on to it.
+                        group.reference = writer.append(rule);
+                } else {
+                        put(group.reference, rule);
+                }
+        }
+        for (const auto& [owner, reference] : copies_) {
+                const std::uint32_t* words = lines_[groups_[owner].reference / SB_LINE_WORDS].words +
+                                             groups_[owner].reference % SB_LINE_WORDS;
+                sb_rule rule{};
+                std::copy_n(reinterpret_cast<const char*>(words), sizeof rule, reinterpret_cast<char*>(&rule));
+                rule.meta &= ~static_cast<std::uint32_t>(SB_META_OVERFLOW);
+                put(reference, rule);
         }
         return {};
 }
 
-Result<void> TableCompiler::compile(const std::vector<const Rule*>& sorted, sb_table& table) {
-        if (auto grouped = group(sorted); !grouped) {
+Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table) {
+        items_ = items;
+        if (auto grouped = group(); !grouped) {
                 return grouped;
         }
+        mark_present(table);
         if (auto placed = place(table); !placed) {
                 return placed;
         }
         return write();
 }
 
+// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together, which takes room.
+Result<CompiledRules> compile_parts(const std::array<std::vector<Item>, 4>& parts, std::size_t max_lines,
+                                    std::size_t rules, bool expand) {
+        CompiledRules result{};
+        // Most rules take a quarter (IPv4) or a half of a line, in regions three quarters full.
+        result.lines.reserve(std::min(max_lines, rules * 3 / 4 + 1024));
+        result.lines.emplace_back();
+        for (unsigned which = 0; which < parts.size(); which++) {
+                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
+                auto compiled = TableCompiler(result.lines, max_lines, family, expand)
+                                        .compile(parts[which], result.tables[which]);
+                if (!compiled) {
+                        return std::unexpected(compiled.error());
+                }
+        }
+        return result;
+}
+
 }  // namespace
 
 Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
-        std::array<std::vector<const Rule*>, 4> parts;
+        std::array<std::vector<Item>, 4> parts;
+        std::array<std::size_t, 4> sizes{};
+        for (const Rule& rule : rules) {
+                sizes[which_of(rule)]++;
+        }
+        for (std::size_t which = 0; which < parts.size(); which++) {
+                parts[which].reserve(sizes[which]);
+        }
         for (const Rule& rule : rules) {
                 if (auto checked = check(rule); !checked) {
                         return std::unexpected(checked.error());
@@ -217,20 +359,14 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[SB_WHICH(static_cast<unsigned>(rule.protocol), static_cast<unsigned>(family))].push_back(&rule);
+                parts[which_of(rule)].push_back(item_of(rule));
         }
-        CompiledRules result{};
-        result.lines.emplace_back();
-        for (unsigned which = 0; which < parts.size(); which++) {
-                std::sort(parts[which].begin(), parts[which].end(), [](const Rule* a, const Rule* b) {
-                        return a->prefix != b->prefix ? a->prefix < b->prefix : tried_before(*a, *b);
-                });
-                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
-                auto compiled =
-                        TableCompiler(result.lines, max_lines, family).compile(parts[which], result.tables[which]);
-                if (!compiled) {
-                        return std::unexpected(compiled.error());
-                }
+        for (auto& part : parts) {
+                sort_items(part);
+        }
+        auto result = compile_parts(parts, max_lines, rules.size(), true);
+        if (!result && result.error().errnum == ENOSPC) {
+                result = compile_parts(parts, max_lines, rules.size(), false);
         }
         return result;
 }

@@ -9,6 +9,10 @@
 #include <linux/bpf.h>
 
 #include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <set>
 
 #include "tests/support/oracle.h"
 
@@ -19,15 +23,30 @@ std::uint32_t walked_generation;
 const std::function<bool(sockbroker::ServiceId)>* walked_live;
 sockbroker::ServiceId last_tried;
 unsigned tries;
+unsigned lines_read;
 constexpr std::uint32_t kLines = 1 << 22;  // of a generation; the second begins there
 
 const sb_line* sb_line_at(__u32 index) {
+        lines_read++;
         const __u32 base = walked_generation != 0 ? kLines : 0;
         return index - base < walked->lines.size() ? &walked->lines[index - base] : nullptr;
 }
 
 const sb_table* sb_table_at(__u32 index) {
         return &walked->tables.at(index - (walked_generation != 0 ? 4 : 0));
+}
+
+// In every second walk, so that both ways are compared with the oracle.
+bool newest_takes;
+
+int sb_deliver_newest(bpf_sk_lookup*, __u32, __u32 service) {
+        newest_takes = !newest_takes;
+        if (!newest_takes || !(*walked_live)(service)) {
+                return 0;
+        }
+        last_tried = service;
+        tries++;
+        return 1;
 }
 
 int sb_deliver(bpf_sk_lookup*, __u32, __u32 service) {
@@ -70,6 +89,7 @@ Answer walk(const CompiledRules& compiled, const Packet& packet, const std::func
         walked_live = &live;
         last_tried = 0;
         tries = 0;
+        lines_read = 0;
         const int verdict = sb_walk(&ctx, generation, kLines);
         if (tries == 0 || (verdict == SK_PASS && last_tried != 0 && !live(last_tried))) {
                 // Passed on: by a rule that says so, or because nothing was left; the oracle tells these apart below.
@@ -225,6 +245,116 @@ TEST(Compile, many_port_ranges_on_few_prefixes_equal_the_oracle) {
         compare({.rules = 400, .conditions = 0, .many_ports = true}, 2000, 20, 500);
         compare({.rules = 250, .conditions = 0.3, .many_ports = true}, 3000, 20, 500);
         compare({.rules = 250, .conditions = 0.9, .next = 0.8, .many_ports = true}, 4000, 20, 500);
+}
+
+// All prefix lengths, none of which is rare: the rules of one protocol and family, all inside 10.0.0.0/8 or 2600::/8.
+std::vector<Rule> of_all_lengths(Family family, unsigned shortest, std::uint32_t count, std::uint32_t seed) {
+        std::mt19937 random(seed);
+        std::map<Prefix, Rule> rules;
+        while (rules.size() < count) {
+                Rule next = rule(family == Family::kIpv4 ? "10.0.0.0/8" : "2600::/8", {}, 1 + random() % 1000);
+                for (std::size_t i = 1; i < address_bits(family) / 8; i++) {
+                        next.prefix.address.bytes[i] = static_cast<std::uint8_t>(random());
+                }
+                next.absent = random() % 4 == 0 ? Absent::kNext : Absent::kRefuse;
+                next.prefix.length =
+                        static_cast<std::uint8_t>(shortest + random() % (address_bits(family) + 1 - shortest));
+                next.prefix.address = masked(next.prefix.address, next.prefix.length);
+                if (random() % 2 == 0) {
+                        next.ports = {9, 9};
+                }
+                rules.emplace(next.prefix, next);
+        }
+        std::vector<Rule> result;
+        for (const auto& [prefix, each] : rules) {
+                result.push_back(each);
+        }
+        return result;
+}
+
+Packet packet_within(const Prefix& prefix, std::mt19937& random) {
+        Packet result{.protocol = Protocol::kUdp, .to = prefix.address, .port = 9};
+        const Address mask = masked({prefix.address.family,
+                                     {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}},
+                                    prefix.length);
+        for (std::size_t i = 0; i < address_bits(prefix.address.family) / 8; i++) {
+                result.to.bytes[i] |= static_cast<std::uint8_t>(random() & ~mask.bytes[i]);
+        }
+        result.from = result.to;
+        return result;
+}
+
+TEST(Compile, many_prefix_lengths_are_brought_together_and_equal_the_oracle) {
+        const auto live = [](ServiceId service) { return service % 3 != 0; };
+        for (std::uint32_t seed = 1; seed <= 12; seed++) {
+                const Family family = seed % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
+                // In a few addresses, so that most prefixes lie within others and some have no place of their own left.
+                auto rules = of_all_lengths(family, family == Family::kIpv4 ? 17 : 113, 600, seed);
+                std::set<Prefix> seen;
+                std::erase_if(rules, [&](Rule& each) {
+                        for (std::size_t i = 1; i + 2 < address_bits(family) / 8; i++) {
+                                each.prefix.address.bytes[i] = 0;
+                        }
+                        each.prefix.address.bytes[address_bits(family) / 8 - 2] &= 0x83;
+                        return !seen.insert(each.prefix).second;
+                });
+                const auto compiled = compile_rules(rules, kRoom);
+                ASSERT_TRUE(compiled) << compiled.error().text();
+                EXPECT_LE(compiled->tables[SB_WHICH(1, static_cast<unsigned>(family))].count, 5U);
+                std::mt19937 random(seed);
+                for (unsigned i = 0; i < 4000; i++) {
+                        const Packet packet = packet_within(rules[random() % rules.size()].prefix, random);
+                        ASSERT_EQ(walk(*compiled, packet, live, seed % 2), expected(rules, packet, live))
+                                << "seed " << seed << " " << packet.to.to_string();
+                }
+        }
+}
+
+TEST(Compile, lengths_stay_as_they_are_where_the_room_does_not_allow_more) {
+        const auto rules = of_all_lengths(Family::kIpv4, 8, 20000, 7);
+        const auto wide = compile_rules(rules, kRoom);
+        ASSERT_TRUE(wide);
+        const auto narrow = compile_rules(rules, 20000 / 3 + 200);
+        ASSERT_TRUE(narrow) << narrow.error().text();
+        EXPECT_LT(wide->tables[SB_WHICH(1, 0)].count, narrow->tables[SB_WHICH(1, 0)].count);
+        std::mt19937 random(7);
+        for (unsigned i = 0; i < 2000; i++) {
+                const Packet packet = packet_within(rules[random() % rules.size()].prefix, random);
+                ASSERT_EQ(walk(*narrow, packet, all_live), walk(*wide, packet, all_live));
+        }
+}
+
+// The promise behind the speed: what a look-up reads does not grow with the number of bindings.
+TEST(Compile, a_look_up_reads_no_more_lines_of_a_hundred_thousand_bindings_than_of_a_hundred) {
+        for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+                for (const std::uint32_t count : {1U, 100U, 10000U, 100000U}) {
+                        std::vector<Rule> rules = of_all_lengths(family, address_bits(family), count, 5);
+                        for (std::size_t i = 0; i < rules.size(); i++) {
+                                rules[i].absent = Absent::kRefuse;
+                                rules[i].prefix.length -= static_cast<std::uint8_t>(4 * (i % 4));
+                                rules[i].prefix.address = masked(rules[i].prefix.address, rules[i].prefix.length);
+                        }
+                        std::set<Prefix> seen;
+                        std::erase_if(rules, [&](const Rule& each) { return !seen.insert(each.prefix).second; });
+                        const auto compiled = compile_rules(rules, kRoom);
+                        ASSERT_TRUE(compiled) << compiled.error().text();
+                        std::mt19937 random(5);
+                        unsigned most = 0;
+                        double sum = 0;
+                        for (unsigned i = 0; i < 5000; i++) {
+                                const bool hit = i % 2 == 0;
+                                Packet packet = packet_within(rules[random() % rules.size()].prefix, random);
+                                if (!hit) {
+                                        packet.to.bytes[0] ^= 1;
+                                }
+                                ASSERT_EQ(walk(*compiled, packet, all_live).verdict == Verdict::kSocket, hit);
+                                most = std::max(most, lines_read);
+                                sum += lines_read;
+                        }
+                        EXPECT_LE(most, 4 * 2 + 2U) << "two for each length, the rule, and once more where it is tried";
+                        EXPECT_LT(sum / 5000, 6) << count << " bindings: nearly every key is in its first line";
+                }
+        }
 }
 
 // Prefixes as an enemy of the hash would choose them: they differ in few bits, in every place.

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A rule as the compiler sorts and groups it: a million of them are read in order, where following pointers to the
+// rules would wait for memory every time. Knows of precedence no more than that a covering prefix comes first.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/buckets.h"
+#include "broker/dataplane/rules.h"
+
+namespace sockbroker {
+
+struct Item {
+        std::uint64_t high = 0;  // of the address, as a number; IPv4 in the upper half
+        std::uint64_t low = 0;
+        const Rule* rule = nullptr;
+        PortRange ports;
+        std::uint32_t meta = 0;  // of sb_rule
+        std::uint8_t length = 0;
+
+        [[nodiscard]] bool same_prefix(const Item& other) const {
+                return high == other.high && low == other.low && length == other.length;
+        }
+        [[nodiscard]] bool covers(const Item& other) const;
+        [[nodiscard]] Key key(Family family) const;
+};
+
+[[nodiscard]] Item item_of(const Rule& rule);
+
+// By address, then by length: a covering prefix before those that it covers.
+void sort_items(std::vector<Item>& items);
+
+}  // namespace sockbroker

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "tests/bench/workload.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace sockbroker::bench {
+
+namespace {
+
+std::vector<unsigned> lengths_of(Family family, Lengths lengths) {
+        const bool v4 = family == Family::kIpv4;
+        switch (lengths) {
+        case Lengths::kHosts:
+                return {address_bits(family)};
+        case Lengths::kFour:
+                return v4 ? std::vector<unsigned>{32, 28, 24, 20} : std::vector<unsigned>{128, 64, 56, 48};
+        default:
+                break;
+        }
+        return v4 ? std::vector<unsigned>{32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17}
+                  : std::vector<unsigned>{128, 124, 120, 112, 96, 80, 72, 64, 60, 56, 52, 48, 44, 40, 36, 32};
+}
+
+bpf_sk_lookup context(const Address& to) {
+        bpf_sk_lookup result{};
+        const bool v4 = to.family == Family::kIpv4;
+        result.family = v4 ? AF_INET : AF_INET6;
+        result.protocol = IPPROTO_UDP;
+        std::memcpy(v4 ? &result.local_ip4 : &result.local_ip6[0], to.bytes.data(), v4 ? 4 : 16);
+        result.local_port = kPort;
+        result.remote_port = htons(40000);
+        return result;
+}
+
+}  // namespace
+
+std::size_t Workload::AddressHash::operator()(const Address& address) const {
+        std::uint64_t halves[2];
+        std::memcpy(halves, address.bytes.data(), sizeof halves);
+        return (halves[0] ^ halves[1] * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 >> 20;
+}
+
+std::string to_string(Lengths lengths) {
+        return lengths == Lengths::kHosts ? "hosts" : lengths == Lengths::kFour ? "4 lengths" : "16 lengths";
+}
+
+Workload::Workload(const Case& what) : case_(what) {
+        auto lengths = lengths_of(what.family, what.lengths);
+        std::sort(lengths.begin(), lengths.end());
+        std::uint32_t left = what.bindings;
+        for (std::size_t i = 0; i < lengths.size() && left > 0; i++) {
+                const bool last = i + 1 == lengths.size();
+                // A quarter of the prefixes of this length at most, or all misses of longer ones would be hits of it.
+                const unsigned free_bits = lengths[i] - (what.family == Family::kIpv4 ? 1 : 8);
+                std::uint32_t count = std::max<std::uint32_t>(1, what.bindings / lengths.size());
+                count = last ? left : std::min({left, count, 1U << std::min(free_bits - 2, 30U)});
+                auto& seen = prefixes_.emplace_back(lengths[i], 0).second;
+                seen.reserve(count);
+                while (seen.size() < count) {
+                        const Address address = masked(random_address(true), lengths[i]);
+                        if (!seen.insert(address).second) {
+                                continue;
+                        }
+                        Rule rule{.protocol = Protocol::kUdp,
+                                  .prefix = {address, static_cast<std::uint8_t>(lengths[i])},
+                                  .service = 1 + static_cast<std::uint32_t>(rules_.size()) % what.services};
+                        if (random_() % 2 == 0) {
+                                rule.ports = {kPort, kPort};
+                        }
+                        rules_.push_back(rule);
+                }
+                left -= count;
+        }
+}
+
+Address Workload::random_address(bool hit) {
+        Address result{.family = case_.family};
+        const std::uint64_t bits[2] = {random_(), random_()};
+        if (case_.family == Family::kIpv6) {
+                std::memcpy(result.bytes.data(), bits, 16);
+                result.bytes[0] = hit ? 0x20 : 0x30;
+                return result;
+        }
+        std::memcpy(result.bytes.data(), bits, 4);
+        result.bytes[0] = static_cast<std::uint8_t>(hit ? result.bytes[0] & 0x7f : result.bytes[0] | 0x80);
+        result.bytes[0] = result.bytes[0] == 127 ? 126 : result.bytes[0];
+        return result;
+}
+
+bpf_sk_lookup Workload::within(const Rule& rule) {
+        Address address = random_address(true);
+        const Address host_bits = masked(address, rule.prefix.length);
+        for (std::size_t i = 0; i < address.bytes.size(); i++) {
+                address.bytes[i] = static_cast<std::uint8_t>((address.bytes[i] ^ host_bits.bytes[i]) |
+                                                             rule.prefix.address.bytes[i]);
+        }
+        return context(address);
+}
+
+bpf_sk_lookup Workload::hit() {
+        return within(rules_[random_() % rules_.size()]);
+}
+
+bool Workload::covered(const Address& address) const {
+        return std::any_of(prefixes_.begin(), prefixes_.end(),
+                           [&](const auto& length) { return length.second.contains(masked(address, length.first)); });
+}
+
+bpf_sk_lookup Workload::near_miss() {
+        Address address = random_address(true);
+        while (covered(address)) {
+                address = random_address(true);
+        }
+        return context(address);
+}
+
+bpf_sk_lookup Workload::far_miss() {
+        return context(random_address(false));
+}
+
+bpf_sk_lookup Workload::worst_hit() {
+        return within(rules_.front());
+}
+
+}  // namespace sockbroker::bench
