@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <exception>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -16,9 +18,18 @@ namespace sockbroker {
 // is one record.
 class ControlServer::Connection {
 public:
-        Connection(ControlServer& server, OwnedFd fd, uid_t uid) : server_(server), uid_(uid), fd_(std::move(fd)) {}
+        Connection(ControlServer& server, OwnedFd fd, uid_t uid)
+                : server_(server), uid_(uid), last_turn_(++server.turns_), fd_(std::move(fd)) {}
+
+        ~Connection() {
+                io_.reset();  // what watches ends before what is watched
+                server_.closer_.close_connection(std::move(fd_));
+        }
+        Connection(const Connection&) = delete;
+        Connection& operator=(const Connection&) = delete;
 
         [[nodiscard]] uid_t uid() const { return uid_; }
+        [[nodiscard]] std::uint64_t last_turn() const { return last_turn_; }
 
         [[nodiscard]] bool watch() {
                 sd_event_source* source = nullptr;
@@ -36,6 +47,7 @@ public:
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
+                last_turn_ = ++server_.turns_;
                 bool goes_on = false;
                 try {
                         goes_on = (answering_ || read_request()) && (!answering_ || write_answer());
@@ -57,12 +69,17 @@ private:
                         return false;  // end of file
                 }
                 answer_ = server_.broker_.handle(Channel::kControl, *message);
+                server_.closer_.close(std::move(message->fds));
+                server_.closer_.close(std::move(message->dropped));
                 answering_ = true;
                 return true;
         }
 
         [[nodiscard]] bool write_answer() {
-                while (!last_sent_) {
+                for (std::size_t sent_now = 0; !last_sent_; sent_now++) {
+                        if (sent_now == kRecordsPerTurn) {
+                                return wait_for_reader();
+                        }
                         if (record_.empty()) {
                                 next_record();
                         }
@@ -130,6 +147,7 @@ private:
 
         ControlServer& server_;
         const uid_t uid_;
+        std::uint64_t last_turn_;
         OwnedFd fd_;
         Answer answer_;
         std::string record_;
@@ -140,9 +158,11 @@ private:
         OwnedSource io_;
 };
 
-ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, std::function<void()> on_unloaded)
+ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, Closer& closer,
+                             std::function<void()> on_unloaded)
         : event_(event),
           broker_(broker),
+          closer_(closer),
           on_unloaded_(std::move(on_unloaded)),
           fd_(std::move(fd)),
           reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
@@ -150,8 +170,9 @@ ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, std::f
 ControlServer::~ControlServer() = default;
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                             std::function<void()> on_unloaded) {
-        std::unique_ptr<ControlServer> server(new ControlServer(event, std::move(fd), broker, std::move(on_unloaded)));
+                                                             Closer& closer, std::function<void()> on_unloaded) {
+        std::unique_ptr<ControlServer> server(
+                new ControlServer(event, std::move(fd), broker, closer, std::move(on_unloaded)));
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, server->fd_.get(), EPOLLIN,
@@ -173,7 +194,10 @@ void ControlServer::accept_one() {
                 if (errno == EMFILE || errno == ENFILE) {
                         // Turn the peer away; a connection that stays in the queue would wake the loop for ever.
                         reserve_.reset();
-                        OwnedFd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)).reset();
+                        if (OwnedFd surplus(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                            surplus) {
+                                closer_.close_connection(std::move(surplus));
+                        }
                         reserve_.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
                 }
                 return;
@@ -183,19 +207,21 @@ void ControlServer::accept_one() {
         socklen_t size = sizeof connected;
         if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0 ||
             !prepare_receiver(fd.get()).has_value()) {
+                closer_.close_connection(std::move(fd));
                 return;
         }
         const auto counted = per_uid_.find(connected.uid);
-        const bool too_many =
-                connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
-        if (too_many || connections_.size() >= kMaxConnections) {
+        if (connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
                 // Whether it arrives does not matter, the connection ends here.
                 static_cast<void>(send_record(
                         fd.get(),
                         format_result(ResultCode::kRateLimited,
-                                      fmt::format("too many connections, a user may have {} and all together {}",
-                                                  kMaxConnectionsPerUid, kMaxConnections))));
+                                      fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))));
+                closer_.close_connection(std::move(fd));
                 return;
+        }
+        if (connections_.size() >= kMaxConnections) {
+                drop(most_dispensable());
         }
         auto connection = std::make_unique<Connection>(*this, std::move(fd), connected.uid);
         if (!connection->watch()) {
@@ -204,6 +230,15 @@ void ControlServer::accept_one() {
         per_uid_[connected.uid]++;
         auto* key = connection.get();
         connections_.emplace(key, std::move(connection));
+}
+
+// One user may have many uids (subuid(5)), so the limit of each cannot keep places free for others. Whoever has most of
+// them gives up the one that was silent for longest.
+ControlServer::Connection* ControlServer::most_dispensable() const {
+        const auto rank = [this](const Connection& connection) {
+                return std::pair(per_uid_.at(connection.uid()), ~connection.last_turn());
+        };
+        return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
 }
 
 void ControlServer::drop(Connection* connection) {

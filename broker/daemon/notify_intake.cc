@@ -12,8 +12,9 @@ constexpr int kMessagesPerWakeUp = 64;
 
 }  // namespace
 
-Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, OwnedFd fd, Broker& broker) {
-        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker));
+Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, OwnedFd fd, Broker& broker,
+                                                           Closer& closer) {
+        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker, closer));
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, intake->fd_.get(), EPOLLIN,
@@ -31,12 +32,14 @@ Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, Owne
 
 void NotifyIntake::drain() {
         for (int i = 0; i < kMessagesPerWakeUp; i++) {
-                const auto message = receive(fd_.get());
+                auto message = receive(fd_.get());
                 if (!message) {
                         return;  // EAGAIN, or a passing shortage: the next wake-up tries again
                 }
                 // Nobody reads an answer here, the journal has it.
                 static_cast<void>(broker_.handle(Channel::kNotify, *message));
+                closer_.close(std::move(message->fds));
+                closer_.close(std::move(message->dropped));
         }
 }
 
