@@ -177,7 +177,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
         const int r = sd_event_add_io(
                 event, &source, server->fd_.get(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
-                        static_cast<ControlServer*>(self)->accept_one();
+                        static_cast<ControlServer*>(self)->accept_some();
                         return 0;
                 },
                 server.get());
@@ -188,20 +188,27 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
         return server;
 }
 
-void ControlServer::accept_one() {
-        OwnedFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!fd) {
-                if (errno == EMFILE || errno == ENFILE) {
+// Several a turn: with many busy connections the next turn is far away, and who wants in has waited already.
+void ControlServer::accept_some() {
+        for (std::size_t i = 0; i < kAcceptsPerTurn; i++) {
+                OwnedFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                if (fd) {
+                        admit(std::move(fd));
+                } else if (errno == EMFILE || errno == ENFILE) {
                         // Turn the peer away; a connection that stays in the queue would wake the loop for ever.
                         reserve_.reset();
-                        if (OwnedFd surplus(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-                            surplus) {
-                                closer_.close_connection(std::move(surplus));
+                        fd.reset(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                        if (fd) {
+                                closer_.close_connection(std::move(fd));
                         }
                         reserve_.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
+                } else {
+                        return;
                 }
-                return;
         }
+}
+
+void ControlServer::admit(OwnedFd fd) {
         // For counting only, never for judging: who connected is not who writes.
         ucred connected{};
         socklen_t size = sizeof connected;

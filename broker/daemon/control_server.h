@@ -25,6 +25,7 @@ public:
         static constexpr std::size_t kMaxConnections = 512;
         static constexpr std::size_t kMaxConnectionsPerUid = 32;  // root: not counted
         static constexpr std::size_t kMaxRecordBytes = 64 * 1024;
+        static constexpr std::size_t kAcceptsPerTurn = 32;
         // However fast a peer reads: then all others have their turn before its answer goes on.
         static constexpr std::size_t kRecordsPerTurn = 2;
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
@@ -39,7 +40,8 @@ private:
         class Connection;
 
         ControlServer(sd_event* event, OwnedFd fd, Broker& broker, Closer& closer, std::function<void()> on_unloaded);
-        void accept_one();
+        void accept_some();
+        void admit(OwnedFd fd);
         [[nodiscard]] Connection* most_dispensable() const;
         void drop(Connection* connection);
 
