@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -13,6 +14,15 @@
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
+
+namespace {
+
+std::int64_t now_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
 
 // Reads a request, then writes its answer to the end before it reads the next: what a peer can make the broker keep
 // is one record.
@@ -41,13 +51,21 @@ public:
                         },
                         this);
                 io_.reset(source);
-                return r >= 0;
+                return r >= 0 && queue_up();
         }
 
 private:
+        // Whoever has used much of the loop's time waits for those who have not.
+        [[nodiscard]] bool queue_up() {
+                const bool overdrawn = server_.shares_.overdrawn(uid_, now_usec());
+                return sd_event_source_set_priority(io_.get(),
+                                                    overdrawn ? SD_EVENT_PRIORITY_IDLE : SD_EVENT_PRIORITY_NORMAL) >= 0;
+        }
+
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
                 last_turn_ = ++server_.turns_;
+                const auto began = now_usec();
                 bool goes_on = false;
                 try {
                         goes_on = (answering_ || read_request()) && (!answering_ || write_answer());
@@ -55,7 +73,8 @@ private:
                         // No exception may cross the C callback: rows that cannot be made cost this peer its
                         // connection.
                 }
-                if (!goes_on) {
+                server_.shares_.charge(uid_, began, now_usec());
+                if (!goes_on || !queue_up()) {
                         server_.drop(this);
                 }
         }
@@ -217,8 +236,7 @@ void ControlServer::admit(OwnedFd fd) {
                 closer_.close_connection(std::move(fd));
                 return;
         }
-        const auto counted = per_uid_.find(connected.uid);
-        if (connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
+        if (connected.uid != 0 && shares_.connections(connected.uid) >= kMaxConnectionsPerUid) {
                 // Whether it arrives does not matter, the connection ends here.
                 static_cast<void>(send_record(
                         fd.get(),
@@ -234,7 +252,7 @@ void ControlServer::admit(OwnedFd fd) {
         if (!connection->watch()) {
                 return;
         }
-        per_uid_[connected.uid]++;
+        shares_.connect(connected.uid);
         auto* key = connection.get();
         connections_.emplace(key, std::move(connection));
 }
@@ -243,16 +261,13 @@ void ControlServer::admit(OwnedFd fd) {
 // them gives up the one that was silent for longest.
 ControlServer::Connection* ControlServer::most_dispensable() const {
         const auto rank = [this](const Connection& connection) {
-                return std::pair(per_uid_.at(connection.uid()), ~connection.last_turn());
+                return std::pair(shares_.connections(connection.uid()), ~connection.last_turn());
         };
         return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
 }
 
 void ControlServer::drop(Connection* connection) {
-        const auto counted = per_uid_.find(connection->uid());
-        if (counted != per_uid_.end() && --counted->second == 0) {
-                per_uid_.erase(counted);
-        }
+        shares_.disconnect(connection->uid());
         connections_.erase(connection);
 }
 

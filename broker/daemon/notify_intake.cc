@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/notify_intake.h"
 
+#include <chrono>
+
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
 
 namespace {
 
-// Others have their turn after so many messages; the queue of the kernel is longer at most ten times.
+// Others have their turn after so many messages, or so long; the queue of the kernel is longer at most ten times.
 constexpr int kMessagesPerWakeUp = 64;
+constexpr auto kTimePerWakeUp = std::chrono::milliseconds(2);
 
 }  // namespace
 
@@ -31,7 +34,8 @@ Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, Owne
 }
 
 void NotifyIntake::drain() {
-        for (int i = 0; i < kMessagesPerWakeUp; i++) {
+        const auto began = std::chrono::steady_clock::now();
+        for (int i = 0; i < kMessagesPerWakeUp && std::chrono::steady_clock::now() - began < kTimePerWakeUp; i++) {
                 auto message = receive(fd_.get());
                 if (!message) {
                         return;  // EAGAIN, or a passing shortage: the next wake-up tries again
