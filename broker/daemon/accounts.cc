@@ -5,6 +5,7 @@
 #include <pwd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <vector>
 
 namespace sockbroker {

@@ -57,9 +57,9 @@ public:
 private:
         // Whoever has used much of the loop's time waits for those who have not.
         [[nodiscard]] bool queue_up() {
-                const bool overdrawn = server_.shares_.overdrawn(uid_, now_usec());
-                return sd_event_source_set_priority(io_.get(),
-                                                    overdrawn ? SD_EVENT_PRIORITY_IDLE : SD_EVENT_PRIORITY_NORMAL) >= 0;
+                return sd_event_source_set_priority(
+                               io_.get(),
+                               SD_EVENT_PRIORITY_NORMAL + server_.shares_.place_in_queue(uid_, now_usec())) >= 0;
         }
 
         // Deletes this connection where it ends: nothing may be touched afterwards.

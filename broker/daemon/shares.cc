@@ -35,9 +35,9 @@ void Shares::charge(uid_t uid, std::int64_t began_usec, std::int64_t ended_usec)
         share.since_usec = ended_usec;
 }
 
-bool Shares::overdrawn(uid_t uid, std::int64_t now_usec) const {
+std::int64_t Shares::place_in_queue(uid_t uid, std::int64_t now_usec) const {
         const auto share = shares_.find(uid);
-        return share != shares_.end() && share->second.used(now_usec) > kBurstUsec;
+        return share == shares_.end() ? 0 : share->second.used(now_usec) / kBurstUsec;
 }
 
 }  // namespace sockbroker

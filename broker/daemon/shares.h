@@ -25,7 +25,8 @@ public:
         [[nodiscard]] std::size_t connections(uid_t uid) const;
 
         void charge(uid_t uid, std::int64_t began_usec, std::int64_t ended_usec);
-        [[nodiscard]] bool overdrawn(uid_t uid, std::int64_t now_usec) const;
+        // 0: first; what was used counts in steps of the burst, so that who used less comes before who used more.
+        [[nodiscard]] std::int64_t place_in_queue(uid_t uid, std::int64_t now_usec) const;
 
 private:
         struct Share {

@@ -144,6 +144,29 @@ def test_users_with_many_uids_keep_nobody_from_connecting(broker, spawn):
     assert [line["service"] for line in broker.list()] == ["web"]
 
 
+def test_requests_without_a_name_cost_no_look_up_of_every_account(broker):
+    """Whoever names no service is compared with the accounts of all of them, and NSS is slow."""
+    broker.policy("".join(f"[Service n{i}]\nUser=nosuchuser{i}\nListenStream=10.{i >> 8}.{i & 255}.0/24:80\n"
+                          for i in range(1000))).start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        hostile = []
+        with frozen(broker):
+            for _ in range(32):
+                with acting_as(HOSTILE):
+                    hostile.append(stack.enter_context(wire.Control(broker.control_path)))
+                    for _ in range(8):
+                        hostile[-1].send("FDSTORE=1", [listener.fileno()])
+            began = time.monotonic()
+        for connection in hostile:
+            for _ in range(8):
+                assert connection.receive().result == "not-permitted"
+        took = time.monotonic() - began
+    began = time.monotonic()
+    assert broker.ctl("reload")[0] == 0  # looks up each of them, once
+    once = time.monotonic() - began
+    assert took < 20 * once, f"256 requests took {took:.2f} s, looking up all accounts once {once:.2f} s"
+
+
 def register_for_ever(broker, uid, listener, progress):
     """A child that registers the same socket again and again; a byte for each answer."""
     child = os.fork()
