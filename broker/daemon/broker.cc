@@ -8,8 +8,6 @@
 
 #include <fmt/format.h>
 
-#include "broker/daemon/accounts.h"
-
 namespace sockbroker {
 
 namespace {
@@ -246,8 +244,16 @@ Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::strin
         return answer(refusal.code, refusal.message);
 }
 
+std::expected<Admission, Refusal> Broker::admission(const std::string& service, const Peer& peer) {
+        if (!service.empty()) {
+                return admit(*policy_, peer, service, accounts_);
+        }
+        const auto found = admit(*policy_, peer, {}, remembered_.recall(peer.uid, peer.gid));
+        return found ? admit(*policy_, peer, found->service->name, accounts_) : found;
+}
+
 Answer Broker::store(const Request& request, const Message& message, const Peer& peer) {
-        const auto admission = admit(*policy_, peer, request.service, accounts_);
+        const auto admission = this->admission(request.service, peer);
         if (!admission) {
                 return refuse(admission.error(), peer, request.service);
         }
@@ -286,7 +292,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
 Answer Broker::remove(const Request& request, const Peer& peer) {
         std::string name = request.service;
         if (name.empty()) {
-                const auto admission = admit(*policy_, peer, name, accounts_);
+                const auto admission = this->admission(name, peer);
                 if (!admission) {
                         return refuse(admission.error(), peer, name);
                 }

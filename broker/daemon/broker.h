@@ -10,6 +10,7 @@
 #include <string>
 
 #include "broker/audit/audit.h"
+#include "broker/daemon/accounts.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
@@ -66,6 +67,8 @@ private:
         void revoke_unadmitted();
 
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
+        // Whom policy admits; with an empty name, to the one service that fits.
+        [[nodiscard]] std::expected<Admission, Refusal> admission(const std::string& service, const Peer& peer);
         [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
         [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
@@ -83,6 +86,7 @@ private:
         Audit& audit_;
         Registry registry_;
         Accounts accounts_;
+        RememberedAccounts remembered_;
         RefusalLog refusals_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         std::uint64_t netns_cookie_ = 0;

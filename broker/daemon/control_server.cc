@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <chrono>
 #include <exception>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -12,13 +15,31 @@
 
 namespace sockbroker {
 
+namespace {
+
+std::int64_t now_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
 // Reads a request, then writes its answer to the end before it reads the next: what a peer can make the broker keep
 // is one record.
 class ControlServer::Connection {
 public:
-        Connection(ControlServer& server, OwnedFd fd, uid_t uid) : server_(server), uid_(uid), fd_(std::move(fd)) {}
+        Connection(ControlServer& server, OwnedFd fd, uid_t uid)
+                : server_(server), uid_(uid), last_turn_(++server.turns_), fd_(std::move(fd)) {}
+
+        ~Connection() {
+                io_.reset();  // what watches ends before what is watched
+                server_.closer_.close_connection(std::move(fd_));
+        }
+        Connection(const Connection&) = delete;
+        Connection& operator=(const Connection&) = delete;
 
         [[nodiscard]] uid_t uid() const { return uid_; }
+        [[nodiscard]] std::uint64_t last_turn() const { return last_turn_; }
 
         [[nodiscard]] bool watch() {
                 sd_event_source* source = nullptr;
@@ -30,12 +51,21 @@ public:
                         },
                         this);
                 io_.reset(source);
-                return r >= 0;
+                return r >= 0 && queue_up();
         }
 
 private:
+        // Whoever has used much of the loop's time waits for those who have not.
+        [[nodiscard]] bool queue_up() {
+                return sd_event_source_set_priority(
+                               io_.get(),
+                               SD_EVENT_PRIORITY_NORMAL + server_.shares_.place_in_queue(uid_, now_usec())) >= 0;
+        }
+
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
+                last_turn_ = ++server_.turns_;
+                const auto began = now_usec();
                 bool goes_on = false;
                 try {
                         goes_on = (answering_ || read_request()) && (!answering_ || write_answer());
@@ -44,7 +74,8 @@ private:
                         // connection.
                         goes_on = false;
                 }
-                if (!goes_on) {
+                server_.shares_.charge(uid_, began, now_usec());
+                if (!goes_on || !queue_up()) {
                         server_.drop(this);
                 }
         }
@@ -58,12 +89,17 @@ private:
                         return false;  // end of file
                 }
                 answer_ = server_.broker_.handle(Channel::kControl, *message);
+                server_.closer_.close(std::move(message->fds));
+                server_.closer_.close(std::move(message->dropped));
                 answering_ = true;
                 return true;
         }
 
         [[nodiscard]] bool write_answer() {
-                while (!last_sent_) {
+                for (std::size_t sent_now = 0; !last_sent_; sent_now++) {
+                        if (sent_now == kRecordsPerTurn) {
+                                return wait_for_reader();
+                        }
                         if (record_.empty()) {
                                 next_record();
                         }
@@ -131,6 +167,7 @@ private:
 
         ControlServer& server_;
         const uid_t uid_;
+        std::uint64_t last_turn_;
         OwnedFd fd_;
         Answer answer_;
         std::string record_;
@@ -141,9 +178,11 @@ private:
         OwnedSource io_;
 };
 
-ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, std::function<void()> on_unloaded)
+ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, Closer& closer,
+                             std::function<void()> on_unloaded)
         : event_(event),
           broker_(broker),
+          closer_(closer),
           on_unloaded_(std::move(on_unloaded)),
           fd_(std::move(fd)),
           reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
@@ -151,13 +190,14 @@ ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, std::f
 ControlServer::~ControlServer() = default;
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                             std::function<void()> on_unloaded) {
-        std::unique_ptr<ControlServer> server(new ControlServer(event, std::move(fd), broker, std::move(on_unloaded)));
+                                                             Closer& closer, std::function<void()> on_unloaded) {
+        std::unique_ptr<ControlServer> server(
+                new ControlServer(event, std::move(fd), broker, closer, std::move(on_unloaded)));
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, server->fd_.get(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
-                        static_cast<ControlServer*>(self)->accept_one();
+                        static_cast<ControlServer*>(self)->accept_some();
                         return 0;
                 },
                 server.get());
@@ -168,50 +208,67 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
         return server;
 }
 
-void ControlServer::accept_one() {
-        OwnedFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!fd) {
-                if (errno == EMFILE || errno == ENFILE) {
+// Several a turn: with many busy connections the next turn is far away, and who wants in has waited already.
+void ControlServer::accept_some() {
+        for (std::size_t i = 0; i < kAcceptsPerTurn; i++) {
+                OwnedFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                if (fd) {
+                        admit(std::move(fd));
+                } else if (errno == EMFILE || errno == ENFILE) {
                         // Turn the peer away; a connection that stays in the queue would wake the loop for ever.
                         reserve_.reset();
-                        OwnedFd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)).reset();
+                        fd.reset(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                        if (fd) {
+                                closer_.close_connection(std::move(fd));
+                        }
                         reserve_.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
+                } else {
+                        return;
                 }
-                return;
         }
+}
+
+void ControlServer::admit(OwnedFd fd) {
         // For counting only, never for judging: who connected is not who writes.
         ucred connected{};
         socklen_t size = sizeof connected;
         if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0 ||
             !prepare_receiver(fd.get()).has_value()) {
+                closer_.close_connection(std::move(fd));
                 return;
         }
-        const auto counted = per_uid_.find(connected.uid);
-        const bool too_many =
-                connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
-        if (too_many || connections_.size() >= kMaxConnections) {
+        if (connected.uid != 0 && shares_.connections(connected.uid) >= kMaxConnectionsPerUid) {
                 // Whether it arrives does not matter, the connection ends here.
                 static_cast<void>(send_record(
                         fd.get(),
                         format_result(ResultCode::kRateLimited,
-                                      fmt::format("too many connections, a user may have {} and all together {}",
-                                                  kMaxConnectionsPerUid, kMaxConnections))));
+                                      fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))));
+                closer_.close_connection(std::move(fd));
                 return;
+        }
+        if (connections_.size() >= kMaxConnections) {
+                drop(most_dispensable());
         }
         auto connection = std::make_unique<Connection>(*this, std::move(fd), connected.uid);
         if (!connection->watch()) {
                 return;
         }
-        per_uid_[connected.uid]++;
+        shares_.connect(connected.uid);
         auto* key = connection.get();
         connections_.emplace(key, std::move(connection));
 }
 
+// One user may have many uids (subuid(5)), so the limit of each cannot keep places free for others. Whoever has most of
+// them gives up the one that was silent for longest.
+ControlServer::Connection* ControlServer::most_dispensable() const {
+        const auto rank = [this](const Connection& connection) {
+                return std::pair(shares_.connections(connection.uid()), ~connection.last_turn());
+        };
+        return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
+}
+
 void ControlServer::drop(Connection* connection) {
-        const auto counted = per_uid_.find(connection->uid());
-        if (counted != per_uid_.end() && --counted->second == 0) {
-                per_uid_.erase(counted);
-        }
+        shares_.disconnect(connection->uid());
         connections_.erase(connection);
 }
 

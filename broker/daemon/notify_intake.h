@@ -6,19 +6,23 @@
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
 
 namespace sockbroker {
 
 class NotifyIntake {
 public:
-        [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker);
+        [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker,
+                                                                          Closer& closer);
 
 private:
-        NotifyIntake(OwnedFd fd, Broker& broker) : broker_(broker), fd_(std::move(fd)) {}
+        NotifyIntake(OwnedFd fd, Broker& broker, Closer& closer)
+                : broker_(broker), closer_(closer), fd_(std::move(fd)) {}
         void drain();
 
         Broker& broker_;
+        Closer& closer_;
         OwnedFd fd_;
         OwnedSource source_;
 };

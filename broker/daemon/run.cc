@@ -11,6 +11,7 @@
 #include "broker/audit/audit.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/capabilities.h"
+#include "broker/daemon/closer.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/notify_intake.h"
@@ -26,6 +27,7 @@ constexpr std::uint64_t kLivenessUsec = 5'000'000;
 struct Loop {
         std::unique_ptr<Broker> broker;
         OwnedEvent event;
+        Closer closer;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
@@ -74,12 +76,12 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         if (const int r = sd_event_set_watchdog(event, 1); r < 0) {
                 return fail(r, "cannot serve the watchdog of systemd");
         }
-        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker);
+        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, loop.closer);
         if (!notify) {
                 return std::unexpected(notify.error());
         }
         loop.notify = std::move(*notify);
-        auto control = ControlServer::listen(event, std::move(sockets.control), *loop.broker,
+        auto control = ControlServer::listen(event, std::move(sockets.control), *loop.broker, loop.closer,
                                              [event] { sd_event_exit(event, 0); });
         if (!control) {
                 return std::unexpected(control.error());

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -141,7 +142,7 @@ Result<Message> receive(int fd) {
                 message.truncated = true;
         }
         if (message.truncated) {
-                message.fds.clear();
+                message.dropped = std::exchange(message.fds, {});
                 return message;
         }
         message.text.assign(text, static_cast<std::size_t>(length));

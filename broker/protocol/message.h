@@ -24,7 +24,8 @@ struct Message {
         OwnedFd pidfd;                     // SCM_PIDFD, on kernels from 6.5
         bool sender_gone = false;          // the kernel had no pidfd to give: the sender was reaped already
         std::int64_t sent_usec = 0;        // SO_TIMESTAMP, microseconds since the epoch; 0: unknown
-        bool truncated = false;            // text too long, too many fds, or none left here: text and fds are dropped
+        bool truncated = false;            // text too long, too many fds, or none left here: text is dropped
+        std::vector<OwnedFd> dropped;      // the fds of a truncated message, only to be closed; close(2) may block
 };
 
 // SO_PASSCRED, SO_PASSPIDFD where the kernel has it, SO_TIMESTAMP. For a listening socket and again for each

@@ -59,8 +59,8 @@ class Control:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.connect(path)  # waits while the queue of the listener is full
         self.sock.settimeout(TIMEOUT)
-        self.sock.connect(path)
 
     def __enter__(self):
         return self

@@ -163,6 +163,7 @@ TEST(Message, RunningOutOfDescriptorsDropsTheMessageAndLeaksNone) {
                 EXPECT_TRUE(message->fds.empty());
                 EXPECT_TRUE(message->text.empty());
                 message->pidfd.reset();
+                message->dropped.clear();
                 EXPECT_EQ(test::open_fds(), before) << spare;
         }
         ASSERT_TRUE(send_record(pair.peer.get(), "FDSTORE=1", sent.numbers));

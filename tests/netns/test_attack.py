@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Peers with ordinary uids that mean harm: what they do costs them, and nobody else."""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from harness import wire
+from words import everywhere, section
+
+HOSTILE = 61666
+FOREVER = struct.pack("ii", 1, 3600)  # SO_LINGER for an hour
+
+
+@contextlib.contextmanager
+def frozen(broker):
+    """What is sent meanwhile is all there when the broker goes on."""
+    broker.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        yield
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def acting_as(uid):
+    """The kernel takes the effective uid for the credentials of a connection, and for those of a message here."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def connection_whose_close_waits():
+    """A TCP connection with data that nobody will ever read: close(2) of its last descriptor waits for an hour. The
+    other ends are kept by the caller."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_connection(listener.getsockname())
+    reader, _ = listener.accept()
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FOREVER)
+    return sock, (listener, reader)
+
+
+HOW = {
+    "refused": [b"FDSTORE=1"],
+    "too-long": [b"X" * 5000],
+    "malformed": [b"VERB=version"],
+    "behind-the-end": [b"", b"FDSTORE=1"],  # an empty record ends the connection: what follows is never read
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", ["control", "notify"])
+def test_a_descriptor_whose_close_waits_keeps_nobody_waiting(broker, kind, how):
+    broker.policy(section("web", 61001, everywhere())).start()
+    trap, kept = connection_whose_close_waits()
+    with frozen(broker), acting_as(HOSTILE):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if kind == "control" else socket.SOCK_DGRAM) as peer:
+            peer.connect(broker.control_path if kind == "control" else broker.notify_path)
+            for record in HOW[how][:-1]:
+                peer.send(record)
+            socket.send_fds(peer, HOW[how][-1:], [trap.fileno()])
+        trap.close()  # the descriptor in the queue is the last one now
+    assert broker.ask("VERB=version").result == "ok"
+    wire.barrier(broker.notify_path)
+    for end in kept:
+        end.close()
+
+
+def test_a_connection_that_is_turned_away_keeps_nobody_waiting(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    trap, kept = connection_whose_close_waits()
+    with contextlib.ExitStack() as stack:
+        for _ in range(32):
+            with acting_as(HOSTILE):
+                stack.enter_context(wire.Control(broker.control_path))
+        with frozen(broker), acting_as(HOSTILE), wire.Control(broker.control_path) as surplus:
+            surplus.send("FDSTORE=1", [trap.fileno()])
+            trap.close()
+    assert broker.ask("VERB=version").result == "ok"
+    for end in kept:
+        end.close()
+
+
+def test_a_fast_reader_of_a_long_answer_keeps_nobody_waiting(broker):
+    broker.policy("[Service many]\nUser=61001\n" + "".join(
+        f"ListenStream=10.{i >> 8}.{i & 255}.0/24:80\n" for i in range(30_000))).start()
+    ends = []
+    with frozen(broker):
+        greedy, honest = wire.Control(broker.control_path), wire.Control(broker.control_path)
+        greedy.send("VERB=bindings")
+        honest.send("VERB=version")
+
+    def read_all():
+        while not greedy.sock.recv(wire.RECORD).startswith(b"RESULT="):
+            pass
+        ends.append(time.monotonic())
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    assert honest.receive().result == "ok"
+    answered = time.monotonic()
+    reader.join()
+    assert answered < ends[0], f"answered {answered - ends[0]:.3f} s after the long answer was over"
+    for connection in greedy, honest:
+        connection.sock.close()
+
+
+def test_users_with_many_uids_keep_nobody_from_connecting(broker, spawn):
+    """A user may have 65,536 uids of his own (subuid(5)), each with its share of connections."""
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    web.open("tcp", "tcp", "127.0.0.1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    idle = []
+    try:
+        for uid in range(200_000, 200_020):
+            with acting_as(uid):
+                for _ in range(32):
+                    idle.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                    idle[-1].connect(broker.control_path)
+                    with contextlib.suppress(OSError):
+                        idle[-1].send(b"VERB=bindings")  # read by nobody
+        assert broker.ask("VERB=version").result == "ok"
+        assert web.register("tcp").result == "ok"
+    finally:
+        for connection in idle:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [line["service"] for line in broker.list()] == ["web"]
+
+
+def test_requests_without_a_name_cost_no_look_up_of_every_account(broker):
+    """Whoever names no service is compared with the accounts of all of them, and NSS is slow."""
+    broker.policy("".join(f"[Service n{i}]\nUser=nosuchuser{i}\nListenStream=10.{i >> 8}.{i & 255}.0/24:80\n"
+                          for i in range(1000))).start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        hostile = []
+        with frozen(broker):
+            for _ in range(32):
+                with acting_as(HOSTILE):
+                    hostile.append(stack.enter_context(wire.Control(broker.control_path)))
+                    for _ in range(8):
+                        hostile[-1].send("FDSTORE=1", [listener.fileno()])
+            began = time.monotonic()
+        for connection in hostile:
+            for _ in range(8):
+                assert connection.receive().result == "not-permitted"
+        took = time.monotonic() - began
+    began = time.monotonic()
+    assert broker.ctl("reload")[0] == 0  # looks up each of them, once
+    once = time.monotonic() - began
+    assert took < 20 * once, f"256 requests took {took:.2f} s, looking up all accounts once {once:.2f} s"
+
+
+def register_for_ever(broker, uid, listener, progress):
+    """A child that registers the same socket again and again; a byte for each answer."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setresuid(uid, uid, uid)
+            with wire.Control(broker.control_path) as connection:
+                while connection.request("FDSTORE=1\nFDNAME=web", [listener.fileno()]).result == "ok":
+                    os.write(progress, b".")
+        os._exit(0)
+    return child
+
+
+def test_a_registration_cut_short_by_kill_leaves_one_registration_of_a_socket(broker):
+    """Between the switch and the removal of the old slot the same socket is in two of them."""
+    broker.policy(section("web", 61001, everywhere())).start()
+    read, write = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(25):
+            child = register_for_ever(broker, 61001, listener, write)
+            os.read(read, 1)
+            broker.kill()
+            os.waitpid(child, 0)
+            broker.start()
+            assert len(broker.list()) == 1
+    os.close(read)
+    os.close(write)
