@@ -201,7 +201,8 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 			counter->assigned++;
 			return 1;
 		}
-		/* The slot was read before the record is read again. Only an atomic whose result is used is a barrier. */
+		/* The slot was read before the record is read again. Only an atomic whose result is used is a barrier.
+		 */
 		order = __sync_fetch_and_add(&fence, 1);
 		asm volatile("" : : "r"(order) : "memory");
 		now = READ_ONCE(entry->record);
@@ -227,9 +228,9 @@ int dispatch(struct bpf_sk_lookup *ctx)
 }
 
 /*
- * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes look-ups still. One
- * that its owner has shut down or connected stays in the map and keeps its cookie. The slot comes as the client's address:
- * a test run takes no ingress interface.
+ * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes look-ups still.
+ * One that its owner has shut down or connected stays in the map and keeps its cookie. The slot comes as the client's
+ * address: a test run takes no ingress interface.
  */
 SEC("sk_lookup")
 int probe(struct bpf_sk_lookup *ctx)

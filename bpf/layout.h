@@ -8,32 +8,32 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 2U                   /* second, likewise */
+#define SB_LAYOUT 2U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
 	SB_LINE_WORDS = 16,
 	SB_PRESENT_WORDS = 1024, /* of 64 bits */
-	SB_MAX_LENGTHS = 129,   /* prefix lengths of IPv6: 0 to 128 */
-	SB_CONDITION_WORD = 8,  /* the last word of a line in which a rule with a condition may start */
-	SB_MAX_STEPS = 1024,    /* rules that may be tried for one packet; the compiler refuses more */
-	SB_SEARCH_STEPS = 17,   /* halvings of 65,536 port intervals */
-	SB_DEPTH = 4,           /* sockets of a service, for one protocol and family */
+	SB_MAX_LENGTHS = 129,	 /* prefix lengths of IPv6: 0 to 128 */
+	SB_CONDITION_WORD = 8,	 /* the last word of a line in which a rule with a condition may start */
+	SB_MAX_STEPS = 1024,	 /* rules that may be tried for one packet; the compiler refuses more */
+	SB_SEARCH_STEPS = 17,	 /* halvings of 65,536 port intervals */
+	SB_DEPTH = 4,		 /* sockets of a service, for one protocol and family */
 	SB_UNIT_BYTES = 256,
 	SB_NAME_BYTES = 48,
 };
 
 /*
- * A reference names a struct sb_rule in the arena: the line, from the start of the generation, times SB_LINE_WORDS, plus
- * the word in the line. 0: none; the first line of a generation is left empty.
+ * A reference names a struct sb_rule in the arena: the line, from the start of the generation, times SB_LINE_WORDS,
+ * plus the word in the line. 0: none; the first line of a generation is left empty.
  */
 enum {
 	SB_META_SERVICE = 0x000fffff, /* id of the service; ids reach 2^20 - 1 */
-	SB_META_USED = 1 << 20,       /* the place is taken; set in every rule */
+	SB_META_USED = 1 << 20,	      /* the place is taken; set in every rule */
 	SB_META_OVERFLOW = 1 << 21,   /* in the first place of a line: keys of it stand in their second line */
-	SB_META_BLOCK = 1 << 22,      /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
-	SB_META_CONDITION = 1 << 23,  /* a struct sb_condition follows */
-	SB_META_SHORT = 1 << 24,      /* of a prefix too short to cover loopback addresses */
+	SB_META_BLOCK = 1 << 22,     /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
+	SB_META_CONDITION = 1 << 23, /* a struct sb_condition follows */
+	SB_META_SHORT = 1 << 24,     /* of a prefix too short to cover loopback addresses */
 	SB_META_ABSENT_SHIFT = 25,
 	SB_META_ABSENT = 3 << SB_META_ABSENT_SHIFT,
 };
@@ -49,7 +49,7 @@ struct sb_rule {
 
 /* Follows a rule in the same line; IPv4 uses one word of the source, the others may be another rule's. */
 struct sb_condition {
-	__u32 where;     /* ifindex << 8 | length of the source prefix; 0: any */
+	__u32 where;	 /* ifindex << 8 | length of the source prefix; 0: any */
 	__u32 source[4]; /* network order, masked */
 };
 
@@ -71,7 +71,7 @@ union sb_line {
 		__u32 unused[2];
 	} v6_long;
 	__u16 starts[SB_LINE_BYTES / 2]; /* first port of each interval, ascending, the first is 0 */
-	__u32 refs[SB_LINE_BYTES / 4];   /* what to try for it, in the lines after those of the starts */
+	__u32 refs[SB_LINE_BYTES / 4];	 /* what to try for it, in the lines after those of the starts */
 };
 
 /* The region of buckets of one prefix length. */
@@ -84,7 +84,7 @@ struct sb_length {
 
 /* One for each generation, protocol and family. */
 struct sb_table {
-	__u32 count;     /* lengths in use, longest first */
+	__u32 count;	  /* lengths in use, longest first */
 	__u32 long_count; /* of these longer than 64 bits */
 	struct sb_length lengths[SB_MAX_LENGTHS];
 	__u64 present[SB_PRESENT_WORDS]; /* bit sb_present4() or 6(): a prefix covers some address there */
@@ -94,8 +94,8 @@ struct sb_meta {
 	__u64 magic;
 	__u32 layout;
 	__u32 generation; /* 0 or 1: the one switch of all rules */
-	__u32 lines;      /* arena lines of one generation */
-	__u32 bindings;   /* capacity as it was asked for */
+	__u32 lines;	  /* arena lines of one generation */
+	__u32 bindings;	  /* capacity as it was asked for */
 	__u32 services;
 	__u32 sockets;
 };
@@ -145,7 +145,7 @@ struct sb_name {
 };
 
 /* Protocol (0 TCP, 1 UDP) and family (0 IPv4, 1 IPv6) as one index. */
-#define SB_WHICH(protocol, family) ((protocol) * 2 + (family))
+#define SB_WHICH(protocol, family) ((protocol)*2 + (family))
 
 #ifdef __cplusplus
 #define SB_STATIC_ASSERT static_assert
@@ -154,10 +154,12 @@ struct sb_name {
 #endif
 SB_STATIC_ASSERT(sizeof(struct sb_rule) == 12, "rule");
 SB_STATIC_ASSERT(sizeof(struct sb_condition) == 20, "condition");
-SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES, "fits");
+SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES,
+		 "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8 * SB_PRESENT_WORDS, "table");
+SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8 * SB_PRESENT_WORDS,
+		 "table");
 SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");
 SB_STATIC_ASSERT(sizeof(struct sb_record) == 64, "record");

@@ -251,8 +251,7 @@ SB_INLINE __u32 sb_bits_left(__u32 length, __u32 word)
 	return length > word * 32 ? length - word * 32 : 0;
 }
 
-SB_INLINE int sb_matches(const struct sb_condition *condition,
-							     const struct bpf_sk_lookup *ctx)
+SB_INLINE int sb_matches(const struct sb_condition *condition, const struct bpf_sk_lookup *ctx)
 {
 	__u32 length = condition->where & 0xff;
 	__u32 ifindex = condition->where >> 8;
@@ -309,8 +308,8 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 }
 
 /*
- * What nearly every packet needs: the first rule is a plain one that matches, and the newest socket of its service takes
- * the packet. Inline, since calls of global functions cost more than all of this. 0: nothing has happened yet.
+ * What nearly every packet needs: the first rule is a plain one that matches, and the newest socket of its service
+ * takes the packet. Inline, since calls of global functions cost more than all of this. 0: nothing has happened yet.
  */
 SB_INLINE int sb_first_step(struct bpf_sk_lookup *ctx, const struct sb_packet *packet, __u32 reference)
 {
