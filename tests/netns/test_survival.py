@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Nothing that works stops because the control plane changes or stops: rows S7 and S8, restart, kill -9, hand-over."""
 
+import signal
+
 import pytest
 
 from harness import broker as broker_module
@@ -197,6 +199,22 @@ def test_a_policy_that_is_wrong_after_a_boot_is_replaced_by_the_one_last_taken(b
     assert broker.ask("VERB=bindings").lines == bindings
     serve_everywhere(spawn("web"))
     assert who("udp", "ipv6") == "web"
+
+
+def test_sighup_reloads_and_a_policy_that_is_wrong_leaves_the_running_one(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, listen("tcp", "192.0.2.0/24"))).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    broker.policy("[Service web]\nUser=61001\nNonsense=1\n")
+    broker.process.send_signal(signal.SIGHUP)
+    broker.wait_log("policy refused, 1 error, the running policy stays")
+    assert who("tcp", "ipv4") == "web"
+    assert broker.status()[0]["state"] == "degraded"
+    broker.policy(section("web", 61001, listen("tcp", "192.0.2.0/25")))
+    broker.process.send_signal(signal.SIGHUP)
+    broker.wait_log("reload: policy taken")
+    assert [line["prefix"] for line in broker.ask("VERB=bindings").lines] == ["192.0.2.0/25"]
+    assert broker.status()[0]["state"] == "running"
 
 
 def test_a_reload_keeps_what_stays_and_takes_away_the_rest(broker, spawn):
