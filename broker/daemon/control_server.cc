@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -14,15 +13,6 @@
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
-
-namespace {
-
-std::int64_t now_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
 
 // Reads a request, then writes its answer to the end before it reads the next: what a peer can make the broker keep
 // is one record.
@@ -51,21 +41,13 @@ public:
                         },
                         this);
                 io_.reset(source);
-                return r >= 0 && queue_up();
+                return r >= 0;
         }
 
 private:
-        // Whoever has used much of the loop's time waits for those who have not.
-        [[nodiscard]] bool queue_up() {
-                return sd_event_source_set_priority(
-                               io_.get(),
-                               SD_EVENT_PRIORITY_NORMAL + server_.shares_.place_in_queue(uid_, now_usec())) >= 0;
-        }
-
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
                 last_turn_ = ++server_.turns_;
-                const auto began = now_usec();
                 bool goes_on = false;
                 try {
                         goes_on = (answering_ || read_request()) && (!answering_ || write_answer());
@@ -74,8 +56,7 @@ private:
                         // connection.
                         goes_on = false;
                 }
-                server_.shares_.charge(uid_, began, now_usec());
-                if (!goes_on || !queue_up()) {
+                if (!goes_on) {
                         server_.drop(this);
                 }
         }
@@ -193,6 +174,12 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
                                                              Closer& closer, std::function<void()> on_unloaded) {
         std::unique_ptr<ControlServer> server(
                 new ControlServer(event, std::move(fd), broker, closer, std::move(on_unloaded)));
+        // One that was passed may block, although those of systemd do not: then accepting until nobody waits would
+        // hang.
+        const int flags = fcntl(server->fd_.get(), F_GETFL);
+        if (flags < 0 || fcntl(server->fd_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+                return fail_errno("cannot make the control socket non-blocking");
+        }
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, server->fd_.get(), EPOLLIN,
@@ -237,7 +224,8 @@ void ControlServer::admit(OwnedFd fd) {
                 closer_.close_connection(std::move(fd));
                 return;
         }
-        if (connected.uid != 0 && shares_.connections(connected.uid) >= kMaxConnectionsPerUid) {
+        const auto counted = per_uid_.find(connected.uid);
+        if (connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
                 // Whether it arrives does not matter, the connection ends here.
                 static_cast<void>(send_record(
                         fd.get(),
@@ -253,7 +241,7 @@ void ControlServer::admit(OwnedFd fd) {
         if (!connection->watch()) {
                 return;
         }
-        shares_.connect(connected.uid);
+        per_uid_[connected.uid]++;
         auto* key = connection.get();
         connections_.emplace(key, std::move(connection));
 }
@@ -262,13 +250,16 @@ void ControlServer::admit(OwnedFd fd) {
 // them gives up the one that was silent for longest.
 ControlServer::Connection* ControlServer::most_dispensable() const {
         const auto rank = [this](const Connection& connection) {
-                return std::pair(shares_.connections(connection.uid()), ~connection.last_turn());
+                return std::pair(per_uid_.at(connection.uid()), ~connection.last_turn());
         };
         return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
 }
 
 void ControlServer::drop(Connection* connection) {
-        shares_.disconnect(connection->uid());
+        const auto counted = per_uid_.find(connection->uid());
+        if (counted != per_uid_.end() && --counted->second == 0) {
+                per_uid_.erase(counted);
+        }
         connections_.erase(connection);
 }
 

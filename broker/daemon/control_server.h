@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The control socket: connections that send a request and read its answer, one at a time each. A peer that floods,
-// hangs or never reads harms itself only: connections and time are counted per uid, answers are made as they are read
+// hangs or never reads harms itself only: connections are counted per uid, answers are made as they are read
 // and in turns, a reader that is idle for five seconds is dropped, and no descriptor of a peer's is closed where that
 // may wait.
 #pragma once
@@ -17,7 +17,6 @@
 #include "broker/daemon/broker.h"
 #include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
-#include "broker/daemon/shares.h"
 
 namespace sockbroker {
 
@@ -54,7 +53,7 @@ private:
         OwnedFd reserve_;  // given up for a moment when descriptors run out, so that a peer can be turned away
         OwnedSource source_;
         std::map<Connection*, std::unique_ptr<Connection>> connections_;
-        Shares shares_;
+        std::map<uid_t, std::size_t> per_uid_;
         std::uint64_t turns_ = 0;  // of all connections: a clock that says who was silent for longest
 };
 
