@@ -108,7 +108,10 @@ void Registry::take_up() {
                 const Targets targets = dataplane_.targets(seat.id);
                 std::vector<Registration> kept;
                 for (const auto& registration : all) {
-                        if (names(targets, registration.slot) || displaced(registration, all, targets)) {
+                        // Of a socket that was handed over again, the older place was about to be given up.
+                        const bool again =
+                                std::ranges::find(kept, registration.cookie, &Registration::cookie) != kept.end();
+                        if (!again && (names(targets, registration.slot) || displaced(registration, all, targets))) {
                                 kept.push_back(registration);
                         } else {
                                 dataplane_.remove(registration.slot);

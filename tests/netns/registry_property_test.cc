@@ -171,6 +171,27 @@ TEST_F(RegistryProperty, what_was_never_switched_to_is_gone_after_the_next_start
         check("the start");
 }
 
+// The same socket handed over again takes a new slot, and the broker dies before it gives up the old one.
+TEST_F(RegistryProperty, a_socket_that_was_handed_over_again_stands_once_after_the_next_start) {
+        start();
+        hand_over(0);
+        const auto& socket = *models_[0].sockets[0].socket;
+        const ServiceId id = add(kNames[0]);
+        const auto slot = dataplane_->install(socket.fd.get(), {.service = id,
+                                                                .cookie = socket.cookie,
+                                                                .since_usec = INT64_MAX,
+                                                                .protocol = Protocol::kTcp,
+                                                                .serves_ipv4 = true});
+        ASSERT_TRUE(slot);
+        Targets targets{};
+        first(targets, Protocol::kTcp, Family::kIpv4) = *slot;
+        ASSERT_TRUE(dataplane_->set_targets(id, targets));
+        start();
+        ASSERT_EQ(registry_->registrations(kNames[0]).size(), 1U);
+        EXPECT_EQ(registry_->registrations(kNames[0])[0].slot, *slot);
+        check("the start");
+}
+
 TEST_F(RegistryProperty, displaced_sockets_beyond_the_reserve_are_still_known_after_the_next_start) {
         start();
         for (int i = 0; i < 6; i++) {
