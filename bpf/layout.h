@@ -158,7 +158,7 @@ SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struc
 		 "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8 * SB_PRESENT_WORDS,
+SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8UL * SB_PRESENT_WORDS,
 		 "table");
 SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");

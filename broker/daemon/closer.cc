@@ -95,13 +95,14 @@ void Closer::State::run() {
 }
 
 void Closer::State::start_thread(const std::shared_ptr<State>& self) {
+        // TasksMax=, or no memory: those that exist go on, and the next batch tries again.
         try {
                 std::thread([self] { self->run(); }).detach();
-                threads++;
-                last_taken = Clock::now();
         } catch (const std::system_error&) {
-                // TasksMax=, or no memory: those that exist go on, and the next batch tries again.
+                return;
         }
+        threads++;
+        last_taken = Clock::now();
 }
 
 Closer::Closer() : state_(std::make_shared<State>()) {}

@@ -9,7 +9,7 @@ namespace sockbroker {
 namespace {
 
 // Places that are hashed all over memory are fetched so long before their turn.
-constexpr std::uint32_t kAhead = 16;
+constexpr std::uint32_t kKeysAhead = 16;
 constexpr std::uint32_t kLinesAhead = 6;
 
 enum class Shape : std::uint8_t { kV4, kV6, kV6Long };
@@ -121,8 +121,8 @@ private:
 
 bool seat_all(Seating& seating, std::size_t keys) {
         for (std::uint32_t key = 0; key < keys; key++) {
-                if (key + kAhead < keys) {
-                        seating.fetch(key + kAhead);
+                if (key + kKeysAhead < keys) {
+                        seating.fetch(key + kKeysAhead);
                 }
                 if (!seating.seat(key)) {
                         return false;

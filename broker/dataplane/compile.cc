@@ -17,7 +17,7 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
-constexpr std::size_t kAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
+constexpr std::size_t kItemsAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
 constexpr std::size_t kMostMarks = 1 << 21;
 constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 
@@ -261,8 +261,8 @@ void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
 Result<void> TableCompiler::write() {
         ChainWriter writer(lines_, max_lines_);
         for (std::size_t i = 0; i < groups_.size(); i++) {
-                if (i + kAhead < groups_.size()) {
-                        __builtin_prefetch(&lines_[groups_[i + kAhead].reference / SB_LINE_WORDS], 1);
+                if (i + kItemsAhead < groups_.size()) {
+                        __builtin_prefetch(&lines_[groups_[i + kItemsAhead].reference / SB_LINE_WORDS], 1);
                 }
                 Group& group = groups_[i];
                 const Item& item = items_[group.item];
