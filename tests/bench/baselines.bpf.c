@@ -4,8 +4,9 @@
  * look-ups in a longest-prefix trie keyed by protocol, port and prefix: with the port and again with port 0, the longer
  * prefix wins. It is spared what a real one has besides: counters, sources, reserve sockets. A trie for each family.
  */
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
 
 #define READ_ONCE(x) (*(const volatile typeof(x)*)&(x))
 
