@@ -48,7 +48,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct sb_record);
+	__type(value, union sb_record);
 } records SEC(".maps");
 
 struct {
@@ -118,29 +118,145 @@ static __always_inline void count_error(__u32 service, long error)
 	}
 }
 
-/* Tries the sockets of one record. 1: one of them took the packet. */
-SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service)
+/* Gives the packet to the socket in the slot. 1: it took it. */
+SB_GLOBAL int sb_try_slot(struct bpf_sk_lookup *ctx, __u32 slot, __u64 flags, __u32 service)
 {
-	const struct sb_record *record = bpf_map_lookup_elem(&records, &index);
+	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &slot);
+	long error;
+
+	if (!sk)
+		return 0; /* its last descriptor was closed */
+	error = bpf_sk_assign(ctx, sk, flags);
+	bpf_sk_release(sk);
+	if (!error)
+		return 1;
+	count_error(service, error);
+	return 0;
+}
+
+static __always_inline __u64 assign_flags(__u32 first_slot)
+{
+	return first_slot & SB_SLOT_REUSEPORT ? BPF_SK_LOOKUP_F_REPLACE
+					      : BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE;
+}
+
+static __always_inline __u64 flow_of(const struct bpf_sk_lookup *ctx)
+{
+	__u32 zero = 0;
+	const struct sb_meta *head = bpf_map_lookup_elem(&meta, &zero);
+	__u64 flow = head ? head->secret : 0;
+
+	flow = sb_flow(flow, sb_half(ctx->remote_port, ctx->local_port << 8 | ctx->protocol));
+	if (ctx->family == SB_AF_INET)
+		return sb_flow(flow, sb_half(ctx->remote_ip4, ctx->local_ip4));
+	flow = sb_flow(flow, sb_half(ctx->remote_ip6[0], ctx->remote_ip6[1]));
+	flow = sb_flow(flow, sb_half(ctx->remote_ip6[2], ctx->remote_ip6[3]));
+	flow = sb_flow(flow, sb_half(ctx->local_ip6[0], ctx->local_ip6[1]));
+	return sb_flow(flow, sb_half(ctx->local_ip6[2], ctx->local_ip6[3]));
+}
+
+/* Of the slots that a record shares among, the one worth most to the flow, if below `limit`. 0: none. */
+SB_GLOBAL __u32 sb_best_slot(__u32 index, __u32 which, __u64 flow, __u64 limit)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+	__u64 best = 0;
+	__u32 first;
 
 	if (!record || which >= 4)
 		return 0;
+	first = record->slot[which][0];
+	if (!(first & SB_SLOT_CHAIN)) {
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < SB_DEPTH; i++) {
-		__u32 slot = record->slot[which][i];
-		struct bpf_sock *sk;
-		long error;
+		for (__u32 i = 0; i < SB_DEPTH; i++) {
+			__u32 slot = record->slot[which][i] & SB_SLOT_NUMBER;
+			__u64 worth = sb_worth(flow, slot);
+
+			if (slot && worth > best && worth < limit)
+				best = worth;
+		}
+		return best & SB_SLOT_NUMBER;
+	}
+	index = first & SB_SLOT_NUMBER;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SB_CHAINED_RECORDS; i++) {
+		record = bpf_map_lookup_elem(&records, &index);
+		if (!record)
+			break;
+#pragma clang loop unroll(disable)
+		for (__u32 j = 0; j < SB_CHAIN; j++) {
+			__u32 slot = record->chain.slot[j] & SB_SLOT_NUMBER;
+			__u64 worth = sb_worth(flow, slot);
+
+			if (slot && worth > best && worth < limit)
+				best = worth;
+		}
+		index = record->chain.next;
+		if (!index)
+			break;
+	}
+	return best & SB_SLOT_NUMBER;
+}
+
+/* Tries all slots of a chain. Only after a mass death, until the broker has tidied up. */
+SB_GLOBAL int sb_try_chain(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SB_CHAINED_RECORDS; i++) {
+		const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+
+		if (!record)
+			break;
+#pragma clang loop unroll(disable)
+		for (__u32 j = 0; j < SB_CHAIN; j++) {
+			__u32 slot = record->chain.slot[j] & SB_SLOT_NUMBER;
+
+			if (slot && sb_try_slot(ctx, slot, flags, service))
+				return 1;
+		}
+		index = record->chain.next;
+		if (!index)
+			break;
+	}
+	return 0;
+}
+
+/* A dead socket's flows go to the next in their own order, so that they too are spread and the others stay. */
+SB_GLOBAL int sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service, __u32 first)
+{
+	__u64 flow = flow_of(ctx), limit = ~0ULL, flags = assign_flags(first);
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SB_SHARE_TRIES; i++) {
+		__u32 slot = sb_best_slot(index, which, flow, limit);
 
 		if (!slot)
-			continue;
-		sk = bpf_map_lookup_elem(&sockets, &slot);
-		if (!sk)
-			continue; /* its last descriptor was closed */
-		error = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
-		bpf_sk_release(sk);
-		if (!error)
+			return 0;
+		if (sb_try_slot(ctx, slot, flags, service))
 			return 1;
-		count_error(service, error);
+		limit = sb_worth(flow, slot);
+	}
+	if (!(first & SB_SLOT_CHAIN))
+		return 0;
+	return sb_try_chain(ctx, first & SB_SLOT_NUMBER, flags, service);
+}
+
+/* Tries the sockets of one record. 1: one of them took the packet. */
+SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+	__u32 first;
+
+	if (!record || which >= 4)
+		return 0;
+	first = record->slot[which][0];
+	if (first & SB_SLOT_SHARE)
+		return sb_try_shared(ctx, index, which, service, first);
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SB_DEPTH; i++) {
+		__u32 slot = record->slot[which][i] & SB_SLOT_NUMBER;
+
+		if (slot && sb_try_slot(ctx, slot, assign_flags(first), service))
+			return 1;
 	}
 	return 0;
 }
@@ -153,19 +269,14 @@ static __always_inline int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 wh
 {
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
-	const struct sb_record *record;
 	struct bpf_sock *sk;
-	__u32 index, slot;
+	__u32 slot;
 	long error;
 
-	if (!entry || !counter || which >= 4)
+	if (!entry || !counter)
 		return 0;
-	index = READ_ONCE(entry->record);
-	record = bpf_map_lookup_elem(&records, &index);
-	if (!record)
-		return 0;
-	slot = record->slot[which][0];
-	sk = bpf_map_lookup_elem(&sockets, &slot);
+	slot = READ_ONCE(entry->newest) >> (which * 16 & 48) & 0xffff;
+	sk = bpf_map_lookup_elem(&sockets, &slot); /* none is ever in slot 0 */
 	if (!sk)
 		return 0;
 	error = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);

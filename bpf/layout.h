@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 2U		       /* second, likewise */
+#define SB_LAYOUT 3U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -18,7 +18,11 @@ enum {
 	SB_CONDITION_WORD = 8,	 /* the last word of a line in which a rule with a condition may start */
 	SB_MAX_STEPS = 1024,	 /* rules that may be tried for one packet; the compiler refuses more */
 	SB_SEARCH_STEPS = 17,	 /* halvings of 65,536 port intervals */
-	SB_DEPTH = 4,		 /* sockets of a service, for one protocol and family */
+	SB_DEPTH = 4,		 /* sockets of a service that a record names, for one protocol and family */
+	SB_CHAIN = 15,		 /* and that each record after it names, of a service that shares */
+	SB_MAX_SHARED = 256,	 /* sockets among which one protocol and family of a service is spread */
+	SB_CHAINED_RECORDS = 18, /* for so many */
+	SB_SHARE_TRIES = 8,	 /* sockets that a flow tries in its own order before any that is left */
 	SB_UNIT_BYTES = 256,
 	SB_NAME_BYTES = 48,
 };
@@ -98,16 +102,35 @@ struct sb_meta {
 	__u32 bindings;	  /* capacity as it was asked for */
 	__u32 services;
 	__u32 sockets;
+	__u64 secret; /* random; nobody outside can choose which socket of a service that shares a flow goes to */
 };
 
+/*
+ * The record is the truth, and the store of its index the one switch of a service's sockets. `newest` is a copy of
+ * its first slots, 16 bits each, [SB_WHICH()], for the look-up that needs no more. It is 0 while the record changes,
+ * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits.
+ */
 struct sb_service {
-	__u32 record; /* index into records: the one switch of a service's sockets */
+	__u64 newest;
+	__u32 record; /* index into records */
 	__u32 unused;
 };
 
+/* In the first slot of each protocol and family, beside its number. */
+enum {
+	SB_SLOT_NUMBER = 0x0fffffff,
+	SB_SLOT_CHAIN = 1 << 28,     /* not a slot but the first of the records in which the slots stand */
+	SB_SLOT_SHARE = 1 << 29,     /* flows are spread over all of them */
+	SB_SLOT_REUSEPORT = 1 << 30, /* within the socket's SO_REUSEPORT group the kernel chooses */
+};
+
 /* Never changed while a service names it. */
-struct sb_record {
+union sb_record {
 	__u32 slot[4][SB_DEPTH]; /* [SB_WHICH()], in the order in which they are tried; 0: none */
+	struct {		 /* of a chain: slots, and the next of these records, 0 for none */
+		__u32 slot[SB_CHAIN];
+		__u32 next;
+	} chain;
 };
 
 struct sb_counters {
@@ -160,11 +183,15 @@ SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
 SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8UL * SB_PRESENT_WORDS,
 		 "table");
-SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
-SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");
-SB_STATIC_ASSERT(sizeof(struct sb_record) == 64, "record");
+SB_STATIC_ASSERT(sizeof(struct sb_meta) == 40, "meta");
+SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
+SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
+SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 312, "registrant");
+
+#define SB_AF_INET 2
+#define SB_AF_INET6 10
 
 #define SB_INLINE static inline __attribute__((always_inline))
 
@@ -213,4 +240,23 @@ SB_INLINE __u32 sb_scale(__u32 hash, __u32 lines)
 	__u64 product = hash;
 
 	return product * lines >> 32;
+}
+
+/* One more word of what makes a flow: addresses and ports as they stand in the look-up, starting from the secret. */
+SB_INLINE __u64 sb_flow(__u64 flow, __u64 word)
+{
+	flow = (flow ^ word) * 0x9fb21c651e98df25ULL;
+	return flow ^ (flow >> 29);
+}
+
+/*
+ * How much a slot is worth to a flow: it goes to the socket whose slot is worth most (rendezvous hashing, Thaler and
+ * Ravishankar 1998), so it moves only when that one goes or one that is worth more comes. No two are equal.
+ */
+SB_INLINE __u64 sb_worth(__u64 flow, __u32 slot)
+{
+	__u64 mixed = (flow ^ (slot * 0x9e3779b97f4a7c15ULL)) * 0xd6e8feb86659fd93ULL;
+
+	mixed = (mixed ^ (mixed >> 32)) * 0xd6e8feb86659fd93ULL;
+	return mixed >> 28 << 28 | slot;
 }

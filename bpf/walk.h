@@ -14,8 +14,6 @@
 
 #include "bpf/layout.h"
 
-#define SB_AF_INET 2
-#define SB_AF_INET6 10
 #define SB_TCP 6
 #define SB_UDP 17
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

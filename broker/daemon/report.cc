@@ -55,8 +55,9 @@ Rows Broker::status_rows() {
         probe_liveness();
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
+                const auto spread = registry_.spread(service);
                 for (const auto& one : registrations) {
-                        (Registry::is_live(registrations, one) ? status.live : status.draining)++;
+                        (is_live(registrations, spread, one) ? status.live : status.draining)++;
                 }
         }
         return [this, policy = policy_, next = std::size_t{0},
@@ -80,9 +81,10 @@ Rows Broker::list_rows() {
                 const auto& service = services[next++];
                 tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
                 const auto registrations = registry_.registrations(service);
+                const auto spread = registry_.spread(service);
                 std::string lines;
                 for (const auto& one : registrations) {
-                        lines += list_line(service, one, Registry::is_live(registrations, one));
+                        lines += list_line(service, one, is_live(registrations, spread, one));
                 }
                 return lines;
         };

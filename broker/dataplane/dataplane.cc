@@ -15,13 +15,11 @@
 #include "bpf/layout.h"
 #include "broker/dataplane/compile.h"
 #include "broker/dataplane/mapping.h"
+#include "broker/dataplane/records.h"
 #include "broker/dataplane/registrants.h"
 #include "broker/dataplane/state.h"
 
 namespace sockbroker {
-
-static_assert(sizeof(Targets) == sizeof(sb_record) && kReserveDepth == SB_DEPTH);
-static_assert(SB_WHICH(1, 0) == 2, "the record of a service is [protocol][family] like Targets");
 
 Dataplane::Dataplane(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Dataplane::~Dataplane() = default;
@@ -47,8 +45,8 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
         auto meta = Mapping<sb_meta>::create(objects.fd(KernelMap::kMeta), 1, "meta");
         auto services = Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.capacity.services + 1,
                                                     "services");
-        auto records = Mapping<sb_record>::create(objects.fd(KernelMap::kRecords),
-                                                  objects.capacity.services + 1 + kSpareRecords, "records");
+        auto records =
+                Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records");
         for (const Error* error : {meta ? nullptr : &meta.error(), services ? nullptr : &services.error(),
                                    records ? nullptr : &records.error()}) {
                 if (error != nullptr) {
@@ -126,9 +124,8 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
         if (name.empty() || name.size() >= SB_NAME_BYTES) {
                 return fail(fmt::format("cannot add service {}: a name has 1 to {} bytes", name, SB_NAME_BYTES - 1));
         }
-        const auto known = std::find(state.names.begin() + 1, state.names.end(), name);
-        if (known != state.names.end()) {
-                return static_cast<ServiceId>(known - state.names.begin());
+        if (const auto known = state.ids.find(name); known != state.ids.end()) {
+                return known->second;
         }
         const auto id = state.take(state.free_services, "id of a service");
         if (!id) {
@@ -149,6 +146,7 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
                 return fail(error, fmt::format("cannot add service {} to the kernel's maps", name));
         }
         state.names[*id] = name;
+        state.ids.emplace(name, *id);
         return *id;
 }
 
@@ -157,12 +155,13 @@ void Dataplane::remove_service(ServiceId id) {
         if (!state.valid(id)) {
                 return;
         }
-        state.switch_record(id, 0);
+        state.switch_record(id, 0, 0);
         const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
         const sb_name empty{};
         // Neither can fail for an index within an array.
         (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kCounters), &id, zero.data(), BPF_ANY);
         (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kNames), &id, &empty, BPF_ANY);
+        state.ids.erase(state.names[id]);
         state.names[id].clear();
         state.free_services.retire(id);
 }
@@ -204,38 +203,45 @@ Result<void> Dataplane::set_targets(ServiceId id, const Targets& targets) {
         if (!state.valid(id)) {
                 return fail(EINVAL, fmt::format("cannot set the sockets of service {}: no such id", id));
         }
-        sb_record record{};
-        std::memcpy(&record, &targets, sizeof record);
         bool any = false;
-        for (const auto& slots : record.slot) {
-                for (const Slot slot : slots) {
-                        if (slot != 0 && (slot >= state.slot_used.size() || !state.slot_used[slot])) {
-                                return fail(EINVAL,
-                                            fmt::format("cannot set the sockets of service {}: slot {} holds none",
-                                                        state.names[id], slot));
+        for (const auto& families : targets.slots) {
+                for (const auto& slots : families) {
+                        if (slots.size() > (targets.share ? kMaxShared : kReserveDepth)) {
+                                return fail(EINVAL, fmt::format("cannot set {} sockets of service {}: too many",
+                                                                slots.size(), state.names[id]));
                         }
-                        any = any || slot != 0;
+                        for (const Slot slot : slots) {
+                                if (slot == 0 || slot >= state.slot_used.size() || !state.slot_used[slot]) {
+                                        return fail(EINVAL, fmt::format("cannot set the sockets of service {}: slot {} "
+                                                                        "holds none",
+                                                                        state.names[id], slot));
+                                }
+                        }
+                        any = any || !slots.empty();
                 }
         }
         if (!any) {
-                state.switch_record(id, 0);  // record 0 is empty for ever
+                state.switch_record(id, 0, 0);  // record 0 is empty for ever
                 return {};
         }
-        const auto fresh = state.take(state.free_records, "record of a service's sockets");
-        if (!fresh) {
-                return std::unexpected(fresh.error());
+        std::vector<std::uint32_t> fresh;
+        for (std::size_t i = records_for(targets); i > 0; i--) {
+                const auto record = state.take(state.free_records, "record of a service's sockets");
+                if (!record) {
+                        for (const auto taken : fresh) {
+                                state.free_records.add_free(taken);
+                        }
+                        return std::unexpected(record.error());
+                }
+                fresh.push_back(*record);
         }
-        state.records[*fresh] = record;
-        state.switch_record(id, *fresh);
+        write_records(targets, fresh, state.all_records());
+        state.switch_record(id, fresh.front(), newest_of(targets));
         return {};
 }
 
 Targets Dataplane::targets(ServiceId id) const {
-        Targets result{};
-        if (state_->valid(id)) {
-                std::memcpy(&result, &state_->records[state_->services[id].record], sizeof result);
-        }
-        return result;
+        return state_->valid(id) ? read_records(state_->services[id].record, state_->all_records()) : Targets{};
 }
 
 void Dataplane::remove(Slot slot) {

@@ -45,10 +45,20 @@ struct Registrant {
         std::string unit;  // at most 255 bytes
 };
 
-// Per protocol and family the slots of a service in the order in which they are tried: the newest first, then the
-// reserve. kDepth places, 0 in those not used.
 inline constexpr std::size_t kReserveDepth = 4;
-using Targets = std::array<std::array<std::array<Slot, kReserveDepth>, 2>, 2>;  // [protocol][family]
+inline constexpr std::size_t kMaxShared = 256;
+
+// Where the packets of a service go.
+struct Targets {
+        // By protocol and family. Newest first, at most kReserveDepth: they are tried in this order, so the others are
+        // the reserve. With `share` at most kMaxShared, over which flows are spread by a hash of their addresses and
+        // ports.
+        std::array<std::array<std::vector<Slot>, 2>, 2> slots;
+        bool share = false;
+        bool reuse_port = false;  // within a socket's SO_REUSEPORT group the kernel chooses
+
+        bool operator==(const Targets&) const = default;
+};
 
 struct ServiceCounters {
         std::uint64_t lookups = 0;         // a rule of the service decided

@@ -4,6 +4,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -77,7 +78,7 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.services, capacity.services + 1);
         set(skeleton.maps.names, capacity.services + 1);
         set(skeleton.maps.counters, capacity.services + 1);
-        set(skeleton.maps.records, capacity.services + 1 + kSpareRecords);
+        set(skeleton.maps.records, record_places(capacity));
         set(skeleton.maps.sockets, capacity.sockets + spare_slots(capacity.sockets) + 1);
         set(skeleton.maps.registrants, capacity.sockets + spare_slots(capacity.sockets) + 1);
 }
@@ -180,13 +181,18 @@ Result<void> take_over_link(const PinDir& pins, int link, int program) {
 
 Result<void> write_meta(int fd, const Capacity& capacity, std::uint32_t lines) {
         const std::uint32_t key = 0;
+        std::uint64_t secret = 0;
+        if (getrandom(&secret, sizeof secret, 0) != sizeof secret) {
+                return fail_errno("cannot get a random number");
+        }
         const sb_meta meta{.magic = SB_MAGIC,
                            .layout = SB_LAYOUT,
                            .generation = 0,
                            .lines = lines,
                            .bindings = capacity.bindings,
                            .services = capacity.services,
-                           .sockets = capacity.sockets};
+                           .sockets = capacity.sockets,
+                           .secret = secret};
         if (bpf_map_update_elem(fd, &key, &meta, BPF_ANY) != 0) {
                 return fail_errno("cannot write the map meta");
         }

@@ -38,6 +38,11 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
         return sockets < 1024 ? sockets : 1024;
 }
 
+// One for each service, and the chains of those that share: five sockets or more in two families, 15 in a record.
+[[nodiscard]] constexpr std::uint32_t record_places(const Capacity& capacity) {
+        return 1 + capacity.services + 2 * (capacity.sockets / 5) + kSpareRecords;
+}
+
 struct KernelObjects {
         std::array<OwnedFd, kMaps> maps;
         OwnedFd probe;  // the program that asks about one slot, never attached

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/dataplane/records.h"
 #include "broker/dataplane/registrants.h"
 
 namespace sockbroker {
@@ -29,11 +30,15 @@ Result<std::uint32_t> Dataplane::State::take(Recycler& from, const char* what) {
         return *number;
 }
 
-void Dataplane::State::switch_record(ServiceId id, std::uint32_t record) {
-        // All protocols and families change in this one store; the record was written before it.
-        const std::uint32_t before = std::atomic_ref(services[id].record).exchange(record, std::memory_order_acq_rel);
-        if (before != 0) {
-                free_records.retire(before);
+void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::uint64_t newest) {
+        sb_service& service = services[id];
+        // All protocols and families change in the one store of the record, which was written before. Without the copy
+        // of its first slots look-ups go by the record, so the copy may be changed around it.
+        std::atomic_ref(service.newest).store(0, std::memory_order_release);
+        const std::uint32_t before = std::atomic_ref(service.record).exchange(record, std::memory_order_seq_cst);
+        std::atomic_ref(service.newest).store(newest, std::memory_order_release);
+        for (const auto old : records_behind(before, all_records())) {
+                free_records.retire(old);
         }
 }
 
@@ -51,7 +56,7 @@ Result<void> Dataplane::State::rebuild() {
         };
 
         names.resize(capacity.services + 1);
-        std::vector<bool> record_named(capacity.services + 1 + kSpareRecords);
+        std::vector<bool> record_named(record_places(capacity));
         for (std::uint32_t id = capacity.services; id > 0; id--) {
                 sb_name name{};
                 if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {
@@ -60,8 +65,11 @@ Result<void> Dataplane::State::rebuild() {
                 names[id].assign(name.text, strnlen(name.text, sizeof name.text));
                 if (names[id].empty()) {
                         // Its removal may have stopped half-way.
+                        std::atomic_ref(services[id].newest).store(0, std::memory_order_release);
                         std::atomic_ref(services[id].record).store(0, std::memory_order_release);
                         vacate(free_services, id);
+                } else {
+                        ids.emplace(names[id], id);
                 }
                 if (services[id].record >= record_named.size()) {
                         return fail(
@@ -69,7 +77,12 @@ Result<void> Dataplane::State::rebuild() {
                                             "sockbrokerctl unload, then start again",
                                             services[id].record));
                 }
-                record_named[services[id].record] = true;
+                for (const auto record : records_behind(services[id].record, all_records())) {
+                        record_named[record] = true;
+                }
+                // The copy is left out where a switch stopped half-way.
+                std::atomic_ref(services[id].newest)
+                        .store(newest_of(read_records(services[id].record, all_records())), std::memory_order_release);
         }
         for (std::uint32_t record = static_cast<std::uint32_t>(record_named.size()) - 1; record > 0; record--) {
                 if (!record_named[record]) {

@@ -5,6 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,7 +26,8 @@ struct Dataplane::State {
         Mapping<sb_meta> meta;
         Mapping<sb_service> services;
         Mapping<sb_record> records;
-        std::vector<std::string> names;
+        std::vector<std::string> names;  // by id
+        std::map<std::string, ServiceId, std::less<>> ids;
         std::vector<bool> slot_used;
         std::uint32_t slots_in_use = 0;
         Recycler free_slots;
@@ -35,7 +39,10 @@ struct Dataplane::State {
         [[nodiscard]] Result<std::uint32_t> take(Recycler& from, const char* what);
         [[nodiscard]] Result<void> rebuild();
         [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
-        void switch_record(ServiceId id, std::uint32_t record);
+        [[nodiscard]] std::span<sb_record> all_records() const {
+                return {records.data(), record_places(kernel.capacity)};
+        }
+        void switch_record(ServiceId id, std::uint32_t record, std::uint64_t newest);
 };
 
 }  // namespace sockbroker

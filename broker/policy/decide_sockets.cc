@@ -62,7 +62,7 @@ Refusal doubled(const Policy& policy, const Service& service, const SocketFacts&
         return {ResultCode::kWrongSocket,
                 fmt::format(
                         "the socket bound to {} is the second for {} and {} of service {}: one message may hold one "
-                        "socket per protocol and family, sharing among several is not available",
+                        "socket per protocol and family, unless the service has Handover=share",
                         socket.bound.to_string(), person(socket.protocol), person(socket.family), service.name),
                 policy.place(service.where)};
 }
@@ -86,6 +86,7 @@ std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& poli
         }
         std::vector<Assignment> assignments(sockets.size());
         Table given{};
+        const bool share = service.handover == Handover::kShare;
         // Sockets of one family first: a dual-stack socket takes what they leave.
         for (const bool dual : {false, true}) {
                 for (std::size_t i = 0; i < sockets.size(); i++) {
@@ -95,10 +96,12 @@ std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& poli
                         bool serves = false;
                         for (const auto family : kFamilies) {
                                 bool& taken = given[index(sockets[i].protocol)][index(family)];
-                                if (takes(sockets[i].family, family) && !taken) {
-                                        part(assignments[i], family) = taken = true;
-                                        serves = serves || used[index(sockets[i].protocol)][index(family)];
+                                if (!takes(sockets[i].family, family) || (taken && (dual || !share))) {
+                                        continue;
                                 }
+                                part(assignments[i], family) = true;
+                                taken = taken || !(dual && share);
+                                serves = serves || used[index(sockets[i].protocol)][index(family)];
                         }
                         if (!serves) {
                                 return std::unexpected(doubled(policy, service, sockets[i]));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "broker/policy/conflicts.h"
 #include "broker/policy/ini.h"
@@ -22,7 +23,9 @@ constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
 // Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
-constexpr std::string_view kKeys = "Unit= User= Group= ListenStream= ListenDatagram= WhenAbsent= Handover= MaxSockets=";
+constexpr std::string_view kKeys =
+        "Unit= User= Group= ListenStream= ListenDatagram= WhenAbsent= Handover= "
+        "ReusePort= MaxSockets=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -100,7 +103,11 @@ private:
                         return choose(service_->when_absent, key, value, {WhenAbsent::kRefuse, WhenAbsent::kPass});
                 }
                 if (key == "Handover") {
-                        return choose(service_->handover, key, value, {Handover::kReplace, Handover::kRefuse});
+                        return choose(service_->handover, key, value,
+                                      {Handover::kReplace, Handover::kShare, Handover::kRefuse});
+                }
+                if (key == "ReusePort") {
+                        return reuse_port(value);
                 }
                 if (key == "MaxSockets") {
                         return max_sockets(value);
@@ -150,18 +157,30 @@ private:
 
         template <class Choice>
         static Result<void> choose(Choice& target, std::string_view key, std::string_view value,
-                                   const std::array<Choice, 2>& known) {
+                                   std::initializer_list<Choice> known) {
                 if (value.empty()) {
-                        target = known[0];  // the default
+                        target = *known.begin();  // the default
                         return {};
                 }
                 const auto found = std::find_if(known.begin(), known.end(),
                                                 [&](Choice choice) { return to_string(choice) == value; });
                 if (found == known.end()) {
-                        return fail(fmt::format("{}=: unknown value \"{}\", this version takes {} and {}", key, value,
-                                                to_string(known[0]), to_string(known[1])));
+                        std::vector<std::string_view> names;
+                        std::ranges::transform(known, std::back_inserter(names),
+                                               [](Choice choice) { return to_string(choice); });
+                        return fail(fmt::format("{}=: unknown value \"{}\", this version takes {}", key, value,
+                                                fmt::join(names, ", ")));
                 }
                 target = *found;
+                return {};
+        }
+
+        Result<void> reuse_port(std::string_view value) {
+                const auto said = parse_boolean(value.empty() ? "no" : value);
+                if (!said) {
+                        return fail(fmt::format("ReusePort=: \"{}\" is neither yes nor no", value));
+                }
+                service_->reuse_port = *said;
                 return {};
         }
 
@@ -224,6 +243,12 @@ void check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
 
 void check_services(const Policy& policy, std::vector<Finding>& findings) {
         for (const auto& service : policy.services) {
+                if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
+                        findings.push_back({service.where, Severity::kError,
+                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
+                                                        "no more than {}",
+                                                        service.name, service.max_sockets, kMaxSharing)});
+                }
                 if (service.units.empty() && service.users.empty() && service.groups.empty()) {
                         findings.push_back({service.where, Severity::kWarning,
                                             fmt::format("service {} has no Unit=, User= or Group= and admits nobody",

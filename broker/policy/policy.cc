@@ -12,7 +12,14 @@ std::string_view to_string(WhenAbsent value) {
 }
 
 std::string_view to_string(Handover value) {
-        return value == Handover::kReplace ? "replace" : "refuse";
+        switch (value) {
+        case Handover::kShare:
+                return "share";
+        case Handover::kRefuse:
+                return "refuse";
+        default:
+                return "replace";
+        }
 }
 
 const Service* Policy::find(std::string_view name) const {

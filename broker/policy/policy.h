@@ -15,10 +15,12 @@
 namespace sockbroker {
 
 enum class WhenAbsent : std::uint8_t { kRefuse, kPass };
-enum class Handover : std::uint8_t { kReplace, kRefuse };
+enum class Handover : std::uint8_t { kReplace, kShare, kRefuse };
 
 [[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass"
-[[nodiscard]] std::string_view to_string(Handover value);    // "replace", "refuse"
+[[nodiscard]] std::string_view to_string(Handover value);    // "replace", "share", "refuse"
+
+inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
 
 // A place in the text: an index into Policy::files and a line from 1. Kept small: there may be a million.
 struct Where {
@@ -49,6 +51,7 @@ struct Service {
         std::vector<Binding> bindings;  // a bare one stands twice, IPv4 then IPv6
         WhenAbsent when_absent = WhenAbsent::kRefuse;
         Handover handover = Handover::kReplace;
+        bool reuse_port = false;
         std::uint32_t max_sockets = 256;
 };
 

@@ -2,8 +2,10 @@
 #include "broker/policy/values.h"
 
 #include <fnmatch.h>
+#include <strings.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include <fmt/format.h>
@@ -176,6 +178,18 @@ Result<Listen> parse_listen(std::string_view value) {
                 return std::unexpected(ports.error());
         }
         return Listen{*parsed, *ports};
+}
+
+std::optional<bool> parse_boolean(std::string_view value) {
+        const std::string text(value);  // strcasecmp() wants a NUL
+        const auto means = [&](const char* word) { return strcasecmp(text.c_str(), word) == 0; };
+        if (std::ranges::any_of(std::array{"1", "yes", "y", "true", "t", "on"}, means)) {
+                return true;
+        }
+        if (std::ranges::any_of(std::array{"0", "no", "n", "false", "f", "off"}, means)) {
+                return false;
+        }
+        return std::nullopt;
 }
 
 }  // namespace sockbroker

@@ -36,6 +36,9 @@ namespace sockbroker {
 // The number, where an account that passed check_account() is one.
 [[nodiscard]] std::optional<std::uint32_t> account_number(std::string_view account);
 
+// 1 yes y true t on, 0 no n false f off, in either case, as systemd.syntax(7) has them.
+[[nodiscard]] std::optional<bool> parse_boolean(std::string_view value);
+
 // A value of ListenStream= or ListenDatagram=.
 struct Listen {
         std::optional<Prefix> prefix;  // none: ports alone

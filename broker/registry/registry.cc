@@ -18,16 +18,6 @@ std::int64_t now_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-// The registration that serves a protocol and family: the newest that can.
-const Registration* serving(std::span<const Registration> newest_first, Protocol protocol, Family family) {
-        for (const auto& registration : newest_first) {
-                if (registration.serves_in(protocol, family)) {
-                        return &registration;
-                }
-        }
-        return nullptr;
-}
-
 Registration from_record(Slot slot, const Registrant& record) {
         return Registration{
                 .slot = slot,
@@ -60,7 +50,7 @@ Registrant to_record(ServiceId id, const Registration& registration) {
 
 // Whether the kernel's targets name the slot anywhere.
 bool names(const Targets& targets, Slot slot) {
-        return std::ranges::any_of(targets, [slot](const auto& families) {
+        return std::ranges::any_of(targets.slots, [slot](const auto& families) {
                 return std::ranges::any_of(
                         families, [slot](const auto& slots) { return std::ranges::find(slots, slot) != slots.end(); });
         });
@@ -106,6 +96,7 @@ void Registry::take_up() {
                 auto& all = seat.registrations;
                 std::ranges::sort(all, std::ranges::greater{}, &Registration::since_usec);
                 const Targets targets = dataplane_.targets(seat.id);
+                seat.spread = {targets.share, targets.reuse_port};
                 std::vector<Registration> kept;
                 for (const auto& registration : all) {
                         // Of a socket that was handed over again, the older place was about to be given up.
@@ -162,16 +153,27 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
                 }
                 seat = seats_.erase(seat);
         }
-        for (const auto& [name, id] : ids) {
-                seats_[name].id = id;
+        for (const auto& service : policy.services) {
+                Seat& seat = seats_[service.name];
+                seat.id = ids.at(service.name);
+                // The rules stand. One that cannot be told so now is told with its next change.
+                (void)set_spread(seat, {service.handover == Handover::kShare, service.reuse_port});
         }
         return departures;
 }
 
+Result<void> Registry::set_spread(Seat& seat, Spread spread) {
+        if (seat.spread == spread) {
+                return {};
+        }
+        seat.spread = spread;
+        return replace_registrations(seat, seat.registrations);
+}
+
 // Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
 Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registration> kept) {
-        const Targets targets = targets_of(kept);
-        if (targets != targets_of(seat.registrations)) {
+        const Targets targets = targets_of(kept, seat.spread);
+        if (targets != dataplane_.targets(seat.id)) {
                 if (auto done = dataplane_.set_targets(seat.id, targets); !done) {
                         return done;
                 }
@@ -245,7 +247,7 @@ Occupancy Registry::occupancy(const std::string& service, std::span<const Offer>
         std::vector<Slot> still_live;
         for (const auto protocol : kProtocols) {
                 for (const auto family : kFamilies) {
-                        const auto* holder = serving(others, protocol, family);
+                        const auto* holder = first_choice(others, protocol, family);
                         if (holder == nullptr) {
                                 continue;
                         }
@@ -261,7 +263,7 @@ Occupancy Registry::occupancy(const std::string& service, std::span<const Offer>
                         }
                 }
         }
-        occupancy.live = static_cast<std::uint32_t>(still_live.size());
+        occupancy.live = static_cast<std::uint32_t>(spread(service).share ? others.size() : still_live.size());
         return occupancy;
 }
 
@@ -308,7 +310,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         // Displaced sockets are kept for their owners to see, but never more of them than the quota.
         std::size_t draining = 0;
         std::erase_if(after, [&, whole = after](const Registration& registration) {
-                return !is_live(whole, registration) && ++draining > service.max_sockets;
+                return !is_live(whole, seat.spread, registration) && ++draining > service.max_sockets;
         });
         const std::vector<Registration> before = seat.registrations;
         if (const auto done = replace_registrations(seat, std::move(after)); !done) {
@@ -320,8 +322,9 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                 Handed& one = handed.emplace_back();
                 one.added = registration;
                 for (const auto& old : before) {
-                        const bool loses = is_live(before, old) && old.cookie != registration.cookie &&
-                                           !is_live(seat.registrations, old) && old.protocol == registration.protocol &&
+                        const bool loses = is_live(before, seat.spread, old) && old.cookie != registration.cookie &&
+                                           !is_live(seat.registrations, seat.spread, old) &&
+                                           old.protocol == registration.protocol &&
                                            ((old.serves.ipv4 && registration.serves.ipv4) ||
                                             (old.serves.ipv6 && registration.serves.ipv6));
                         if (loses) {
@@ -347,14 +350,9 @@ std::vector<std::string> Registry::services() const {
         return result;
 }
 
-bool Registry::is_live(std::span<const Registration> newest_first, const Registration& one) {
-        for (const auto family : kFamilies) {
-                const auto* first = serving(newest_first, one.protocol, family);
-                if (first != nullptr && first->slot == one.slot) {
-                        return true;
-                }
-        }
-        return false;
+Spread Registry::spread(const std::string& service) const {
+        const auto seat = seats_.find(service);
+        return seat == seats_.end() ? Spread{} : seat->second.spread;
 }
 
 ServiceCounters Registry::counters(const std::string& service) const {

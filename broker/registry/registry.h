@@ -55,6 +55,14 @@ struct Handed {
         std::vector<Registration> displaced;  // served before and do not any more
 };
 
+// How the sockets of a service stand beside each other.
+struct Spread {
+        bool share = false;       // all serve, each flow has one of them; otherwise the newest serves
+        bool reuse_port = false;  // within a SO_REUSEPORT group the kernel chooses
+
+        bool operator==(const Spread&) const = default;
+};
+
 class Registry {
 public:
         explicit Registry(Dataplane& dataplane) : dataplane_(dataplane) {}
@@ -86,19 +94,20 @@ public:
         // Newest first. A service without registrations has none.
         [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
         [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
-        // The first choice of some protocol and family, as opposed to draining.
-        [[nodiscard]] static bool is_live(std::span<const Registration> newest_first, const Registration& one);
+        [[nodiscard]] Spread spread(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
 
 private:
         struct Seat {
                 ServiceId id = 0;
+                Spread spread;
                 std::vector<Registration> registrations;  // newest first
         };
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
         [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
+        [[nodiscard]] Result<void> set_spread(Seat& seat, Spread spread);
         Dataplane& dataplane_;
         std::map<std::string, Seat, std::less<>> seats_;  // every service of the policy
         std::int64_t last_since_usec_ = 0;
@@ -108,7 +117,15 @@ private:
 [[nodiscard]] std::vector<Rule> rules_of(const Policy& policy,
                                          const std::function<ServiceId(const std::string& service)>& id_of);
 
-// The slots of a service in the order in which the dispatch program tries them. Pure.
-[[nodiscard]] Targets targets_of(std::span<const Registration> newest_first);
+// The slots of a service, in the order in which the dispatch program tries them where they do not share. Pure.
+[[nodiscard]] Targets targets_of(std::span<const Registration> newest_first, Spread spread);
+
+// The newest that can serve a protocol and family; null: none.
+[[nodiscard]] const Registration* first_choice(std::span<const Registration> newest_first, Protocol protocol,
+                                               Family family);
+
+// Whether it serves: as the first choice of some protocol and family or, where they share, as one of all. The others
+// are draining. Pure.
+[[nodiscard]] bool is_live(std::span<const Registration> newest_first, Spread spread, const Registration& one);
 
 }  // namespace sockbroker

@@ -167,8 +167,8 @@ void serve(Dataplane& dataplane, const std::vector<OwnedFd>& sockets, Family fam
         for (ServiceId service = 1; service <= kManyServices; service++) {
                 const ServiceId id = must(dataplane.add_service(fmt::format("s{}", service)));
                 Targets targets{};
-                targets[1][static_cast<std::size_t>(family)][0] =
-                        must(dataplane.install(sockets[service].get(), {.service = id, .protocol = Protocol::kUdp}));
+                targets.slots[1][static_cast<std::size_t>(family)] = {
+                        must(dataplane.install(sockets[service].get(), {.service = id, .protocol = Protocol::kUdp}))};
                 must(dataplane.set_targets(id, targets));
                 if (id != service) {
                         die("services have other ids than expected");

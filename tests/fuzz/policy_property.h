@@ -92,6 +92,7 @@ inline std::string print(const Policy& policy) {
                 }
                 text += "WhenAbsent=" + std::string(to_string(service.when_absent)) + "\n";
                 text += "Handover=" + std::string(to_string(service.handover)) + "\n";
+                text += std::string("ReusePort=") + (service.reuse_port ? "yes" : "no") + "\n";
                 text += "MaxSockets=" + std::to_string(service.max_sockets) + "\n";
         }
         return text;

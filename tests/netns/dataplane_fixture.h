@@ -57,7 +57,7 @@ struct Reply {
         std::uint64_t cookie = 0;
 };
 
-inline Reply run(int program, const oracle::Packet& packet, int repeat = 1) {
+inline Reply run(int program, const oracle::Packet& packet, int repeat = 1, std::uint16_t from_port = 40000) {
         bpf_sk_lookup in{};
         bpf_sk_lookup out{};
         const bool v4 = packet.to.family == Family::kIpv4;
@@ -66,7 +66,7 @@ inline Reply run(int program, const oracle::Packet& packet, int repeat = 1) {
         std::memcpy(v4 ? &in.local_ip4 : &in.local_ip6[0], packet.to.bytes.data(), v4 ? 4 : 16);
         std::memcpy(v4 ? &in.remote_ip4 : &in.remote_ip6[0], packet.from.bytes.data(), v4 ? 4 : 16);
         in.local_port = packet.port;
-        in.remote_port = htons(40000);
+        in.remote_port = htons(from_port);
         // The kernel takes no ingress_ifindex here (EINVAL): interfaces are tested by real packets.
         LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &in, .ctx_out = &out, .ctx_size_in = sizeof in,
                     .ctx_size_out = sizeof out, .repeat = repeat);
@@ -133,7 +133,11 @@ protected:
         }
 
         static Slot& first(Targets& targets, Protocol protocol, Family family) {
-                return targets[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)][0];
+                auto& slots = targets.slots[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)];
+                if (slots.empty()) {
+                        slots.push_back(0);
+                }
+                return slots[0];
         }
 
         void serve(ServiceId service, const TestSocket& socket) {

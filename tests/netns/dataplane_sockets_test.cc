@@ -26,8 +26,7 @@ protected:
 
         void target(Protocol protocol, Family family, const std::vector<Slot>& slots) {
                 Targets targets{};
-                std::copy(slots.begin(), slots.end(),
-                          targets[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)].begin());
+                targets.slots[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] = slots;
                 const auto set = dataplane_->set_targets(id_, targets);
                 ASSERT_TRUE(set) << set.error().text();
         }

@@ -192,6 +192,11 @@ ListenDatagram=192.0.2.0/24:53
 [Service four]
 User=1
 ListenStream=192.0.2.0/24:*
+[Service many]
+User=1
+Handover=share
+ListenStream=0.0.0.0/0:8080
+ListenStream=[::]/0:8080
 [Service six]
 User=1
 ListenDatagram=[2001:db8::]/32:1000-2000
@@ -224,7 +229,11 @@ TEST(CheckSockets, EachServesTheFamiliesThatItCanAndNoneTwice) {
                 {"four", {socket(kUdp, k4)}, ""},
                 {"four",
                  {socket(kTcp, k4), socket(kTcp, kDual)},
-                 ""},                                 // the second has nothing left that a binding uses
+                 ""},  // the second has nothing left that a binding uses
+                {"many", {socket(kTcp, k4), socket(kTcp, k4), socket(kTcp, k4)}, "4 4 4"},
+                {"many", {socket(kTcp, kDual), socket(kTcp, kDual)}, "46 46"},
+                {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, kDual)}, "6 4 6"},
+                {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, k6)}, ""},
                 {"six", {socket(kUdp, k6, 4)}, "6"},  // the port is the service's affair
                 {"six", {socket(kUdp, kDual, 1500)}, "46"},
                 {"six", {socket(kUdp, k4, 1500)}, ""},
@@ -264,7 +273,7 @@ TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
         EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
                   "the socket bound to 127.0.0.1:81 is the second for TCP and IPv4 of service both: one message may "
                   "hold one "
-                  "socket per protocol and family, sharing among several is not available");
+                  "socket per protocol and family, unless the service has Handover=share");
 }
 
 TEST(CheckSockets, WhatIsWrongWithTheSocketItselfComesFirst) {

@@ -16,10 +16,10 @@ TEST(Targets, AreTheNewestFirstAndThenTheReserve) {
         const std::vector<Registration> newest_first = {registration(7, Protocol::kTcp, true, false),
                                                         registration(5, Protocol::kUdp, true, false),
                                                         registration(3, Protocol::kTcp, true, false)};
-        const auto targets = targets_of(newest_first);
-        EXPECT_EQ(targets[0][0], (std::array<Slot, kReserveDepth>{7, 3}));
-        EXPECT_EQ(targets[1][0], (std::array<Slot, kReserveDepth>{5}));
-        EXPECT_EQ(targets[0][1], (std::array<Slot, kReserveDepth>{}));
+        const auto targets = targets_of(newest_first, {});
+        EXPECT_EQ(targets.slots[0][0], (std::vector<Slot>{7, 3}));
+        EXPECT_EQ(targets.slots[1][0], (std::vector<Slot>{5}));
+        EXPECT_EQ(targets.slots[0][1], (std::vector<Slot>{}));
 }
 
 TEST(Targets, NameNoMoreThanTheReserveHolds) {
@@ -27,22 +27,24 @@ TEST(Targets, NameNoMoreThanTheReserveHolds) {
         for (Slot slot = 20; slot > 0; slot--) {
                 many.push_back(registration(slot, Protocol::kTcp, true, true));
         }
-        EXPECT_EQ(targets_of(many)[0][1], (std::array<Slot, kReserveDepth>{20, 19, 18, 17}));
+        EXPECT_EQ(targets_of(many, {}).slots[0][1], (std::vector<Slot>{20, 19, 18, 17}));
+        EXPECT_EQ(targets_of(many, {.share = true}).slots[0][1].size(), 20U) << "all of those that share";
 }
 
 TEST(Targets, OfADualStackSocketAreInBothFamiliesThatItServes) {
         const std::vector<Registration> one = {registration(9, Protocol::kTcp, true, true)};
-        EXPECT_EQ(targets_of(one)[0][0][0], 9U);
-        EXPECT_EQ(targets_of(one)[0][1][0], 9U);
+        EXPECT_EQ(targets_of(one, {}).slots[0][0], (std::vector<Slot>{9}));
+        EXPECT_EQ(targets_of(one, {}).slots[0][1], (std::vector<Slot>{9}));
 }
 
-TEST(Registry, ASocketIsLiveWhileItIsTheFirstChoiceSomewhere) {
+TEST(Live, IsASocketThatIsTheFirstChoiceSomewhere) {
         const std::vector<Registration> newest_first = {registration(3, Protocol::kTcp, true, false),
                                                         registration(2, Protocol::kTcp, true, true),
                                                         registration(1, Protocol::kTcp, true, false)};
-        EXPECT_TRUE(Registry::is_live(newest_first, newest_first[0]));
-        EXPECT_TRUE(Registry::is_live(newest_first, newest_first[1])) << "it still serves IPv6";
-        EXPECT_FALSE(Registry::is_live(newest_first, newest_first[2]));
+        EXPECT_TRUE(is_live(newest_first, {}, newest_first[0]));
+        EXPECT_TRUE(is_live(newest_first, {}, newest_first[1])) << "it still serves IPv6";
+        EXPECT_FALSE(is_live(newest_first, {}, newest_first[2]));
+        EXPECT_TRUE(is_live(newest_first, {.share = true}, newest_first[2])) << "all that share are";
 }
 
 TEST(Rules, CarryWhatTheBindingsSayAndTheNumberOfTheirService) {
