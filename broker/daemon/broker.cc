@@ -42,7 +42,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           registry_(*dataplane_),
           accounts_(system_accounts()),
           started_usec_(now_usec()) {
-        // Maps that an earlier broker made keep their size.
+        // Where the maps could not be made larger.
         limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
         limits_.max_services = std::min(limits_.max_services, dataplane_->capacity().services);
 }

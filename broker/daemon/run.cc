@@ -131,6 +131,11 @@ Result<void> run_daemon(const DaemonOptions& options) {
         for (const auto& diagnostic : config.diagnostics) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
         }
+        if (const auto& why = (*dataplane)->not_grown(); !why.empty()) {
+                audit.write({.action = Action::kDiagnostic,
+                             .priority = 3,
+                             .message = "the limits could not be raised, those of before stay: " + why});
+        }
         auto broker = Broker::start(options, config.config, std::move(*dataplane), audit);
         if (!broker) {
                 return std::unexpected(broker.error());

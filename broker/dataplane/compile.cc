@@ -125,7 +125,7 @@ private:
 
 std::unexpected<Error> TableCompiler::too_many() const {
         return fail(ENOSPC, fmt::format("the rules need more than the {} lines of rule memory that there are for one "
-                                        "generation; raise MaxBindings= and start anew after sockbrokerctl unload",
+                                        "generation; raise MaxBindings= in sockbrokerd.conf and restart sockbrokerd",
                                         max_lines_));
 }
 

@@ -78,13 +78,17 @@ const Capacity& Dataplane::capacity() const {
         return state_->kernel.capacity;
 }
 
+const std::string& Dataplane::not_grown() const {
+        return state_->kernel.not_grown;
+}
+
 // Touches nothing that registrations touch, so a reload may run in a thread of its own.
 Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
         State& state = *state_;
         const KernelObjects& kernel = state.kernel;
         if (rules.size() > kernel.capacity.bindings) {
                 return fail(ENOSPC, fmt::format("cannot load {} bindings: the kernel's maps were made for {}; raise "
-                                                "MaxBindings= and start anew after sockbrokerctl unload",
+                                                "MaxBindings= in sockbrokerd.conf and restart sockbrokerd",
                                                 rules.size(), kernel.capacity.bindings));
         }
         const auto compiled = compile_rules(rules, kernel.lines);
@@ -131,8 +135,8 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
         if (!id) {
                 return fail(id.error().errnum,
                             fmt::format("cannot add service {}: {}; the kernel's maps were made for {} "
-                                        "services, raise MaxServices= and start anew after "
-                                        "sockbrokerctl unload",
+                                        "services, raise MaxServices= in sockbrokerd.conf and restart "
+                                        "sockbrokerd",
                                         name, id.error().message, capacity().services));
         }
         // Cleared here, not at the removal: a program that was running then may have counted on.
@@ -175,7 +179,7 @@ Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
         if (state.slots_in_use >= kernel.capacity.sockets) {
                 return fail(EBUSY,
                             fmt::format("all {} slots for sockets are taken; raise MaxSockets= in sockbrokerd.conf "
-                                        "and start anew after sockbrokerctl unload",
+                                        "and restart sockbrokerd",
                                         kernel.capacity.sockets));
         }
         const auto slot = state.take(state.free_slots, "slot for a socket");

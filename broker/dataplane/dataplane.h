@@ -26,6 +26,8 @@ struct Capacity {
         std::uint32_t bindings = 65536;
         std::uint32_t services = 1024;
         std::uint32_t sockets = 4096;
+
+        bool operator==(const Capacity&) const = default;
 };
 
 // What is kept in the kernel about a slot, so that a new broker knows whose socket it is. Written before the socket is
@@ -74,7 +76,8 @@ struct ServiceCounters {
 class Dataplane {
 public:
         // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs. Loads the
-        // program of this build in either case and puts it into the pinned link.
+        // program of this build in either case and puts it into the pinned link. Maps that are too small for
+        // `capacity` are replaced by larger ones, in one step and with all that they hold.
         [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const std::string& pin_dir,
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
@@ -87,8 +90,9 @@ public:
         Dataplane& operator=(const Dataplane&) = delete;
 
         [[nodiscard]] bool taken_up() const;  // state of an earlier broker was found
-        [[nodiscard]] const Capacity& capacity()
-                const;  // as the maps have it, which may differ from what open() was asked
+        // As the maps have it: never less than open() was asked, unless not_grown() says why.
+        [[nodiscard]] const Capacity& capacity() const;
+        [[nodiscard]] const std::string& not_grown() const;
 
         // Replaces all rules in one step: a packet sees the old ones or the new. Waits for a grace period. On failure
         // the old ones stay.

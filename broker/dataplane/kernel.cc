@@ -8,8 +8,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdarg>
-#include <cstdio>
 #include <memory>
 #include <vector>
 
@@ -17,6 +15,8 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/compile.h"
+#include "broker/dataplane/growth.h"
+#include "broker/dataplane/libbpf_log.h"
 #include "broker/dataplane/pins.h"
 
 #pragma GCC diagnostic push
@@ -30,41 +30,6 @@ namespace sockbroker {
 namespace {
 
 using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
-
-// What libbpf and the verifier say while it lives: the reason stands at the end.
-class LibbpfLog {
-public:
-        LibbpfLog() : before_(libbpf_set_print(print)) { text().clear(); }
-        ~LibbpfLog() { libbpf_set_print(before_); }
-        LibbpfLog(const LibbpfLog&) = delete;
-        LibbpfLog& operator=(const LibbpfLog&) = delete;
-
-        [[nodiscard]] static std::string tail() {
-                constexpr std::size_t kEnough = 4096;
-                std::string result = text().size() > kEnough ? text().substr(text().size() - kEnough) : text();
-                while (!result.empty() && result.back() == '\n') {
-                        result.pop_back();
-                }
-                return result;
-        }
-
-private:
-        static std::string& text() {
-                static thread_local std::string collected;
-                return collected;
-        }
-        static int print(libbpf_print_level level, const char* format, va_list arguments) {
-                if (level != LIBBPF_WARN) {
-                        return 0;
-                }
-                std::vector<char> buffer(1 << 16);  // the verifier's log comes in one piece
-                const int length = vsnprintf(buffer.data(), buffer.size(), format, arguments);
-                text().append(buffer.data(), std::min<std::size_t>(std::max(length, 0), buffer.size() - 1));
-                return length;
-        }
-
-        libbpf_print_fn_t before_;
-};
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
@@ -110,30 +75,39 @@ Result<sb_meta> read_meta(int fd, const std::string& path) {
         return meta;
 }
 
-Result<void> reuse_maps(const PinDir& pins, const dispatch& skeleton) {
+// The maps that an earlier broker pinned; the link is not taken yet.
+Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) {
         const auto maps = maps_of(skeleton);
+        KernelObjects result;
         for (std::size_t i = 0; i < kMaps; i++) {
-                const auto fd = pins.get(kMapPins[i]);
+                auto fd = pins.get(kMapPins[i]);
+                if (!fd) {
+                        return fail(fd.error().errnum,
+                                    fmt::format("{}, although a link is pinned beside it; run sockbrokerctl unload, "
+                                                "then start again",
+                                                fd.error().message));
+                }
+                result.maps[i] = std::move(*fd);
+                if (i == static_cast<std::size_t>(KernelMap::kMeta)) {
+                        const auto meta = read_meta(result.fd(KernelMap::kMeta), pins.path_of(kMapPins[i]));
+                        if (!meta) {
+                                return std::unexpected(meta.error());
+                        }
+                        result.capacity = {meta->bindings, meta->services, meta->sockets};
+                        result.lines = meta->lines;
+                }
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
-                if (!fd || bpf_obj_get_info_by_fd(fd->get(), &info, &length) != 0) {
-                        return fail(
-                                fd ? errno : fd.error().errnum,
-                                fmt::format("cannot take up {}, although a link is pinned beside it; run sockbrokerctl "
-                                            "unload, then start again",
-                                            pins.path_of(kMapPins[i])));
-                }
-                if (info.type != bpf_map__type(maps[i]) || info.value_size != bpf_map__value_size(maps[i])) {
+                if (bpf_obj_get_info_by_fd(result.maps[i].get(), &info, &length) != 0 ||
+                    info.type != bpf_map__type(maps[i]) || info.value_size != bpf_map__value_size(maps[i])) {
                         return fail(
                                 fmt::format("{} is of another type or size than its layout says; run sockbrokerctl "
                                             "unload, then start again",
                                             pins.path_of(kMapPins[i])));
                 }
-                if (const int error = bpf_map__reuse_fd(maps[i], fd->get()); error != 0) {
-                        return fail(error, fmt::format("cannot take up {}", pins.path_of(kMapPins[i])));
-                }
         }
-        return {};
+        result.taken_up = true;
+        return result;
 }
 
 Result<OwnedFd> attach(int program) {
@@ -226,6 +200,105 @@ Result<void> check_capacity(const Capacity& capacity) {
         return {};
 }
 
+// The programs of this build over the maps of the skeleton, which are made unless they were given to it.
+Result<void> load(dispatch& skeleton) {
+        if (const int error = dispatch__load(&skeleton); error != 0) {
+                return fail(error, fmt::format("cannot load the dispatch program; it needs CAP_BPF, CAP_PERFMON, "
+                                               "CAP_NET_ADMIN and a kernel from 6.1: {}",
+                                               LibbpfLog::tail()));
+        }
+        return {};
+}
+
+// Descriptors that outlive the skeleton.
+Result<void> keep_fds(const dispatch& skeleton, KernelObjects& objects) {
+        objects.probe.reset(fcntl(bpf_program__fd(skeleton.progs.probe), F_DUPFD_CLOEXEC, 3));
+        if (!objects.probe) {
+                return fail_errno("cannot keep the probe program");
+        }
+        const auto maps = maps_of(skeleton);
+        for (std::size_t i = 0; i < kMaps; i++) {
+                objects.maps[i].reset(fcntl(bpf_map__fd(maps[i]), F_DUPFD_CLOEXEC, 3));
+                if (!objects.maps[i]) {
+                        return fail_errno(fmt::format("cannot keep the map {}", kMapPins[i]));
+                }
+        }
+        return {};
+}
+
+Result<Skeleton> open_skeleton() {
+        Skeleton skeleton(dispatch__open(), dispatch__destroy);
+        if (!skeleton) {
+                return fail_errno(
+                        fmt::format("cannot open the dispatch program built into this broker: {}", LibbpfLog::tail()));
+        }
+        return skeleton;
+}
+
+Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Capacity& capacity) {
+        if (auto checked = check_capacity(capacity); !checked) {
+                return std::unexpected(checked.error());
+        }
+        // Left by a broker that was killed before it pinned the link: nothing was ever dispatched by it.
+        if (auto cleared = pins.clear(); !cleared) {
+                return std::unexpected(cleared.error());
+        }
+        KernelObjects result;
+        result.capacity = capacity;
+        result.lines = lines_for(capacity.bindings);
+        set_sizes(skeleton, result.capacity, result.lines);
+        auto done = load(skeleton);
+        done = done ? keep_fds(skeleton, result) : done;
+        done = done ? write_meta(result.fd(KernelMap::kMeta), capacity, result.lines) : done;
+        done = done ? pin_all(pins, skeleton) : done;
+        return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
+}
+
+Result<KernelObjects> take_up(const PinDir& pins, int link, dispatch& skeleton, KernelObjects found) {
+        const auto maps = maps_of(skeleton);
+        for (std::size_t i = 0; i < kMaps; i++) {
+                if (const int error = bpf_map__reuse_fd(maps[i], found.maps[i].get()); error != 0) {
+                        return fail(error, fmt::format("cannot take up {}", pins.path_of(kMapPins[i])));
+                }
+        }
+        auto done = load(skeleton);
+        done = done ? keep_fds(skeleton, found) : done;
+        const int fd = bpf_program__fd(skeleton.progs.dispatch);
+        done = done ? take_over_link(pins, link, fd) : done;
+        done = done ? pins.replace(kProgramPin, fd) : done;
+        return done ? Result<KernelObjects>(std::move(found)) : std::unexpected(done.error());
+}
+
+// Everything anew in larger maps, live sockets too. Until the link has the new program nothing has changed.
+Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& before, const Capacity& capacity) {
+        if (auto checked = check_capacity(capacity); !checked) {
+                return std::unexpected(checked.error());
+        }
+        auto skeleton = open_skeleton();
+        if (!skeleton) {
+                return std::unexpected(skeleton.error());
+        }
+        KernelObjects result;
+        result.taken_up = true;
+        result.capacity = capacity;
+        result.lines = std::max(before.lines, lines_for(capacity.bindings));
+        set_sizes(**skeleton, result.capacity, result.lines);
+        auto done = load(**skeleton);
+        done = done ? keep_fds(**skeleton, result) : done;
+        done = done ? copy_state(before, result) : done;
+        const int program = bpf_program__fd((*skeleton)->progs.dispatch);
+        done = done ? pin_grown(pins, result, program) : done;
+        done = done ? take_over_link(pins, link, program) : done;
+        done = done ? settle_growth(pins) : done;
+        return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
+}
+
+Capacity larger(const Capacity& one, const Capacity& other) {
+        return {.bindings = std::max(one.bindings, other.bindings),
+                .services = std::max(one.services, other.services),
+                .sockets = std::max(one.sockets, other.sockets)};
+}
+
 }  // namespace
 
 Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity) {
@@ -234,76 +307,41 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
                 return std::unexpected(pins.error());
         }
         const LibbpfLog log;
-        const Skeleton skeleton(dispatch__open(), dispatch__destroy);
+        const auto skeleton = open_skeleton();
         if (!skeleton) {
-                return fail_errno(
-                        fmt::format("cannot open the dispatch program built into this broker: {}", log.tail()));
+                return std::unexpected(skeleton.error());
         }
-
-        KernelObjects result;
         const auto link = pins->get(kLinkPin);
-        if (!link && link.error().errnum != ENOENT) {
+        if (!link && link.error().errnum == ENOENT) {
+                return make_anew(*pins, **skeleton, capacity);
+        }
+        if (!link) {
                 return std::unexpected(link.error());
         }
-        if (link) {
-                const auto meta_fd = pins->get("meta");
-                if (!meta_fd) {
-                        return fail(meta_fd.error().errnum, meta_fd.error().message +
-                                                                    ", although a link is pinned beside it; run "
-                                                                    "sockbrokerctl unload, then start again");
-                }
-                const auto meta = read_meta(meta_fd->get(), pins->path_of("meta"));
-                if (!meta) {
-                        return std::unexpected(meta.error());
-                }
-                if (auto reused = reuse_maps(*pins, *skeleton); !reused) {
-                        return std::unexpected(reused.error());
-                }
-                result.taken_up = true;
-                result.capacity = {meta->bindings, meta->services, meta->sockets};
-                result.lines = meta->lines;
-        } else {
-                if (auto checked = check_capacity(capacity); !checked) {
-                        return std::unexpected(checked.error());
-                }
-                // Left by a broker that was killed before it pinned the link: nothing was ever dispatched by it.
-                if (auto cleared = pins->clear(); !cleared) {
-                        return std::unexpected(cleared.error());
-                }
-                result.capacity = capacity;
-                result.lines = lines_for(capacity.bindings);
-                set_sizes(*skeleton, result.capacity, result.lines);
+        if (auto settled = settle_growth(*pins); !settled) {
+                return std::unexpected(settled.error());
         }
-
-        if (const int error = dispatch__load(skeleton.get()); error != 0) {
-                return fail(error, fmt::format("cannot load the dispatch program; it needs CAP_BPF, CAP_PERFMON, "
-                                               "CAP_NET_ADMIN and a kernel from 6.1: {}",
-                                               log.tail()));
+        auto found = open_pinned(*pins, **skeleton);
+        if (!found) {
+                return found;
         }
-        const int program = bpf_program__fd(skeleton->progs.dispatch);
-        Result<void> done;
-        if (result.taken_up) {
-                done = take_over_link(*pins, link->get(), program);
-                done = done ? pins->replace(kProgramPin, program) : done;
-        } else {
-                done = write_meta(bpf_map__fd(skeleton->maps.meta), capacity, result.lines);
-                done = done ? pin_all(*pins, *skeleton) : done;
-        }
-        if (!done) {
-                return std::unexpected(done.error());
-        }
-        result.probe.reset(fcntl(bpf_program__fd(skeleton->progs.probe), F_DUPFD_CLOEXEC, 3));
-        if (!result.probe) {
-                return fail_errno("cannot keep the probe program");
-        }
-        const auto maps = maps_of(*skeleton);
-        for (std::size_t i = 0; i < kMaps; i++) {
-                result.maps[i].reset(fcntl(bpf_map__fd(maps[i]), F_DUPFD_CLOEXEC, 3));
-                if (!result.maps[i]) {
-                        return fail_errno(fmt::format("cannot keep the map {}", kMapPins[i]));
+        std::string not_grown;
+        if (const auto wanted = larger(capacity, found->capacity); wanted != found->capacity) {
+                auto grown = grow(*pins, link->get(), *found, wanted);
+                if (grown) {
+                        return grown;
+                }
+                // What serves goes on serving, in the maps that there are.
+                not_grown = grown.error().text();
+                if (auto settled = settle_growth(*pins); !settled) {
+                        return std::unexpected(settled.error());
                 }
         }
-        return result;
+        auto taken = take_up(*pins, link->get(), **skeleton, std::move(*found));
+        if (taken) {
+                taken->not_grown = std::move(not_grown);
+        }
+        return taken;
 }
 
 Result<void> unload_kernel_objects(const std::string& pin_dir) {

@@ -49,6 +49,7 @@ struct KernelObjects {
         bool taken_up = false;
         Capacity capacity;
         std::uint32_t lines = 0;  // arena lines of one generation
+        std::string not_grown;    // why the maps were not made larger, although that was asked
 
         [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
 };

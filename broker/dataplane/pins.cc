@@ -43,12 +43,25 @@ Result<void> PinDir::pin(const char* name, int fd) const {
 
 Result<void> PinDir::replace(const char* name, int fd) const {
         const std::string aside = std::string(name) + "_new";
-        unlink(path_of(aside.c_str()).c_str());  // a crash may have left it
+        if (auto removed = remove(aside.c_str()); !removed) {  // a crash may have left it
+                return removed;
+        }
         if (auto pinned = pin(aside.c_str(), fd); !pinned) {
                 return pinned;
         }
-        if (rename(path_of(aside.c_str()).c_str(), path_of(name).c_str()) != 0) {
-                return fail_errno(fmt::format("cannot rename the pin {}", path_of(aside.c_str())));
+        return rename(aside.c_str(), name);
+}
+
+Result<void> PinDir::rename(const char* from, const char* to) const {
+        if (::rename(path_of(from).c_str(), path_of(to).c_str()) != 0) {
+                return fail_errno(fmt::format("cannot rename the pin {}", path_of(from)));
+        }
+        return {};
+}
+
+Result<void> PinDir::remove(const char* name) const {
+        if (unlink(path_of(name).c_str()) != 0 && errno != ENOENT) {
+                return fail_errno(fmt::format("cannot remove the pin {}", path_of(name)));
         }
         return {};
 }

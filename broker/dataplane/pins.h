@@ -20,6 +20,9 @@ public:
         [[nodiscard]] Result<void> pin(const char* name, int fd) const;
         // Pins under the name in one step, whatever was pinned there before.
         [[nodiscard]] Result<void> replace(const char* name, int fd) const;
+        // In one step, over what was pinned there before. ENOENT: nothing is pinned under the first name.
+        [[nodiscard]] Result<void> rename(const char* from, const char* to) const;
+        [[nodiscard]] Result<void> remove(const char* name) const;  // also where nothing is pinned
         // Removes every pin.
         [[nodiscard]] Result<void> clear() const;
 

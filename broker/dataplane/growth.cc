@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/growth.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/libbpf_log.h"
+#include "broker/dataplane/mapping.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include "copy.skel.h"
+#pragma GCC diagnostic pop
+
+namespace sockbroker {
+
+namespace {
+
+constexpr const char* kGrownProgram = "grown_program";
+
+std::string grown(const char* name) {
+        return std::string("grown_") + name;
+}
+
+Result<bpf_map_info> info_of(int fd) {
+        bpf_map_info info{};
+        std::uint32_t length = sizeof info;
+        if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) {
+                return fail_errno("cannot ask for the size of a map");
+        }
+        return info;
+}
+
+Result<void> copy_array(const KernelObjects& before, const KernelObjects& after, KernelMap map) {
+        const auto info = info_of(before.fd(map));
+        if (!info) {
+                return std::unexpected(info.error());
+        }
+        const int cpus = info->type == BPF_MAP_TYPE_PERCPU_ARRAY ? libbpf_num_possible_cpus() : 1;
+        std::vector<std::uint64_t> value((info->value_size + 7) / 8 * static_cast<std::size_t>(cpus));
+        for (std::uint32_t key = 0; key < info->max_entries; key++) {
+                if (bpf_map_lookup_elem(before.fd(map), &key, value.data()) != 0 ||
+                    bpf_map_update_elem(after.fd(map), &key, value.data(), BPF_ANY) != 0) {
+                        return fail_errno(fmt::format("cannot copy entry {} of the map {}", key,
+                                                      kMapPins[static_cast<std::size_t>(map)]));
+                }
+        }
+        return {};
+}
+
+// References are counted from the first line of their generation, so the lines stay as they are.
+Result<void> copy_rules(const KernelObjects& before, const KernelObjects& after, std::uint32_t generation) {
+        const auto from =
+                Mapping<sb_line>::create(before.fd(KernelMap::kArena), std::size_t{2} * before.lines, "arena");
+        const auto to = Mapping<sb_line>::create(after.fd(KernelMap::kArena), std::size_t{2} * after.lines, "arena");
+        for (const auto* one : {&from, &to}) {
+                if (!*one) {
+                        return std::unexpected(one->error());
+                }
+        }
+        std::copy_n(from->data() + std::size_t{generation} * before.lines, before.lines,
+                    to->data() + std::size_t{generation} * after.lines);
+        return copy_array(before, after, KernelMap::kTables);
+}
+
+Result<void> copy_sockets(const KernelObjects& before, const KernelObjects& after) {
+        const std::unique_ptr<copy, void (*)(copy*)> skeleton(copy__open(), copy__destroy);
+        if (!skeleton) {
+                return fail_errno("cannot open the program that copies sockets");
+        }
+        if (bpf_map__reuse_fd(skeleton->maps.before, before.fd(KernelMap::kSockets)) != 0 ||
+            bpf_map__reuse_fd(skeleton->maps.after, after.fd(KernelMap::kSockets)) != 0 ||
+            copy__load(skeleton.get()) != 0) {
+                return fail_errno(fmt::format("cannot load the program that copies sockets: {}", LibbpfLog::tail()));
+        }
+        const auto info = info_of(before.fd(KernelMap::kSockets));
+        if (!info) {
+                return std::unexpected(info.error());
+        }
+        for (std::uint32_t slot = 1; slot < info->max_entries; slot++) {
+                bpf_sk_lookup context{};
+                context.family = AF_INET;
+                context.remote_ip4 = slot;
+                bpf_test_run_opts options{};
+                options.sz = sizeof options;
+                options.ctx_in = &context;
+                options.ctx_size_in = sizeof context;
+                if (bpf_prog_test_run_opts(bpf_program__fd(skeleton->progs.copy), &options) != 0) {
+                        return fail_errno(
+                                fmt::format("cannot run the program that copies the socket in slot {}", slot));
+                }
+                // One that its owner has shut down is taken by no map any more, and served nobody.
+                if (const auto error = static_cast<int>(skeleton->bss->error); error != 0 && error != -EOPNOTSUPP) {
+                        return fail(-error, fmt::format("cannot copy the socket in slot {}", slot));
+                }
+        }
+        return {};
+}
+
+// 0: no such program.
+std::uint32_t program_id(const PinDir& pins, const char* name) {
+        const auto program = pins.get(name);
+        bpf_prog_info info{};
+        std::uint32_t length = sizeof info;
+        return program && bpf_obj_get_info_by_fd(program->get(), &info, &length) == 0 ? info.id : 0;
+}
+
+}  // namespace
+
+Result<void> copy_state(const KernelObjects& before, const KernelObjects& after) {
+        sb_meta meta{};
+        const std::uint32_t key = 0;
+        if (bpf_map_lookup_elem(before.fd(KernelMap::kMeta), &key, &meta) != 0) {
+                return fail_errno("cannot read the map meta");
+        }
+        auto done = copy_rules(before, after, meta.generation);
+        for (const auto map : {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
+                               KernelMap::kCounters}) {
+                done = done ? copy_array(before, after, map) : done;
+        }
+        done = done ? copy_sockets(before, after) : done;
+        if (!done) {
+                return done;
+        }
+        meta.lines = after.lines;
+        meta.bindings = after.capacity.bindings;
+        meta.services = after.capacity.services;
+        meta.sockets = after.capacity.sockets;
+        if (bpf_map_update_elem(after.fd(KernelMap::kMeta), &key, &meta, BPF_ANY) != 0) {
+                return fail_errno("cannot write the map meta");
+        }
+        return {};
+}
+
+// The program last: without it the others mean nothing.
+Result<void> pin_grown(const PinDir& pins, const KernelObjects& objects, int program) {
+        for (std::size_t i = 0; i < kMaps; i++) {
+                if (auto pinned = pins.pin(grown(kMapPins[i]).c_str(), objects.maps[i].get()); !pinned) {
+                        return pinned;
+                }
+        }
+        return pins.pin(kGrownProgram, program);
+}
+
+Result<void> settle_growth(const PinDir& pins) {
+        const auto link = pins.get(kLinkPin);
+        if (!link) {
+                return std::unexpected(link.error());
+        }
+        bpf_link_info info{};
+        std::uint32_t length = sizeof info;
+        if (bpf_obj_get_info_by_fd(link->get(), &info, &length) != 0) {
+                return fail_errno(fmt::format("cannot ask what {} runs", pins.path_of(kLinkPin)));
+        }
+        const std::uint32_t id = program_id(pins, kGrownProgram);
+        const bool in_force = id != 0 && id == info.prog_id;
+        for (const char* name : kMapPins) {
+                auto done = in_force ? pins.rename(grown(name).c_str(), name) : pins.remove(grown(name).c_str());
+                if (!done && !(in_force && done.error().errnum == ENOENT)) {  // renamed before the crash
+                        return done;
+                }
+        }
+        return in_force ? pins.rename(kGrownProgram, kProgramPin) : pins.remove(kGrownProgram);
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The words of libbpf and of the verifier, kept instead of printed.
+#pragma once
+
+#include <bpf/libbpf.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace sockbroker {
+
+// What libbpf and the verifier say while it lives: the reason stands at the end.
+class LibbpfLog {
+public:
+        LibbpfLog() : before_(libbpf_set_print(print)) { text().clear(); }
+        ~LibbpfLog() { libbpf_set_print(before_); }
+        LibbpfLog(const LibbpfLog&) = delete;
+        LibbpfLog& operator=(const LibbpfLog&) = delete;
+
+        [[nodiscard]] static std::string tail() {
+                constexpr std::size_t kEnough = 4096;
+                std::string result = text().size() > kEnough ? text().substr(text().size() - kEnough) : text();
+                while (!result.empty() && result.back() == '\n') {
+                        result.pop_back();
+                }
+                return result;
+        }
+
+private:
+        static std::string& text() {
+                static thread_local std::string collected;
+                return collected;
+        }
+        static int print(libbpf_print_level level, const char* format, va_list arguments) {
+                if (level != LIBBPF_WARN) {
+                        return 0;
+                }
+                std::vector<char> buffer(1 << 16);  // the verifier's log comes in one piece
+                const int length = vsnprintf(buffer.data(), buffer.size(), format, arguments);
+                text().append(buffer.data(), std::min<std::size_t>(std::max(length, 0), buffer.size() - 1));
+                return length;
+        }
+
+        libbpf_print_fn_t before_;
+};
+
+}  // namespace sockbroker

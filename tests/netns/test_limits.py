@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Limits of sockbrokerd.conf that are raised while sockets live."""
+
+from words import ADDRESS, PORT, add_routes, everywhere, handed_over, listen, open_socket, section, who
+
+
+def limits(broker, **settings):
+    lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+    (broker.config / "sockbrokerd.conf").write_text("[Broker]\n" + lines)
+
+
+def test_a_refusal_over_a_limit_names_it_and_raising_it_takes_live_sockets_along(broker, spawn, clients):
+    add_routes()
+    limits(broker, MaxBindings=4, MaxServices=1, MaxSockets=2)
+    broker.policy(section("web", 61001, everywhere())).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    handed_over(one, "udp", "ipv6")
+    open_socket(one, "udp", "ipv4")
+    reply = one.register("udp-ipv4")
+    assert reply.result == "quota"
+    assert "raise MaxSockets= in sockbrokerd.conf and restart sockbrokerd" in reply.message
+
+    broker.policy(section("web", 61001, everywhere()) + section("more", 61001, listen("tcp", "198.51.100.0/24", "1-90")))
+    status, output = broker.reload()
+    assert status != 0
+    assert "5 bindings (ports alone count twice, once a family) are more than MaxBindings=4 allows" in output
+    assert "2 services are more than MaxServices=1 allows" in output
+
+    traffic = clients([("tcp", ADDRESS["ipv4"], PORT), ("udp", ADDRESS["ipv6"], PORT)])
+    traffic.more(20)
+    limits(broker, MaxBindings=100000, MaxServices=50, MaxSockets=500)
+    broker.stop()
+    broker.start()
+    traffic.more(200)
+    answers, failures = traffic.end()
+    assert failures == []
+    assert set(answers) == {"web"}
+
+    assert broker.status()[0]["state"] == "running"
+    assert broker.status()[0]["capacity"] == {"bindings": 100000, "services": 50, "sockets": 500}
+    assert len(broker.ask("VERB=bindings").lines) == 5
+    assert len(broker.list()) == 2
+    assert one.register("udp-ipv4").result == "ok"
+    assert who("udp", "ipv4") == "web"
