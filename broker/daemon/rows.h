@@ -23,7 +23,8 @@ using Rows = std::function<std::optional<std::string>()>;
 // {service, protocol, family, cookie, bound, unit, uid, pid, state, since}
 [[nodiscard]] std::string list_line(const std::string& service, const Registration& registration, bool live);
 // {service, protocol, prefix, ports, source, interface, when_absent, file, line}
-[[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding);
+[[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                                       const Match& match);
 // {service, sockets, lookups, assigned, no_socket, errors}
 [[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
                                         const ServiceCounters& counters);

@@ -8,7 +8,14 @@
 namespace sockbroker {
 
 std::string_view to_string(WhenAbsent value) {
-        return value == WhenAbsent::kRefuse ? "refuse" : "pass";
+        switch (value) {
+        case WhenAbsent::kPass:
+                return "pass";
+        case WhenAbsent::kNext:
+                return "next";
+        default:
+                return "refuse";
+        }
 }
 
 std::string_view to_string(Handover value) {

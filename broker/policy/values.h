@@ -36,6 +36,9 @@ namespace sockbroker {
 // The number, where an account that passed check_account() is one.
 [[nodiscard]] std::optional<std::uint32_t> account_number(std::string_view account);
 
+// The name of a network interface, as the kernel takes it.
+[[nodiscard]] Result<void> check_interface(std::string_view name);
+
 // A value of ListenStream= or ListenDatagram=.
 struct Listen {
         std::optional<Prefix> prefix;  // none: ports alone

@@ -121,7 +121,7 @@ void Registry::take_up() {
         }
 }
 
-Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
+Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
         std::vector<ServiceId> fresh;
         const auto undo = [&] {
                 for (const auto id : fresh) {
@@ -142,7 +142,8 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
                 fresh.push_back(*id);
                 ids.emplace(service.name, *id);
         }
-        const auto done = dataplane_.set_rules(rules_of(policy, [&](const std::string& name) { return ids.at(name); }));
+        const auto done = dataplane_.set_rules(rules_of(
+                policy, [&](const std::string& name) { return ids.at(name); }, interfaces));
         if (!done) {
                 undo();
                 return std::unexpected(done.error());

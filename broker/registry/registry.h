@@ -64,7 +64,7 @@ public:
 
         // Installs the policy's rules in one step, then takes away the services that it no longer has. On failure
         // nothing has changed. Returns the registrations that went.
-        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy);
+        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy, const Interfaces& interfaces);
 
         // Takes away each registration of the service, or of all services, that is `gone`.
         using Gone = std::function<bool(const std::string& service, const Registration&)>;
@@ -104,9 +104,11 @@ private:
         std::int64_t last_since_usec_ = 0;
 };
 
-// The rules of a policy; `id_of` gives each service its number in the kernel. Pure.
+// The rules of a policy; `id_of` gives each service its number in the kernel. One for each source and interface of a
+// binding; none for an interface that is not among `interfaces` or is 0 there. Pure.
 [[nodiscard]] std::vector<Rule> rules_of(const Policy& policy,
-                                         const std::function<ServiceId(const std::string& service)>& id_of);
+                                         const std::function<ServiceId(const std::string& service)>& id_of,
+                                         const Interfaces& interfaces);
 
 // The slots of a service in the order in which the dispatch program tries them. Pure.
 [[nodiscard]] Targets targets_of(std::span<const Registration> newest_first);

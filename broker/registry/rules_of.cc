@@ -6,21 +6,56 @@
 
 namespace sockbroker {
 
-std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(const std::string&)>& id_of) {
+namespace {
+
+Absent absent_of(WhenAbsent when_absent) {
+        switch (when_absent) {
+        case WhenAbsent::kPass:
+                return Absent::kPass;
+        case WhenAbsent::kNext:
+                return Absent::kNext;
+        default:
+                return Absent::kRefuse;
+        }
+}
+
+}  // namespace
+
+std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(const std::string&)>& id_of,
+                           const Interfaces& interfaces) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
-                bindings += service.bindings.size();
+                for (const auto& binding : service.bindings) {
+                        bindings += count_matches(service, binding.prefix.address.family);
+                }
         }
         std::vector<Rule> rules;
         rules.reserve(bindings);
         for (const auto& service : policy.services) {
-                const Rule common{.service = id_of(service.name),
-                                  .absent = service.when_absent == WhenAbsent::kPass ? Absent::kPass : Absent::kRefuse};
+                const Rule common{.service = id_of(service.name), .absent = absent_of(service.when_absent)};
+                std::vector<std::uint32_t> indexes;
+                for (const auto& interface : service.interfaces) {
+                        const auto found = interfaces.find(interface.value);
+                        indexes.push_back(found == interfaces.end() ? 0 : found->second);
+                }
                 for (const auto& binding : service.bindings) {
-                        Rule& rule = rules.emplace_back(common);
-                        rule.protocol = binding.protocol;
-                        rule.prefix = binding.prefix;
-                        rule.ports = binding.ports;
+                        const auto family = binding.prefix.address.family;
+                        const std::size_t matches = count_matches(service, family);
+                        for (std::size_t n = 0; n < matches; n++) {
+                                const std::uint32_t ifindex = indexes.empty() ? 0 : indexes[n % indexes.size()];
+                                if (ifindex == 0 && !indexes.empty()) {
+                                        continue;  // no packet comes in there
+                                }
+                                const auto match = match_at(service, family, n);
+                                Rule& rule = rules.emplace_back(common);
+                                rule.protocol = binding.protocol;
+                                rule.prefix = binding.prefix;
+                                rule.ports = binding.ports;
+                                rule.ifindex = ifindex;
+                                if (match.source != nullptr) {
+                                        rule.source = *match.source;
+                                }
+                        }
                 }
         }
         return rules;
