@@ -95,7 +95,7 @@ def test_s12_an_unmatched_client_goes_to_the_next_binding_then_to_the_ordinary_l
     assert answers(host, OTHER) is None, "nobody listens there"
     ordinary = spawn("ordinary", 61100)
     for protocol, family in EACH:
-        open_socket(ordinary, protocol, family, address=ADDRESS[family], port=PORT)
+        open_socket(ordinary, protocol, family, address=ADDRESS[family], port=PORT, freebind=True)
     assert answers(host, OTHER) == "ordinary"
     assert answers(host, NEAR) == "near"
     serve("rest", "".join(listen(protocol, prefix, "*") for protocol in ("tcp", "udp")
