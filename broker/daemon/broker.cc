@@ -46,6 +46,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           started_usec_(now_usec()) {
         // Maps that an earlier broker made keep their size.
         limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
+        limits_.max_accounted = std::min(limits_.max_accounted, dataplane_->capacity().accounted);
         limits_.max_services = std::min(limits_.max_services, dataplane_->capacity().services);
 }
 

@@ -95,7 +95,7 @@ Rows Broker::list_rows() {
 }
 
 Rows Broker::binding_rows() const {
-        return [policy = policy_, service = std::size_t{0}, binding = std::size_t{0},
+        return [this, policy = policy_, service = std::size_t{0}, binding = std::size_t{0},
                 match = std::size_t{0}]() mutable -> std::optional<std::string> {
                 while (service < policy->services.size()) {
                         const auto& one = policy->services[service];
@@ -114,7 +114,19 @@ Rows Broker::binding_rows() const {
                                 match = 0;
                                 continue;
                         }
-                        return binding_line(*policy, one, shown, match_at(one, family, match++));
+                        const auto meant = match_at(one, family, match++);
+                        std::optional<BindingCounters> counters;
+                        if (one.accounting == Accounting::kBinding) {
+                                counters = registry_.counters(one, shown, meant);
+                                if (shown.bare && any_source(one)) {  // this line is of both families
+                                        Binding other = shown;
+                                        other.prefix.address.family = Family::kIpv6;
+                                        const auto more = registry_.counters(one, other, meant);
+                                        counters->lookups += more.lookups;
+                                        counters->no_socket += more.no_socket;
+                                }
+                        }
+                        return binding_line(*policy, one, shown, meant, counters);
                 }
                 return std::nullopt;
         };

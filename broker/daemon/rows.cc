@@ -46,7 +46,8 @@ std::string list_line(const std::string& service, const Registration& registrati
         });
 }
 
-std::string binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match) {
+std::string binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match,
+                         const std::optional<BindingCounters>& counters) {
         const std::string ports = binding.ports.to_string();
         return line_of({
                 {"service", service.name},
@@ -58,6 +59,8 @@ std::string binding_line(const Policy& policy, const Service& service, const Bin
                 {"when_absent", to_string(service.when_absent)},
                 {"file", policy.files[binding.where.file]},
                 {"line", binding.where.line},
+                {"lookups", counters ? Json(counters->lookups) : Json(nullptr)},
+                {"no_socket", counters ? Json(counters->no_socket) : Json(nullptr)},
         });
 }
 

@@ -131,7 +131,8 @@ Result<void> run_daemon(const DaemonOptions& options) {
         const auto config = load_broker_config(options.config_dirs);
         auto dataplane = Dataplane::open(options.pin_dir(), Capacity{.bindings = config.config.limits.max_bindings,
                                                                      .services = config.config.limits.max_services,
-                                                                     .sockets = config.config.max_sockets});
+                                                                     .sockets = config.config.max_sockets,
+                                                                     .accounted = config.config.limits.max_accounted});
         if (!dataplane) {
                 return std::unexpected(dataplane.error());
         }

@@ -67,8 +67,8 @@ private:
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
-        return {maps.meta,     maps.arena,   maps.tables,      maps.services, maps.records,
-                maps.counters, maps.sockets, maps.registrants, maps.names};
+        return {maps.meta,    maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
+                maps.sockets, maps.registrants, maps.names,  maps.binding_counters, maps.counted};
 }
 
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
@@ -77,6 +77,8 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.services, capacity.services + 1);
         set(skeleton.maps.names, capacity.services + 1);
         set(skeleton.maps.counters, capacity.services + 1);
+        set(skeleton.maps.binding_counters, counter_places(capacity.accounted));
+        set(skeleton.maps.counted, counter_places(capacity.accounted));
         set(skeleton.maps.records, capacity.services + 1 + kSpareRecords);
         set(skeleton.maps.sockets, capacity.sockets + spare_slots(capacity.sockets) + 1);
         set(skeleton.maps.registrants, capacity.sockets + spare_slots(capacity.sockets) + 1);
@@ -254,7 +256,8 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
                         return std::unexpected(reused.error());
                 }
                 result.taken_up = true;
-                result.capacity = {meta->bindings, meta->services, meta->sockets};
+                result.capacity = {meta->bindings, meta->services, meta->sockets,
+                                   (bpf_map__max_entries(skeleton->maps.counted) - 1) / 2};
                 result.lines = meta->lines;
         } else {
                 if (auto checked = check_capacity(capacity); !checked) {

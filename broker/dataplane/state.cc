@@ -98,7 +98,7 @@ Result<void> Dataplane::State::rebuild() {
                         vacate(free_slots, slot);
                 }
         }
-        return {};
+        return rebuild_counters();
 }
 
 }  // namespace sockbroker

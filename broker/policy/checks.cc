@@ -128,6 +128,17 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
                 }
         }
         report(services, limits.max_services, "services", "MaxServices", findings);
+        std::vector<Counted> accounted;
+        for (const auto& service : policy.services) {
+                for (const auto& binding : service.bindings) {
+                        if (service.accounting == Accounting::kBinding) {
+                                accounted.push_back(
+                                        {binding.where, count_matches(service, binding.prefix.address.family)});
+                        }
+                }
+        }
+        report(accounted, limits.max_accounted, "bindings of services with Accounting=binding", "MaxAccountedBindings",
+               findings);
         if (meant <= limits.max_bindings) {
                 return true;
         }

@@ -207,6 +207,16 @@ std::string written(const Binding& binding, const Match& match) {
         return text;
 }
 
+// FNV-1a, 64 bits: whoever writes the policy is trusted, so that nobody looks for two that collide.
+std::uint64_t identity_of(const Service& service, const Binding& binding, const Match& match) {
+        std::uint64_t hash = 0xcbf29ce484222325U;
+        for (const char c : fmt::format("{}\n{}\n{}", service.name, to_string(binding.prefix.address.family),
+                                        written(binding, match))) {
+                hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+        }
+        return hash == 0 ? 1 : hash;
+}
+
 std::vector<Finding> find_conflicts(const Policy& policy) {
         return Search(policy).run();
 }

@@ -24,7 +24,8 @@ constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
-        "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Handover= MaxSockets=";
+        "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
+        "MaxSockets=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -107,6 +108,10 @@ private:
                 if (key == "WhenAbsent") {
                         return choose(service_->when_absent, key, value,
                                       std::array{WhenAbsent::kRefuse, WhenAbsent::kPass, WhenAbsent::kNext});
+                }
+                if (key == "Accounting") {
+                        return choose(service_->accounting, key, value,
+                                      std::array{Accounting::kService, Accounting::kBinding});
                 }
                 if (key == "Handover") {
                         return choose(service_->handover, key, value,

@@ -18,6 +18,10 @@ std::string_view to_string(WhenAbsent value) {
         }
 }
 
+std::string_view to_string(Accounting value) {
+        return value == Accounting::kBinding ? "binding" : "service";
+}
+
 std::string_view to_string(Handover value) {
         return value == Handover::kReplace ? "replace" : "refuse";
 }

@@ -18,9 +18,11 @@
 namespace sockbroker {
 
 enum class WhenAbsent : std::uint8_t { kRefuse, kPass, kNext };
+enum class Accounting : std::uint8_t { kService, kBinding };
 enum class Handover : std::uint8_t { kReplace, kRefuse };
 
 [[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass", "next"
+[[nodiscard]] std::string_view to_string(Accounting value);  // "service", "binding"
 [[nodiscard]] std::string_view to_string(Handover value);    // "replace", "refuse"
 
 // A place in the text: an index into Policy::files and a line from 1. Kept small: there may be a million.
@@ -60,6 +62,7 @@ struct Service {
         std::array<std::vector<Source>, 2> sources;
         std::vector<Claim> interfaces;  // each name once; none: any
         WhenAbsent when_absent = WhenAbsent::kRefuse;
+        Accounting accounting = Accounting::kService;
         Handover handover = Handover::kReplace;
         std::uint32_t max_sockets = 256;
 };

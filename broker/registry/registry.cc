@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/policy/conflicts.h"
+
 namespace sockbroker {
 
 namespace {
@@ -142,8 +144,13 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const 
                 fresh.push_back(*id);
                 ids.emplace(service.name, *id);
         }
+        const auto counters = dataplane_.assign_counters(counted_bindings(policy));
+        if (!counters) {
+                undo();
+                return std::unexpected(counters.error());
+        }
         const auto done = dataplane_.set_rules(rules_of(
-                policy, [&](const std::string& name) { return ids.at(name); }, interfaces));
+                policy, [&](const std::string& name) { return ids.at(name); }, interfaces, *counters));
         if (!done) {
                 undo();
                 return std::unexpected(done.error());
@@ -356,6 +363,10 @@ bool Registry::is_live(std::span<const Registration> newest_first, const Registr
                 }
         }
         return false;
+}
+
+BindingCounters Registry::counters(const Service& service, const Binding& binding, const Match& match) const {
+        return dataplane_.binding_counters(identity_of(service, binding, match));
 }
 
 ServiceCounters Registry::counters(const std::string& service) const {

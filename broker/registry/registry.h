@@ -90,6 +90,8 @@ public:
         [[nodiscard]] static bool is_live(std::span<const Registration> newest_first, const Registration& one);
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
+        [[nodiscard]] BindingCounters counters(const Service& service, const Binding& binding,
+                                               const Match& match) const;
 
 private:
         struct Seat {
@@ -108,7 +110,10 @@ private:
 // binding; none for an interface that is not among `interfaces` or is 0 there. Pure.
 [[nodiscard]] std::vector<Rule> rules_of(const Policy& policy,
                                          const std::function<ServiceId(const std::string& service)>& id_of,
-                                         const Interfaces& interfaces);
+                                         const Interfaces& interfaces, std::span<const std::uint32_t> counters);
+
+// The bindings that are counted one by one, in the order in which rules_of() takes their counters. Pure.
+[[nodiscard]] std::vector<std::uint64_t> counted_bindings(const Policy& policy);
 
 // The slots of a service in the order in which the dispatch program tries them. Pure.
 [[nodiscard]] Targets targets_of(std::span<const Registration> newest_first);

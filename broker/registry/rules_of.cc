@@ -2,6 +2,7 @@
 //
 // The two pure translations between what the broker keeps and what the kernel is told: a policy to rules, the
 // registrations of a service to its targets.
+#include "broker/policy/conflicts.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
@@ -22,7 +23,7 @@ Absent absent_of(WhenAbsent when_absent) {
 }  // namespace
 
 std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(const std::string&)>& id_of,
-                           const Interfaces& interfaces) {
+                           const Interfaces& interfaces, std::span<const std::uint32_t> counters) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
                 for (const auto& binding : service.bindings) {
@@ -42,6 +43,11 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
                         const auto family = binding.prefix.address.family;
                         const std::size_t matches = count_matches(service, family);
                         for (std::size_t n = 0; n < matches; n++) {
+                                std::uint32_t counter = 0;
+                                if (service.accounting == Accounting::kBinding) {
+                                        counter = counters.front();
+                                        counters = counters.subspan(1);
+                                }
                                 const std::uint32_t ifindex = indexes.empty() ? 0 : indexes[n % indexes.size()];
                                 if (ifindex == 0 && !indexes.empty()) {
                                         continue;  // no packet comes in there
@@ -52,6 +58,7 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
                                 rule.prefix = binding.prefix;
                                 rule.ports = binding.ports;
                                 rule.ifindex = ifindex;
+                                rule.counter = counter;
                                 if (match.source != nullptr) {
                                         rule.source = *match.source;
                                 }
@@ -59,6 +66,22 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
                 }
         }
         return rules;
+}
+
+std::vector<std::uint64_t> counted_bindings(const Policy& policy) {
+        std::vector<std::uint64_t> all;
+        for (const auto& service : policy.services) {
+                if (service.accounting != Accounting::kBinding) {
+                        continue;
+                }
+                for (const auto& binding : service.bindings) {
+                        const auto family = binding.prefix.address.family;
+                        for (std::size_t n = 0; n < count_matches(service, family); n++) {
+                                all.push_back(identity_of(service, binding, match_at(service, family, n)));
+                        }
+                }
+        }
+        return all;
 }
 
 Targets targets_of(std::span<const Registration> newest_first) {

@@ -97,6 +97,7 @@ inline std::string print(const Policy& policy) {
                         }
                 }
                 text += "WhenAbsent=" + std::string(to_string(service.when_absent)) + "\n";
+                text += "Accounting=" + std::string(to_string(service.accounting)) + "\n";
                 text += "Handover=" + std::string(to_string(service.handover)) + "\n";
                 text += "MaxSockets=" + std::to_string(service.max_sockets) + "\n";
         }

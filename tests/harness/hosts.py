@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Clients on hosts of their own, each behind an interface of its own of the caller's namespace, with addresses of choice.
+"""Clients on hosts of their own, each behind an interface of its own of the caller's namespace, with any addresses.
 
 A packet of such a host comes in by that interface, from that address: what Source= and Interface= look at.
 """
@@ -15,9 +15,9 @@ class _Host(client.Client):
 
     def configure(self, number, addresses):
         """Interface `outside` with the addresses; everything else is behind the caller's namespace."""
-        lines = "".join(f"addr add {address} dev outside{' nodad' if ':' in address else ''}\n" for address in addresses)
-        namespace.run("ip", "-batch", "-", text=f"addr add 10.9.{number}.2/24 dev outside\n"
-                                                f"addr add fd09:{number}::2/64 dev outside nodad\n{lines}link set outside up\n"
+        own = (f"10.9.{number}.2/24", f"fd09:{number}::2/64", *addresses)
+        lines = "".join(f"addr add {address} dev outside{' nodad' if ':' in address else ''}\n" for address in own)
+        namespace.run("ip", "-batch", "-", text=f"{lines}link set outside up\n"
                                                 f"route add default via 10.9.{number}.1\n")
         namespace.run("ip", "-6", "route", "add", "default", "via", f"fd09:{number}::1")
 

@@ -33,7 +33,7 @@ def everyone():
 
 @pytest.fixture(name="serve")
 def _serve(broker, spawn):
-    """serve(name, lines): a section of the policy and its service, which has a TCP and a UDP socket for both families."""
+    """serve(name, lines): a section of the policy and its service, with a TCP and a UDP socket for both families."""
     sections, services = {}, {}
 
     def serve(name, lines):

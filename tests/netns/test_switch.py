@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A block of addresses that goes to one service or to another as a whole, switched by reloads of the real daemon as fast
-as it takes them, under traffic of two hosts. Old and new rules divide the work between host prefixes and the prefix that
-covers them in opposite ways: who took one step from each would be answered by a third service, which must never answer.
+"""A block of addresses that goes to one service or to another as a whole, switched by reloads of the real daemon as
+fast as it takes them, under traffic of two hosts. Old and new divide the work between host prefixes and the prefix
+that covers them in opposite ways: who took one step from each would be answered by a third service, which never must.
 """
 
 import os
@@ -92,11 +92,12 @@ def test_a_block_switches_as_a_whole_under_traffic(broker, traffic):
     assert status["ghost"]["no_socket"] == status["a"]["lookups"], "each step to the covering prefix was of one policy"
 
 
+MANY_SOURCES = "".join(f"Source=10.{i}.0.0/16\n" for i in range(200))
 WRONG = {
-    "half a file": lambda broker: POLICIES[1][:len(POLICIES[1]) // 2].rstrip("0123456789:-"),
-    "an unknown key": lambda broker: POLICIES[1] + "Sauce=10.0.0.0/8\n",
-    "over MaxBindings=": lambda broker: POLICIES[1] + "[Service b]\n" + "".join(f"Source=10.{i}.0.0/16\n" for i in range(200)),
-    "a binding of two services": lambda broker: POLICIES[1] + service("a", listen("tcp", BLOCKS["ipv4"], "*")),
+    "half a file": POLICIES[1][:len(POLICIES[1]) // 2].rstrip("0123456789:-"),
+    "an unknown key": POLICIES[1] + "Sauce=10.0.0.0/8\n",
+    "over MaxBindings=": POLICIES[1] + "[Service b]\n" + MANY_SOURCES,
+    "a binding of two services": POLICIES[1] + service("a", listen("tcp", BLOCKS["ipv4"], "*")),
 }
 
 
@@ -104,7 +105,7 @@ def test_a_policy_that_is_refused_leaves_the_old_rules_and_loses_nothing(broker,
     broker.policy("[Service late]\nUser=61009\nListenStream=9\n", "60-late.conf")  # another file is no way around it
     for _ in range(10):
         for what, text in WRONG.items():
-            replace_policy(broker, text(broker))
+            replace_policy(broker, text)
             reply = broker.ask("VERB=reload")
             assert reply.result == "malformed" and "the running policy stays" in reply.message, what
             assert broker.status()[0]["state"] == "degraded"

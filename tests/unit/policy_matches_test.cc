@@ -240,7 +240,7 @@ TEST(Rules, StandForEachSourceAndEachInterfaceThatThereIs) {
                       "Interface=eth0 gone eth7\nWhenAbsent=next\n");
         ASSERT_TRUE(parsed.policy);
         const auto rules = rules_of(*parsed.policy, [](const std::string&) { return 1U; },
-                                    {{"eth0", 2}, {"gone", 0}, {"eth7", 9}});
+                                    {{"eth0", 2}, {"gone", 0}, {"eth7", 9}}, {});
         std::vector<std::tuple<std::string, std::string, std::uint32_t>> found;
         for (const auto& rule : rules) {
                 ASSERT_TRUE(rule.source);
@@ -258,7 +258,7 @@ TEST(Rules, StandForEachSourceAndEachInterfaceThatThereIs) {
 TEST(Rules, OfAServiceWithNoneOfItsInterfacesAreNone) {
         const auto parsed = parse("[Service a]\nUser=1\nListenStream=80\nInterface=gone\n");
         ASSERT_TRUE(parsed.policy) << "validity depends on the text alone";
-        EXPECT_TRUE(rules_of(*parsed.policy, [](const std::string&) { return 1U; }, {}).empty())
+        EXPECT_TRUE(rules_of(*parsed.policy, [](const std::string&) { return 1U; }, {}, {}).empty())
                 << "a rule without its interface would be one for every interface";
 }
 
