@@ -58,6 +58,13 @@ struct {
 	__type(value, struct sb_counters);
 } counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sb_binding_counter);
+} binding_counters SEC(".maps");
+
 /* Values of eight bytes: user space then reads cookies from it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
@@ -66,7 +73,7 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
-/* The last two are for the broker alone. */
+/* The last three are for the broker alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -80,6 +87,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sb_name);
 } names SEC(".maps");
+
+/* Which binding each of binding_counters is of, by a hash of all that makes it what it is. 0: of none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} counted SEC(".maps");
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define SB_GLOBAL __noinline
@@ -323,6 +338,17 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 	}
 	counter->no_socket++;
 	return 0;
+}
+
+static __always_inline void sb_count(__u32 index, int delivered)
+{
+	struct sb_binding_counter *counter = bpf_map_lookup_elem(&binding_counters, &index);
+
+	if (!counter)
+		return;
+	counter->lookups++;
+	if (!delivered)
+		counter->no_socket++;
 }
 
 #include "bpf/walk.h"

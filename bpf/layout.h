@@ -40,6 +40,7 @@ enum {
 	SB_META_SHORT = 1 << 24,     /* of a prefix too short to cover loopback addresses */
 	SB_META_ABSENT_SHIFT = 25,
 	SB_META_ABSENT = 3 << SB_META_ABSENT_SHIFT,
+	SB_META_COUNTED = 1 << 27, /* has a condition, maybe an empty one, and behind it the index of its own counter */
 };
 
 enum { SB_ABSENT_REFUSE = 0, SB_ABSENT_PASS = 1, SB_ABSENT_NEXT = 2 };
@@ -144,6 +145,12 @@ struct sb_counters {
 	__u64 error_other;
 };
 
+/* Of one binding, for services that want it so. */
+struct sb_binding_counter {
+	__u64 lookups;	 /* the binding decided */
+	__u64 no_socket; /* and its service had no socket */
+};
+
 /* About the socket in a slot; read and written by the broker alone. */
 struct sb_registrant {
 	__u64 cookie;
@@ -188,6 +195,7 @@ SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
 SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
+SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");
 SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 312, "registrant");
 
 #define SB_AF_INET 2

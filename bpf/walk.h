@@ -6,6 +6,7 @@
  *   sb_line_at(index)    the arena line, or NULL
  *   sb_table_at(index)   the table, or NULL
  *   sb_deliver(ctx, which, service)  1: a socket took the packet, 0: the service has none
+ *   sb_count(counter, delivered)  counts for one binding
  *   sb_deliver_newest(ctx, which, service)  the same for the newest socket alone; 0: nothing has happened yet
  */
 #pragma once
@@ -264,12 +265,22 @@ SB_INLINE int sb_matches(const struct sb_condition *condition, const struct bpf_
 	       sb_same_bits(condition->source[3], ctx->remote_ip6[3], sb_bits_left(length, 3));
 }
 
+/* The counter of a rule's own, behind its condition. 0: none. */
+SB_INLINE __u32 sb_counter_of(const union sb_line *line, __u32 reference, __u32 family)
+{
+	__u32 word = reference % SB_LINE_WORDS + (family == SB_AF_INET ? 5 : 8);
+
+	asm volatile("" : "+r"(word)); /* the verifier wants the check and the use in one register */
+	return word < SB_LINE_WORDS ? line->words[word] : 0;
+}
+
 /* Tries one rule. SK_DROP and SK_PASS decide; SB_GO_ON: try packet->next. */
 SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32 reference)
 {
 	const union sb_line *line;
 	const struct sb_rule *rule;
 	__u32 offset = (reference % SB_LINE_WORDS) * 4;
+	int delivered;
 
 	if (!packet)
 		return SK_PASS;
@@ -293,7 +304,10 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 		if (!sb_matches((const struct sb_condition *)((const char *)line + offset + sizeof(*rule)), ctx))
 			return SB_GO_ON;
 	}
-	if (sb_deliver(ctx, packet->which, rule->meta & SB_META_SERVICE))
+	delivered = sb_deliver(ctx, packet->which, rule->meta & SB_META_SERVICE);
+	if (rule->meta & SB_META_COUNTED)
+		sb_count(sb_counter_of(line, reference, ctx->family), delivered);
+	if (delivered)
 		return SK_PASS;
 	switch ((rule->meta & SB_META_ABSENT) >> SB_META_ABSENT_SHIFT) {
 	case SB_ABSENT_REFUSE:

@@ -9,10 +9,12 @@
 #include <cerrno>
 #include <cstring>
 
+#include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
+#include "broker/policy/decide.h"
 #include "broker/policy/files.h"
 
 namespace sockbroker::ctl {
@@ -31,10 +33,14 @@ Diagnostic diagnostic_of(const Json& row) {
 std::string summary(const Policy& policy) {
         std::size_t bindings = 0;
         for (const Service& service : policy.services) {
-                // A bare port stands twice, once a family, and is one binding to whoever wrote it.
-                bindings += static_cast<std::size_t>(std::ranges::count_if(service.bindings, [](const Binding& b) {
-                        return !b.bare || b.prefix.address.family == Family::kIpv4;
-                }));
+                // As the verb bindings shows them: a bare port stands twice, once a family, and is one binding to
+                // whoever wrote it.
+                for (const Binding& binding : service.bindings) {
+                        const Family family = binding.prefix.address.family;
+                        if (!binding.bare || family == Family::kIpv4 || !any_source(service)) {
+                                bindings += count_matches(service, family);
+                        }
+                }
         }
         return fmt::format("The policy is valid: {}, {}, {}.\n", count(policy.files.size(), "file"),
                            count(policy.services.size(), "service"), count(bindings, "binding"));
@@ -82,6 +88,10 @@ int verify_policy(const Options& options) {
 
         std::vector<Diagnostic> diagnostics = config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
+        if (parsed.policy) {
+                const auto warnings = unknown_interfaces(*parsed.policy, interface_index);
+                diagnostics.insert(diagnostics.end(), warnings.begin(), warnings.end());
+        }
         const bool failed = !parsed.policy || std::ranges::any_of(diagnostics, [](const Diagnostic& d) {
                 return d.severity == Severity::kError;
         });

@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/interface_index.h"
+
 namespace sockbroker {
 
 namespace {
@@ -44,6 +46,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           started_usec_(now_usec()) {
         // Where the maps could not be made larger.
         limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
+        limits_.max_accounted = std::min(limits_.max_accounted, dataplane_->capacity().accounted);
         limits_.max_services = std::min(limits_.max_services, dataplane_->capacity().services);
 }
 
@@ -63,15 +66,41 @@ Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const Broke
 }
 
 std::string Broker::apply(Policy policy) {
-        auto departures = registry_.set_policy(policy);
+        auto interfaces = find_interfaces(policy, interface_index);
+        auto departures = registry_.set_policy(policy, interfaces);
         if (!departures) {
                 return departures.error().text();
         }
+        interfaces_ = std::move(interfaces);
         policy_ = std::make_shared<const Policy>(std::move(policy));
         policy_since_usec_ = now_usec();
         tell_departures(departures, Action::kRevoke, "policy has no such service any more");
         revoke_unadmitted();
         return {};
+}
+
+void Broker::refresh_interfaces() {
+        if (interfaces_.empty()) {
+                return;  // the policy has no Interface=
+        }
+        auto interfaces = find_interfaces(*policy_, interface_index);
+        if (interfaces == interfaces_) {
+                return;
+        }
+        std::string changes;
+        for (const auto& [name, index] : interfaces) {
+                if (index != interfaces_[name]) {
+                        changes += fmt::format("{}{} {}", changes.empty() ? "" : ", ", name,
+                                               index == 0 ? "is gone" : fmt::format("has index {}", index));
+                }
+        }
+        // The services are the same, so nothing departs.
+        if (const auto done = registry_.set_policy(*policy_, interfaces); !done) {
+                return note(3,
+                            fmt::format("cannot follow a change of interfaces ({}): {}", changes, done.error().text()));
+        }
+        interfaces_ = std::move(interfaces);
+        note(6, fmt::format("rules follow a change of interfaces: {}", changes));
 }
 
 // A reload takes away what the new policy would refuse.
@@ -95,6 +124,8 @@ Broker::Loaded Broker::load_folders() {
                 loaded.policy.reset();
         } else if (loaded.policy) {
                 std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
+                std::ranges::move(unknown_interfaces(*loaded.policy, interface_index),
+                                  std::back_inserter(loaded.diagnostics));
         }
         tell_diagnostics(loaded.diagnostics);
         return loaded;

@@ -44,10 +44,14 @@ public:
         // Loads the policy of the folders anew; rows of the answer are its diagnostics.
         [[nodiscard]] Answer reload();
 
+        // Looks the names of Interface= up again, and installs the rules anew if one means another interface now.
+        void refresh_interfaces();
+
         // Finds sockets whose last descriptor was closed.
         void probe_liveness();
 
         [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
+        void note(int priority, std::string message);   // one entry in the journal, of no service
 
 private:
         Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit);
@@ -89,6 +93,7 @@ private:
         RememberedAccounts remembered_;
         RefusalLog refusals_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
+        Interfaces interfaces_;  // as the rules in force have them
         std::uint64_t netns_cookie_ = 0;
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;

@@ -12,7 +12,9 @@ namespace {
 std::size_t count_bindings(const Policy& policy) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
-                bindings += service.bindings.size();
+                for (const auto& binding : service.bindings) {
+                        bindings += count_matches(service, binding.prefix.address.family);
+                }
         }
         return bindings;
 }
@@ -38,6 +40,10 @@ std::string name_of(const Registration& registration) {
 std::string Broker::status_text() const {
         return fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
                            degraded_.empty() ? "" : ", degraded: " + degraded_);
+}
+
+void Broker::note(int priority, std::string message) {
+        audit_.write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
 }
 
 Rows Broker::status_rows() {
@@ -91,20 +97,38 @@ Rows Broker::list_rows() {
 }
 
 Rows Broker::binding_rows() const {
-        return [policy = policy_, service = std::size_t{0},
-                binding = std::size_t{0}]() mutable -> std::optional<std::string> {
+        return [this, policy = policy_, service = std::size_t{0}, binding = std::size_t{0},
+                match = std::size_t{0}]() mutable -> std::optional<std::string> {
                 while (service < policy->services.size()) {
                         const auto& one = policy->services[service];
                         if (binding == one.bindings.size()) {
                                 service++;
-                                binding = 0;
+                                binding = match = 0;
                                 continue;
                         }
-                        const auto& shown = one.bindings[binding++];
-                        // Ports alone stand twice, once for each family, but were written once.
-                        if (!(shown.bare && shown.prefix.address.family == Family::kIpv6)) {
-                                return binding_line(*policy, one, shown);
+                        const auto& shown = one.bindings[binding];
+                        const auto family = shown.prefix.address.family;
+                        // Ports alone stand twice, once for each family, but mean the same in both, unless clients are
+                        // told apart.
+                        const bool repeated = shown.bare && family == Family::kIpv6 && any_source(one);
+                        if (repeated || match == count_matches(one, family)) {
+                                binding++;
+                                match = 0;
+                                continue;
                         }
+                        const auto meant = match_at(one, family, match++);
+                        std::optional<BindingCounters> counters;
+                        if (one.accounting == Accounting::kBinding) {
+                                counters = registry_.counters(one, shown, meant);
+                                if (shown.bare && any_source(one)) {  // this line is of both families
+                                        Binding other = shown;
+                                        other.prefix.address.family = Family::kIpv6;
+                                        const auto more = registry_.counters(one, other, meant);
+                                        counters->lookups += more.lookups;
+                                        counters->no_socket += more.no_socket;
+                                }
+                        }
+                        return binding_line(*policy, one, shown, meant, counters);
                 }
                 return std::nullopt;
         };

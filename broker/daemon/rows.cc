@@ -46,18 +46,21 @@ std::string list_line(const std::string& service, const Registration& registrati
         });
 }
 
-std::string binding_line(const Policy& policy, const Service& service, const Binding& binding) {
+std::string binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match,
+                         const std::optional<BindingCounters>& counters) {
         const std::string ports = binding.ports.to_string();
         return line_of({
                 {"service", service.name},
                 {"protocol", to_string(binding.protocol)},
                 {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
                 {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
-                {"source", nullptr},
-                {"interface", nullptr},
+                {"source", match.source == nullptr ? Json(nullptr) : Json(match.source->to_string())},
+                {"interface", match.interface == nullptr ? Json(nullptr) : Json(match.interface->value)},
                 {"when_absent", to_string(service.when_absent)},
                 {"file", policy.files[binding.where.file]},
                 {"line", binding.where.line},
+                {"lookups", counters ? Json(counters->lookups) : Json(nullptr)},
+                {"no_socket", counters ? Json(counters->no_socket) : Json(nullptr)},
         });
 }
 

@@ -22,8 +22,10 @@ using Rows = std::function<std::optional<std::string>()>;
 
 // {service, protocol, family, cookie, bound, unit, uid, pid, state, since}
 [[nodiscard]] std::string list_line(const std::string& service, const Registration& registration, bool live);
-// {service, protocol, prefix, ports, source, interface, when_absent, file, line}
-[[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding);
+// {service, protocol, prefix, ports, source, interface, when_absent, file, line, lookups, no_socket}; the last two are
+// null where the service is not counted binding by binding
+[[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                                       const Match& match, const std::optional<BindingCounters>& counters);
 // {service, sockets, lookups, assigned, no_socket, errors}
 [[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
                                         const ServiceCounters& counters);

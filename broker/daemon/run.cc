@@ -14,6 +14,7 @@
 #include "broker/daemon/closer.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 
@@ -31,6 +32,7 @@ struct Loop {
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
+        std::unique_ptr<LinkWatch> links;  // none: cannot be watched, then asked from time to time
 };
 
 int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
@@ -47,6 +49,9 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
         loop->broker->probe_liveness();
+        if (loop->links == nullptr) {
+                loop->broker->refresh_interfaces();
+        }
         sd_event_source_set_time_relative(source, kLivenessUsec);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         return 0;
@@ -75,6 +80,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         loop.liveness.reset(liveness);
         if (const int r = sd_event_set_watchdog(event, 1); r < 0) {
                 return fail(r, "cannot serve the watchdog of systemd");
+        }
+        auto links = LinkWatch::open(event, [&broker = *loop.broker] { broker.refresh_interfaces(); });
+        if (links) {
+                loop.links = std::move(*links);
+                loop.broker->refresh_interfaces();  // what changed since the policy was loaded
+        } else {
+                loop.broker->note(4, links.error().text());
         }
         auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, loop.closer);
         if (!notify) {
@@ -119,7 +131,8 @@ Result<void> run_daemon(const DaemonOptions& options) {
         const auto config = load_broker_config(options.config_dirs);
         auto dataplane = Dataplane::open(options.pin_dir(), Capacity{.bindings = config.config.limits.max_bindings,
                                                                      .services = config.config.limits.max_services,
-                                                                     .sockets = config.config.max_sockets});
+                                                                     .sockets = config.config.max_sockets,
+                                                                     .accounted = config.config.limits.max_accounted});
         if (!dataplane) {
                 return std::unexpected(dataplane.error());
         }

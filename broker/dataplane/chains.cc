@@ -20,6 +20,11 @@ bool has_condition(const Rule& rule) {
         return rule.ifindex != 0 || (rule.source && rule.source->length != 0);
 }
 
+// Has more words than fit into a prefix's own place.
+bool is_long(const Rule& rule) {
+        return has_condition(rule) || rule.counter != 0;
+}
+
 // Once it matches, nothing after it is tried.
 bool ends_chain(const Rule& rule) {
         return !has_condition(rule) && rule.absent != Absent::kNext;
@@ -50,7 +55,8 @@ sb_rule encode(const Rule& rule, std::uint32_t next) {
         result.first = rule.ports.first;
         result.last = rule.ports.last;
         result.meta = SB_META_USED | rule.service | absent_bits(rule.absent);
-        result.meta |= has_condition(rule) ? static_cast<std::uint32_t>(SB_META_CONDITION) : 0;
+        result.meta |= is_long(rule) ? static_cast<std::uint32_t>(SB_META_CONDITION) : 0;
+        result.meta |= rule.counter != 0 ? static_cast<std::uint32_t>(SB_META_COUNTED) : 0;
         result.meta |= rule.prefix.length < reaches_loopback ? static_cast<std::uint32_t>(SB_META_SHORT) : 0;
         result.next = next;
         return result;
@@ -85,21 +91,25 @@ std::uint32_t ChainWriter::append(const sb_rule& rule) {
 
 std::uint32_t ChainWriter::append(const Rule& rule, std::uint32_t next) {
         const sb_rule encoded = encode(rule, next);
-        const bool condition = has_condition(rule);
+        const bool condition = is_long(rule);
         const std::size_t source_words = rule.prefix.address.family == Family::kIpv4 ? 1 : 4;
-        const std::uint32_t reference = append_words(condition ? 4 + source_words : 3, condition);
+        const std::size_t counter_words = rule.counter != 0 ? 1 : 0;
+        const std::uint32_t reference = append_words(condition ? 4 + source_words + counter_words : 3, condition);
         std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
         std::memcpy(words, &encoded, sizeof encoded);
         if (condition) {
                 const sb_condition extra = encode_condition(rule);
                 std::memcpy(words + 3, &extra, (1 + source_words) * 4);
+                if (rule.counter != 0) {
+                        words[4 + source_words] = rule.counter;
+                }
         }
         return reference;
 }
 
 // All rules one after another, from the last, since each names its successor.
 sb_rule ChainWriter::chain(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps) {
-        const bool inline_first = !has_condition(*rules.front());
+        const bool inline_first = !is_long(*rules.front());
         std::uint32_t next = covering;
         for (std::size_t i = rules.size(); i > (inline_first ? 1 : 0); i--) {
                 next = append(*rules[i - 1], next);
@@ -111,7 +121,7 @@ sb_rule ChainWriter::chain(std::span<const Rule* const> rules, std::uint32_t cov
         // A prefix's own place has no room for a condition: there stands a rule that no port matches.
         steps++;
         sb_rule jump = encode(*rules.front(), next);
-        jump.meta &= ~static_cast<std::uint32_t>(SB_META_CONDITION);
+        jump.meta &= ~static_cast<std::uint32_t>(SB_META_CONDITION | SB_META_COUNTED);
         jump.first = 1;
         jump.last = 0;
         return jump;
@@ -173,7 +183,8 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
         }
 
         result = encode(*rules.front(), static_cast<std::uint32_t>(lines_.size()));
-        result.meta = (result.meta & ~static_cast<std::uint32_t>(SB_META_CONDITION)) | SB_META_BLOCK;
+        result.meta &= ~static_cast<std::uint32_t>(SB_META_CONDITION | SB_META_COUNTED);
+        result.meta |= SB_META_BLOCK;
         result.first = static_cast<std::uint16_t>(starts.size() - 1);
         result.last = 0;
         steps = static_cast<std::uint32_t>(longest) + 1;

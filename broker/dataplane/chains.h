@@ -18,7 +18,7 @@ namespace sockbroker {
 // The order in which rules of one prefix are tried.
 [[nodiscard]] bool tried_before(const Rule& a, const Rule& b);
 
-// The rule as the program reads it, marked where it has a condition.
+// The rule as the program reads it, marked where a condition, or that and a counter, must follow.
 [[nodiscard]] sb_rule encode(const Rule& rule, std::uint32_t next);
 
 class ChainWriter {

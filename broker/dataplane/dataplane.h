@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,7 @@ struct Capacity {
         std::uint32_t bindings = 65536;
         std::uint32_t services = 1024;
         std::uint32_t sockets = 4096;
+        std::uint32_t accounted = 4096;  // bindings that are counted one by one
 
         bool operator==(const Capacity&) const = default;
 };
@@ -73,6 +75,11 @@ struct ServiceCounters {
         std::uint64_t error_other = 0;
 };
 
+struct BindingCounters {
+        std::uint64_t lookups = 0;    // the binding decided
+        std::uint64_t no_socket = 0;  // and its service had no socket
+};
+
 class Dataplane {
 public:
         // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs. Loads the
@@ -97,6 +104,12 @@ public:
         // Replaces all rules in one step: a packet sees the old ones or the new. Waits for a grace period. On failure
         // the old ones stay.
         [[nodiscard]] Result<void> set_rules(const std::vector<Rule>& rules);
+
+        // For each of these bindings, told apart by hashes that the caller makes, the counter that a rule may name: the
+        // one that it has already, with what it counted, or a fresh one. Others keep theirs until set_rules() names
+        // them no more. ENOSPC: more than capacity().accounted.
+        [[nodiscard]] Result<std::vector<std::uint32_t>> assign_counters(std::span<const std::uint64_t> bindings);
+        [[nodiscard]] BindingCounters binding_counters(std::uint64_t binding) const;
 
         // Names of services by id, as kept in the kernel.
         [[nodiscard]] const std::vector<std::string>& service_names() const;  // index: id; empty: free

@@ -124,7 +124,7 @@ Result<void> copy_state(const KernelObjects& before, const KernelObjects& after)
         }
         auto done = copy_rules(before, after, meta.generation);
         for (const auto map : {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
-                               KernelMap::kCounters}) {
+                               KernelMap::kCounters, KernelMap::kBindingCounters, KernelMap::kCounted}) {
                 done = done ? copy_array(before, after, map) : done;
         }
         done = done ? copy_sockets(before, after) : done;

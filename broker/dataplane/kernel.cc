@@ -33,8 +33,8 @@ using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
-        return {maps.meta,     maps.arena,   maps.tables,      maps.services, maps.records,
-                maps.counters, maps.sockets, maps.registrants, maps.names};
+        return {maps.meta,    maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
+                maps.sockets, maps.registrants, maps.names,  maps.binding_counters, maps.counted};
 }
 
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
@@ -44,6 +44,8 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.names, capacity.services + 1);
         set(skeleton.maps.counters, capacity.services + 1);
         set(skeleton.maps.records, record_places(capacity));
+        set(skeleton.maps.binding_counters, counter_places(capacity.accounted));
+        set(skeleton.maps.counted, counter_places(capacity.accounted));
         set(skeleton.maps.sockets, capacity.sockets + spare_slots(capacity.sockets) + 1);
         set(skeleton.maps.registrants, capacity.sockets + spare_slots(capacity.sockets) + 1);
 }
@@ -93,7 +95,7 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
                         if (!meta) {
                                 return std::unexpected(meta.error());
                         }
-                        result.capacity = {meta->bindings, meta->services, meta->sockets};
+                        result.capacity = {meta->bindings, meta->services, meta->sockets, 0};
                         result.lines = meta->lines;
                 }
                 bpf_map_info info{};
@@ -104,6 +106,9 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
                                 fmt::format("{} is of another type or size than its layout says; run sockbrokerctl "
                                             "unload, then start again",
                                             pins.path_of(kMapPins[i])));
+                }
+                if (i == static_cast<std::size_t>(KernelMap::kCounted)) {
+                        result.capacity.accounted = (info.max_entries - 1) / 2;
                 }
         }
         result.taken_up = true;
@@ -296,7 +301,8 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
 Capacity larger(const Capacity& one, const Capacity& other) {
         return {.bindings = std::max(one.bindings, other.bindings),
                 .services = std::max(one.services, other.services),
-                .sockets = std::max(one.sockets, other.sockets)};
+                .sockets = std::max(one.sockets, other.sockets),
+                .accounted = std::max(one.accounted, other.accounted)};
 }
 
 }  // namespace

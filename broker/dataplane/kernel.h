@@ -25,10 +25,13 @@ enum class KernelMap : std::uint8_t {
         kSockets,
         kRegistrants,
         kNames,
+        kBindingCounters,
+        kCounted,
 };
-inline constexpr std::size_t kMaps = 9;
-inline constexpr std::array<const char*, kMaps> kMapPins{"meta",     "arena",   "tables",      "services", "records",
-                                                         "counters", "sockets", "registrants", "names"};
+inline constexpr std::size_t kMaps = 11;
+inline constexpr std::array<const char*, kMaps> kMapPins{
+        "meta",    "arena",       "tables", "services",         "records", "counters",
+        "sockets", "registrants", "names",  "binding_counters", "counted"};
 inline constexpr const char* kProgramPin = "program";
 inline constexpr const char* kLinkPin = "link";
 
@@ -41,6 +44,12 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
 // One for each service, and the chains of those that share: five sockets or more in two families, 15 in a record.
 [[nodiscard]] constexpr std::uint32_t record_places(const Capacity& capacity) {
         return 1 + capacity.services + 2 * (capacity.sockets / 5) + kSpareRecords;
+}
+
+// Twice as many counters as bindings that may have one: a reload may exchange them all, and the old ones count until
+// then.
+[[nodiscard]] constexpr std::uint32_t counter_places(std::uint32_t accounted) {
+        return 2 * accounted + 1;
 }
 
 struct KernelObjects {

@@ -25,6 +25,7 @@ struct Rule {
         std::uint32_t ifindex = 0;     // packets that came in here only; 0: any
         ServiceId service = 0;
         Absent absent = Absent::kRefuse;
+        std::uint32_t counter = 0;  // of its own, from Dataplane::assign_counters(); 0: none
 };
 
 }  // namespace sockbroker

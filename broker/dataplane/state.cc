@@ -111,7 +111,7 @@ Result<void> Dataplane::State::rebuild() {
                         vacate(free_slots, slot);
                 }
         }
-        return {};
+        return rebuild_counters();
 }
 
 }  // namespace sockbroker

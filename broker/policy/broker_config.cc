@@ -25,6 +25,7 @@ struct Limit {
 constexpr std::array kLimits{
         Limit{"MaxBindings", nullptr, &PolicyLimits::max_bindings, 1U << 24},
         Limit{"MaxServices", nullptr, &PolicyLimits::max_services, 1U << 16},
+        Limit{"MaxAccountedBindings", nullptr, &PolicyLimits::max_accounted, 1U << 20},
         Limit{"MaxSockets", &BrokerConfig::max_sockets, nullptr, 1U << 20},
 };
 
@@ -57,7 +58,7 @@ public:
                                                 [&](const Limit& known) { return known.key == key; });
                 if (limit == kLimits.end()) {
                         return error(line, fmt::format("unknown key {}=, this version takes MaxBindings= MaxServices= "
-                                                       "MaxSockets=",
+                                                       "MaxSockets= MaxAccountedBindings=",
                                                        key));
                 }
                 BrokerConfig scratch;

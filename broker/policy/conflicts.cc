@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -13,24 +15,43 @@ namespace sockbroker {
 
 namespace {
 
-// Which binding of which service, and a hash of its protocol and prefix: of a million bindings most pairs are told
-// apart without looking at them, which halves the time of a whole load.
+// Which binding of which service, with which source and interface, and a hash of all but the ports: of a million
+// bindings most pairs are told apart without looking at them, which halves the time of a whole load.
 struct Reference {
         std::uint64_t hash = 0;
         std::uint32_t service = 0;
         std::uint32_t binding = 0;
+        std::uint32_t match = 0;
 };
 
-std::uint64_t hash_of(const Binding& binding) {
+std::uint64_t mixed(std::uint64_t hash, const Prefix& prefix) {
         std::array<std::uint64_t, 2> halves{};
-        std::memcpy(halves.data(), binding.prefix.address.bytes.data(), sizeof halves);
-        std::uint64_t hash = binding.prefix.length * 4U + static_cast<unsigned>(binding.prefix.address.family) * 2U +
-                             static_cast<unsigned>(binding.protocol);
+        std::memcpy(halves.data(), prefix.address.bytes.data(), sizeof halves);
+        hash = hash * 256 + prefix.length;
         for (const auto half : halves) {
                 hash = (hash ^ half) * 0x9e3779b97f4a7c15U;
                 hash ^= hash >> 32;
         }
         return hash;
+}
+
+// A source that covers everybody is the same as none: then there is nothing in it.
+Prefix source_of(const Match& match) {
+        return match.source != nullptr && match.source->length != 0 ? *match.source : Prefix{};
+}
+
+std::string_view interface_of(const Match& match) {
+        return match.interface != nullptr ? std::string_view(match.interface->value) : std::string_view{};
+}
+
+std::uint64_t hash_of(const Binding& binding, const Match& match) {
+        std::uint64_t hash = mixed(
+                static_cast<unsigned>(binding.prefix.address.family) * 2U + static_cast<unsigned>(binding.protocol),
+                binding.prefix);
+        if (const auto source = source_of(match); source.length != 0) {
+                hash = mixed(hash, source);
+        }
+        return match.interface == nullptr ? hash : hash ^ std::hash<std::string_view>{}(match.interface->value);
 }
 
 bool earlier(Where a, Where b) {
@@ -44,9 +65,8 @@ public:
         std::vector<Finding> run() {
                 collect();
                 for (const auto& reference : order_) {
-                        const auto& next = binding(reference);
                         // What is left are the ranges that hold the first port of this one, the narrowest on top.
-                        while (!open_.empty() && !reaches(binding(open_.back()), next)) {
+                        while (!open_.empty() && !reaches(open_.back(), reference)) {
                                 open_.pop_back();
                         }
                         if (!open_.empty()) {
@@ -61,20 +81,33 @@ private:
         [[nodiscard]] const Binding& binding(Reference reference) const {
                 return policy_.services[reference.service].bindings[reference.binding];
         }
+        [[nodiscard]] Match match(Reference reference) const {
+                return match_at(policy_.services[reference.service], binding(reference).prefix.address.family,
+                                reference.match);
+        }
         [[nodiscard]] const std::string& name(Reference reference) const {
                 return policy_.services[reference.service].name;
         }
 
-        // Equal protocol and prefix side by side, therein by first port, then widest first, then as the text has them.
+        // Equal protocol, prefix, source and interface side by side, therein by first port, then widest first, then as
+        // the text has them.
         void collect() {
                 std::size_t count = 0;
                 for (const auto& service : policy_.services) {
-                        count += service.bindings.size();
+                        for (const auto& binding : service.bindings) {
+                                count += count_matches(service, binding.prefix.address.family);
+                        }
                 }
                 order_.reserve(count);
                 for (std::uint32_t s = 0; s < policy_.services.size(); s++) {
-                        for (std::uint32_t b = 0; b < policy_.services[s].bindings.size(); b++) {
-                                order_.push_back({hash_of(policy_.services[s].bindings[b]), s, b});
+                        const auto& service = policy_.services[s];
+                        for (std::uint32_t b = 0; b < service.bindings.size(); b++) {
+                                const auto& binding = service.bindings[b];
+                                const auto family = binding.prefix.address.family;
+                                const auto matches = static_cast<std::uint32_t>(count_matches(service, family));
+                                for (std::uint32_t m = 0; m < matches; m++) {
+                                        order_.push_back({hash_of(binding, match_at(service, family, m)), s, b, m});
+                                }
                         }
                 }
                 std::sort(order_.begin(), order_.end(), [this](Reference left, Reference right) {
@@ -86,14 +119,25 @@ private:
                         if (const auto differ = a.prefix <=> b.prefix; differ != 0) {
                                 return differ < 0;
                         }
+                        const auto match_a = match(left);
+                        const auto match_b = match(right);
+                        if (const auto differ = source_of(match_a) <=> source_of(match_b); differ != 0) {
+                                return differ < 0;
+                        }
+                        if (const auto differ = interface_of(match_a) <=> interface_of(match_b); differ != 0) {
+                                return differ < 0;
+                        }
                         return std::tie(a.protocol, a.ports.first, b.ports.last, a.where.file, a.where.line) <
                                std::tie(b.protocol, b.ports.first, a.ports.last, b.where.file, b.where.line);
                 });
         }
 
-        static bool reaches(const Binding& wide, const Binding& next) {
-                return wide.protocol == next.protocol && wide.prefix == next.prefix &&
-                       wide.ports.last >= next.ports.first;
+        [[nodiscard]] bool reaches(Reference left, Reference right) const {
+                const auto& wide = binding(left);
+                const auto& next = binding(right);
+                return left.hash == right.hash && wide.protocol == next.protocol && wide.prefix == next.prefix &&
+                       source_of(match(left)) == source_of(match(right)) &&
+                       interface_of(match(left)) == interface_of(match(right)) && wide.ports.last >= next.ports.first;
         }
 
         void compare(Reference left, Reference right) {
@@ -106,23 +150,24 @@ private:
                 }
                 const auto& first = binding(left);
                 const auto& second = binding(right);
-                if (first.bare && second.bare && first.prefix.address.family == Family::kIpv6) {
-                        return;  // said of its IPv4 half
+                // Once for the halves of ports alone, and whatever the number of sources and interfaces.
+                if (!told_.emplace(first.where.file, first.where.line, second.where.file, second.where.line).second) {
+                        return;
                 }
                 const auto place = policy_.place(first.where);
+                const auto later = written(second, match(right));
                 if (!equal) {
                         add(second.where, Severity::kError,
                             fmt::format("{} overlaps {} of service {} at {} and neither range holds the other, make "
                                         "them nested or disjoint",
-                                        written(second), written(first), name(left), place));
+                                        later, written(first, match(left)), name(left), place));
                 } else if (left.service != right.service) {
                         add(second.where, Severity::kError,
-                            fmt::format("{} is claimed by service {} here and by service {} at {}, remove one",
-                                        written(second), name(right), name(left), place));
+                            fmt::format("{} is claimed by service {} here and by service {} at {}, remove one", later,
+                                        name(right), name(left), place));
                 } else {
                         add(second.where, Severity::kWarning,
-                            fmt::format("{} stands twice in service {}, first at {}", written(second), name(right),
-                                        place));
+                            fmt::format("{} stands twice in service {}, first at {}", later, name(right), place));
                 }
         }
 
@@ -133,6 +178,7 @@ private:
         const Policy& policy_;
         std::vector<Reference> order_;
         std::vector<Reference> open_;
+        std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>> told_;  // places of the two
         std::vector<Finding> findings_;
 };
 
@@ -148,6 +194,27 @@ std::string written(const Binding& binding) {
         return prefix.address.family == Family::kIpv4
                        ? fmt::format("{}={}:{}", key, prefix.to_string(), ports)
                        : fmt::format("{}=[{}]/{}:{}", key, prefix.address.to_string(), prefix.length, ports);
+}
+
+std::string written(const Binding& binding, const Match& match) {
+        auto text = written(binding);
+        if (match.source != nullptr) {
+                text += " from " + match.source->to_string();
+        }
+        if (match.interface != nullptr) {
+                text += " on " + match.interface->value;
+        }
+        return text;
+}
+
+// FNV-1a, 64 bits: whoever writes the policy is trusted, so that nobody looks for two that collide.
+std::uint64_t identity_of(const Service& service, const Binding& binding, const Match& match) {
+        std::uint64_t hash = 0xcbf29ce484222325U;
+        for (const char c : fmt::format("{}\n{}\n{}", service.name, to_string(binding.prefix.address.family),
+                                        written(binding, match))) {
+                hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+        }
+        return hash == 0 ? 1 : hash;
 }
 
 std::vector<Finding> find_conflicts(const Policy& policy) {

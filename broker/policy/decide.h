@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -38,6 +39,17 @@ struct Admission {
 // A warning for each name of User= or Group= that does not exist (yet) on this host, or that means the overflow id: it
 // matches nobody. Never an error, since validity depends on the text alone.
 [[nodiscard]] std::vector<Diagnostic> unknown_accounts(const Policy& policy, const Accounts& accounts);
+
+// The index of the interface that has this very name now, 0: there is none.
+using InterfaceLookup = std::function<std::uint32_t(const std::string&)>;
+inline constexpr std::uint32_t kMaxInterfaceIndex = (1U << 24) - 1;  // what a rule can hold
+
+// A warning for each name of Interface= that matches nobody on this host now. Never an error, as above.
+[[nodiscard]] std::vector<Diagnostic> unknown_interfaces(const Policy& policy, const InterfaceLookup& index_of);
+
+// Every name of Interface= with its index; 0: it matches nobody.
+using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
+[[nodiscard]] Interfaces find_interfaces(const Policy& policy, const InterfaceLookup& index_of);
 
 // Whether this peer may register for the named service, or, with an empty name, for which one it may.
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,

@@ -8,8 +8,8 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
+#include "broker/policy/checks.h"
 #include "broker/policy/conflicts.h"
 #include "broker/policy/ini.h"
 #include "broker/policy/values.h"
@@ -24,7 +24,7 @@ constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
-        "Unit= User= Group= ListenStream= ListenDatagram= WhenAbsent= Handover= "
+        "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
         "ReusePort= MaxSockets=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
@@ -99,12 +99,23 @@ private:
                         return claims(service_->groups, key, value, where,
                                       [](std::string_view word) { return check_account("group", word); });
                 }
+                if (key == "Source") {
+                        return sources(key, value, where);
+                }
+                if (key == "Interface") {
+                        return claims(service_->interfaces, key, value, where, check_interface);
+                }
                 if (key == "WhenAbsent") {
-                        return choose(service_->when_absent, key, value, {WhenAbsent::kRefuse, WhenAbsent::kPass});
+                        return choose(service_->when_absent, key, value,
+                                      std::array{WhenAbsent::kRefuse, WhenAbsent::kPass, WhenAbsent::kNext});
+                }
+                if (key == "Accounting") {
+                        return choose(service_->accounting, key, value,
+                                      std::array{Accounting::kService, Accounting::kBinding});
                 }
                 if (key == "Handover") {
                         return choose(service_->handover, key, value,
-                                      {Handover::kReplace, Handover::kShare, Handover::kRefuse});
+                                      std::array{Handover::kReplace, Handover::kShare, Handover::kRefuse});
                 }
                 if (key == "ReusePort") {
                         return reuse_port(value);
@@ -135,6 +146,26 @@ private:
                 return {};
         }
 
+        Result<void> sources(std::string_view key, std::string_view value, Where where) {
+                if (value.empty()) {
+                        service_->sources = {};
+                        return {};
+                }
+                std::string wrong;
+                for (const auto word : split_words(value)) {
+                        if (const auto prefix = parse_prefix(word)) {
+                                const auto family = static_cast<std::size_t>(prefix->address.family);
+                                service_->sources[family].push_back({*prefix, where});
+                        } else {
+                                wrong += (wrong.empty() ? "" : "; ") + prefix.error().message;
+                        }
+                }
+                if (!wrong.empty()) {
+                        return fail(fmt::format("{}=: {}", key, wrong));
+                }
+                return {};
+        }
+
         template <class Check>
         static Result<void> claims(std::vector<Claim>& list, std::string_view key, std::string_view value, Where where,
                                    Check check) {
@@ -155,9 +186,9 @@ private:
                 return {};
         }
 
-        template <class Choice>
+        template <class Choice, std::size_t kCount>
         static Result<void> choose(Choice& target, std::string_view key, std::string_view value,
-                                   std::initializer_list<Choice> known) {
+                                   const std::array<Choice, kCount>& known) {
                 if (value.empty()) {
                         target = *known.begin();  // the default
                         return {};
@@ -165,11 +196,11 @@ private:
                 const auto found = std::find_if(known.begin(), known.end(),
                                                 [&](Choice choice) { return to_string(choice) == value; });
                 if (found == known.end()) {
-                        std::vector<std::string_view> names;
-                        std::ranges::transform(known, std::back_inserter(names),
-                                               [](Choice choice) { return to_string(choice); });
-                        return fail(fmt::format("{}=: unknown value \"{}\", this version takes {}", key, value,
-                                                fmt::join(names, ", ")));
+                        std::string words(to_string(known[0]));
+                        for (std::size_t i = 1; i < kCount; i++) {
+                                words += (i + 1 < kCount ? ", " : " and ") + std::string(to_string(known[i]));
+                        }
+                        return fail(fmt::format("{}=: unknown value \"{}\", this version takes {}", key, value, words));
                 }
                 target = *found;
                 return {};
@@ -206,62 +237,6 @@ private:
         Service discarded_;           // takes what stands in a section that is an error
 };
 
-void check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings) {
-        // The place of the first that is too many, in the order of the text.
-        const auto report = [&](std::vector<Where>& places, std::uint32_t limit, std::string_view what,
-                                std::string_view key) {
-                if (places.size() <= limit) {
-                        return;
-                }
-                const auto first = places.begin() + limit;
-                std::nth_element(places.begin(), first, places.end(),
-                                 [](Where a, Where b) { return std::tie(a.file, a.line) < std::tie(b.file, b.line); });
-                findings.push_back({*first, Severity::kError,
-                                    fmt::format("{} {} are more than {}={} allows, raise it in section [Broker] of "
-                                                "sockbrokerd.conf",
-                                                places.size(), what, key, limit)});
-        };
-        std::vector<Where> services;
-        std::size_t bindings_count = 0;
-        for (const auto& service : policy.services) {
-                services.push_back(service.where);
-                bindings_count += service.bindings.size();
-        }
-        report(services, limits.max_services, "services", "MaxServices");
-        if (bindings_count > limits.max_bindings) {
-                std::vector<Where> bindings;
-                bindings.reserve(bindings_count);
-                for (const auto& service : policy.services) {
-                        for (const auto& binding : service.bindings) {
-                                bindings.push_back(binding.where);
-                        }
-                }
-                report(bindings, limits.max_bindings, "bindings (ports alone count twice, once a family)",
-                       "MaxBindings");
-        }
-}
-
-void check_services(const Policy& policy, std::vector<Finding>& findings) {
-        for (const auto& service : policy.services) {
-                if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
-                        findings.push_back({service.where, Severity::kError,
-                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
-                                                        "no more than {}",
-                                                        service.name, service.max_sockets, kMaxSharing)});
-                }
-                if (service.units.empty() && service.users.empty() && service.groups.empty()) {
-                        findings.push_back({service.where, Severity::kWarning,
-                                            fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
-                                                        service.name)});
-                } else if (service.bindings.empty()) {
-                        findings.push_back({service.where, Severity::kWarning,
-                                            fmt::format("service {} has no ListenStream= or ListenDatagram= and "
-                                                        "receives nothing",
-                                                        service.name)});
-                }
-        }
-}
-
 }  // namespace
 
 std::string Diagnostic::to_string() const {
@@ -282,13 +257,16 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
                   [](const Service& a, const Service& b) { return a.name < b.name; });
 
         auto& findings = collector.findings_;
-        if (findings.empty()) {  // else what a service lacks may be what could not be read
+        drop_repeated_matches(policy, findings);
+        if (!has_errors(findings)) {  // else what a service lacks may be what could not be read
                 check_services(policy, findings);
         }
-        check_limits(policy, limits, findings);
-        auto conflicts = find_conflicts(policy);
-        findings.insert(findings.end(), std::make_move_iterator(conflicts.begin()),
-                        std::make_move_iterator(conflicts.end()));
+        // What is multiplied beyond the limit is not looked at one by one: that would take what the limit is to save.
+        if (check_limits(policy, limits, findings)) {
+                auto conflicts = find_conflicts(policy);
+                findings.insert(findings.end(), std::make_move_iterator(conflicts.begin()),
+                                std::make_move_iterator(conflicts.end()));
+        }
         std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
                 return std::tie(a.where.file, a.where.line) < std::tie(b.where.file, b.where.line);
         });

@@ -33,6 +33,7 @@ struct Diagnostic {
 struct PolicyLimits {
         std::uint32_t max_bindings = 65536;
         std::uint32_t max_services = 1024;
+        std::uint32_t max_accounted = 4096;  // bindings of services with Accounting=binding
 };
 
 struct ParsedPolicy {

@@ -8,7 +8,18 @@
 namespace sockbroker {
 
 std::string_view to_string(WhenAbsent value) {
-        return value == WhenAbsent::kRefuse ? "refuse" : "pass";
+        switch (value) {
+        case WhenAbsent::kPass:
+                return "pass";
+        case WhenAbsent::kNext:
+                return "next";
+        default:
+                return "refuse";
+        }
+}
+
+std::string_view to_string(Accounting value) {
+        return value == Accounting::kBinding ? "binding" : "service";
 }
 
 std::string_view to_string(Handover value) {

@@ -4,6 +4,9 @@
 // Plain values; made whole by parse_policy() and never changed afterwards.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -14,10 +17,12 @@
 
 namespace sockbroker {
 
-enum class WhenAbsent : std::uint8_t { kRefuse, kPass };
+enum class WhenAbsent : std::uint8_t { kRefuse, kPass, kNext };
+enum class Accounting : std::uint8_t { kService, kBinding };
 enum class Handover : std::uint8_t { kReplace, kShare, kRefuse };
 
-[[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass"
+[[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass", "next"
+[[nodiscard]] std::string_view to_string(Accounting value);  // "service", "binding"
 [[nodiscard]] std::string_view to_string(Handover value);    // "replace", "share", "refuse"
 
 inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
@@ -42,6 +47,12 @@ struct Claim {
         Where where;
 };
 
+// One value of Source=.
+struct Source {
+        Prefix prefix;
+        Where where;
+};
+
 struct Service {
         std::string name;
         Where where;  // its first section
@@ -49,11 +60,37 @@ struct Service {
         std::vector<Claim> users;
         std::vector<Claim> groups;
         std::vector<Binding> bindings;  // a bare one stands twice, IPv4 then IPv6
+        // [family], each value once. None in both: any client. None in one of them: there nobody.
+        std::array<std::vector<Source>, 2> sources;
+        std::vector<Claim> interfaces;  // each name once; none: any
         WhenAbsent when_absent = WhenAbsent::kRefuse;
+        Accounting accounting = Accounting::kService;
         Handover handover = Handover::kReplace;
         bool reuse_port = false;
         std::uint32_t max_sockets = 256;
 };
+
+// Each binding stands once for every source of its family and every interface of its service. It is never written out
+// in memory: a few lines of text may mean millions of these.
+struct Match {
+        const Prefix* source = nullptr;    // none: any client
+        const Claim* interface = nullptr;  // none: any
+};
+
+[[nodiscard]] inline bool any_source(const Service& service) {
+        return service.sources[0].empty() && service.sources[1].empty();
+}
+[[nodiscard]] inline std::size_t count_matches(const Service& service, Family family) {
+        const std::size_t sources = any_source(service) ? 1 : service.sources[static_cast<std::size_t>(family)].size();
+        return sources * std::max<std::size_t>(1, service.interfaces.size());
+}
+// `n` is below count_matches().
+[[nodiscard]] inline Match match_at(const Service& service, Family family, std::size_t n) {
+        const std::size_t interfaces = std::max<std::size_t>(1, service.interfaces.size());
+        const auto& sources = service.sources[static_cast<std::size_t>(family)];
+        return {.source = sources.empty() ? nullptr : &sources[n / interfaces].prefix,
+                .interface = service.interfaces.empty() ? nullptr : &service.interfaces[n % interfaces]};
+}
 
 struct Policy {
         std::vector<std::string> files;  // paths as they are shown to people

@@ -2,6 +2,7 @@
 #include "broker/policy/values.h"
 
 #include <fnmatch.h>
+#include <net/if.h>
 #include <strings.h>
 
 #include <algorithm>
@@ -123,6 +124,18 @@ Result<void> check_account(std::string_view kind, std::string_view account) {
         if (!good) {
                 return fail(
                         fmt::format("{} \"{}\" is not a name (letters, digits and ._@$-) or a number", kind, account));
+        }
+        return {};
+}
+
+// dev_valid_name() of net/core/dev.c; blanks cannot stand in a word.
+Result<void> check_interface(std::string_view name) {
+        if (name.size() >= IFNAMSIZ) {
+                return fail(fmt::format("interface \"{}\" is longer than the {} characters that a name may have", name,
+                                        IFNAMSIZ - 1));
+        }
+        if (name == "." || name == ".." || name.find_first_of("/:") != std::string_view::npos) {
+                return fail(fmt::format("interface \"{}\" is not a name that the kernel takes", name));
         }
         return {};
 }

@@ -36,6 +36,9 @@ namespace sockbroker {
 // The number, where an account that passed check_account() is one.
 [[nodiscard]] std::optional<std::uint32_t> account_number(std::string_view account);
 
+// The name of a network interface, as the kernel takes it.
+[[nodiscard]] Result<void> check_interface(std::string_view name);
+
 // 1 yes y true t on, 0 no n false f off, in either case, as systemd.syntax(7) has them.
 [[nodiscard]] std::optional<bool> parse_boolean(std::string_view value);
 

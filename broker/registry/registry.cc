@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/policy/conflicts.h"
+
 namespace sockbroker {
 
 namespace {
@@ -112,7 +114,7 @@ void Registry::take_up() {
         }
 }
 
-Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
+Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
         std::vector<ServiceId> fresh;
         const auto undo = [&] {
                 for (const auto id : fresh) {
@@ -133,7 +135,13 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy) {
                 fresh.push_back(*id);
                 ids.emplace(service.name, *id);
         }
-        const auto done = dataplane_.set_rules(rules_of(policy, [&](const std::string& name) { return ids.at(name); }));
+        const auto counters = dataplane_.assign_counters(counted_bindings(policy));
+        if (!counters) {
+                undo();
+                return std::unexpected(counters.error());
+        }
+        const auto done = dataplane_.set_rules(rules_of(
+                policy, [&](const std::string& name) { return ids.at(name); }, interfaces, *counters));
         if (!done) {
                 undo();
                 return std::unexpected(done.error());
@@ -353,6 +361,10 @@ std::vector<std::string> Registry::services() const {
 Spread Registry::spread(const std::string& service) const {
         const auto seat = seats_.find(service);
         return seat == seats_.end() ? Spread{} : seat->second.spread;
+}
+
+BindingCounters Registry::counters(const Service& service, const Binding& binding, const Match& match) const {
+        return dataplane_.binding_counters(identity_of(service, binding, match));
 }
 
 ServiceCounters Registry::counters(const std::string& service) const {

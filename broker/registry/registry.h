@@ -72,7 +72,7 @@ public:
 
         // Installs the policy's rules in one step, then takes away the services that it no longer has. On failure
         // nothing has changed. Returns the registrations that went.
-        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy);
+        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy, const Interfaces& interfaces);
 
         // Takes away each registration of the service, or of all services, that is `gone`.
         using Gone = std::function<bool(const std::string& service, const Registration&)>;
@@ -97,6 +97,8 @@ public:
         [[nodiscard]] Spread spread(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
+        [[nodiscard]] BindingCounters counters(const Service& service, const Binding& binding,
+                                               const Match& match) const;
 
 private:
         struct Seat {
@@ -113,9 +115,14 @@ private:
         std::int64_t last_since_usec_ = 0;
 };
 
-// The rules of a policy; `id_of` gives each service its number in the kernel. Pure.
+// The rules of a policy; `id_of` gives each service its number in the kernel. One for each source and interface of a
+// binding; none for an interface that is not among `interfaces` or is 0 there. Pure.
 [[nodiscard]] std::vector<Rule> rules_of(const Policy& policy,
-                                         const std::function<ServiceId(const std::string& service)>& id_of);
+                                         const std::function<ServiceId(const std::string& service)>& id_of,
+                                         const Interfaces& interfaces, std::span<const std::uint32_t> counters);
+
+// The bindings that are counted one by one, in the order in which rules_of() takes their counters. Pure.
+[[nodiscard]] std::vector<std::uint64_t> counted_bindings(const Policy& policy);
 
 // The slots of a service, in the order in which the dispatch program tries them where they do not share. Pure.
 [[nodiscard]] Targets targets_of(std::span<const Registration> newest_first, Spread spread);

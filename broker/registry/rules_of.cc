@@ -2,30 +2,88 @@
 //
 // The two pure translations between what the broker keeps and what the kernel is told: a policy to rules, the
 // registrations of a service to its targets.
+#include "broker/policy/conflicts.h"
 #include "broker/registry/registry.h"
 
 #include <algorithm>
 
 namespace sockbroker {
 
-std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(const std::string&)>& id_of) {
+namespace {
+
+Absent absent_of(WhenAbsent when_absent) {
+        switch (when_absent) {
+        case WhenAbsent::kPass:
+                return Absent::kPass;
+        case WhenAbsent::kNext:
+                return Absent::kNext;
+        default:
+                return Absent::kRefuse;
+        }
+}
+
+}  // namespace
+
+std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(const std::string&)>& id_of,
+                           const Interfaces& interfaces, std::span<const std::uint32_t> counters) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
-                bindings += service.bindings.size();
+                for (const auto& binding : service.bindings) {
+                        bindings += count_matches(service, binding.prefix.address.family);
+                }
         }
         std::vector<Rule> rules;
         rules.reserve(bindings);
         for (const auto& service : policy.services) {
-                const Rule common{.service = id_of(service.name),
-                                  .absent = service.when_absent == WhenAbsent::kPass ? Absent::kPass : Absent::kRefuse};
+                const Rule common{.service = id_of(service.name), .absent = absent_of(service.when_absent)};
+                std::vector<std::uint32_t> indexes;
+                for (const auto& interface : service.interfaces) {
+                        const auto found = interfaces.find(interface.value);
+                        indexes.push_back(found == interfaces.end() ? 0 : found->second);
+                }
                 for (const auto& binding : service.bindings) {
-                        Rule& rule = rules.emplace_back(common);
-                        rule.protocol = binding.protocol;
-                        rule.prefix = binding.prefix;
-                        rule.ports = binding.ports;
+                        const auto family = binding.prefix.address.family;
+                        const std::size_t matches = count_matches(service, family);
+                        for (std::size_t n = 0; n < matches; n++) {
+                                std::uint32_t counter = 0;
+                                if (service.accounting == Accounting::kBinding) {
+                                        counter = counters.front();
+                                        counters = counters.subspan(1);
+                                }
+                                const std::uint32_t ifindex = indexes.empty() ? 0 : indexes[n % indexes.size()];
+                                if (ifindex == 0 && !indexes.empty()) {
+                                        continue;  // no packet comes in there
+                                }
+                                const auto match = match_at(service, family, n);
+                                Rule& rule = rules.emplace_back(common);
+                                rule.protocol = binding.protocol;
+                                rule.prefix = binding.prefix;
+                                rule.ports = binding.ports;
+                                rule.ifindex = ifindex;
+                                rule.counter = counter;
+                                if (match.source != nullptr) {
+                                        rule.source = *match.source;
+                                }
+                        }
                 }
         }
         return rules;
+}
+
+std::vector<std::uint64_t> counted_bindings(const Policy& policy) {
+        std::vector<std::uint64_t> all;
+        for (const auto& service : policy.services) {
+                if (service.accounting != Accounting::kBinding) {
+                        continue;
+                }
+                for (const auto& binding : service.bindings) {
+                        const auto family = binding.prefix.address.family;
+                        for (std::size_t n = 0; n < count_matches(service, family); n++) {
+                                all.push_back(identity_of(service, binding, match_at(service, family, n)));
+                        }
+                }
+        }
+        return all;
 }
 
 Targets targets_of(std::span<const Registration> newest_first, Spread spread) {

@@ -84,6 +84,12 @@ inline std::string print(const Policy& policy) {
                 claims("Unit=", service.units);
                 claims("User=", service.users);
                 claims("Group=", service.groups);
+                for (const auto& sources : service.sources) {
+                        for (const auto& source : sources) {
+                                text += "Source=" + source.prefix.to_string() + "\n";
+                        }
+                }
+                claims("Interface=", service.interfaces);
                 for (const auto& binding : service.bindings) {
                         // A bare one stands twice and is written once.
                         if (!binding.bare || binding.prefix.address.family == Family::kIpv4) {
@@ -91,6 +97,7 @@ inline std::string print(const Policy& policy) {
                         }
                 }
                 text += "WhenAbsent=" + std::string(to_string(service.when_absent)) + "\n";
+                text += "Accounting=" + std::string(to_string(service.accounting)) + "\n";
                 text += "Handover=" + std::string(to_string(service.handover)) + "\n";
                 text += std::string("ReusePort=") + (service.reuse_port ? "yes" : "no") + "\n";
                 text += "MaxSockets=" + std::to_string(service.max_sockets) + "\n";

@@ -150,6 +150,13 @@ class Client(worker.Child):
         for _ in range(count):
             self.work()
 
+    def until_answers(self, count):
+        """Returns when so many questions were answered, all of them."""
+        while len(self.answers) < count:
+            self.work()
+            if self.failures:
+                raise RuntimeError(f"failures: {self.failures}")
+
     def until(self, name, seconds=15):
         """Returns when every target in turn was answered by `name`."""
         deadline = time.monotonic() + seconds

@@ -61,7 +61,7 @@ protected:
                         service.bindings = {{.prefix = *parse_prefix("10.0." + std::to_string(i) + ".0/24"),
                                              .protocol = Protocol::kTcp}};
                 }
-                const auto done = registry_->set_policy(policy_);
+                const auto done = registry_->set_policy(policy_, {});
                 ASSERT_TRUE(done) << done.error().text();
         }
 

@@ -55,6 +55,13 @@ int sb_deliver(bpf_sk_lookup*, __u32, __u32 service) {
         return (*walked_live)(service) ? 1 : 0;
 }
 
+// Counters of rules of their own, in the order in which they counted.
+std::vector<std::pair<std::uint32_t, bool>> counted;
+
+void sb_count(__u32 counter, int delivered) {
+        counted.emplace_back(counter, delivered != 0);
+}
+
 }  // namespace
 
 #define SB_GLOBAL static inline
@@ -90,6 +97,7 @@ Answer walk(const CompiledRules& compiled, const Packet& packet, const std::func
         last_tried = 0;
         tries = 0;
         lines_read = 0;
+        counted.clear();
         const int verdict = sb_walk(&ctx, generation, kLines);
         if (tries == 0 || (verdict == SK_PASS && last_tried != 0 && !live(last_tried))) {
                 // Passed on: by a rule that says so, or because nothing was left; the oracle tells these apart below.
@@ -104,6 +112,29 @@ Answer expected(const std::vector<Rule>& rules, const Packet& packet, const std:
                 answer.service = 0;
         }
         return answer;
+}
+
+// Which counters must have counted: of each rule that was tried, up to the one that decided.
+std::vector<std::pair<std::uint32_t, bool>> counting(const std::vector<Rule>& rules, const Packet& packet,
+                                                     const std::function<bool(ServiceId)>& live) {
+        std::vector<const Rule*> found;
+        for (const Rule& rule : rules) {
+                if (oracle::matches(rule, packet)) {
+                        found.push_back(&rule);
+                }
+        }
+        std::sort(found.begin(), found.end(), oracle::more_specific);
+        std::vector<std::pair<std::uint32_t, bool>> result;
+        for (const Rule* rule : found) {
+                const bool served = live(rule->service);
+                if (rule->counter != 0) {
+                        result.emplace_back(rule->counter, served);
+                }
+                if (served || rule->absent != Absent::kNext) {
+                        break;
+                }
+        }
+        return result;
 }
 
 bool all_live(ServiceId) {
@@ -135,7 +166,10 @@ ServiceId asked(const std::vector<Rule>& rules, const Packet& packet,
 void compare(const oracle::Shape& shape, std::uint32_t first_seed, std::uint32_t sets, std::uint32_t packets) {
         for (std::uint32_t seed = first_seed; seed < first_seed + sets; seed++) {
                 Generator generator(seed);
-                const auto rules = generator.rules(shape);
+                auto rules = generator.rules(shape);
+                for (std::uint32_t i = 0; seed % 3 == 0 && i < rules.size(); i++) {
+                        rules[i].counter = generator.chance(0.5) ? i + 1 : 0;
+                }
                 const auto compiled = compile_rules(rules, kRoom);
                 ASSERT_TRUE(compiled) << compiled.error().text();
                 for (std::uint32_t i = 0; i < packets; i++) {
@@ -148,6 +182,7 @@ void compare(const oracle::Shape& shape, std::uint32_t first_seed, std::uint32_t
                                 << "seed " << seed << ": " << to_string(packet.protocol) << " " << packet.to.to_string()
                                 << " port " << packet.port << " from " << packet.from.to_string() << " if "
                                 << packet.ifindex << ": got " << got.service << ", want " << want.service;
+                        ASSERT_EQ(counted, counting(rules, packet, live)) << "seed " << seed;
                 }
         }
 }

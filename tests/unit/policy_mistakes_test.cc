@@ -28,6 +28,7 @@ std::vector<Mistake> read_table() {
                 const auto limits = entry.value("limits", nlohmann::json::object());
                 mistake.limits.max_bindings = limits.value("MaxBindings", mistake.limits.max_bindings);
                 mistake.limits.max_services = limits.value("MaxServices", mistake.limits.max_services);
+                mistake.limits.max_accounted = limits.value("MaxAccountedBindings", mistake.limits.max_accounted);
                 table.push_back(std::move(mistake));
         }
         return table;

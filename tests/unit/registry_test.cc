@@ -54,7 +54,7 @@ TEST(Rules, CarryWhatTheBindingsSayAndTheNumberOfTheirService) {
                 {.prefix = *parse_prefix("1.0.0.0/24"), .ports = {53, 53}, .protocol = Protocol::kUdp}};
         policy.services[1].bindings = {
                 {.prefix = *parse_prefix("::/0"), .ports = {80, 90}, .protocol = Protocol::kTcp}};
-        const auto rules = rules_of(policy, [](const std::string& name) { return name == "a" ? 11U : 12U; });
+        const auto rules = rules_of(policy, [](const std::string& name) { return name == "a" ? 11U : 12U; }, {}, {});
         ASSERT_EQ(rules.size(), 2U);
         EXPECT_EQ(rules[0].service, 11U);
         EXPECT_EQ(rules[0].protocol, Protocol::kUdp);

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/checks.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::array kFamilies{Family::kIpv4, Family::kIpv6};
+
+struct Counted {
+        Where where;
+        std::size_t count = 0;
+};
+
+// An error at the place of the first that is too many, in the order of the text.
+void report(std::vector<Counted>& places, std::uint32_t limit, std::string_view what, std::string_view key,
+            std::vector<Finding>& findings) {
+        std::size_t total = 0;
+        for (const auto& place : places) {
+                total += place.count;
+        }
+        if (total <= limit) {
+                return;
+        }
+        std::stable_sort(places.begin(), places.end(), [](const Counted& a, const Counted& b) {
+                return std::tie(a.where.file, a.where.line) < std::tie(b.where.file, b.where.line);
+        });
+        std::size_t seen = 0;
+        const auto first = std::find_if(places.begin(), places.end(),
+                                        [&](const Counted& place) { return (seen += place.count) > limit; });
+        findings.push_back(
+                {first->where, Severity::kError,
+                 fmt::format("{} {} are more than {}={} allows, raise it in section [Broker] of sockbrokerd.conf",
+                             total, what, key, limit)});
+}
+
+// Keeps the first of equal values.
+template <class Value, class Key, class Report>
+void drop_repeated(std::vector<Value>& values, Key key, Report report) {
+        std::map<decltype(key(values.front())), Where> first;
+        std::erase_if(values, [&](const Value& value) {
+                const auto [known, fresh] = first.try_emplace(key(value), value.where);
+                if (!fresh) {
+                        report(value, known->second);
+                }
+                return !fresh;
+        });
+}
+
+void check_families(const Service& service, std::vector<Finding>& findings) {
+        for (const auto family : kFamilies) {
+                const auto first = std::ranges::find(
+                        service.bindings, family, [](const Binding& binding) { return binding.prefix.address.family; });
+                if (first != service.bindings.end() && count_matches(service, family) == 0) {
+                        const bool v4 = family == Family::kIpv4;
+                        findings.push_back({first->where, Severity::kWarning,
+                                            fmt::format("service {} has Source= for {} only, so its {} bindings match "
+                                                        "nobody",
+                                                        service.name, v4 ? "IPv6" : "IPv4", v4 ? "IPv4" : "IPv6")});
+                }
+        }
+}
+
+}  // namespace
+
+bool has_errors(const std::vector<Finding>& findings) {
+        return std::ranges::find(findings, Severity::kError, &Finding::severity) != findings.end();
+}
+
+void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings) {
+        for (auto& service : policy.services) {
+                const auto warn = [&](Where where, std::string_view key, std::string_view value, Where first) {
+                        findings.push_back({where, Severity::kWarning,
+                                            fmt::format("{}={} stands twice in service {}, first at {}", key, value,
+                                                        service.name, policy.place(first))});
+                };
+                for (auto& sources : service.sources) {
+                        drop_repeated(
+                                sources, [](const Source& source) { return source.prefix; },
+                                [&](const Source& source, Where first) {
+                                        warn(source.where, "Source", source.prefix.to_string(), first);
+                                });
+                }
+                drop_repeated(
+                        service.interfaces, [](const Claim& interface) { return interface.value; },
+                        [&](const Claim& interface, Where first) {
+                                warn(interface.where, "Interface", interface.value, first);
+                        });
+        }
+}
+
+void check_services(const Policy& policy, std::vector<Finding>& findings) {
+        for (const auto& service : policy.services) {
+                if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
+                        findings.push_back({service.where, Severity::kError,
+                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
+                                                        "no more than {}",
+                                                        service.name, service.max_sockets, kMaxSharing)});
+                }
+                if (service.units.empty() && service.users.empty() && service.groups.empty()) {
+                        findings.push_back({service.where, Severity::kWarning,
+                                            fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
+                                                        service.name)});
+                } else if (service.bindings.empty()) {
+                        findings.push_back({service.where, Severity::kWarning,
+                                            fmt::format("service {} has no ListenStream= or ListenDatagram= and "
+                                                        "receives nothing",
+                                                        service.name)});
+                }
+                check_families(service, findings);
+        }
+}
+
+bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings) {
+        std::vector<Counted> services;
+        std::size_t written = 0;
+        std::size_t meant = 0;
+        // One that matches nobody is kept too.
+        const auto count = [](const Service& service, const Binding& binding) {
+                return std::max<std::size_t>(1, count_matches(service, binding.prefix.address.family));
+        };
+        for (const auto& service : policy.services) {
+                services.push_back({service.where, 1});
+                written += service.bindings.size();
+                for (const auto& binding : service.bindings) {
+                        meant += count(service, binding);
+                }
+        }
+        report(services, limits.max_services, "services", "MaxServices", findings);
+        std::vector<Counted> accounted;
+        for (const auto& service : policy.services) {
+                for (const auto& binding : service.bindings) {
+                        if (service.accounting == Accounting::kBinding) {
+                                accounted.push_back(
+                                        {binding.where, count_matches(service, binding.prefix.address.family)});
+                        }
+                }
+        }
+        report(accounted, limits.max_accounted, "bindings of services with Accounting=binding", "MaxAccountedBindings",
+               findings);
+        if (meant <= limits.max_bindings) {
+                return true;
+        }
+        std::vector<Counted> bindings;
+        bindings.reserve(written);
+        for (const auto& service : policy.services) {
+                for (const auto& binding : service.bindings) {
+                        bindings.push_back({binding.where, count(service, binding)});
+                }
+        }
+        const bool multiplied = meant > written;
+        report(bindings, limits.max_bindings,
+               multiplied ? "bindings (ports alone count twice, once a family, and each once for every Source= and "
+                            "Interface=)"
+                          : "bindings (ports alone count twice, once a family)",
+               "MaxBindings", findings);
+        return !multiplied;
+}
+
+}  // namespace sockbroker

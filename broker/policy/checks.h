@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a policy must keep to as a whole, once every line of it was read: the limits, and what a service lacks. Pure.
+// Bindings are counted here as the kernel will have them, and never written out.
+#pragma once
+
+#include <vector>
+
+#include "broker/policy/conflicts.h"
+#include "broker/policy/parse.h"
+#include "broker/policy/policy.h"
+
+namespace sockbroker {
+
+[[nodiscard]] bool has_errors(const std::vector<Finding>& findings);
+
+// A warning for each value of Source= or Interface= that its service has already, which is then left out.
+void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings);
+
+// Services that admit nobody, receive nothing, have a family that no client can match, or share among too many sockets.
+void check_services(const Policy& policy, std::vector<Finding>& findings);
+
+// False: Source= and Interface= make more bindings of those in the text than there may be.
+[[nodiscard]] bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings);
+
+}  // namespace sockbroker
