@@ -18,7 +18,7 @@ namespace sockbroker {
 
 namespace {
 
-std::int64_t now_usec() {
+std::int64_t wall_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
@@ -133,7 +133,7 @@ void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
                   const std::vector<Departure>& departures) {
         policy_ = std::move(policy);
         interfaces_ = std::move(interfaces);
-        policy_since_usec_ = now_usec();
+        policy_since_usec_ = wall_usec();
         tell_departures(departures, Action::kRevoke, "policy has no such service any more");
         revoke_unadmitted();
 }
