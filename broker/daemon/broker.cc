@@ -2,13 +2,10 @@
 #include "broker/daemon/broker.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <exception>
 
 #include <fmt/format.h>
-
-#include "broker/base/interface_index.h"
 
 namespace sockbroker {
 
@@ -17,10 +14,6 @@ namespace {
 std::int64_t now_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-std::size_t count_errors(const std::vector<Diagnostic>& diagnostics) {
-        return static_cast<std::size_t>(std::ranges::count(diagnostics, Severity::kError, &Diagnostic::severity));
 }
 
 // Who may take a registration away: the unit that made it, or outside units its uid.
@@ -63,128 +56,6 @@ Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const Broke
         broker->probe_liveness();
         audit.write({.action = Action::kStart, .message = broker->status_text()});
         return broker;
-}
-
-std::string Broker::apply(Policy policy) {
-        auto interfaces = find_interfaces(policy, interface_index);
-        auto departures = registry_.set_policy(policy, interfaces);
-        if (!departures) {
-                return departures.error().text();
-        }
-        interfaces_ = std::move(interfaces);
-        policy_ = std::make_shared<const Policy>(std::move(policy));
-        policy_since_usec_ = now_usec();
-        tell_departures(departures, Action::kRevoke, "policy has no such service any more");
-        revoke_unadmitted();
-        return {};
-}
-
-void Broker::refresh_interfaces() {
-        if (interfaces_.empty()) {
-                return;  // the policy has no Interface=
-        }
-        auto interfaces = find_interfaces(*policy_, interface_index);
-        if (interfaces == interfaces_) {
-                return;
-        }
-        std::string changes;
-        for (const auto& [name, index] : interfaces) {
-                if (index != interfaces_[name]) {
-                        changes += fmt::format("{}{} {}", changes.empty() ? "" : ", ", name,
-                                               index == 0 ? "is gone" : fmt::format("has index {}", index));
-                }
-        }
-        // The services are the same, so nothing departs.
-        if (const auto done = registry_.set_policy(*policy_, interfaces); !done) {
-                return note(3,
-                            fmt::format("cannot follow a change of interfaces ({}): {}", changes, done.error().text()));
-        }
-        interfaces_ = std::move(interfaces);
-        note(6, fmt::format("rules follow a change of interfaces: {}", changes));
-}
-
-// A reload takes away what the new policy would refuse.
-void Broker::revoke_unadmitted() {
-        const auto gone = [this](const std::string& service, const Registration& registration) {
-                const auto* found = policy_->find(service);
-                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts_) ||
-                       std::ranges::none_of(found->bindings, [&](const Binding& binding) {
-                               return registration.serves_in(binding.protocol, binding.prefix.address.family);
-                       });
-        };
-        tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
-}
-
-Broker::Loaded Broker::load_folders() {
-        auto found = read_policy_files(options_.config_dirs);
-        auto parsed = parse_policy(found.files, limits_);
-        Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics)};
-        std::ranges::move(parsed.diagnostics, std::back_inserter(loaded.diagnostics));
-        if (count_errors(loaded.diagnostics) > 0) {
-                loaded.policy.reset();
-        } else if (loaded.policy) {
-                std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
-                std::ranges::move(unknown_interfaces(*loaded.policy, interface_index),
-                                  std::back_inserter(loaded.diagnostics));
-        }
-        tell_diagnostics(loaded.diagnostics);
-        return loaded;
-}
-
-void Broker::load_at_start() {
-        auto [files, policy, diagnostics] = load_folders();
-        if (policy) {
-                degraded_ = apply(std::move(*policy));
-                if (degraded_.empty()) {
-                        keep_copy(files);
-                        return;
-                }
-        } else {
-                degraded_ = fmt::format("policy refused at start, {} errors", count_errors(diagnostics));
-        }
-        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_});
-
-        const auto copy = read_policy_copy(options_.policy_copy());
-        if (!copy) {
-                degraded_ += fmt::format("; no copy of the policy last taken: {}", copy.error().text());
-                return;
-        }
-        auto parsed = parse_policy(*copy, limits_);
-        const std::string why = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
-        degraded_ += why.empty() ? "; the policy last taken serves" : "; the policy last taken cannot serve: " + why;
-}
-
-// For a start at which the policy of the folders is refused.
-void Broker::keep_copy(const std::vector<PolicyFile>& files) {
-        if (auto written = write_policy_copy(options_.policy_copy(), files); !written) {
-                degraded_ = written.error().text();
-        }
-}
-
-Answer Broker::reload() {
-        auto [files, policy, diagnostics] = load_folders();
-        std::string lines;
-        for (const auto& diagnostic : diagnostics) {
-                lines += diagnostic_line(diagnostic);
-        }
-
-        std::string why;
-        if (const auto errors = count_errors(diagnostics); !policy) {
-                why = fmt::format("policy refused, {} error{}, the running policy stays", errors,
-                                  errors == 1 ? "" : "s");
-        } else if (const auto failed = apply(std::move(*policy)); !failed.empty()) {
-                why = fmt::format("policy refused, the running policy stays: {}", failed);
-        }
-        if (!why.empty()) {
-                degraded_ = why;
-                audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = why, .result = "malformed"});
-                return answer(ResultCode::kMalformed, why, rows_of_lines(std::move(lines)));
-        }
-        degraded_.clear();
-        keep_copy(files);
-        const auto message = fmt::format("policy taken: {}", status_text());
-        audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
-        return answer(ResultCode::kOk, message, rows_of_lines(std::move(lines)));
 }
 
 void Broker::probe_liveness() {
@@ -246,7 +117,7 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
                 if (identified->uid != 0) {
                         return refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {});
                 }
-                return reload();
+                return Answer{.later = [this](Reply reply) { reload(std::move(reply)); }};
         case Verb::kUnload:
                 return unload(*identified);
         default:

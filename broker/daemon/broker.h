@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/accounts.h"
@@ -30,7 +32,12 @@ struct Answer {
         std::string message;
         Rows rows;              // may be empty
         bool unloaded = false;  // dispatch was taken away: the daemon ends after this answer
+        // Set: this is not the answer yet. It comes, once asked for by this, when it is ready.
+        std::function<void(std::function<void(Answer)>)> later;
 };
+using Reply = std::function<void(Answer)>;
+
+class Worker;
 
 class Broker {
 public:
@@ -41,11 +48,15 @@ public:
 
         [[nodiscard]] Answer handle(Channel channel, const Message& message);
 
-        // Loads the policy of the folders anew; rows of the answer are its diagnostics.
-        [[nodiscard]] Answer reload();
+        // Loads the policy of the folders anew; rows of the answer are its diagnostics. Asked while another one is on
+        // its way, it begins after that.
+        void reload(Reply reply);
+        // From now on what takes long in a reload is done there. It must end before the broker does.
+        void use(Worker& worker) { worker_ = &worker; }
 
-        // Looks the names of Interface= up again, and installs the rules anew if one means another interface now.
-        void refresh_interfaces();
+        // Looks the names of Interface= up again, and installs the rules anew if one means another interface now. Says
+        // how long that took the last time, in microseconds.
+        std::uint64_t refresh_interfaces();
 
         // Finds sockets whose last descriptor was closed.
         void probe_liveness();
@@ -65,10 +76,24 @@ private:
                 std::optional<Policy> policy;  // none if anything is wrong
                 std::vector<Diagnostic> diagnostics;
         };
-        [[nodiscard]] Loaded load_folders();
+        // Safe in another thread: reads what never changes.
+        [[nodiscard]] Loaded load_folders() const;
         void load_at_start();
-        void keep_copy(const std::vector<PolicyFile>& files);
+        void take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
+                  const std::vector<Departure>& departures);
         void revoke_unadmitted();
+
+        // A reload in its steps: read and install are the worker's.
+        struct Change;
+        void in_worker(const std::shared_ptr<Change>& change, void (Broker::*job)(Change&) const,
+                       void (Broker::*then)(const std::shared_ptr<Change>&));
+        void begin_reload();
+        void read_change(Change& change) const;
+        void number_change(const std::shared_ptr<Change>& change);
+        void install_change(Change& change) const;
+        void finish_change(const std::shared_ptr<Change>& change);
+        void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
+        void end_change();
 
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
         // Whom policy admits; with an empty name, to the one service that fits.
@@ -98,6 +123,11 @@ private:
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
         std::string degraded_;
+        Worker* worker_ = nullptr;
+        bool changing_ = false;       // the worker has rules in hand
+        std::vector<Reply> waiting_;  // for the reload after that
+        bool interfaces_changed_ = false;
+        std::uint64_t interfaces_took_usec_ = 0;
 };
 
 }  // namespace sockbroker

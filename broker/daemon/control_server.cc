@@ -50,7 +50,8 @@ private:
                 last_turn_ = ++server_.turns_;
                 bool goes_on = false;
                 try {
-                        goes_on = (answering_ || read_request()) && (!answering_ || write_answer());
+                        // While the answer is being made only a hang-up is heard.
+                        goes_on = !waiting_ && (answering_ || read_request()) && (!answering_ || write_answer());
                 } catch (const std::exception&) {
                         // No exception may cross the C callback: rows that cannot be made cost this peer its
                         // connection.
@@ -72,8 +73,28 @@ private:
                 answer_ = server_.broker_.handle(Channel::kControl, *message);
                 server_.closer_.close(std::move(message->fds));
                 server_.closer_.close(std::move(message->dropped));
-                answering_ = true;
+                if (!answer_.later) {
+                        answering_ = true;
+                        return true;
+                }
+                waiting_ = true;
+                if (sd_event_source_set_io_events(io_.get(), 0) < 0) {
+                        return false;
+                }
+                const auto later = std::exchange(answer_, {}).later;
+                later([self = std::weak_ptr(self_)](Answer answer) {
+                        if (const auto connection = self.lock()) {  // else the peer has left
+                                (*connection)->arrived(std::move(answer));
+                        }
+                });
                 return true;
+        }
+
+        void arrived(Answer answer) {
+                answer_ = std::move(answer);
+                waiting_ = false;
+                answering_ = true;
+                (void)sd_event_source_set_io_events(io_.get(), EPOLLOUT);  // then ready() writes it
         }
 
         [[nodiscard]] bool write_answer() {
@@ -152,7 +173,9 @@ private:
         OwnedFd fd_;
         Answer answer_;
         std::string record_;
+        bool waiting_ = false;  // for an answer that comes later
         bool answering_ = false;
+        std::shared_ptr<Connection*> self_ = std::make_shared<Connection*>(this);
         bool is_last_ = false;
         bool last_sent_ = false;
         OwnedSource deadline_;

@@ -19,7 +19,7 @@ constexpr int kReadsPerTurn = 256;
 
 }  // namespace
 
-Result<std::unique_ptr<LinkWatch>> LinkWatch::open(sd_event* event, std::function<void()> changed) {
+Result<std::unique_ptr<LinkWatch>> LinkWatch::open(sd_event* event, std::function<std::uint64_t()> changed) {
         OwnedFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
         sockaddr_nl address{};
         address.nl_family = AF_NETLINK;
@@ -70,9 +70,9 @@ int LinkWatch::on_timer(sd_event_source*, std::uint64_t, void* userdata) {
                        static_cast<std::uint64_t>(time.tv_nsec) / 1'000;
         };
         const auto began = now();
-        watch->changed_();
+        const auto takes = watch->changed_();
         const auto ended = now();
-        watch->rest_usec_ = ended + (ended - began) * kRestFactor;
+        watch->rest_usec_ = ended + std::max(takes, ended - began) * kRestFactor;
         return 0;
 }
 

@@ -16,16 +16,19 @@ namespace sockbroker {
 
 class LinkWatch {
 public:
-        // Needs no privilege. Only the network namespace of the caller is watched.
-        [[nodiscard]] static Result<std::unique_ptr<LinkWatch>> open(sd_event* event, std::function<void()> changed);
+        // `changed` says how long what it began takes, in microseconds. Needs no privilege. Only the network namespace
+        // of the caller is watched.
+        [[nodiscard]] static Result<std::unique_ptr<LinkWatch>> open(sd_event* event,
+                                                                     std::function<std::uint64_t()> changed);
 
 private:
-        LinkWatch(OwnedFd fd, std::function<void()> changed) : fd_(std::move(fd)), changed_(std::move(changed)) {}
+        LinkWatch(OwnedFd fd, std::function<std::uint64_t()> changed)
+                : fd_(std::move(fd)), changed_(std::move(changed)) {}
         static int on_event(sd_event_source* source, int fd, std::uint32_t events, void* userdata);
         static int on_timer(sd_event_source* source, std::uint64_t usec, void* userdata);
 
         OwnedFd fd_;
-        std::function<void()> changed_;
+        std::function<std::uint64_t()> changed_;
         std::uint64_t rest_usec_ = 0;  // no call before this time of CLOCK_MONOTONIC
         OwnedSource timer_;
         OwnedSource readable_;

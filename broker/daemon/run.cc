@@ -3,6 +3,8 @@
 
 #include <systemd/sd-daemon.h>
 
+#include <malloc.h>
+
 #include <csignal>
 #include <ctime>
 
@@ -17,6 +19,7 @@
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
+#include "broker/daemon/worker.h"
 
 namespace sockbroker {
 
@@ -29,6 +32,7 @@ struct Loop {
         std::unique_ptr<Broker> broker;
         OwnedEvent event;
         Closer closer;
+        std::unique_ptr<Worker> worker;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
@@ -41,8 +45,8 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
-        static_cast<void>(loop->broker->reload());
-        sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str());
+        loop->broker->reload(
+                [loop](const Answer&) { sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str()); });
         return 0;
 }
 
@@ -50,7 +54,7 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
         loop->broker->probe_liveness();
         if (loop->links == nullptr) {
-                loop->broker->refresh_interfaces();
+                (void)loop->broker->refresh_interfaces();
         }
         sd_event_source_set_time_relative(source, kLivenessUsec);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -81,10 +85,16 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         if (const int r = sd_event_set_watchdog(event, 1); r < 0) {
                 return fail(r, "cannot serve the watchdog of systemd");
         }
-        auto links = LinkWatch::open(event, [&broker = *loop.broker] { broker.refresh_interfaces(); });
+        auto worker = Worker::start(event);
+        if (!worker) {
+                return std::unexpected(worker.error());
+        }
+        loop.worker = std::move(*worker);
+        loop.broker->use(*loop.worker);
+        auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);
-                loop.broker->refresh_interfaces();  // what changed since the policy was loaded
+                (void)loop.broker->refresh_interfaces();  // what changed since the policy was loaded
         } else {
                 loop.broker->note(4, links.error().text());
         }
@@ -113,6 +123,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         }
         sigprocmask(SIG_BLOCK, &signals, nullptr);
         signal(SIGPIPE, SIG_IGN);
+        mallopt(M_ARENA_MAX, 1);  // memory that a thread gives back is for all, not kept for that thread
 
         auto pins = open_pin_dir(options);
         if (!pins) {

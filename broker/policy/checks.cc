@@ -12,7 +12,7 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::array kFamilies{Family::kIpv4, Family::kIpv6};
+constexpr std::array kBothFamilies{Family::kIpv4, Family::kIpv6};
 
 struct Counted {
         Where where;
@@ -55,7 +55,7 @@ void drop_repeated(std::vector<Value>& values, Key key, Report report) {
 }
 
 void check_families(const Service& service, std::vector<Finding>& findings) {
-        for (const auto family : kFamilies) {
+        for (const auto family : kBothFamilies) {
                 const auto first = std::ranges::find(
                         service.bindings, family, [](const Binding& binding) { return binding.prefix.address.family; });
                 if (first != service.bindings.end() && count_matches(service, family) == 0) {

@@ -115,38 +115,54 @@ void Registry::take_up() {
 }
 
 Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
-        std::vector<ServiceId> fresh;
-        const auto undo = [&] {
-                for (const auto id : fresh) {
-                        dataplane_.remove_service(id);
-                }
-        };
-        std::map<std::string, ServiceId, std::less<>> ids;
+        const auto change = begin_change(policy);
+        if (!change) {
+                return std::unexpected(change.error());
+        }
+        if (const auto done = install(*change, policy, interfaces); !done) {
+                abandon_change(*change);
+                return std::unexpected(done.error());
+        }
+        return finish_change(*change, policy);
+}
+
+Result<Registry::Change> Registry::begin_change(const Policy& policy) {
+        Change change;
         for (const auto& service : policy.services) {
                 if (const auto seat = seats_.find(service.name); seat != seats_.end()) {
-                        ids.emplace(service.name, seat->second.id);
+                        change.ids.emplace(service.name, seat->second.id);
                         continue;
                 }
                 const auto id = dataplane_.add_service(service.name);
                 if (!id) {
-                        undo();
+                        abandon_change(change);
                         return std::unexpected(id.error());
                 }
-                fresh.push_back(*id);
-                ids.emplace(service.name, *id);
+                change.fresh.push_back(*id);
+                change.ids.emplace(service.name, *id);
         }
-        const auto counters = dataplane_.assign_counters(counted_bindings(policy));
+        auto counters = dataplane_.assign_counters(counted_bindings(policy));
         if (!counters) {
-                undo();
+                abandon_change(change);
                 return std::unexpected(counters.error());
         }
-        const auto done = dataplane_.set_rules(rules_of(
-                policy, [&](const std::string& name) { return ids.at(name); }, interfaces, *counters));
-        if (!done) {
-                undo();
-                return std::unexpected(done.error());
-        }
+        change.counters = std::move(*counters);
+        return change;
+}
 
+Result<void> Registry::install(const Change& change, const Policy& policy, const Interfaces& interfaces) const {
+        return dataplane_.set_rules(rules_of(
+                policy, [&](const std::string& name) { return change.ids.at(name); }, interfaces, change.counters));
+}
+
+void Registry::abandon_change(const Change& change) {
+        for (const auto id : change.fresh) {
+                dataplane_.remove_service(id);
+        }
+}
+
+std::vector<Departure> Registry::finish_change(const Change& change, const Policy&) {
+        const auto& ids = change.ids;
         std::vector<Departure> departures;
         for (auto seat = seats_.begin(); seat != seats_.end();) {
                 if (ids.contains(seat->first)) {

@@ -74,6 +74,19 @@ public:
         // nothing has changed. Returns the registrations that went.
         [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy, const Interfaces& interfaces);
 
+        // The same in steps, of which only install() takes long. It may run in another thread, while registrations come
+        // and go, but no other step; then finish_change() or, where it failed, abandon_change() follows.
+        struct Change {
+                std::map<std::string, ServiceId, std::less<>> ids;
+                std::vector<ServiceId> fresh;
+                std::vector<std::uint32_t> counters;
+        };
+        [[nodiscard]] Result<Change> begin_change(const Policy& policy);
+        [[nodiscard]] Result<void> install(const Change& change, const Policy& policy,
+                                           const Interfaces& interfaces) const;
+        [[nodiscard]] std::vector<Departure> finish_change(const Change& change, const Policy& policy);
+        void abandon_change(const Change& change);
+
         // Takes away each registration of the service, or of all services, that is `gone`.
         using Gone = std::function<bool(const std::string& service, const Registration&)>;
         [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);

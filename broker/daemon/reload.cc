@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// How a policy comes into force: at the start at once, later in steps. What takes long with a million bindings
+// (reading, checking, compiling, writing to the kernel) is the worker's; the loop goes on and judges by the policy in
+// force. In between, and at the end, the loop does what registrations touch too: numbers of services, who departs.
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/base/interface_index.h"
+#include "broker/daemon/broker.h"
+#include "broker/daemon/worker.h"
+
+namespace sockbroker {
+
+namespace {
+
+std::int64_t wall_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+std::size_t count_errors(const std::vector<Diagnostic>& diagnostics) {
+        return static_cast<std::size_t>(std::ranges::count(diagnostics, Severity::kError, &Diagnostic::severity));
+}
+
+std::string name_changes(const Interfaces& before, const Interfaces& after) {
+        std::string changes;
+        for (const auto& [name, index] : after) {
+                const auto old = before.find(name);
+                if (old == before.end() || old->second != index) {
+                        changes += fmt::format("{}{} {}", changes.empty() ? "" : ", ", name,
+                                               index == 0 ? "is gone" : fmt::format("has index {}", index));
+                }
+        }
+        return changes;
+}
+
+}  // namespace
+
+// One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
+// loop.
+struct Broker::Change {
+        std::vector<Reply> replies;
+        bool from_folders = true;  // false: the policy in force, for other interfaces
+        Loaded loaded;
+        std::string lines;  // diagnostics, for the answers
+        std::shared_ptr<const Policy> policy;
+        Interfaces interfaces;
+        Registry::Change numbers;
+        Result<void> installed;
+        Result<void> copied;
+        std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+};
+
+void Broker::in_worker(const std::shared_ptr<Change>& change, void (Broker::*job)(Change&) const,
+                       void (Broker::*then)(const std::shared_ptr<Change>&)) {
+        const auto done = [this, change, then](const std::string& failure) {
+                try {
+                        if (!failure.empty()) {
+                                return refuse_change(change, failure);
+                        }
+                        (this->*then)(change);
+                } catch (const std::exception& error) {  // none may cross the C callback
+                        refuse_change(change, error.what());
+                }
+        };
+        if (worker_ != nullptr) {
+                worker_->run([this, change, job] { (this->*job)(*change); }, done);
+        } else {
+                (this->*job)(*change);
+                done({});
+        }
+}
+
+Broker::Loaded Broker::load_folders() const {
+        auto found = read_policy_files(options_.config_dirs);
+        auto parsed = parse_policy(found.files, limits_);
+        Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics)};
+        std::ranges::move(parsed.diagnostics, std::back_inserter(loaded.diagnostics));
+        if (count_errors(loaded.diagnostics) > 0) {
+                loaded.policy.reset();
+        } else if (loaded.policy) {
+                // Asks NSS anew, not what the loop remembers.
+                std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
+                std::ranges::move(unknown_interfaces(*loaded.policy, interface_index),
+                                  std::back_inserter(loaded.diagnostics));
+        }
+        return loaded;
+}
+
+void Broker::load_at_start() {
+        auto [files, policy, diagnostics] = load_folders();
+        tell_diagnostics(diagnostics);
+        if (policy) {
+                degraded_ = apply(std::move(*policy));
+                if (degraded_.empty()) {
+                        if (auto written = write_policy_copy(options_.policy_copy(), files); !written) {
+                                degraded_ = written.error().text();
+                        }
+                        return;
+                }
+        } else {
+                degraded_ = fmt::format("policy refused at start, {} errors", count_errors(diagnostics));
+        }
+        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_});
+
+        const auto copy = read_policy_copy(options_.policy_copy());
+        if (!copy) {
+                degraded_ += fmt::format("; no copy of the policy last taken: {}", copy.error().text());
+                return;
+        }
+        auto parsed = parse_policy(*copy, limits_);
+        const std::string why = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
+        degraded_ += why.empty() ? "; the policy last taken serves" : "; the policy last taken cannot serve: " + why;
+}
+
+std::string Broker::apply(Policy policy) {
+        auto interfaces = find_interfaces(policy, interface_index);
+        auto departures = registry_.set_policy(policy, interfaces);
+        if (!departures) {
+                return departures.error().text();
+        }
+        take(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces), *departures);
+        return {};
+}
+
+// The rules are in force.
+void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
+                  const std::vector<Departure>& departures) {
+        policy_ = std::move(policy);
+        interfaces_ = std::move(interfaces);
+        policy_since_usec_ = wall_usec();
+        tell_departures(departures, Action::kRevoke, "policy has no such service any more");
+        revoke_unadmitted();
+}
+
+// A reload takes away what the new policy would refuse.
+void Broker::revoke_unadmitted() {
+        const auto gone = [this](const std::string& service, const Registration& registration) {
+                const auto* found = policy_->find(service);
+                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts_) ||
+                       std::ranges::none_of(found->bindings, [&](const Binding& binding) {
+                               return registration.serves_in(binding.protocol, binding.prefix.address.family);
+                       });
+        };
+        tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
+}
+
+void Broker::reload(Reply reply) {
+        waiting_.push_back(std::move(reply));
+        if (!changing_) {
+                begin_reload();
+        }
+}
+
+// All that wait are answered by this one, which begins after they asked.
+void Broker::begin_reload() {
+        const auto change = std::make_shared<Change>();
+        change->replies = std::exchange(waiting_, {});
+        changing_ = true;
+        in_worker(change, &Broker::read_change, &Broker::number_change);
+}
+
+void Broker::read_change(Change& change) const {
+        change.loaded = load_folders();
+        for (const auto& diagnostic : change.loaded.diagnostics) {
+                change.lines += diagnostic_line(diagnostic);
+        }
+        if (change.loaded.policy) {
+                change.policy = std::make_shared<const Policy>(std::move(*change.loaded.policy));
+                change.interfaces = find_interfaces(*change.policy, interface_index);
+        }
+}
+
+void Broker::number_change(const std::shared_ptr<Change>& change) {
+        if (change->from_folders) {
+                tell_diagnostics(change->loaded.diagnostics);
+        }
+        if (change->policy == nullptr) {
+                return refuse_change(change, {});
+        }
+        auto numbers = registry_.begin_change(*change->policy);
+        if (!numbers) {
+                return refuse_change(change, numbers.error().text());
+        }
+        change->numbers = std::move(*numbers);
+        in_worker(change, &Broker::install_change, &Broker::finish_change);
+}
+
+void Broker::install_change(Change& change) const {
+        change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
+        if (change.installed && change.from_folders) {
+                change.copied = write_policy_copy(options_.policy_copy(), change.loaded.files);
+        }
+}
+
+void Broker::finish_change(const std::shared_ptr<Change>& change) {
+        if (!change->installed) {
+                return refuse_change(change, change->installed.error().text());
+        }
+        // Whatever goes wrong from here on, the numbers are in use.
+        const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
+        if (!change->from_folders) {
+                note(6, fmt::format("rules follow a change of interfaces: {}",
+                                    name_changes(interfaces_, change->interfaces)));
+                interfaces_ = std::move(change->interfaces);
+                const auto took = std::chrono::steady_clock::now() - change->began;
+                interfaces_took_usec_ =
+                        static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+                return end_change();
+        }
+        take(change->policy, std::move(change->interfaces), departures);
+        degraded_ = change->copied ? std::string{} : change->copied.error().text();
+        const auto message = fmt::format("policy taken: {}", status_text());
+        audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
+        for (const auto& reply : change->replies) {
+                reply({.code = ResultCode::kOk, .message = message, .rows = rows_of_lines(change->lines)});
+        }
+        end_change();
+}
+
+// Without `why`: for what the diagnostics say.
+void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::string& why) {
+        registry_.abandon_change(change->numbers);
+        if (!change->from_folders) {
+                note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
+                                    name_changes(interfaces_, change->interfaces), why));
+                return end_change();
+        }
+        const auto errors = count_errors(change->loaded.diagnostics);
+        degraded_ = why.empty() ? fmt::format("policy refused, {} error{}, the running policy stays", errors,
+                                              errors == 1 ? "" : "s")
+                                : fmt::format("policy refused, the running policy stays: {}", why);
+        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_, .result = "malformed"});
+        for (const auto& reply : change->replies) {
+                reply({.code = ResultCode::kMalformed, .message = degraded_, .rows = rows_of_lines(change->lines)});
+        }
+        end_change();
+}
+
+void Broker::end_change() {
+        changing_ = false;
+        if (!waiting_.empty()) {
+                begin_reload();
+        } else if (std::exchange(interfaces_changed_, false)) {
+                (void)refresh_interfaces();
+        }
+}
+
+std::uint64_t Broker::refresh_interfaces() {
+        if (changing_) {
+                interfaces_changed_ = true;  // since those were looked up
+                return interfaces_took_usec_;
+        }
+        auto interfaces = find_interfaces(*policy_, interface_index);
+        if (interfaces == interfaces_) {
+                return 0;
+        }
+        const auto change = std::make_shared<Change>();
+        change->from_folders = false;
+        change->policy = policy_;
+        change->interfaces = std::move(interfaces);
+        changing_ = true;
+        number_change(change);
+        return interfaces_took_usec_;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A reload of a million bindings beside everything else: registrations go on, each reload has its own answer, a peer that
+leaves and a broker that ends disturb nothing."""
+
+import os
+import select
+import signal
+import time
+
+import pytest
+
+from harness import wire
+from words import PORT, add_routes, handed_over, listen, open_socket, section, who
+
+MILLION = 1_000_000
+SMALL = section("web", 61001, listen("tcp", "192.0.2.0/24"))
+LONGEST = float(os.environ.get("SOCKBROKER_REGISTRATION_SECONDS", "1"))  # a machine under load is slow
+
+
+@pytest.fixture(name="million")
+def _million(broker):
+    """A broker with room for a million bindings, and a function that makes them the policy, with a port of choice."""
+    add_routes()
+    (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={MILLION + 100}\n")
+    broker.policy(SMALL).start()
+
+    def write(port=80):
+        lines = [f"ListenStream=10.{i >> 16}.{i >> 8 & 255}.{i & 255}:{port}\n" for i in range(MILLION)]
+        broker.policy("[Service many]\nUser=61002\n" + "".join(lines), "90-many.conf")
+
+    write()
+    return write
+
+
+def test_registrations_go_on_during_a_reload_of_a_million_bindings(broker, million, spawn):
+    web = spawn("web", 61001)
+    for label in ("one", "two"):
+        open_socket(web, "tcp", "ipv4", label)
+    assert web.register("one").result == "ok"
+    for port in (80, 81):
+        million(port)
+        waits = []
+        with wire.Control(broker.control_path) as control:
+            began = time.monotonic()
+            control.send("VERB=reload")
+            while not select.select([control.sock], [], [], 0)[0]:
+                asked = time.monotonic()
+                reply = web.register("two" if len(waits) % 2 == 0 else "one")
+                waits.append(time.monotonic() - asked)
+                assert reply.result == "ok", reply
+            took = time.monotonic() - began
+            assert control.receive().result == "ok"
+        print(f"reload of a million bindings: {took:.2f} s, {len(waits)} registrations meanwhile, the longest "
+              f"{max(waits) * 1000:.1f} ms, median {sorted(waits)[len(waits) // 2] * 1000:.1f} ms")
+        assert len(waits) >= 10, "there must be something to wait for, or this says nothing"
+        assert max(waits) < LONGEST
+        assert who("tcp", "ipv4", PORT) == "web"
+    assert broker.status()[0]["policy"]["bindings"] == MILLION + 1
+
+
+def test_each_reload_is_answered_by_its_own_result(broker, million, spawn):  # pylint: disable=unused-argument
+    with wire.Control(broker.control_path) as first, wire.Control(broker.control_path) as second:
+        first.send("VERB=reload")
+        broker.policy("nonsense\n", "99-bad.conf")
+        second.send("VERB=reload")
+        assert broker.ask("VERB=version").result == "ok", "others are not kept waiting"
+        first.receive()  # it may have read the folder before or after
+        reply = second.receive()
+        assert reply.result == "malformed" and reply.message == "policy refused, 1 error, the running policy stays"
+        assert [line["line"] for line in reply.lines] == [1]
+        (broker.config / "conf.d/99-bad.conf").unlink()
+        first.send("VERB=reload")
+        broker.ask("VERB=version")
+        (broker.config / "conf.d/90-many.conf").unlink()
+        second.send("VERB=reload")
+        first.receive()
+        reply = second.receive()
+        assert reply.result == "ok" and "1 services, 1 bindings" in reply.message
+
+
+def test_what_was_admitted_under_the_old_policy_is_judged_by_the_new_one_at_its_switch(broker, million, spawn):
+    web = spawn("web", 61001)
+    open_socket(web, "tcp", "ipv4", "late")
+    broker.policy(SMALL.replace("61001", "61003"))
+    with wire.Control(broker.control_path) as control:
+        control.send("VERB=reload")
+        assert web.register("late").result == "ok", "the policy in force admits it still"
+        assert who("tcp", "ipv4", PORT) == "web"
+        assert control.receive().result == "ok"
+    assert broker.list() == []
+    assert web.register("late").result == "not-permitted"
+
+
+def test_a_peer_that_leaves_during_its_reload_costs_nobody_anything(broker, million, spawn):
+    with wire.Control(broker.control_path) as control:
+        control.send("VERB=reload")
+    broker.wait_log(r"reload: policy taken: 2 services, 1000001 bindings")
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    assert who("tcp", "ipv4", PORT) == "web"
+
+
+def test_sighup_and_the_end_of_the_broker_during_a_reload(broker, million, spawn):
+    web = spawn("web", 61001)
+    handed_over(web, "tcp", "ipv4")
+    broker.process.send_signal(signal.SIGHUP)
+    broker.ask("VERB=version")  # the signal was taken before this was read
+    broker.stop()
+    assert who("tcp", "ipv4", PORT) == "web"
+    broker.start()
+    assert who("tcp", "ipv4", PORT) == "web"
+    assert broker.status()[0]["policy"]["bindings"] == MILLION + 1
