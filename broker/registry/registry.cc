@@ -161,7 +161,7 @@ void Registry::abandon_change(const Change& change) {
         }
 }
 
-std::vector<Departure> Registry::finish_change(const Change& change, const Policy&) {
+std::vector<Departure> Registry::finish_change(const Change& change, const Policy& policy) {
         const auto& ids = change.ids;
         std::vector<Departure> departures;
         for (auto seat = seats_.begin(); seat != seats_.end();) {
