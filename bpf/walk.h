@@ -104,25 +104,52 @@ SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
 	return word ? at * SB_LINE_WORDS + word : 0;
 }
 
-/* Most addresses that no prefix covers are known by this, without a probe. */
-SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 place)
+/* Most addresses that no prefix covers are known by their first 16 bits, without a probe. */
+SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 first)
 {
+	__u32 place = SB_NET32(first) >> 16;
+
 	return table->present[place >> 6] >> (place & 63) & 1;
 }
 
-/* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
+/* Which lengths to probe for an address with this hash of its first bits. */
+SB_INLINE __u32 sb_order(const struct sb_table *table, __u32 base, __u32 hash)
+{
+	__u32 at = sb_scale(hash, table->filter.lines * SB_LINE_WORDS);
+	const union sb_line *line = sb_line_at(base + table->filter.first + at / SB_LINE_WORDS);
+
+	return line ? line->words[at % SB_LINE_WORDS] : 0;
+}
+
+/* Takes the next length from the order; `i` is the one before, plus one. */
+SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32 i)
+{
+	__u32 code = *order & ((1 << SB_ORDER_BITS) - 1);
+
+	*order >>= SB_ORDER_BITS;
+	if (!code)
+		return i;
+	return code == SB_ORDER_END ? table->always : code - 1;
+}
+
+/* The reference of the longest prefix that covers the address, 0 for none. */
 SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 {
 	const struct sb_table *table = sb_table_at(table_index);
+	__u32 order = 0, next = 0;
 
-	if (!table || !sb_maybe_covered(table, sb_present4(SB_NET32(address))))
+	if (!table || !sb_maybe_covered(table, address))
 		return 0;
+	if (table->filter.lines)
+		order = sb_order(table, base, sb_hash(address & (__u32)table->filter.mask[0], table->filter.seed));
 	SB_NO_UNROLL
-	for (__u32 i = 0; i < 33; i++) {
-		const struct sb_length *length = &table->lengths[i];
+	for (__u32 n = 0; n < 33; n++) {
+		__u32 i = sb_take_length(table, &order, next);
 
-		if (i >= table->count)
+		if (i >= table->count || i >= SB_MAX_LENGTHS)
 			break;
+		next = i + 1;
+		const struct sb_length *length = &table->lengths[i];
 		__u32 key = address & (__u32)length->mask[0];
 		__u32 hash = sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
@@ -144,67 +171,42 @@ SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
 	return 0;
 }
 
-SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 low)
+/* The same for IPv6, whose buckets have two shapes. */
+SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low)
 {
 	const struct sb_table *table = sb_table_at(table_index);
+	__u32 order = 0, next = 0;
 
-	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
+	if (!table || !sb_maybe_covered(table, (__u32)high))
 		return 0;
+	if (table->filter.lines)
+		order = sb_order(table, base,
+				 sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1],
+					      table->filter.seed));
 	SB_NO_UNROLL
-	for (__u32 i = 0; i < 64; i++) {
-		const struct sb_length *length = &table->lengths[i];
+	for (__u32 n = 0; n < SB_MAX_LENGTHS; n++) {
+		__u32 i = sb_take_length(table, &order, next);
 
-		if (i >= table->long_count)
+		if (i >= table->count || i >= SB_MAX_LENGTHS)
 			break;
-		__u64 key = low & length->mask[1];
-		__u32 hash = sb_hash_long(high, key, length->seed);
+		next = i + 1;
+		const struct sb_length *length = &table->lengths[i];
+		__u32 is_long = i < table->long_count;
+		__u64 key = is_long ? low & length->mask[1] : high & length->mask[0];
+		__u32 hash = is_long ? sb_hash_long(high, key, length->seed) : sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
 		__u32 word;
 
 		if (!line)
 			return 0;
-		word = sb_in_line6_long(line, high, key);
+		word = is_long ? sb_in_line6_long(line, high, key) : sb_in_line6(line, key);
 		if (word)
 			return at * SB_LINE_WORDS + word;
-		if (line->v6_long.rule[0].meta & SB_META_OVERFLOW) {
+		/* The first rule of either shape carries the mark. */
+		if ((is_long ? line->v6_long.rule[0].meta : line->v6.rule[0].meta) & SB_META_OVERFLOW) {
 			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill6_long(base, at, high, key);
-			if (word)
-				return word;
-		}
-	}
-	return 0;
-}
-
-SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
-{
-	const struct sb_table *table = sb_table_at(table_index);
-
-	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
-		return 0;
-	SB_NO_UNROLL
-	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {
-		const struct sb_length *length = &table->lengths[i];
-
-		if (i >= table->count)
-			break;
-		if (i < table->long_count)
-			continue;
-		__u64 key = high & length->mask[0];
-		__u32 hash = sb_hash(key, length->seed);
-		__u32 at = length->first + sb_scale(hash, length->lines);
-		const union sb_line *line = sb_line_at(base + at);
-		__u32 word;
-
-		if (!line)
-			return 0;
-		word = sb_in_line6(line, key);
-		if (word)
-			return at * SB_LINE_WORDS + word;
-		if (line->v6.rule[0].meta & SB_META_OVERFLOW) {
-			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill6(base, at, key);
+			word = is_long ? sb_spill6_long(base, at, high, key) : sb_spill6(base, at, key);
 			if (word)
 				return word;
 		}
@@ -351,9 +353,7 @@ SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 		packet.which += SB_WHICH(0, 1);
 		table += SB_WHICH(0, 1);
 		packet.loopback = high == 0 && low == sb_half(0, SB_NET32(1));
-		reference = sb_find6_long(table, packet.base, high, low);
-		if (!reference)
-			reference = sb_find6(table, packet.base, high);
+		reference = sb_find6(table, packet.base, high, low);
 	} else {
 		return SK_PASS;
 	}

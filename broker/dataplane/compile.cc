@@ -10,6 +10,7 @@
 #include "broker/dataplane/buckets.h"
 #include "broker/dataplane/chains.h"
 #include "broker/dataplane/expand.h"
+#include "broker/dataplane/filter.h"
 #include "broker/dataplane/items.h"
 
 namespace sockbroker {
@@ -18,8 +19,8 @@ namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
 constexpr std::size_t kItemsAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
-constexpr std::size_t kMostMarks = 1 << 21;
 constexpr std::size_t kFewEntries = 4096;  // so many are never too many
+constexpr std::uint64_t kFilterSeed = 0x9e3779b97f4a7c15;
 
 // All rules of one destination prefix.
 struct Group {
@@ -106,7 +107,9 @@ public:
 
 private:
         Result<void> group();
+        [[nodiscard]] FilterPlan plan_filter_for(const StandingLengths& standing, sb_table& table);
         Result<void> place(sb_table& table);
+        [[nodiscard]] std::span<sb_line> orders(const sb_table& table);
         void mark_present(sb_table& table) const;
         Result<void> write();
         void put(std::uint32_t reference, sb_rule rule);
@@ -120,6 +123,7 @@ private:
         std::span<const Item> items_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
         std::vector<Group> groups_;
+        LengthCounts counts_{};  // groups by length
         std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
 
@@ -158,6 +162,7 @@ Result<void> TableCompiler::group() {
                 group.covering = open.empty() ? kNone : open.back();
                 open.push_back(static_cast<std::uint32_t>(groups_.size()));
                 groups_.push_back(group);
+                counts_[item.length]++;
                 i = end;
         }
         return {};
@@ -170,12 +175,43 @@ std::size_t TableCompiler::most_entries() const {
         return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), room / 2);
 }
 
-Result<void> TableCompiler::place(sb_table& table) {
-        LengthCounts counts{};
-        for (const Group& group : groups_) {
-                counts[items_[group.item].length]++;
+// The filter's lines stand before the regions, so that each length is added to it while its keys are at hand.
+FilterPlan TableCompiler::plan_filter_for(const StandingLengths& standing, sb_table& table) {
+        if (!expand_) {
+                return {};  // the room is short
         }
-        std::array<std::uint8_t, SB_MAX_LENGTHS> standing = choose_lengths(counts, expand_ ? most_entries() : 0);
+        LengthCounts entries{};
+        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
+                if (counts_[length] != 0) {
+                        entries[standing[length]] += counts_[length] << (standing[length] - length);
+                }
+        }
+        LengthCounts shared{};
+        for (std::size_t i = 1; i < groups_.size(); i++) {
+                shared[items_[groups_[i - 1].item].shared_bits(items_[groups_[i].item])]++;
+        }
+        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
+        const FilterPlan plan = plan_filter(entries, shared, room / 4);
+        if (plan.bits != 0) {
+                const Key mask = mask_of(family_, plan.bits);
+                table.filter = {.mask = {mask.high, mask.low},
+                                .seed = kFilterSeed,
+                                .first = static_cast<std::uint32_t>(lines_.size()),
+                                .lines = plan.lines};
+                lines_.resize(lines_.size() + plan.lines);
+                clear_orders(orders(table));
+        }
+        return plan;
+}
+
+std::span<sb_line> TableCompiler::orders(const sb_table& table) {
+        return std::span(lines_).subspan(table.filter.first, table.filter.lines);
+}
+
+Result<void> TableCompiler::place(sb_table& table) {
+        const StandingLengths standing =
+                choose_lengths(counts_, expand_ ? most_entries() : 0);
+        const FilterPlan filter = plan_filter_for(standing, table);
         std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
         for (std::uint32_t i = 0; i < groups_.size(); i++) {
                 by_length[standing[items_[groups_[i].item].length]].push_back(i);
@@ -222,30 +258,23 @@ Result<void> TableCompiler::place(sb_table& table) {
                                 copies_.emplace_back(owners[i], references[i]);
                         }
                 }
+                if (filter.bits != 0 && length >= filter.shortest) {
+                        add_to_orders(orders(table), table.filter, family_, filter, length, table.count, keys);
+                        table.always = table.count + 1;
+                }
                 table.count++;
                 table.long_count += length > 64 ? 1 : 0;
         }
         return {};
 }
 
-// Which first halves of an IPv4 address, or hashes of the first 32 bits of an IPv6 one, need a look at all. Prefixes
-// that are so short, and so many, that this would take long mark everything.
+// Which first 16 bits of an address need a look at all.
 void TableCompiler::mark_present(sb_table& table) const {
-        const unsigned bits = family_ == Family::kIpv4 ? 16 : 32;
-        std::size_t left = kMostMarks;
         for (const Group& group : groups_) {
                 const Item& item = items_[group.item];
-                const std::uint64_t count = item.length >= bits ? 1 : std::uint64_t{1} << (bits - item.length);
-                if (count > left) {
-                        std::fill(std::begin(table.present), std::end(table.present), ~std::uint64_t{0});
-                        return;
-                }
-                left -= count == 1 ? 0 : count;
-                for (std::uint64_t i = 0; i < count; i++) {
-                        const auto first = static_cast<std::uint32_t>(item.high >> 32);
-                        const std::uint32_t place = family_ == Family::kIpv4
-                                                            ? sb_present4(first + static_cast<std::uint32_t>(i << 16))
-                                                            : sb_present6(first + static_cast<std::uint32_t>(i));
+                const auto first = static_cast<std::uint32_t>(item.high >> 48);
+                const std::uint32_t count = item.length >= 16 ? 1 : 1U << (16 - item.length);
+                for (std::uint32_t place = first; place < first + count; place++) {
                         table.present[place / 64] |= std::uint64_t{1} << place % 64;
                 }
         }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <tuple>
 
@@ -59,6 +60,11 @@ bool Item::covers(const Item& other) const {
         const std::uint64_t high_mask = length == 0 ? 0 : ~std::uint64_t{0} << (length >= 64 ? 0 : 64 - length);
         const std::uint64_t low_mask = length <= 64 ? 0 : ~std::uint64_t{0} << (128 - length);
         return ((high ^ other.high) & high_mask) == 0 && ((low ^ other.low) & low_mask) == 0;
+}
+
+unsigned Item::shared_bits(const Item& other) const {
+        return static_cast<unsigned>(high != other.high ? std::countl_zero(high ^ other.high)
+                                                        : 64 + std::countl_zero(low ^ other.low));
 }
 
 Key Item::key(Family family) const {

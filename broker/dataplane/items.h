@@ -25,6 +25,7 @@ struct Item {
                 return high == other.high && low == other.low && length == other.length;
         }
         [[nodiscard]] bool covers(const Item& other) const;
+        [[nodiscard]] unsigned shared_bits(const Item& other) const;  // of the addresses, from the first
         [[nodiscard]] Key key(Family family) const;
 };
 
