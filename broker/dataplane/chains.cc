@@ -181,6 +181,7 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
         const std::size_t start_lines = (starts.size() + 31) / 32;
         const std::size_t first = lines_.size();
         lines_.resize(first + start_lines + (references.size() + 15) / 16);
+        std::fill_n(lines_[first + start_lines - 1].starts, SB_LINE_BYTES / 2, std::uint16_t{65535});
         for (std::size_t i = 0; i < starts.size(); i++) {
                 lines_[first + i / 32].starts[i % 32] = starts[i];
                 lines_[first + start_lines + i / 16].refs[i % 16] = references[i];

@@ -16,7 +16,7 @@
 namespace sockbroker {
 
 // So few lengths are probed at once: the probes do not wait for each other, while they would wait for an order.
-inline constexpr unsigned kUnfilteredLengths = 3;
+inline constexpr unsigned kUnfilteredLengths = 4;
 
 struct FilterPlan {
         unsigned bits = 0;      // of the address; 0: no filter
