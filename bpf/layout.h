@@ -17,7 +17,7 @@ enum {
 	SB_MAX_LENGTHS = 129,	 /* prefix lengths of IPv6: 0 to 128 */
 	SB_CONDITION_WORD = 8,	 /* the last word of a line in which a rule with a condition may start */
 	SB_MAX_STEPS = 1024,	 /* rules that may be tried for one packet; the compiler refuses more */
-	SB_SEARCH_STEPS = 17,	 /* halvings of 65,536 port intervals */
+	SB_SEARCH_STEPS = 12,	 /* halvings of the 2,048 lines that 65,536 port intervals take */
 	SB_DEPTH = 4,		 /* sockets of a service, for one protocol and family */
 	SB_UNIT_BYTES = 256,
 	SB_NAME_BYTES = 48,
@@ -172,7 +172,8 @@ SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struc
 		 "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) == 16 + sizeof(struct sb_length) * (1 + SB_MAX_LENGTHS) + 8UL * SB_PRESENT_WORDS,
+SB_STATIC_ASSERT(sizeof(struct sb_table) ==
+			 16 + sizeof(struct sb_length) * (1 + SB_MAX_LENGTHS) + 8UL * SB_PRESENT_WORDS,
 		 "table");
 SB_STATIC_ASSERT(sizeof(struct sb_meta) == 32, "meta");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 8, "service");

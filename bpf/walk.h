@@ -77,31 +77,46 @@ SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 lo
 }
 
 /*
- * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
- * cost the verifier that much more. The answer is a reference, 0 for none.
+ * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's meta, if the
+ * rule is a plain one that matches the port, else 0. So nearly every packet is decided by the line at hand.
  */
-SB_GLOBAL __u32 sb_spill4(__u32 base, __u32 at, __u32 key)
+SB_INLINE __u64 sb_found(const union sb_line *line, __u32 at, __u32 word, __u32 port)
+{
+	const struct sb_rule *rule = (const struct sb_rule *)(line->words + word);
+	__u64 meta = rule->meta;
+	__u64 reference = at * SB_LINE_WORDS + word;
+
+	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || port < rule->first || port > rule->last)
+		return reference;
+	return meta << 32 | reference;
+}
+
+/*
+ * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
+ * cost the verifier that much more.
+ */
+SB_GLOBAL __u64 sb_spill4(__u32 base, __u32 at, __u32 key, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line4(line, key) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
-SB_GLOBAL __u32 sb_spill6(__u32 base, __u32 at, __u64 key)
+SB_GLOBAL __u64 sb_spill6(__u32 base, __u32 at, __u64 key, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line6(line, key) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
-SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
+SB_GLOBAL __u64 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line6_long(line, high, low) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
 /* Most addresses that no prefix covers are known by their first 16 bits, without a probe. */
@@ -132,21 +147,6 @@ SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32
 	return code == SB_ORDER_END ? table->always : code - 1;
 }
 
-/*
- * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's meta, if the
- * rule is a plain one that matches the port, else 0. So nearly every packet is decided by the line at hand.
- */
-SB_INLINE __u64 sb_found(const union sb_line *line, __u32 at, __u32 word, __u32 port)
-{
-	const struct sb_rule *rule = (const struct sb_rule *)(line->words + word);
-	__u64 meta = rule->meta;
-	__u64 reference = at * SB_LINE_WORDS + word;
-
-	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || port < rule->first || port > rule->last)
-		return reference;
-	return meta << 32 | reference;
-}
-
 /* The longest prefix that covers the address, as sb_found(). */
 SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 port)
 {
@@ -169,6 +169,7 @@ SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 por
 		__u32 hash = sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
+		__u64 found;
 		__u32 word;
 
 		if (!line)
@@ -178,9 +179,9 @@ SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 por
 			return sb_found(line, at, word, port);
 		if (line->v4.rule[0].meta & SB_META_OVERFLOW) {
 			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill4(base, at, key);
-			if (word)
-				return word;
+			found = sb_spill4(base, at, key, port);
+			if (found)
+				return found;
 		}
 	}
 	return 0;
@@ -195,9 +196,9 @@ SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, _
 	if (!table || !sb_maybe_covered(table, (__u32)high))
 		return 0;
 	if (table->filter.lines)
-		order = sb_order(table, base,
-				 sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1],
-					      table->filter.seed));
+		order = sb_order(
+			table, base,
+			sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1], table->filter.seed));
 	SB_NO_UNROLL
 	for (__u32 n = 0; n < SB_MAX_LENGTHS; n++) {
 		__u32 i = sb_take_length(table, &order, next);
@@ -211,6 +212,7 @@ SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, _
 		__u32 hash = is_long ? sb_hash_long(high, key, length->seed) : sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
+		__u64 found;
 		__u32 word;
 
 		if (!line)
@@ -221,9 +223,9 @@ SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, _
 		/* The first rule of either shape carries the mark. */
 		if ((is_long ? line->v6_long.rule[0].meta : line->v6.rule[0].meta) & SB_META_OVERFLOW) {
 			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = is_long ? sb_spill6_long(base, at, high, key) : sb_spill6(base, at, key);
-			if (word)
-				return word;
+			found = is_long ? sb_spill6_long(base, at, high, key, port) : sb_spill6(base, at, key, port);
+			if (found)
+				return found;
 		}
 	}
 	return 0;
@@ -231,8 +233,8 @@ SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, _
 
 /*
  * What to try for the port in a table of `count` port intervals that starts in this line: the last interval that starts
- * at or before the port. First the line is found, by what it begins with, then the place in it. What is left of the last
- * line holds 65535.
+ * at or before the port. First the line is found, by what it begins with, then the place in it. What is left of the
+ * last line holds 65535.
  */
 SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
 {
@@ -342,8 +344,8 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 }
 
 /*
- * What sb_found() could not tell, of keys in their second line and of tables of ports: the meta of the rule, if it is a
- * plain one that matches the port, else 0. The rule is *reference, or what the table has for the port.
+ * What sb_found() leaves open: a table of ports. The meta of what it has for the port, if that is a plain rule, else 0;
+ * packet->next becomes the reference of it.
  */
 SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet, __u32 reference)
 {
@@ -355,22 +357,21 @@ SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet, __u32 reference)
 		__u32 offset = (packet->next % SB_LINE_WORDS) * 4;
 		const union sb_line *line = sb_line_at(packet->base + packet->next / SB_LINE_WORDS);
 		const struct sb_rule *rule;
-		__u32 meta;
 
 		if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
 			return 0;
 		rule = (const struct sb_rule *)((const char *)line + offset);
-		meta = rule->meta;
-		if (meta & SB_META_BLOCK && !(packet->loopback && (meta & SB_META_SHORT))) {
-			packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
-			if (!packet->next)
-				return 0;
-			continue;
+		if (!(rule->meta & SB_META_BLOCK)) {
+			int plain = !(rule->meta & SB_META_CONDITION) && packet->port >= rule->first &&
+				    packet->port <= rule->last;
+
+			return plain ? rule->meta : 0;
 		}
-		if (meta & (SB_META_BLOCK | SB_META_CONDITION) || packet->port < rule->first ||
-		    packet->port > rule->last)
+		if (packet->loopback && (rule->meta & SB_META_SHORT))
 			return 0;
-		return meta;
+		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
+		if (!packet->next)
+			return 0;
 	}
 	return 0;
 }

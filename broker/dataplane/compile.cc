@@ -123,7 +123,7 @@ private:
         std::span<const Item> items_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
         std::vector<Group> groups_;
-        LengthCounts counts_{};  // groups by length
+        LengthCounts counts_{};                                        // groups by length
         std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
 
@@ -209,8 +209,7 @@ std::span<sb_line> TableCompiler::orders(const sb_table& table) {
 }
 
 Result<void> TableCompiler::place(sb_table& table) {
-        const StandingLengths standing =
-                choose_lengths(counts_, expand_ ? most_entries() : 0);
+        const StandingLengths standing = choose_lengths(counts_, expand_ ? most_entries() : 0);
         const FilterPlan filter = plan_filter_for(standing, table);
         std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
         for (std::uint32_t i = 0; i < groups_.size(); i++) {

@@ -11,10 +11,10 @@ namespace sockbroker {
 
 namespace {
 
-constexpr unsigned kMostNumbers = SB_ORDER_END - 1;    // lengths that a code can name
-constexpr unsigned kMostContinued = 20;                // bits by which a prefix is continued to fill orders
-constexpr std::size_t kFewMarks = 4096;                // so many are never too many
-constexpr std::size_t kAhead = 16;                     // orders are fetched so long before their turn
+constexpr unsigned kMostNumbers = SB_ORDER_END - 1;  // lengths that a code can name
+constexpr unsigned kMostContinued = 20;              // bits by which a prefix is continued to fill orders
+constexpr std::size_t kFewMarks = 4096;              // so many are never too many
+constexpr std::size_t kAhead = 16;                   // orders are fetched so long before their turn
 constexpr std::uint32_t kMask = (1U << SB_ORDER_BITS) - 1;
 
 // Appends a length where the order ends. Where it does not, whatever comes is probed anyway.
@@ -53,7 +53,8 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
         if (used.size() <= kUnfilteredLengths) {
                 return best;
         }
-        // Lengths that are probed for a hit, of those that stand in vain: with an order less, or there is no point in it.
+        // Lengths that are probed for a hit, of those that stand in vain: with an order less, or there is no point in
+        // it.
         double least = static_cast<double>(used.size()) - 1;
         std::size_t cells = 1;
         for (unsigned bits = 1; bits < SB_MAX_LENGTHS; bits++) {
@@ -79,8 +80,8 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
                         shortest = length;
                         numbered++;
                 }
-                const double in_cell = std::min(static_cast<double>(deep) / static_cast<double>(cells),
-                                                static_cast<double>(numbered));
+                const double in_cell =
+                        std::min(static_cast<double>(deep) / static_cast<double>(cells), static_cast<double>(numbered));
                 const double cost = in_cell + static_cast<double>(used.size() - numbered) +
                                     0.5 * static_cast<double>(marks) / static_cast<double>(all + kFewMarks);
                 // Two places for each beginning; four thirds where there is less room.
@@ -113,8 +114,8 @@ void add_to_orders(std::span<sb_line> orders, const sb_length& filter, Family fa
         const auto add_beginning = [&](std::uint64_t high, std::uint64_t low) {
                 high &= filter.mask[0];
                 low &= filter.mask[1];
-                const std::uint32_t hash = family == Family::kIpv4 ? sb_hash(high, filter.seed)
-                                                                   : sb_hash_long(high, low, filter.seed);
+                const std::uint32_t hash =
+                        family == Family::kIpv4 ? sb_hash(high, filter.seed) : sb_hash_long(high, low, filter.seed);
                 const std::uint32_t at = sb_scale(hash, places);
                 std::uint32_t* place = &orders[at / SB_LINE_WORDS].words[at % SB_LINE_WORDS];
                 __builtin_prefetch(place, 1);

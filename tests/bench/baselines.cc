@@ -39,7 +39,8 @@ Result<double> fill(int map, const std::vector<Rule>& rules) {
                 LpmKey<kWords> key{.length = 32U + rule.prefix.length, .protocol = IPPROTO_UDP};
                 std::memcpy(key.address, rule.prefix.address.bytes.data(), sizeof key.address);
                 const bool any = rule.ports == PortRange{};
-                for (std::uint32_t port = rule.ports.first; port <= (any ? rule.ports.first : rule.ports.last); port++) {
+                for (std::uint32_t port = rule.ports.first; port <= (any ? rule.ports.first : rule.ports.last);
+                     port++) {
                         key.port = any ? std::uint16_t{0} : static_cast<std::uint16_t>(port);  // of a range: each
                         keys.push_back(key);
                         values.push_back({rule.service, rule.prefix.length});

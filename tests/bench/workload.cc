@@ -20,8 +20,9 @@ std::vector<unsigned> lengths_of(Family family, Lengths lengths) {
                 return v4 ? std::vector<unsigned>{32, 28, 24, 20} : std::vector<unsigned>{128, 64, 56, 48};
         case Lengths::kMost: {
                 std::vector<unsigned> result;
-                for (unsigned length = v4 ? 3 : 32; length <= address_bits(family);
-                     length += v4 ? 1 : length < 64 ? 2 : 4) {
+                for (unsigned length = v4 ? 3 : 32; length <= address_bits(family); length += v4            ? 1
+                                                                                              : length < 64 ? 2
+                                                                                                            : 4) {
                         result.push_back(length);
                 }
                 return result;
