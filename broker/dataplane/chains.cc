@@ -70,7 +70,7 @@ std::uint32_t ChainWriter::append_words(std::size_t words, bool condition) {
         if (!fits) {
                 pool_ = lines_.size();
                 pool_words_ = 0;
-                lines_.emplace_back();
+                lines_.resize(pool_ + 1);
         }
         const std::size_t reference = pool_ * SB_LINE_WORDS + pool_words_;
         pool_words_ += words;
@@ -158,7 +158,7 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
                 for (auto rule = tried.rbegin(); rule != tried.rend(); ++rule) {
                         auto [place, fresh] = written.try_emplace({*rule, next}, 0);
                         if (fresh) {
-                                if (written.size() > 3 * rules.size() || lines_.size() > max_lines_ ||
+                                if (written.size() > 3 * rules.size() || lines_.overflowed() ||
                                     longest > SB_MAX_STEPS) {
                                         return false;
                                 }

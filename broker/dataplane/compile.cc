@@ -2,6 +2,7 @@
 #include "broker/dataplane/compile.h"
 
 #include <algorithm>
+#include <memory>
 #include <span>
 #include <utility>
 
@@ -99,8 +100,8 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family, bool expand)
-                : lines_(lines), max_lines_(max_lines), family_(family), expand_(expand) {}
+        TableCompiler(std::span<const Rule> list, RuleMemory& lines, Family family, bool expand)
+                : list_(list), lines_(lines), family_(family), expand_(expand) {}
 
         // `items`: rules of one protocol and family in the order of sort_items().
         Result<void> compile(std::span<const Item> items, sb_table& table);
@@ -116,8 +117,8 @@ private:
         [[nodiscard]] std::size_t most_entries() const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
-        std::vector<sb_line>& lines_;
-        std::size_t max_lines_;
+        std::span<const Rule> list_;  // the items number these
+        RuleMemory& lines_;
         Family family_;
         bool expand_;
         std::span<const Item> items_;
@@ -130,7 +131,7 @@ private:
 std::unexpected<Error> TableCompiler::too_many() const {
         return fail(ENOSPC, fmt::format("the rules need more than the {} lines of rule memory that there are for one "
                                         "generation; raise MaxBindings= and start anew after sockbrokerctl unload",
-                                        max_lines_));
+                                        lines_.room()));
 }
 
 // Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
@@ -147,7 +148,7 @@ Result<void> TableCompiler::group() {
                 if (end - i > 1) {
                         group.begin = static_cast<std::uint32_t>(rules_.size());
                         for (std::size_t each = i; each < end; each++) {
-                                rules_.push_back(items_[each].rule);
+                                rules_.push_back(&list_[items_[each].rule]);
                         }
                         std::sort(rules_.begin() + group.begin, rules_.end(),
                                   [](const Rule* a, const Rule* b) { return tried_before(*a, *b); });
@@ -171,8 +172,7 @@ Result<void> TableCompiler::group() {
 // How many entries there may be, if lengths are to be brought together: a bounded part of the room, so that chains and
 // the other tables find theirs.
 std::size_t TableCompiler::most_entries() const {
-        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
-        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), room / 2);
+        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), lines_.left() / 2);
 }
 
 // The filter's lines stand before the regions, so that each length is added to it while its keys are at hand.
@@ -190,8 +190,7 @@ FilterPlan TableCompiler::plan_filter_for(const StandingLengths& standing, sb_ta
         for (std::size_t i = 1; i < groups_.size(); i++) {
                 shared[items_[groups_[i - 1].item].shared_bits(items_[groups_[i].item])]++;
         }
-        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
-        const FilterPlan plan = plan_filter(entries, shared, room / 4);
+        const FilterPlan plan = plan_filter(entries, shared, lines_.left() / 4);
         if (plan.bits != 0) {
                 const Key mask = mask_of(family_, plan.bits);
                 table.filter = {.mask = {mask.high, mask.low},
@@ -205,7 +204,7 @@ FilterPlan TableCompiler::plan_filter_for(const StandingLengths& standing, sb_ta
 }
 
 std::span<sb_line> TableCompiler::orders(const sb_table& table) {
-        return std::span(lines_).subspan(table.filter.first, table.filter.lines);
+        return lines_.lines(table.filter.first, table.filter.lines);
 }
 
 Result<void> TableCompiler::place(sb_table& table) {
@@ -246,7 +245,7 @@ Result<void> TableCompiler::place(sb_table& table) {
                                         });
                 }
                 references.resize(keys.size());
-                if (!place_keys(lines_, max_lines_, family_, length, keys, table.lengths[table.count], references)) {
+                if (!place_keys(lines_, family_, length, keys, table.lengths[table.count], references)) {
                         return too_many();
                 }
                 for (std::size_t i = 0; i < keys.size(); i++) {
@@ -287,20 +286,21 @@ void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
 }
 
 Result<void> TableCompiler::write() {
-        ChainWriter writer(lines_, max_lines_);
+        ChainWriter writer(lines_);
         for (std::size_t i = 0; i < groups_.size(); i++) {
                 if (i + kItemsAhead < groups_.size()) {
                         __builtin_prefetch(&lines_[groups_[i + kItemsAhead].reference / SB_LINE_WORDS], 1);
                 }
                 Group& group = groups_[i];
                 const Item& item = items_[group.item];
+                const Rule* const first = &list_[item.rule];
                 const bool covered = group.covering != kNone;
                 const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
                 sb_rule rule{.first = item.ports.first, .last = item.ports.last, .meta = item.meta, .next = covering};
                 if (group.end != group.begin || (item.meta & SB_META_CONDITION) != 0) {
                         const auto rules = group.end != group.begin
                                                    ? std::span(rules_).subspan(group.begin, group.end - group.begin)
-                                                   : std::span<const Rule* const>(&item.rule, 1);
+                                                   : std::span<const Rule* const>(&first, 1);
                         auto chain = writer.write(rules, covering, group.steps);
                         if (!chain) {
                                 return std::unexpected(chain.error());
@@ -315,9 +315,9 @@ Result<void> TableCompiler::write() {
                                 fmt::format("cannot compile the rules of {} and the prefixes that cover it: {} would "
                                             "have to be tried "
                                             "for one packet, {} can; merge source prefixes or interfaces",
-                                            item.rule->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
+                                            first->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
                 }
-                if (lines_.size() > max_lines_) {
+                if (lines_.overflowed()) {
                         return too_many();
                 }
                 if (group.reference == 0) {
@@ -350,36 +350,41 @@ Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table
         return write();
 }
 
-// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together, which takes room.
-Result<CompiledRules> compile_parts(const std::array<std::vector<Item>, 4>& parts, std::size_t max_lines,
-                                    std::size_t rules, bool expand) {
-        CompiledRules result{};
-        // Most rules take a quarter (IPv4) or a half of a line, in regions three quarters full.
-        result.lines.reserve(std::min(max_lines, rules * 3 / 4 + 1024));
-        result.lines.emplace_back();
+struct Part {
+        std::unique_ptr<Item[]> items;
+        std::size_t size = 0;
+};
+
+// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together and filtered, which takes room.
+Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<Part, 4>& parts,
+                                  std::span<sb_line> room, std::span<sb_table, 4> tables, bool expand) {
+        RuleMemory lines(room);
+        lines.resize(1);
         for (unsigned which = 0; which < parts.size(); which++) {
                 const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
-                auto compiled = TableCompiler(result.lines, max_lines, family, expand)
-                                        .compile(parts[which], result.tables[which]);
+                tables[which] = {};
+                auto compiled = TableCompiler(rules, lines, family, expand)
+                                        .compile({parts[which].items.get(), parts[which].size}, tables[which]);
                 if (!compiled) {
                         return std::unexpected(compiled.error());
                 }
         }
-        return result;
+        return lines.size();
 }
 
 }  // namespace
 
-Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
-        std::array<std::vector<Item>, 4> parts;
+Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables) {
+        std::array<Part, 4> parts;
         std::array<std::size_t, 4> sizes{};
         for (const Rule& rule : rules) {
                 sizes[which_of(rule)]++;
         }
         for (std::size_t which = 0; which < parts.size(); which++) {
-                parts[which].reserve(sizes[which]);
+                parts[which].items = std::make_unique_for_overwrite<Item[]>(sizes[which]);
         }
-        for (const Rule& rule : rules) {
+        for (std::size_t i = 0; i < rules.size(); i++) {
+                const Rule& rule = rules[i];
                 if (auto checked = check(rule); !checked) {
                         return std::unexpected(checked.error());
                 }
@@ -387,15 +392,28 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[which_of(rule)].push_back(item_of(rule));
+                Part& part = parts[which_of(rule)];
+                part.items[part.size++] = item_of(rule, i);
         }
-        for (auto& part : parts) {
-                sort_items(part);
+        for (Part& part : parts) {
+                const auto scratch = std::make_unique_for_overwrite<Item[]>(part.size);
+                sort_items({part.items.get(), part.size}, {scratch.get(), part.size});
         }
-        auto result = compile_parts(parts, max_lines, rules.size(), true);
+        auto result = compile_parts(rules, parts, room, tables, true);
         if (!result && result.error().errnum == ENOSPC) {
-                result = compile_parts(parts, max_lines, rules.size(), false);
+                result = compile_parts(rules, parts, room, tables, false);
         }
+        return result;
+}
+
+Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
+        const auto room = std::make_unique_for_overwrite<sb_line[]>(max_lines);
+        CompiledRules result{};
+        const auto size = compile_into(rules, {room.get(), max_lines}, result.tables);
+        if (!size) {
+                return std::unexpected(size.error());
+        }
+        result.lines.assign(room.get(), room.get() + *size);
         return result;
 }
 
