@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/dataplane/buckets.h"
 
+#include "broker/dataplane/scratch.h"
+
 #include <cstring>
 #include <utility>
 
@@ -114,8 +116,8 @@ private:
 
         unsigned places_;
         std::uint32_t lines_;
-        std::vector<std::uint32_t> hashes_;
-        std::vector<std::uint32_t> seats_;  // index of the key
+        Scratch<std::uint32_t> hashes_;
+        Scratch<std::uint32_t> seats_;  // index of the key
         std::uint64_t random_;
 };
 

@@ -13,6 +13,7 @@
 #include "broker/dataplane/expand.h"
 #include "broker/dataplane/filter.h"
 #include "broker/dataplane/items.h"
+#include "broker/dataplane/scratch.h"
 
 namespace sockbroker {
 
@@ -123,7 +124,7 @@ private:
         bool expand_;
         std::span<const Item> items_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
-        std::vector<Group> groups_;
+        Scratch<Group> groups_;
         LengthCounts counts_{};                                        // groups by length
         std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
@@ -210,13 +211,18 @@ std::span<sb_line> TableCompiler::orders(const sb_table& table) {
 Result<void> TableCompiler::place(sb_table& table) {
         const StandingLengths standing = choose_lengths(counts_, expand_ ? most_entries() : 0);
         const FilterPlan filter = plan_filter_for(standing, table);
-        std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
+        std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length;
+        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
+                if (counts_[length] != 0 && standing[length] == length) {
+                        by_length[length].reserve(counts_[length]);
+                }
+        }
         for (std::uint32_t i = 0; i < groups_.size(); i++) {
                 by_length[standing[items_[groups_[i].item].length]].push_back(i);
         }
-        std::vector<Key> keys;
-        std::vector<std::uint32_t> owners;  // group of each key
-        std::vector<std::uint32_t> references;
+        Scratch<Key> keys;
+        Scratch<std::uint32_t> owners;  // group of each key
+        Scratch<std::uint32_t> references;
         std::vector<NumberedPrefix> prefixes;
         for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
                 const auto& members = by_length[length];
@@ -350,21 +356,15 @@ Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table
         return write();
 }
 
-struct Part {
-        std::unique_ptr<Item[]> items;
-        std::size_t size = 0;
-};
-
 // The parts by SB_WHICH(). `expand`: prefix lengths may be brought together and filtered, which takes room.
-Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<Part, 4>& parts,
+Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<Scratch<Item>, 4>& parts,
                                   std::span<sb_line> room, std::span<sb_table, 4> tables, bool expand) {
         RuleMemory lines(room);
         lines.resize(1);
         for (unsigned which = 0; which < parts.size(); which++) {
                 const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
                 tables[which] = {};
-                auto compiled = TableCompiler(rules, lines, family, expand)
-                                        .compile({parts[which].items.get(), parts[which].size}, tables[which]);
+                auto compiled = TableCompiler(rules, lines, family, expand).compile(parts[which], tables[which]);
                 if (!compiled) {
                         return std::unexpected(compiled.error());
                 }
@@ -375,13 +375,13 @@ Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<
 }  // namespace
 
 Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables) {
-        std::array<Part, 4> parts;
+        std::array<Scratch<Item>, 4> parts;
         std::array<std::size_t, 4> sizes{};
         for (const Rule& rule : rules) {
                 sizes[which_of(rule)]++;
         }
         for (std::size_t which = 0; which < parts.size(); which++) {
-                parts[which].items = std::make_unique_for_overwrite<Item[]>(sizes[which]);
+                parts[which].reserve(sizes[which]);
         }
         for (std::size_t i = 0; i < rules.size(); i++) {
                 const Rule& rule = rules[i];
@@ -392,12 +392,11 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                Part& part = parts[which_of(rule)];
-                part.items[part.size++] = item_of(rule, i);
+                parts[which_of(rule)].push_back(item_of(rule, i));
         }
-        for (Part& part : parts) {
-                const auto scratch = std::make_unique_for_overwrite<Item[]>(part.size);
-                sort_items({part.items.get(), part.size}, {scratch.get(), part.size});
+        for (auto& part : parts) {
+                Scratch<Item> other(part.size());
+                sort_items(part, other);
         }
         auto result = compile_parts(rules, parts, room, tables, true);
         if (!result && result.error().errnum == ENOSPC) {
