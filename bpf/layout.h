@@ -17,7 +17,7 @@ enum {
 	SB_MAX_LENGTHS = 129,	 /* prefix lengths of IPv6: 0 to 128 */
 	SB_CONDITION_WORD = 8,	 /* the last word of a line in which a rule with a condition may start */
 	SB_MAX_STEPS = 1024,	 /* rules that may be tried for one packet; the compiler refuses more */
-	SB_SEARCH_STEPS = 17,	 /* halvings of 65,536 port intervals */
+	SB_SEARCH_STEPS = 12,	 /* halvings of the 2,048 lines that 65,536 port intervals take */
 	SB_DEPTH = 4,		 /* sockets of a service that a record names, for one protocol and family */
 	SB_CHAIN = 15,		 /* and that each record after it names, of a service that shares */
 	SB_MAX_SHARED = 256,	 /* sockets among which one protocol and family of a service is spread */
@@ -87,12 +87,26 @@ struct sb_length {
 	__u32 lines;
 };
 
+/*
+ * An order tells which of a table's lengths may have an entry for an address: five codes of six bits, the lowest first.
+ * A code is the number of a length plus one; SB_ORDER_END: only `always` and what follows it; 0: whatever follows the
+ * one before, from the first on if there is none. So 0 is the order where nothing is known.
+ */
+enum {
+	SB_ORDER_BITS = 6,
+	SB_ORDER_CODES = 5,
+	SB_ORDER_END = 63,
+};
+
 /* One for each generation, protocol and family. */
 struct sb_table {
 	__u32 count;	  /* lengths in use, longest first */
 	__u32 long_count; /* of these longer than 64 bits */
+	__u32 always;	  /* this length and all after it are in no order */
+	__u32 unused;
+	struct sb_length filter; /* lines of orders, by a hash of the first bits of an address; no lines: none */
 	struct sb_length lengths[SB_MAX_LENGTHS];
-	__u64 present[SB_PRESENT_WORDS]; /* bit sb_present4() or 6(): a prefix covers some address there */
+	__u64 present[SB_PRESENT_WORDS]; /* bit n: a prefix covers some address whose first 16 bits are n */
 };
 
 struct sb_meta {
@@ -188,7 +202,8 @@ SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struc
 		 "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) == 8 + sizeof(struct sb_length) * SB_MAX_LENGTHS + 8UL * SB_PRESENT_WORDS,
+SB_STATIC_ASSERT(sizeof(struct sb_table) ==
+			 16 + sizeof(struct sb_length) * (1 + SB_MAX_LENGTHS) + 8UL * SB_PRESENT_WORDS,
 		 "table");
 SB_STATIC_ASSERT(sizeof(struct sb_meta) == 40, "meta");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
@@ -209,17 +224,6 @@ SB_INLINE __u64 sb_half(__u32 first, __u32 second)
 	__u64 wide = second;
 
 	return wide << 32 | first;
-}
-
-/* Place of an address in the map of those that may be covered, from its first 32 bits in host order. */
-SB_INLINE __u32 sb_present4(__u32 first)
-{
-	return first >> 16;
-}
-
-SB_INLINE __u32 sb_present6(__u32 first)
-{
-	return first * 0x9e3779b1U >> 16;
 }
 
 /* Multiply and shift: 32 bits, of which sb_scale() uses the upper ones. IPv4 keys and those up to /64 have low = 0. */

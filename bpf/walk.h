@@ -76,146 +76,171 @@ SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 lo
 }
 
 /*
- * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
- * cost the verifier that much more. The answer is a reference, 0 for none.
+ * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's meta, if the
+ * rule is a plain one that matches the port, else 0. So nearly every packet is decided by the line at hand.
  */
-SB_GLOBAL __u32 sb_spill4(__u32 base, __u32 at, __u32 key)
+SB_INLINE __u64 sb_found(const union sb_line *line, __u32 at, __u32 word, __u32 port)
+{
+	const struct sb_rule *rule = (const struct sb_rule *)(line->words + word);
+	__u64 meta = rule->meta;
+	__u64 reference = at * SB_LINE_WORDS + word;
+
+	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || port < rule->first || port > rule->last)
+		return reference;
+	return meta << 32 | reference;
+}
+
+/*
+ * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
+ * cost the verifier that much more.
+ */
+SB_GLOBAL __u64 sb_spill4(__u32 base, __u32 at, __u32 key, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line4(line, key) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
-SB_GLOBAL __u32 sb_spill6(__u32 base, __u32 at, __u64 key)
+SB_GLOBAL __u64 sb_spill6(__u32 base, __u32 at, __u64 key, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line6(line, key) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
-SB_GLOBAL __u32 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low)
+SB_GLOBAL __u64 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low, __u32 port)
 {
 	const union sb_line *line = sb_line_at(base + at);
 	__u32 word = line ? sb_in_line6_long(line, high, low) : 0;
 
-	return word ? at * SB_LINE_WORDS + word : 0;
+	return word ? sb_found(line, at, word, port) : 0;
 }
 
-/* Most addresses that no prefix covers are known by this, without a probe. */
-SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 place)
+/* Most addresses that no prefix covers are known by their first 16 bits, without a probe. */
+SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 first)
 {
+	__u32 place = SB_NET32(first) >> 16;
+
 	return table->present[place >> 6] >> (place & 63) & 1;
 }
 
-/* The reference of the longest prefix that covers the address, 0 for none; IPv6 by the two shapes of its buckets. */
-SB_GLOBAL __u32 sb_find4(__u32 table_index, __u32 base, __u32 address)
+/* Which lengths to probe for an address with this hash of its first bits. */
+SB_INLINE __u32 sb_order(const struct sb_table *table, __u32 base, __u32 hash)
+{
+	__u32 at = sb_scale(hash, table->filter.lines * SB_LINE_WORDS);
+	const union sb_line *line = sb_line_at(base + table->filter.first + at / SB_LINE_WORDS);
+
+	return line ? line->words[at % SB_LINE_WORDS] : 0;
+}
+
+/* Takes the next length from the order; `i` is the one before, plus one. */
+SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32 i)
+{
+	__u32 code = *order & ((1 << SB_ORDER_BITS) - 1);
+
+	*order >>= SB_ORDER_BITS;
+	if (!code)
+		return i;
+	return code == SB_ORDER_END ? table->always : code - 1;
+}
+
+/* The longest prefix that covers the address, as sb_found(). */
+SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 port)
 {
 	const struct sb_table *table = sb_table_at(table_index);
+	__u32 order = 0, next = 0;
 
-	if (!table || !sb_maybe_covered(table, sb_present4(SB_NET32(address))))
+	if (!table || !sb_maybe_covered(table, address))
 		return 0;
+	if (table->filter.lines)
+		order = sb_order(table, base, sb_hash(address & (__u32)table->filter.mask[0], table->filter.seed));
 	SB_NO_UNROLL
-	for (__u32 i = 0; i < 33; i++) {
-		const struct sb_length *length = &table->lengths[i];
+	for (__u32 n = 0; n < 33; n++) {
+		__u32 i = sb_take_length(table, &order, next);
 
-		if (i >= table->count)
+		if (i >= table->count || i >= SB_MAX_LENGTHS)
 			break;
+		next = i + 1;
+		const struct sb_length *length = &table->lengths[i];
 		__u32 key = address & (__u32)length->mask[0];
 		__u32 hash = sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
+		__u64 found;
 		__u32 word;
 
 		if (!line)
 			return 0;
 		word = sb_in_line4(line, key);
 		if (word)
-			return at * SB_LINE_WORDS + word;
+			return sb_found(line, at, word, port);
 		if (line->v4.rule[0].meta & SB_META_OVERFLOW) {
 			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill4(base, at, key);
-			if (word)
-				return word;
+			found = sb_spill4(base, at, key, port);
+			if (found)
+				return found;
 		}
 	}
 	return 0;
 }
 
-SB_GLOBAL __u32 sb_find6_long(__u32 table_index, __u32 base, __u64 high, __u64 low)
+/* The same for IPv6, whose buckets have two shapes. */
+SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, __u32 port)
 {
 	const struct sb_table *table = sb_table_at(table_index);
+	__u32 order = 0, next = 0;
 
-	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
+	if (!table || !sb_maybe_covered(table, (__u32)high))
 		return 0;
+	if (table->filter.lines)
+		order = sb_order(
+			table, base,
+			sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1], table->filter.seed));
 	SB_NO_UNROLL
-	for (__u32 i = 0; i < 64; i++) {
-		const struct sb_length *length = &table->lengths[i];
+	for (__u32 n = 0; n < SB_MAX_LENGTHS; n++) {
+		__u32 i = sb_take_length(table, &order, next);
 
-		if (i >= table->long_count)
+		if (i >= table->count || i >= SB_MAX_LENGTHS)
 			break;
-		__u64 key = low & length->mask[1];
-		__u32 hash = sb_hash_long(high, key, length->seed);
+		next = i + 1;
+		const struct sb_length *length = &table->lengths[i];
+		__u32 is_long = i < table->long_count;
+		__u64 key = is_long ? low & length->mask[1] : high & length->mask[0];
+		__u32 hash = is_long ? sb_hash_long(high, key, length->seed) : sb_hash(key, length->seed);
 		__u32 at = length->first + sb_scale(hash, length->lines);
 		const union sb_line *line = sb_line_at(base + at);
+		__u64 found;
 		__u32 word;
 
 		if (!line)
 			return 0;
-		word = sb_in_line6_long(line, high, key);
+		word = is_long ? sb_in_line6_long(line, high, key) : sb_in_line6(line, key);
 		if (word)
-			return at * SB_LINE_WORDS + word;
-		if (line->v6_long.rule[0].meta & SB_META_OVERFLOW) {
+			return sb_found(line, at, word, port);
+		/* The first rule of either shape carries the mark. */
+		if ((is_long ? line->v6_long.rule[0].meta : line->v6.rule[0].meta) & SB_META_OVERFLOW) {
 			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill6_long(base, at, high, key);
-			if (word)
-				return word;
+			found = is_long ? sb_spill6_long(base, at, high, key, port) : sb_spill6(base, at, key, port);
+			if (found)
+				return found;
 		}
 	}
 	return 0;
 }
 
-SB_GLOBAL __u32 sb_find6(__u32 table_index, __u32 base, __u64 high)
-{
-	const struct sb_table *table = sb_table_at(table_index);
-
-	if (!table || !sb_maybe_covered(table, sb_present6(SB_NET32((__u32)high))))
-		return 0;
-	SB_NO_UNROLL
-	for (__u32 i = 0; i < SB_MAX_LENGTHS; i++) {
-		const struct sb_length *length = &table->lengths[i];
-
-		if (i >= table->count)
-			break;
-		if (i < table->long_count)
-			continue;
-		__u64 key = high & length->mask[0];
-		__u32 hash = sb_hash(key, length->seed);
-		__u32 at = length->first + sb_scale(hash, length->lines);
-		const union sb_line *line = sb_line_at(base + at);
-		__u32 word;
-
-		if (!line)
-			return 0;
-		word = sb_in_line6(line, key);
-		if (word)
-			return at * SB_LINE_WORDS + word;
-		if (line->v6.rule[0].meta & SB_META_OVERFLOW) {
-			at = length->first + sb_scale(sb_second(hash), length->lines);
-			word = sb_spill6(base, at, key);
-			if (word)
-				return word;
-		}
-	}
-	return 0;
-}
-
-/* What to try for the port in a table of `count` port intervals that starts in this line. */
+/*
+ * What to try for the port in a table of `count` port intervals that starts in this line: the last interval that starts
+ * at or before the port. First the line is found, by what it begins with, then the place in it. What is left of the
+ * last line holds 65535.
+ */
 SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
 {
 	const union sb_line *line;
-	__u32 low = 0, high = count; /* the interval is in [low, high) */
+	__u32 lines = (count + 31) / 32;
+	__u32 low = 0, high = lines; /* the line is in [low, high) */
+	__u32 place = 0;
 
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_SEARCH_STEPS; i++) {
@@ -223,15 +248,26 @@ SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
 
 		if (high - low <= 1)
 			break;
-		line = sb_line_at(first_line + middle / 32);
+		line = sb_line_at(first_line + middle);
 		if (!line)
 			return 0;
-		if (line->starts[middle % 32] <= port)
+		if (line->starts[0] <= port)
 			low = middle;
 		else
 			high = middle;
 	}
-	line = sb_line_at(first_line + (count + 31) / 32 + low / 16);
+	line = sb_line_at(first_line + low);
+	if (!line)
+		return 0;
+	place += line->starts[16] <= port ? 16 : 0;
+	place += line->starts[place + 8] <= port ? 8 : 0;
+	place += line->starts[place + 4] <= port ? 4 : 0;
+	place += line->starts[place + 2] <= port ? 2 : 0;
+	place += line->starts[place + 1] <= port ? 1 : 0;
+	low = low * 32 + place;
+	if (low >= count)
+		low = count - 1; /* port 65535 in the last line */
+	line = sb_line_at(first_line + lines + low / 16);
 	return line ? line->refs[low % 16] : 0;
 }
 
@@ -320,31 +356,44 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet, __u32
 }
 
 /*
- * What nearly every packet needs: the first rule is a plain one that matches, and the newest socket of its service
- * takes the packet. Inline, since calls of global functions cost more than all of this. 0: nothing has happened yet.
+ * What sb_found() leaves open: a table of ports. The meta of what it has for the port, if that is a plain rule, else 0;
+ * packet->next becomes the reference of it.
  */
-SB_INLINE int sb_first_step(struct bpf_sk_lookup *ctx, const struct sb_packet *packet, __u32 reference)
+SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet, __u32 reference)
 {
-	__u32 offset = (reference % SB_LINE_WORDS) * 4;
-	const union sb_line *line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
-	const struct sb_rule *rule;
-	__u32 meta;
+	if (!packet)
+		return 0;
+	packet->next = reference;
+	SB_NO_UNROLL
+	for (__u32 i = 0; i < 2; i++) {
+		__u32 offset = (packet->next % SB_LINE_WORDS) * 4;
+		const union sb_line *line = sb_line_at(packet->base + packet->next / SB_LINE_WORDS);
+		const struct sb_rule *rule;
 
-	if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
-		return 0;
-	rule = (const struct sb_rule *)((const char *)line + offset);
-	meta = rule->meta;
-	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || (packet->loopback && (meta & SB_META_SHORT)) ||
-	    packet->port < rule->first || packet->port > rule->last)
-		return 0;
-	return sb_deliver_newest(ctx, packet->which, meta & SB_META_SERVICE);
+		if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
+			return 0;
+		rule = (const struct sb_rule *)((const char *)line + offset);
+		if (!(rule->meta & SB_META_BLOCK)) {
+			int plain = !(rule->meta & SB_META_CONDITION) && packet->port >= rule->first &&
+				    packet->port <= rule->last;
+
+			return plain ? rule->meta : 0;
+		}
+		if (packet->loopback && (rule->meta & SB_META_SHORT))
+			return 0;
+		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
+		if (!packet->next)
+			return 0;
+	}
+	return 0;
 }
 
 /* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
 SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 {
 	struct sb_packet packet = {};
-	__u32 reference, table;
+	__u32 reference, table, meta;
+	__u64 found;
 
 	if (ctx->protocol == SB_UDP)
 		packet.which = SB_WHICH(1, 0);
@@ -355,7 +404,7 @@ SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 	table = (generation ? 4 : 0) + packet.which;
 	if (ctx->family == SB_AF_INET) {
 		packet.loopback = (ctx->local_ip4 & SB_NET32(0xff000000)) == SB_NET32(0x7f000000);
-		reference = sb_find4(table, packet.base, ctx->local_ip4);
+		found = sb_find4(table, packet.base, ctx->local_ip4, packet.port);
 	} else if (ctx->family == SB_AF_INET6) {
 		__u64 high = sb_half(ctx->local_ip6[0], ctx->local_ip6[1]);
 		__u64 low = sb_half(ctx->local_ip6[2], ctx->local_ip6[3]);
@@ -363,15 +412,21 @@ SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 		packet.which += SB_WHICH(0, 1);
 		table += SB_WHICH(0, 1);
 		packet.loopback = high == 0 && low == sb_half(0, SB_NET32(1));
-		reference = sb_find6_long(table, packet.base, high, low);
-		if (!reference)
-			reference = sb_find6(table, packet.base, high);
+		found = sb_find6(table, packet.base, high, low, packet.port);
 	} else {
 		return SK_PASS;
 	}
-	if (!reference)
+	if (!found)
 		return SK_PASS;
-	if (sb_first_step(ctx, &packet, reference))
+	reference = found;
+	meta = found >> 32;
+	if (!meta) {
+		meta = sb_plain_rule(&packet, reference);
+		reference = packet.next; /* of a table of ports: what it has for this one */
+	}
+	/* Nearly every packet ends here: inline, since calls of global functions cost more than all of this. */
+	if (meta && !(packet.loopback && (meta & SB_META_SHORT)) &&
+	    sb_deliver_newest(ctx, packet.which, meta & SB_META_SERVICE))
 		return SK_PASS;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_MAX_STEPS; i++) {

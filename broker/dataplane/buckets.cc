@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/dataplane/buckets.h"
 
+#include "broker/dataplane/scratch.h"
+
 #include <cstring>
 #include <utility>
 
@@ -114,8 +116,8 @@ private:
 
         unsigned places_;
         std::uint32_t lines_;
-        std::vector<std::uint32_t> hashes_;
-        std::vector<std::uint32_t> seats_;  // index of the key
+        Scratch<std::uint32_t> hashes_;
+        Scratch<std::uint32_t> seats_;  // index of the key
         std::uint64_t random_;
 };
 
@@ -183,8 +185,8 @@ Key mask_of(Family family, unsigned length) {
         return key_of(masked(ones, length));
 }
 
-bool place_keys(std::vector<sb_line>& lines, std::size_t max_lines, Family family, unsigned length,
-                std::span<const Key> keys, sb_length& description, std::span<std::uint32_t> references) {
+bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys, sb_length& description,
+                std::span<std::uint32_t> references) {
         const Shape shape = shape_of(family, length);
         const Key mask = mask_of(family, length);
         description.mask[0] = mask.high;
@@ -194,7 +196,7 @@ bool place_keys(std::vector<sb_line>& lines, std::size_t max_lines, Family famil
         // Three quarters full: most keys then stand in their first line. Another seed is tried before more room.
         std::size_t size = keys.size() <= places(shape) ? 1 : keys.size() * 4 / (std::size_t{3} * places(shape)) + 1;
         for (std::uint64_t attempt = 0;; attempt++) {
-                if (description.first + size > max_lines) {
+                if (description.first + size > lines.room()) {
                         return false;
                 }
                 description.lines = static_cast<std::uint32_t>(size);
@@ -202,8 +204,8 @@ bool place_keys(std::vector<sb_line>& lines, std::size_t max_lines, Family famil
                 Seating seating(shape, keys, description.lines, description.seed);
                 if (seat_all(seating, keys.size())) {
                         lines.resize(description.first + size);
-                        write_region(std::span(lines).subspan(description.first), shape, keys, seating,
-                                     description.first, references);
+                        write_region(lines.lines(description.first, size), shape, keys, seating, description.first,
+                                     references);
                         return true;
                 }
                 size += attempt % 2 == 0 ? 0 : size / 16 + 1;

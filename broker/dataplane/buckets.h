@@ -11,6 +11,7 @@
 
 #include "bpf/layout.h"
 #include "broker/base/net.h"
+#include "broker/dataplane/rule_memory.h"
 
 namespace sockbroker {
 
@@ -24,9 +25,9 @@ struct Key {
 [[nodiscard]] Key key_of(const Address& address);
 [[nodiscard]] Key mask_of(Family family, unsigned length);  // what the program ands with
 
-// Appends the region to `lines`, keys written and places marked as used, and fills `references` with the place of each
-// key's rule. False: it would need more than `max_lines` lines in all; `lines` is then to be thrown away.
-[[nodiscard]] bool place_keys(std::vector<sb_line>& lines, std::size_t max_lines, Family family, unsigned length,
-                              std::span<const Key> keys, sb_length& description, std::span<std::uint32_t> references);
+// Takes lines for the region, writes keys and marks places as used, and fills `references` with the place of each key's
+// rule. False: there is not so much room.
+[[nodiscard]] bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys,
+                              sb_length& description, std::span<std::uint32_t> references);
 
 }  // namespace sockbroker

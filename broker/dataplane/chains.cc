@@ -76,7 +76,7 @@ std::uint32_t ChainWriter::append_words(std::size_t words, bool condition) {
         if (!fits) {
                 pool_ = lines_.size();
                 pool_words_ = 0;
-                lines_.emplace_back();
+                lines_.resize(pool_ + 1);
         }
         const std::size_t reference = pool_ * SB_LINE_WORDS + pool_words_;
         pool_words_ += words;
@@ -168,7 +168,7 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
                 for (auto rule = tried.rbegin(); rule != tried.rend(); ++rule) {
                         auto [place, fresh] = written.try_emplace({*rule, next}, 0);
                         if (fresh) {
-                                if (written.size() > 3 * rules.size() || lines_.size() > max_lines_ ||
+                                if (written.size() > 3 * rules.size() || lines_.overflowed() ||
                                     longest > SB_MAX_STEPS) {
                                         return false;
                                 }
@@ -192,6 +192,7 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
         const std::size_t start_lines = (starts.size() + 31) / 32;
         const std::size_t first = lines_.size();
         lines_.resize(first + start_lines + (references.size() + 15) / 16);
+        std::fill_n(lines_[first + start_lines - 1].starts, SB_LINE_BYTES / 2, std::uint16_t{65535});
         for (std::size_t i = 0; i < starts.size(); i++) {
                 lines_[first + i / 32].starts[i % 32] = starts[i];
                 lines_[first + start_lines + i / 16].refs[i % 16] = references[i];

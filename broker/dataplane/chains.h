@@ -11,6 +11,7 @@
 
 #include "bpf/layout.h"
 #include "broker/base/result.h"
+#include "broker/dataplane/rule_memory.h"
 #include "broker/dataplane/rules.h"
 
 namespace sockbroker {
@@ -23,7 +24,7 @@ namespace sockbroker {
 
 class ChainWriter {
 public:
-        ChainWriter(std::vector<sb_line>& lines, std::size_t max_lines) : lines_(lines), max_lines_(max_lines) {}
+        explicit ChainWriter(RuleMemory& lines) : lines_(lines) {}
 
         // Writes the chain and returns what is to stand in the prefix's own place. `rules` are in the order of
         // tried_before(). `steps` becomes the number of rules tried for the worst packet, without the covering prefix.
@@ -39,8 +40,7 @@ private:
         [[nodiscard]] bool block(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
                                  sb_rule& result);
 
-        std::vector<sb_line>& lines_;
-        std::size_t max_lines_;
+        RuleMemory& lines_;
         std::size_t pool_ = 0;  // the line that is being filled with rules, and how far; 0: none yet
         std::size_t pool_words_ = SB_LINE_WORDS;
 };

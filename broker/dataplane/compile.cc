@@ -2,6 +2,7 @@
 #include "broker/dataplane/compile.h"
 
 #include <algorithm>
+#include <memory>
 #include <span>
 #include <utility>
 
@@ -10,7 +11,9 @@
 #include "broker/dataplane/buckets.h"
 #include "broker/dataplane/chains.h"
 #include "broker/dataplane/expand.h"
+#include "broker/dataplane/filter.h"
 #include "broker/dataplane/items.h"
+#include "broker/dataplane/scratch.h"
 
 namespace sockbroker {
 
@@ -18,8 +21,8 @@ namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
 constexpr std::size_t kItemsAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
-constexpr std::size_t kMostMarks = 1 << 21;
 constexpr std::size_t kFewEntries = 4096;  // so many are never too many
+constexpr std::uint64_t kFilterSeed = 0x9e3779b97f4a7c15;
 
 // All rules of one destination prefix.
 struct Group {
@@ -98,35 +101,38 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        TableCompiler(std::vector<sb_line>& lines, std::size_t max_lines, Family family, bool expand)
-                : lines_(lines), max_lines_(max_lines), family_(family), expand_(expand) {}
+        TableCompiler(std::span<const Rule> list, RuleMemory& lines, Family family, bool expand)
+                : list_(list), lines_(lines), family_(family), expand_(expand) {}
 
         // `items`: rules of one protocol and family in the order of sort_items().
         Result<void> compile(std::span<const Item> items, sb_table& table);
 
 private:
         Result<void> group();
+        [[nodiscard]] FilterPlan plan_filter_for(const StandingLengths& standing, sb_table& table);
         Result<void> place(sb_table& table);
+        [[nodiscard]] std::span<sb_line> orders(const sb_table& table);
         void mark_present(sb_table& table) const;
         Result<void> write();
         void put(std::uint32_t reference, sb_rule rule);
         [[nodiscard]] std::size_t most_entries() const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
-        std::vector<sb_line>& lines_;
-        std::size_t max_lines_;
+        std::span<const Rule> list_;  // the items number these
+        RuleMemory& lines_;
         Family family_;
         bool expand_;
         std::span<const Item> items_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
-        std::vector<Group> groups_;
+        Scratch<Group> groups_;
+        LengthCounts counts_{};                                        // groups by length
         std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
 };
 
 std::unexpected<Error> TableCompiler::too_many() const {
         return fail(ENOSPC, fmt::format("the rules need more than the {} lines of rule memory that there are for one "
                                         "generation; raise MaxBindings= in sockbrokerd.conf and restart sockbrokerd",
-                                        max_lines_));
+                                        lines_.room()));
 }
 
 // Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
@@ -143,7 +149,7 @@ Result<void> TableCompiler::group() {
                 if (end - i > 1) {
                         group.begin = static_cast<std::uint32_t>(rules_.size());
                         for (std::size_t each = i; each < end; each++) {
-                                rules_.push_back(items_[each].rule);
+                                rules_.push_back(&list_[items_[each].rule]);
                         }
                         std::sort(rules_.begin() + group.begin, rules_.end(),
                                   [](const Rule* a, const Rule* b) { return tried_before(*a, *b); });
@@ -158,6 +164,7 @@ Result<void> TableCompiler::group() {
                 group.covering = open.empty() ? kNone : open.back();
                 open.push_back(static_cast<std::uint32_t>(groups_.size()));
                 groups_.push_back(group);
+                counts_[item.length]++;
                 i = end;
         }
         return {};
@@ -166,23 +173,56 @@ Result<void> TableCompiler::group() {
 // How many entries there may be, if lengths are to be brought together: a bounded part of the room, so that chains and
 // the other tables find theirs.
 std::size_t TableCompiler::most_entries() const {
-        const std::size_t room = max_lines_ - std::min(max_lines_, lines_.size());
-        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), room / 2);
+        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), lines_.left() / 2);
+}
+
+// The filter's lines stand before the regions, so that each length is added to it while its keys are at hand.
+FilterPlan TableCompiler::plan_filter_for(const StandingLengths& standing, sb_table& table) {
+        if (!expand_) {
+                return {};  // the room is short
+        }
+        LengthCounts entries{};
+        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
+                if (counts_[length] != 0) {
+                        entries[standing[length]] += counts_[length] << (standing[length] - length);
+                }
+        }
+        LengthCounts shared{};
+        for (std::size_t i = 1; i < groups_.size(); i++) {
+                shared[items_[groups_[i - 1].item].shared_bits(items_[groups_[i].item])]++;
+        }
+        const FilterPlan plan = plan_filter(entries, shared, lines_.left() / 4);
+        if (plan.bits != 0) {
+                const Key mask = mask_of(family_, plan.bits);
+                table.filter = {.mask = {mask.high, mask.low},
+                                .seed = kFilterSeed,
+                                .first = static_cast<std::uint32_t>(lines_.size()),
+                                .lines = plan.lines};
+                lines_.resize(lines_.size() + plan.lines);
+                clear_orders(orders(table));
+        }
+        return plan;
+}
+
+std::span<sb_line> TableCompiler::orders(const sb_table& table) {
+        return lines_.lines(table.filter.first, table.filter.lines);
 }
 
 Result<void> TableCompiler::place(sb_table& table) {
-        LengthCounts counts{};
-        for (const Group& group : groups_) {
-                counts[items_[group.item].length]++;
+        const StandingLengths standing = choose_lengths(counts_, expand_ ? most_entries() : 0);
+        const FilterPlan filter = plan_filter_for(standing, table);
+        std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length;
+        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
+                if (counts_[length] != 0 && standing[length] == length) {
+                        by_length[length].reserve(counts_[length]);
+                }
         }
-        std::array<std::uint8_t, SB_MAX_LENGTHS> standing = choose_lengths(counts, expand_ ? most_entries() : 0);
-        std::array<std::vector<std::uint32_t>, SB_MAX_LENGTHS> by_length;
         for (std::uint32_t i = 0; i < groups_.size(); i++) {
                 by_length[standing[items_[groups_[i].item].length]].push_back(i);
         }
-        std::vector<Key> keys;
-        std::vector<std::uint32_t> owners;  // group of each key
-        std::vector<std::uint32_t> references;
+        Scratch<Key> keys;
+        Scratch<std::uint32_t> owners;  // group of each key
+        Scratch<std::uint32_t> references;
         std::vector<NumberedPrefix> prefixes;
         for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
                 const auto& members = by_length[length];
@@ -211,7 +251,7 @@ Result<void> TableCompiler::place(sb_table& table) {
                                         });
                 }
                 references.resize(keys.size());
-                if (!place_keys(lines_, max_lines_, family_, length, keys, table.lengths[table.count], references)) {
+                if (!place_keys(lines_, family_, length, keys, table.lengths[table.count], references)) {
                         return too_many();
                 }
                 for (std::size_t i = 0; i < keys.size(); i++) {
@@ -222,30 +262,23 @@ Result<void> TableCompiler::place(sb_table& table) {
                                 copies_.emplace_back(owners[i], references[i]);
                         }
                 }
+                if (filter.bits != 0 && length >= filter.shortest) {
+                        add_to_orders(orders(table), table.filter, family_, filter, length, table.count, keys);
+                        table.always = table.count + 1;
+                }
                 table.count++;
                 table.long_count += length > 64 ? 1 : 0;
         }
         return {};
 }
 
-// Which first halves of an IPv4 address, or hashes of the first 32 bits of an IPv6 one, need a look at all. Prefixes
-// that are so short, and so many, that this would take long mark everything.
+// Which first 16 bits of an address need a look at all.
 void TableCompiler::mark_present(sb_table& table) const {
-        const unsigned bits = family_ == Family::kIpv4 ? 16 : 32;
-        std::size_t left = kMostMarks;
         for (const Group& group : groups_) {
                 const Item& item = items_[group.item];
-                const std::uint64_t count = item.length >= bits ? 1 : std::uint64_t{1} << (bits - item.length);
-                if (count > left) {
-                        std::fill(std::begin(table.present), std::end(table.present), ~std::uint64_t{0});
-                        return;
-                }
-                left -= count == 1 ? 0 : count;
-                for (std::uint64_t i = 0; i < count; i++) {
-                        const auto first = static_cast<std::uint32_t>(item.high >> 32);
-                        const std::uint32_t place = family_ == Family::kIpv4
-                                                            ? sb_present4(first + static_cast<std::uint32_t>(i << 16))
-                                                            : sb_present6(first + static_cast<std::uint32_t>(i));
+                const auto first = static_cast<std::uint32_t>(item.high >> 48);
+                const std::uint32_t count = item.length >= 16 ? 1 : 1U << (16 - item.length);
+                for (std::uint32_t place = first; place < first + count; place++) {
                         table.present[place / 64] |= std::uint64_t{1} << place % 64;
                 }
         }
@@ -259,20 +292,21 @@ void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
 }
 
 Result<void> TableCompiler::write() {
-        ChainWriter writer(lines_, max_lines_);
+        ChainWriter writer(lines_);
         for (std::size_t i = 0; i < groups_.size(); i++) {
                 if (i + kItemsAhead < groups_.size()) {
                         __builtin_prefetch(&lines_[groups_[i + kItemsAhead].reference / SB_LINE_WORDS], 1);
                 }
                 Group& group = groups_[i];
                 const Item& item = items_[group.item];
+                const Rule* const first = &list_[item.rule];
                 const bool covered = group.covering != kNone;
                 const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
                 sb_rule rule{.first = item.ports.first, .last = item.ports.last, .meta = item.meta, .next = covering};
                 if (group.end != group.begin || (item.meta & SB_META_CONDITION) != 0) {
                         const auto rules = group.end != group.begin
                                                    ? std::span(rules_).subspan(group.begin, group.end - group.begin)
-                                                   : std::span<const Rule* const>(&item.rule, 1);
+                                                   : std::span<const Rule* const>(&first, 1);
                         auto chain = writer.write(rules, covering, group.steps);
                         if (!chain) {
                                 return std::unexpected(chain.error());
@@ -287,9 +321,9 @@ Result<void> TableCompiler::write() {
                                 fmt::format("cannot compile the rules of {} and the prefixes that cover it: {} would "
                                             "have to be tried "
                                             "for one packet, {} can; merge source prefixes or interfaces",
-                                            item.rule->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
+                                            first->prefix.to_string(), group.steps, int{SB_MAX_STEPS}));
                 }
-                if (lines_.size() > max_lines_) {
+                if (lines_.overflowed()) {
                         return too_many();
                 }
                 if (group.reference == 0) {
@@ -322,28 +356,26 @@ Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table
         return write();
 }
 
-// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together, which takes room.
-Result<CompiledRules> compile_parts(const std::array<std::vector<Item>, 4>& parts, std::size_t max_lines,
-                                    std::size_t rules, bool expand) {
-        CompiledRules result{};
-        // Most rules take a quarter (IPv4) or a half of a line, in regions three quarters full.
-        result.lines.reserve(std::min(max_lines, rules * 3 / 4 + 1024));
-        result.lines.emplace_back();
+// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together and filtered, which takes room.
+Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<Scratch<Item>, 4>& parts,
+                                  std::span<sb_line> room, std::span<sb_table, 4> tables, bool expand) {
+        RuleMemory lines(room);
+        lines.resize(1);
         for (unsigned which = 0; which < parts.size(); which++) {
                 const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
-                auto compiled = TableCompiler(result.lines, max_lines, family, expand)
-                                        .compile(parts[which], result.tables[which]);
+                tables[which] = {};
+                auto compiled = TableCompiler(rules, lines, family, expand).compile(parts[which], tables[which]);
                 if (!compiled) {
                         return std::unexpected(compiled.error());
                 }
         }
-        return result;
+        return lines.size();
 }
 
 }  // namespace
 
-Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
-        std::array<std::vector<Item>, 4> parts;
+Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables) {
+        std::array<Scratch<Item>, 4> parts;
         std::array<std::size_t, 4> sizes{};
         for (const Rule& rule : rules) {
                 sizes[which_of(rule)]++;
@@ -351,7 +383,8 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
         for (std::size_t which = 0; which < parts.size(); which++) {
                 parts[which].reserve(sizes[which]);
         }
-        for (const Rule& rule : rules) {
+        for (std::size_t i = 0; i < rules.size(); i++) {
+                const Rule& rule = rules[i];
                 if (auto checked = check(rule); !checked) {
                         return std::unexpected(checked.error());
                 }
@@ -359,15 +392,27 @@ Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t 
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[which_of(rule)].push_back(item_of(rule));
+                parts[which_of(rule)].push_back(item_of(rule, i));
         }
         for (auto& part : parts) {
-                sort_items(part);
+                Scratch<Item> other(part.size());
+                sort_items(part, other);
         }
-        auto result = compile_parts(parts, max_lines, rules.size(), true);
+        auto result = compile_parts(rules, parts, room, tables, true);
         if (!result && result.error().errnum == ENOSPC) {
-                result = compile_parts(parts, max_lines, rules.size(), false);
+                result = compile_parts(rules, parts, room, tables, false);
         }
+        return result;
+}
+
+Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
+        const auto room = std::make_unique_for_overwrite<sb_line[]>(max_lines);
+        CompiledRules result{};
+        const auto size = compile_into(rules, {room.get(), max_lines}, result.tables);
+        if (!size) {
+                return std::unexpected(size.error());
+        }
+        result.lines.assign(room.get(), room.get() + *size);
         return result;
 }
 

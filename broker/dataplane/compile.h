@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "bpf/layout.h"
@@ -29,8 +30,14 @@ struct CompiledRules {
 
 // Errors: a rule that cannot be (no service, port 0, host bits, an interface index beyond 24 bits), two services with
 // the same rule, port ranges of one prefix, source and interface that overlap with equal width, more rules to try for
-// one packet than SB_MAX_STEPS, more lines than `max_lines`.
+// one packet than SB_MAX_STEPS, more lines than there is room for.
 // A rule whose source is of the other family matches nobody and takes no room.
+// `room` and `tables` are written in place, so they may be the kernel's, and need not be cleared; what they hold after
+// an error means nothing. Returns how many lines were taken.
+[[nodiscard]] Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room,
+                                               std::span<sb_table, 4> tables);
+
+// The same into memory of its own.
 [[nodiscard]] Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines);
 
 }  // namespace sockbroker

@@ -91,10 +91,6 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
                                                 "MaxBindings= in sockbrokerd.conf and restart sockbrokerd",
                                                 rules.size(), kernel.capacity.bindings));
         }
-        const auto compiled = compile_rules(rules, kernel.lines);
-        if (!compiled) {
-                return std::unexpected(compiled.error());
-        }
         if (state.idle_generation_rests) {
                 if (auto waited = state.grace.wait(); !waited) {
                         return waited;
@@ -111,8 +107,12 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
         if (!tables) {
                 return std::unexpected(tables.error());
         }
-        std::copy(compiled->lines.begin(), compiled->lines.end(), arena->data() + std::size_t{idle} * kernel.lines);
-        std::copy(compiled->tables.begin(), compiled->tables.end(), tables->data() + std::size_t{idle} * 4);
+        // Straight into the idle generation: what a failure leaves there is read by nobody.
+        const auto compiled = compile_into(rules, {arena->data() + std::size_t{idle} * kernel.lines, kernel.lines},
+                                           std::span<sb_table, 4>(tables->data() + std::size_t{idle} * 4, 4));
+        if (!compiled) {
+                return std::unexpected(compiled.error());
+        }
         std::atomic_ref(state.meta[0].generation).store(idle, std::memory_order_release);
         state.set_counting(rules);
         // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.

@@ -26,14 +26,14 @@ double entries(unsigned length, unsigned standing, double count) {
 
 }  // namespace
 
-std::array<std::uint8_t, SB_MAX_LENGTHS> choose_lengths(const LengthCounts& counts, std::size_t max_entries) {
+StandingLengths choose_lengths(const LengthCounts& counts, std::size_t max_entries) {
         std::vector<unsigned> used;
         for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
                 if (counts[length] != 0) {
                         used.push_back(length);
                 }
         }
-        std::array<std::uint8_t, SB_MAX_LENGTHS> result{};
+        StandingLengths result{};
         for (const unsigned length : used) {
                 result[length] = static_cast<std::uint8_t>(length);
         }

@@ -21,11 +21,11 @@ namespace sockbroker {
 inline constexpr unsigned kProbedLengths = 5;
 
 using LengthCounts = std::array<std::uint32_t, SB_MAX_LENGTHS>;
+using StandingLengths = std::array<std::uint8_t, SB_MAX_LENGTHS>;
 
 // For each length in use the one at which its prefixes are to stand, which is the same or greater; not more than
 // `max_entries` come of it, if more than the prefixes are needed at all.
-[[nodiscard]] std::array<std::uint8_t, SB_MAX_LENGTHS> choose_lengths(const LengthCounts& counts,
-                                                                      std::size_t max_entries);
+[[nodiscard]] StandingLengths choose_lengths(const LengthCounts& counts, std::size_t max_entries);
 
 struct NumberedPrefix {
         std::uint64_t high = 0;  // an IPv4 address is in the upper half

@@ -4,8 +4,9 @@
 // rules would wait for memory every time. Knows of precedence no more than that a covering prefix comes first.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "bpf/layout.h"
 #include "broker/dataplane/buckets.h"
@@ -16,21 +17,24 @@ namespace sockbroker {
 struct Item {
         std::uint64_t high = 0;  // of the address, as a number; IPv4 in the upper half
         std::uint64_t low = 0;
-        const Rule* rule = nullptr;
-        PortRange ports;
+        std::uint32_t rule = 0;  // its number in the list
         std::uint32_t meta = 0;  // of sb_rule
+        PortRange ports;
         std::uint8_t length = 0;
 
         [[nodiscard]] bool same_prefix(const Item& other) const {
                 return high == other.high && low == other.low && length == other.length;
         }
         [[nodiscard]] bool covers(const Item& other) const;
+        [[nodiscard]] unsigned shared_bits(const Item& other) const;  // of the addresses, from the first
         [[nodiscard]] Key key(Family family) const;
 };
 
-[[nodiscard]] Item item_of(const Rule& rule);
+static_assert(sizeof(Item) == 32);
 
-// By address, then by length: a covering prefix before those that it covers.
-void sort_items(std::vector<Item>& items);
+[[nodiscard]] Item item_of(const Rule& rule, std::size_t number);
+
+// By address, then by length: a covering prefix before those that it covers. `scratch` is as long as `items`.
+void sort_items(std::span<Item> items, std::span<Item> scratch);
 
 }  // namespace sockbroker

@@ -37,10 +37,14 @@ Result<double> fill(int map, const std::vector<Rule>& rules) {
         std::vector<LpmValue> values;
         for (const Rule& rule : rules) {
                 LpmKey<kWords> key{.length = 32U + rule.prefix.length, .protocol = IPPROTO_UDP};
-                key.port = rule.ports.width() == 1 ? rule.ports.first : std::uint16_t{0};
                 std::memcpy(key.address, rule.prefix.address.bytes.data(), sizeof key.address);
-                keys.push_back(key);
-                values.push_back({rule.service, rule.prefix.length});
+                const bool any = rule.ports == PortRange{};
+                for (std::uint32_t port = rule.ports.first; port <= (any ? rule.ports.first : rule.ports.last);
+                     port++) {
+                        key.port = any ? std::uint16_t{0} : static_cast<std::uint16_t>(port);  // of a range: each
+                        keys.push_back(key);
+                        values.push_back({rule.service, rule.prefix.length});
+                }
         }
         const auto begin = std::chrono::steady_clock::now();
         auto count = static_cast<std::uint32_t>(keys.size());
@@ -69,7 +73,7 @@ Result<std::unique_ptr<Baselines>> Baselines::load(const std::vector<Rule>& rule
         }
         const bool v4 = rules.front().prefix.address.family == Family::kIpv4;
         const auto& maps = state->skeleton->maps;
-        bpf_map__set_max_entries(v4 ? maps.trie4 : maps.trie6, static_cast<std::uint32_t>(rules.size()));
+        bpf_map__set_max_entries(v4 ? maps.trie4 : maps.trie6, static_cast<std::uint32_t>(rules.size() + 1024));
         bpf_map__set_max_entries(maps.bench_sockets, static_cast<std::uint32_t>(sockets.size()));
         if (const int error = baselines__load(state->skeleton.get()); error != 0) {
                 return fail(error, "cannot load the baseline programs");

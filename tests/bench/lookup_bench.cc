@@ -22,6 +22,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "broker/dataplane/compile.h"
@@ -42,7 +43,9 @@ constexpr std::size_t kFloor = 1, kTwoLpm = 2, kOurs = 3;
 struct Options {
         bool quick = false;
         unsigned rounds = 25;
-        std::string only;
+        std::string family;  // of these three, empty: all
+        std::string lengths;
+        std::string bindings;
         std::string json;
 };
 
@@ -197,13 +200,14 @@ Json measure_case(const Case& what, const Options& options, Dataplane& dataplane
                   const std::vector<OwnedFd>& sockets) {
         Workload load(what);
         Json result{{"family", to_string(what.family)},
-                    {"lengths", to_string(what.lengths)},
+                    {"lengths", to_string(what.lengths, what.family)},
                     {"services", what.services},
                     {"bindings", load.rules().size()}};
+        static std::vector<sb_line> room(lines_for(2 * kMostBindings));
+        static std::array<sb_table, 4> tables;
         std::size_t bytes = 0;
-        const double compile = seconds([&] {
-                bytes = must(compile_rules(load.rules(), lines_for(2 * kMostBindings))).lines.size() * sizeof(sb_line);
-        });
+        const double compile =
+                seconds([&] { bytes = must(compile_into(load.rules(), room, tables)) * sizeof(sb_line); });
         const double whole = seconds([&] { must(dataplane.set_rules(load.rules())); });
         const auto baselines = must(Baselines::load(load.rules(), sockets));
         result["load"] = {{"compile_s", compile},
@@ -248,18 +252,23 @@ void print_row(const Json& row) {
 
 std::vector<Case> cases_of(Family family, const Options& options) {
         std::vector<Case> result;
-        for (const Lengths lengths : {Lengths::kFour, Lengths::kHosts, Lengths::kSixteen}) {
+        const auto add = [&](const Case& each, bool quick) {
+                if ((quick || !options.quick) && (each.services == 1 || each.bindings >= each.services) &&
+                    (options.lengths.empty() || options.lengths == to_string(each.lengths, family)) &&
+                    (options.bindings.empty() || options.bindings == std::to_string(each.bindings))) {
+                        result.push_back(each);
+                }
+        };
+        for (const Lengths lengths : {Lengths::kFour, Lengths::kHosts, Lengths::kSixteen, Lengths::kMost}) {
                 for (const std::uint32_t services : {1U, kManyServices}) {
                         for (const std::uint32_t bindings : {1U, 100U, 10000U, 100000U, kMostBindings}) {
-                                const bool quick = lengths == Lengths::kFour &&
-                                                   (services == 1 ? bindings != 100 && bindings != 100000
-                                                                  : bindings == kMostBindings);
-                                if (options.quick ? quick : services == 1 || bindings >= services) {
-                                        result.push_back({family, lengths, services, bindings});
-                                }
+                                const bool small = bindings != 100 && bindings != 100000;
+                                add({family, lengths, services, bindings},
+                                    lengths == Lengths::kFour && (services == 1 ? small : bindings == kMostBindings));
                         }
                 }
         }
+        add({family, Lengths::kPorts, 1, kPortBindings}, true);
         return result;
 }
 
@@ -304,7 +313,7 @@ int main(const Options& options) {
                 "(quartiles) | "
                 "two-LPM / ours (quartiles) |\n|---|---|---|---|---|\n");
         for (const Family family : {Family::kIpv4, Family::kIpv6}) {
-                if (!options.only.empty() && options.only != to_string(family)) {
+                if (!options.family.empty() && options.family != to_string(family)) {
                         continue;
                 }
                 const auto sockets = make_sockets(family);
@@ -335,21 +344,23 @@ int main(const Options& options) {
 
 int main(int argc, char** argv) {
         sockbroker::bench::Options options;
+        const std::map<std::string, std::string*> texts{{"--json", &options.json},
+                                                        {"--family", &options.family},
+                                                        {"--lengths", &options.lengths},
+                                                        {"--bindings", &options.bindings}};
         for (int i = 1; i < argc; i++) {
                 const std::string argument = argv[i];
                 if (argument == "--quick") {
                         options.quick = true;
                         options.rounds = 21;
-                } else if ((argument == "--json" || argument == "--family" || argument == "--rounds") && i + 1 < argc) {
-                        const std::string value = argv[++i];
-                        if (argument == "--rounds") {
-                                options.rounds = static_cast<unsigned>(std::max(1, std::atoi(value.c_str())));
-                        } else {
-                                (argument == "--json" ? options.json : options.only) = value;
-                        }
+                } else if (const auto text = texts.find(argument); text != texts.end() && i + 1 < argc) {
+                        *text->second = argv[++i];
+                } else if (argument == "--rounds" && i + 1 < argc) {
+                        options.rounds = static_cast<unsigned>(std::max(1, std::atoi(argv[++i])));
                 } else {
                         fmt::print(stderr,
-                                   "usage: lookup_bench [--quick] [--json FILE] [--family ipv4|ipv6] [--rounds N]\n");
+                                   "usage: lookup_bench [--quick] [--json FILE] [--rounds N] [--family ipv4|ipv6] "
+                                   "[--lengths \"16 lengths\"|...] [--bindings N]\n");
                         return 2;
                 }
         }

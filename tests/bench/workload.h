@@ -17,7 +17,8 @@
 
 namespace sockbroker::bench {
 
-enum class Lengths : std::uint8_t { kHosts, kFour, kSixteen };
+// kMost: all that leave room for misses, 30 of IPv4 and 33 of IPv6. kPorts: one prefix with many ports.
+enum class Lengths : std::uint8_t { kHosts, kFour, kSixteen, kMost, kPorts };
 
 struct Case {
         Family family = Family::kIpv4;
@@ -26,9 +27,10 @@ struct Case {
         std::uint32_t bindings = 1;
 };
 
-[[nodiscard]] std::string to_string(Lengths lengths);
+[[nodiscard]] std::string to_string(Lengths lengths, Family family);
 
 inline constexpr std::uint16_t kPort = 443;
+inline constexpr std::uint32_t kPortBindings = 288;  // of the one prefix of kPorts; three are ranges
 
 class Workload {
 public:
@@ -44,6 +46,7 @@ public:
         [[nodiscard]] bpf_sk_lookup worst_hit();
 
 private:
+        void bind_ports();
         [[nodiscard]] Address random_address(bool hit);
         [[nodiscard]] bpf_sk_lookup within(const Rule& rule);
         [[nodiscard]] bool covered(const Address& address) const;

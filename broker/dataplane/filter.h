@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Which prefix lengths a look-up has to probe, by a hash of the first bits of the address (struct sb_table: orders).
+// How many bits, and whether at all, is chosen here from how the prefixes lie. Knows nothing of rules. An order may
+// name a length too many, where two beginnings share a place, and never one too few.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/buckets.h"
+#include "broker/dataplane/expand.h"
+
+namespace sockbroker {
+
+// So few lengths are probed at once: the probes do not wait for each other, while they would wait for an order.
+inline constexpr unsigned kUnfilteredLengths = 4;
+
+struct FilterPlan {
+        unsigned bits = 0;      // of the address; 0: no filter
+        unsigned shortest = 0;  // prefixes that are shorter stand in no order
+        std::uint32_t lines = 0;
+};
+
+// `entries`: how many stand at each length; `shared[n]`: of how many neighbours, in the order of addresses, the first n
+// bits are the same and the next is not.
+[[nodiscard]] FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, std::size_t max_lines);
+
+// Sets all orders to "none".
+void clear_orders(std::span<sb_line> orders);
+
+// Adds the length, number `index` of its table, to the orders of all its keys. Greater lengths come first.
+void add_to_orders(std::span<sb_line> orders, const sb_length& filter, Family family, const FilterPlan& plan,
+                   unsigned length, std::uint32_t index, std::span<const Key> keys);
+
+}  // namespace sockbroker
