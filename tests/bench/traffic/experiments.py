@@ -38,12 +38,15 @@ def rates(protocol, family, names, count, seconds):
             return got["done"] / sent["seconds"]
 
         values = rounds.play(names, count, one)
+    # The price of one, as the ratio that it alone would make of the rates: it does not suffer from who else runs.
+    worth = {name: [1 / value for value in cpu[name][1:]] for name in names}
     return {"protocol": protocol, "family": family, "slice_s": seconds, "rounds": count,
             "per_second": {name: rounds.spread(values[name]) for name in names},
             "sender_us_each": {name: rounds.spread(cpu[name][1:]) for name in names},
             "lost_share": {name: round(lost[name] / sent_in_all[name], 6) for name in names},
             "unaccounted": misdelivered,
-            "ratios": _summary(values, "ours 1") | _summary(values, f"ours {MANY}")}
+            "ratios": _summary(values, "ours 1") | _summary(values, f"ours {MANY}"),
+            "cpu_ratios": _summary(worth, "ours 1") | _summary(worth, f"ours {MANY}")}
 
 
 def flood(cookies, names, count, seconds):
@@ -60,11 +63,11 @@ def flood(cookies, names, count, seconds):
         def one(name):
             it = pairs[name]
             before = it.server.counters()
-            receiving = pair.Call(it.server, "receive", longest=seconds + 5)
+            it.server.begin()
             flooding = [pair.Call(flooder, "flood", seconds) for flooder in it.flooders]
             real = it.client.tcp(seconds, window=16)
             syns = [call.result() for call in flooding]
-            receiving.result()
+            it.server.finish()
             after = it.server.counters()
             delta = {key: after[key] - before.get(key, 0) for key in after}
             connects[name].append(real["done"] / real["seconds"])

@@ -8,6 +8,8 @@
 #include <netinet/in.h>
 #include <time.h>
 
+#define SB_IDLE_USEC 20000
+
 struct sb_targets {
         int family;
         unsigned count;
@@ -30,15 +32,15 @@ struct sb_targets* sb_make_targets(int family, const void* prefix, unsigned port
 
 // Datagrams of 8 bytes for so long, or `most` of them if that is not 0.
 struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds, long most);
-// Counts datagrams until none has come for `idle` seconds after the first; gives up after `longest`.
-struct sb_outcome sb_udp_receive(int fd, double idle, double longest);
+// Counts datagrams until `*stop` is set and none has come for SB_IDLE_USEC.
+struct sb_outcome sb_udp_receive(int fd, const volatile int* stop);
 
 // Connects for so long, or `most` times if that is not 0, with up to `window` connections that the server has yet to
 // reset. Sources in turn.
 struct sb_outcome sb_tcp_connect(struct sb_targets* targets, const struct sockaddr_in6* sources, unsigned source_count,
                                  unsigned window, double seconds, long most);
 // Accepts and closes; ends as sb_udp_receive() does. SO_LINGER of the listener makes each close a reset.
-struct sb_outcome sb_tcp_accept(int fd, double idle, double longest);
+struct sb_outcome sb_tcp_accept(int fd, const volatile int* stop);
 
 // SYNs from random addresses of 198.18.0.0/15 and random ports, by a packet socket bound to the interface.
 // `macs`: destination and source, 12 bytes.

@@ -2,9 +2,10 @@
 """loops.h for Python: the fast loops of the benchmark, by ctypes. Each function blocks its process."""
 
 import ctypes
+import pathlib
 import socket
 import sys
-import pathlib
+import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -56,8 +57,23 @@ def udp_send(fd, targets, seconds, most=0):
     return _call("sb_udp_send", fd, targets.pointer, ctypes.c_double(seconds), ctypes.c_long(most))
 
 
-def udp_receive(fd, idle=0.03, longest=10.0):
-    return _call("sb_udp_receive", fd, ctypes.c_double(idle), ctypes.c_double(longest))
+class Receiver:
+    """Reads datagrams or accepts connections in a thread until it is told that no more will come."""
+
+    def __init__(self, protocol, fd):
+        self._stop = ctypes.c_int(0)
+        self._outcome = None
+        name = "sb_udp_receive" if protocol == "udp" else "sb_tcp_accept"
+        self._thread = threading.Thread(target=self._run, args=(name, fd))
+        self._thread.start()
+
+    def _run(self, name, fd):
+        self._outcome = _call(name, fd, ctypes.byref(self._stop))
+
+    def finish(self):
+        self._stop.value = 1
+        self._thread.join()
+        return self._outcome
 
 
 def _sockaddr(family, address):
@@ -71,10 +87,6 @@ def tcp_connect(family, targets, sources, seconds, window=64, most=0):
     packed = b"".join(_sockaddr(family, source) for source in sources)
     return _call("sb_tcp_connect", targets.pointer, packed, len(sources), window, ctypes.c_double(seconds),
                  ctypes.c_long(most))
-
-
-def tcp_accept(fd, idle=0.05, longest=10.0):
-    return _call("sb_tcp_accept", fd, ctypes.c_double(idle), ctypes.c_double(longest))
 
 
 def syn_flood(fd, macs, targets, seed, seconds):

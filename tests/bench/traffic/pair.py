@@ -6,10 +6,12 @@ socket for it. With veth the receiving half of the network stack runs on the sen
 kept on the first processor and the reader on the last one.
 """
 
+import collections
 import json
 import os
 import socket
 import struct
+import time
 
 from traffic import loops, variants
 from harness import kernel, namespace, worker
@@ -22,6 +24,15 @@ _SO_MEMINFO, _DROPS = 55, 8  # include/uapi/asm-generic/socket.h, SK_MEMINFO_DRO
 def pin(which):
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[which]})
+
+
+def hardware_address(device):
+    return json.loads(namespace.run("ip", "-j", "link", "show", "dev", device))[0]["address"]
+
+
+def know(device, addresses, mac):
+    namespace.run("ip", "-batch", "-", text="".join(
+        f"neigh replace {address} lladdr {mac} dev {device} nud permanent\n" for address in addresses))
 
 
 class _Server(worker.Child):
@@ -47,6 +58,7 @@ class _Server(worker.Child):
                               (socket.IPPROTO_IPV6, kernel.IPV6_TRANSPARENT)), 1)
         if family == 6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, kernel.IPV6_FREEBIND, 1)  # IPv4's local route suffices for bind(2)
         sock.bind((address, loops.PORT))
         if self.protocol == "tcp":
             sock.listen(4096)
@@ -61,7 +73,11 @@ class _Server(worker.Child):
                                                 "link set host up\nroute add 198.18.0.0/15 via 10.9.0.2\n")
         for name in ("all", "host"):
             namespace.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
-        return json.loads(namespace.run("ip", "-j", "link", "show", "dev", "host"))[0]["address"]
+        return hardware_address("host")
+
+    def know(self, mac):
+        """Neighbours by heart, so that no first packet waits for their resolution."""
+        know("host", SOURCES[4] + SOURCES[6], mac)
 
     def pin(self, which):
         pin(which)
@@ -69,10 +85,34 @@ class _Server(worker.Child):
     def sysctl(self, name, value):
         namespace.sysctl(name, value)
 
-    def receive(self, longest=10.0):
-        if self.protocol == "tcp":
-            return loops.tcp_accept(self.socket.fileno(), longest=longest)
-        return loops.udp_receive(self.socket.fileno(), longest=longest)
+    def begin(self):
+        self.receiver = loops.Receiver(self.protocol, self.socket.fileno())
+
+    def finish(self):
+        """What the socket got since begin(); nothing more is on its way."""
+        return self.receiver.finish()
+
+    def references(self):
+        """Of the listener, as /proc/net/tcp tells it: the column behind the inode."""
+        inode = str(os.fstat(self.socket.fileno()).st_ino)
+        with open("/proc/thread-self/net/tcp", encoding="ascii") as file:
+            for line in file:
+                fields = line.split()
+                if fields[9] == inode:
+                    return int(fields[10])
+        raise RuntimeError("the listener is not in /proc/net/tcp")
+
+    def watch_references(self, seconds):
+        """{number of references: how often it was seen}"""
+        seen = collections.Counter()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen[self.references()] += 1
+        return dict(seen)
+
+    def lookups(self):
+        """Decided by the program, as the broker tells it; only of "ours"."""
+        return self.variant.lookups()
 
     def dropped(self):
         """Datagrams that found the socket but no room in its buffer, ever."""
@@ -120,13 +160,16 @@ class _Client(worker.Child):
         self.seed = seed
         self.macs = b""
 
-    def configure(self):
+    def configure(self, server_mac):
+        """Returns its own hardware address."""
         namespace.run("ip", "link", "set", "lo", "up")
         addresses = [f"addr add {a}/24 dev remote\n" for a in SOURCES[4]]
         addresses += [f"addr add {a}/64 dev remote nodad\n" for a in SOURCES[6]]
         namespace.run("ip", "-batch", "-", text="".join(addresses) + "link set remote up\n"
                                                                      "route add default via 10.9.0.1\n")
         namespace.run("ip", "-6", "route", "add", "default", "via", "fd09::1")
+        know("remote", ["10.9.0.1", "fd09::1"], server_mac)
+        return hardware_address("remote")
 
     def prepare_flood(self, server_mac):
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: receives nothing
@@ -173,7 +216,7 @@ class Pair:
             self.server = self._host(_Server, name, protocol, family, decoy)
             self.client = self._host(_Client, family, one, 1)
             self.mac = self.server.join(self.client.pid)
-            self.client.configure()
+            self.server.know(self.client.configure(self.mac))
             self.flooders = [self._host(_Client, family, one, 100 + i, self.client.pid) for i in range(flooders)]
             for i, flooder in enumerate(self.flooders):
                 flooder.prepare_flood(self.mac)
@@ -191,9 +234,9 @@ class Pair:
 
     def traffic(self, seconds, most=0):
         """One slice: (what the client sent, what the server's socket got)."""
-        receiving = Call(self.server, "receive", longest=seconds + 5)
+        self.server.begin()
         sent = self.client.udp(seconds, most) if self.protocol == "udp" else self.client.tcp(seconds, most)
-        return sent, receiving.result()
+        return sent, self.server.finish()
 
     def close(self):
         if self.hosts and self.hosts[0].alive:

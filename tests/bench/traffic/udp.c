@@ -69,29 +69,27 @@ struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds
         return outcome;
 }
 
-struct sb_outcome sb_udp_receive(int fd, double idle, double longest) {
+struct sb_outcome sb_udp_receive(int fd, const volatile int* stop) {
         char payloads[kBatch][16];
         struct iovec vectors[kBatch];
         struct mmsghdr messages[kBatch] = {0};
         struct sb_outcome outcome = sb_begin();
-        const double end = longest - outcome.seconds;
-        const struct timeval wait = {.tv_usec = (suseconds_t)(idle * 1e6)};
+        const struct timeval wait = {.tv_usec = SB_IDLE_USEC};
 
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
         for (unsigned i = 0; i < kBatch; i++) {
                 vectors[i] = (struct iovec){payloads[i], sizeof payloads[i]};
                 messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
         }
-        while (sb_clock(CLOCK_MONOTONIC) < end) {
+        for (;;) {
+                const int last = *stop;  // before the wait, so that what was sent until then is read
                 const int got = recvmmsg(fd, messages, kBatch, MSG_WAITFORONE, NULL);
                 if (got > 0)
                         outcome.done += got;
-                else if (outcome.done > 0)
-                        break;
-                else if (errno != EAGAIN && errno != EINTR) {
+                else if (errno != EAGAIN && errno != EINTR)
                         outcome.error = errno;
+                if (got < 0 && (last || outcome.error))
                         break;
-                }
         }
         sb_end(&outcome);
         return outcome;
