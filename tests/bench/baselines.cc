@@ -36,12 +36,16 @@ Result<double> fill(int map, const std::vector<Rule>& rules) {
         std::vector<LpmKey<kWords>> keys;
         std::vector<LpmValue> values;
         for (const Rule& rule : rules) {
-                LpmKey<kWords> key{.length = 32U + rule.prefix.length};
-                key.protocol = rule.protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+                LpmKey<kWords> key{.length = 32U + rule.prefix.length, .protocol = IPPROTO_UDP};
                 key.port = rule.ports.width() == 1 ? rule.ports.first : std::uint16_t{0};
                 std::memcpy(key.address, rule.prefix.address.bytes.data(), sizeof key.address);
                 keys.push_back(key);
                 values.push_back({rule.service, rule.prefix.length});
+        }
+        // A set of rules is of one protocol.
+        const std::uint16_t protocol = rules.front().protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        for (LpmKey<kWords>& key : keys) {
+                key.protocol = protocol;
         }
         const auto begin = std::chrono::steady_clock::now();
         auto count = static_cast<std::uint32_t>(keys.size());
