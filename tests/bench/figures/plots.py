@@ -12,7 +12,7 @@ set title "{title}"
 set grid ytics lc rgb '#dddddd' lt 1 lw 1
 set border 3
 set tics nomirror
-set key outside bottom center horizontal maxcols 3
+set key outside top center horizontal maxcols 3
 """
 _COLOURS = {"ours": "#1b6ca8", "two_lpm": "#c1440e", "floor": "#6b7d6b"}
 _NAMES = {"ours": "ours", "two_lpm": "two-LPM", "floor": "floor"}
@@ -63,14 +63,15 @@ def datagrams(report, path):
         script += _block(f"udp{family}", [[names.index(name) + shift, values[name][1] / 1e3, values[name][0] / 1e3,
                                            values[name][2] / 1e3] for name in names if name in values])
         colour = ("#1b6ca8", "#8fb8d8")[place]
-        curves.append(f"$udp{family} using 1:2:3:4 with boxerrorbars fs solid 0.85 lc rgb '{colour}' "
+        curves.append(f"$udp{family} using 1:2:3:4:(0.36) with boxerrorbars lc rgb '{colour}' "
                       f"title 'IPv{family}'")
     tics = ", ".join(f"\"{name.replace(' 65536', ' 65,536').replace(' ', chr(92) + 'n')}\" {i}"
                      for i, name in enumerate(names))
     script += f"""
-set boxwidth 0.36
+set style fill solid 0.85 border rgb '#333333'
 set ylabel 'thousand datagrams a second (median, bars: quartiles)'
-set xlabel 'how the socket is found, and by how many bindings'
+set xlabel 'how the socket is found, and by how many bindings' offset 0,-1.2
+set bmargin 6
 set xtics ({tics})
 set xrange [-0.6:{len(names) - 0.4}]
 set yrange [0:*]
