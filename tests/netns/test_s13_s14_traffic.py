@@ -12,7 +12,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "bench"))
 
 from traffic import pair, variants  # noqa: E402
 
-DATAGRAMS, CONNECTIONS = 2000, 300
+# A burst fits into the queue between device and stack (net.core.netdev_max_backlog, 1000 by default), so none is lost.
+BURSTS, DATAGRAMS, CONNECTIONS = 4, 500, 300
 OURS, TPROXY = f"ours {variants.MANY}", "tproxy"
 
 
@@ -25,12 +26,13 @@ def _show(protocol, family, sent):
 @pytest.mark.parametrize("name", variants.ALL)
 def test_s13_every_datagram_reaches_the_right_socket(name, family):
     with pair.Pair(name, "udp", family, decoy=True) as both:
-        sent, got = both.traffic(seconds=20, most=DATAGRAMS)
-        assert sent["done"] == DATAGRAMS and sent["failed"] == 0, sent
-        assert got["done"] == DATAGRAMS, f"{both.server.dropped()} of them found no room in the socket's buffer"
-        assert both.server.astray() == 0
+        for _ in range(BURSTS):
+            sent, got = both.traffic(seconds=20, most=DATAGRAMS)
+            assert sent["done"] == DATAGRAMS and sent["failed"] == 0, sent
+            assert got["done"] == DATAGRAMS, f"{both.server.astray()} came to the decoy"
+        assert both.server.astray() == both.server.dropped() == 0
         if variants.base(name) == "ours":
-            assert both.server.lookups() == DATAGRAMS
+            assert both.server.lookups() == BURSTS * DATAGRAMS
         _show("udp", family, sent)
 
 
@@ -75,11 +77,14 @@ def test_s14_a_syn_does_not_write_to_the_listener_where_tproxy_does():
         with pair.Pair(name, "tcp", 4, flooders=2) as both:
             both.server.sysctl("net/ipv4/tcp_syncookies", 2)
             at_rest = both.server.references()
-            floods = [pair.Call(flooder, "flood", 1.0) for flooder in both.flooders]
-            seen[name] = both.server.watch_references(0.9)
-            syns = sum(call.result()["done"] for call in floods)
-            print(f"{name}: {at_rest} at rest, during {syns} SYNs {seen[name]}")
-            assert syns > 1000
+            for _ in range(5):  # on a busy machine few looks fall into the microseconds of a SYN
+                floods = [pair.Call(flooder, "flood", 1.0) for flooder in both.flooders]
+                seen[name] = both.server.watch_references(0.9)
+                syns = sum(call.result()["done"] for call in floods)
+                print(f"{name}: {at_rest} at rest, during {syns} SYNs {seen[name]}")
+                assert syns > 1000
+                if name != TPROXY or len(seen[name]) > 1:
+                    break
             assert min(seen[name]) == at_rest
     assert len(seen["bind"]) == 1
     assert len(seen[OURS]) == 1, "the count moves with the SYNs"

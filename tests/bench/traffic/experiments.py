@@ -12,6 +12,8 @@ FLOODED = ["bind", "tproxy", f"two-lpm {MANY}", f"ours {MANY}"]
 
 
 def _summary(values, mine):
+    if mine not in values:
+        return {}
     return {f"{mine} / {other}": rounds.ratios(values[mine], values[other]) for other in RATIOS if other in values}
 
 
