@@ -6,7 +6,7 @@ import contextlib
 from traffic import pair, rounds, variants
 from traffic.variants import MANY
 
-RATIOS = ["bind", "tproxy", "two-lpm 1", f"two-lpm {MANY}", "floor"]
+RATIOS = ["bind", "tproxy", "tproxy-marked", "two-lpm 1", f"two-lpm {MANY}", "floor"]
 IPV6 = ["bind", "tproxy", f"two-lpm {MANY}", f"ours {MANY}"]
 FLOODED = ["bind", "tproxy", f"two-lpm {MANY}", f"ours {MANY}"]
 

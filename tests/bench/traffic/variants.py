@@ -11,7 +11,7 @@ from traffic import loops
 from harness import broker, namespace
 
 MANY = 65536
-ALL = ["bind", "bind-exact", "tproxy", "floor", "two-lpm 1", f"two-lpm {MANY}", "ours 1", f"ours {MANY}"]
+ALL = ["bind", "bind-exact", "tproxy", "tproxy-marked", "floor", "two-lpm 1", f"two-lpm {MANY}", "ours 1", f"ours {MANY}"]
 UID = 61001
 
 
@@ -53,6 +53,7 @@ class Tproxy(Variant):
     """The shortest rule there is: no mark and no policy routing, which the local route makes unnecessary."""
 
     transparent = True
+    verdict = ""
 
     def start(self, sock):
         ip, to, bits = ("ip", self.loopback, 16) if self.family == 4 else ("ip6", f"[{self.loopback}]", 112)
@@ -60,10 +61,24 @@ class Tproxy(Variant):
 table {ip} bench {{
         chain divert {{
                 type filter hook prerouting priority mangle; policy accept;
-                {ip} daddr {loops.PREFIX[self.family]}/{bits} {self.protocol} dport {loops.PORT} tproxy to {to}:{loops.PORT}
+                {ip} daddr {loops.PREFIX[self.family]}/{bits} {self.protocol} dport {loops.PORT} tproxy to {to}:{loops.PORT} {self.verdict}
         }}
 }}
 """)
+
+
+class TproxyMarked(Tproxy):
+    """As Documentation/networking/tproxy.rst has it: the addresses are not local, a mark leads the packet in."""
+
+    verdict = "meta mark set 1 accept"
+
+    def start(self, sock):
+        option, prefix, everything = ("-4", "10.77.0.0/16", "0.0.0.0/0") if self.family == 4 else (
+            "-6", "fd77::/112", "::/0")
+        namespace.run("ip", option, "route", "del", "local", prefix, "dev", "lo")
+        namespace.run("ip", option, "rule", "add", "fwmark", "1", "lookup", "100")
+        namespace.run("ip", option, "route", "add", "local", everything, "dev", "lo", "table", "100")
+        super().start(sock)
 
 
 class Baseline(Variant):
@@ -125,7 +140,8 @@ class Ours(Variant):
         self.broker.discard()
 
 
-_CLASSES = {"bind": Bind, "bind-exact": BindExact, "tproxy": Tproxy, "floor": Floor, "two-lpm": TwoLpm, "ours": Ours}
+_CLASSES = {"bind": Bind, "bind-exact": BindExact, "tproxy": Tproxy,
+            "tproxy-marked": TproxyMarked, "floor": Floor, "two-lpm": TwoLpm, "ours": Ours}
 
 
 def make(name, protocol, family):
