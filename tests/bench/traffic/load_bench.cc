@@ -17,7 +17,6 @@
 #include "broker/dataplane/compile.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/parse.h"
-#include "broker/registry/registry.h"
 #include "tests/bench/baselines.h"
 #include "tests/bench/workload.h"
 
@@ -48,6 +47,17 @@ std::string write_policy(const Workload& load) {
         return text;
 }
 
+std::vector<Rule> rules_of_one(const Policy& policy, ServiceId id) {
+        std::vector<Rule> rules;
+        for (const Binding& binding : policy.services.front().bindings) {
+                rules.push_back({.protocol = binding.protocol,
+                                 .prefix = binding.prefix,
+                                 .ports = binding.ports,
+                                 .service = id});
+        }
+        return rules;
+}
+
 int main(const std::string& pins, std::uint32_t bindings, unsigned repeats) {
         const Workload load({.lengths = Lengths::kHosts, .bindings = bindings});
         const std::vector<PolicyFile> files{{"bench.conf", write_policy(load)}};
@@ -70,7 +80,7 @@ int main(const std::string& pins, std::uint32_t bindings, unsigned repeats) {
                 }
                 std::vector<Rule> rules;
                 const double compile = seconds([&] {
-                        rules = rules_of(*parsed.policy, [&](const std::string&) { return *service; });
+                        rules = rules_of_one(*parsed.policy, *service);
                         if (!compile_rules(rules, lines_for((*dataplane)->capacity().bindings))) {
                                 die("the rules do not compile");
                         }
