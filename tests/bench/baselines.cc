@@ -46,6 +46,11 @@ Result<double> fill(int map, const std::vector<Rule>& rules) {
                         values.push_back({rule.service, rule.prefix.length});
                 }
         }
+        // A set of rules is of one protocol.
+        const std::uint16_t protocol = rules.front().protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        for (LpmKey<kWords>& key : keys) {
+                key.protocol = protocol;
+        }
         const auto begin = std::chrono::steady_clock::now();
         auto count = static_cast<std::uint32_t>(keys.size());
         if (bpf_map_update_batch(map, keys.data(), values.data(), &count, nullptr) != 0 || count != keys.size()) {

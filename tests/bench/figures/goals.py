@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Each goal beside what was measured. The goals are here and nowhere else."""
+
+from traffic.rounds import cell
+from traffic.variants import MANY
+
+MILLION = 1000000
+OURS, TWO_LPM = f"ours {MANY}", f"two-lpm {MANY}"
+
+
+def _verdict(met):
+    return "met" if met else "missed"
+
+
+def _extent(values, digits=2):
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+def look_ups(report):
+    """(goal, wanted, measured, verdict) of lookup_bench's JSON. A goal over several rows is met when the worst row meets it."""
+    rows, result = report["rows"], []
+
+    def add(what, bound, most, part, key, which):
+        values = [row[part][key][1] for row in rows if which(row)]
+        if values:
+            met = max(values) <= bound if most else min(values) >= bound
+            result.append([what, f"{'at most' if most else 'at least'} {bound}", _extent(values), _verdict(met)])
+
+    def few(row):
+        return row["lengths"] in ("hosts", "4 lengths")
+
+    def many(row):
+        return row["lengths"] not in ("hosts", "4 lengths", "ports")
+
+    def large(row):
+        return row["bindings"] == MILLION
+
+    for family in ("ipv4", "ipv6"):
+        def of(which, family=family):
+            return lambda row: row["family"] == family and which(row)
+        floor, lpm = "ours_over_floor", "two_lpm_over_ours"
+        add(f"{family}: hot key, host prefixes, every size: ours / floor", 1.5, True, "hot", floor,
+            of(lambda row: row["lengths"] == "hosts"))
+        add(f"{family}: hot key, several lengths and ports mixed: ours / floor", 2, True, "hot", floor,
+            of(lambda row: row["lengths"] != "hosts"))
+        add(f"{family}: random keys, 1,000,000, one service, up to four lengths: two-LPM / ours", 5, False, "random",
+            lpm, of(lambda row: large(row) and few(row) and row["services"] == 1))
+        add(f"{family}: the same, 10,000 services: two-LPM / ours", 4, False, "random", lpm,
+            of(lambda row: large(row) and few(row) and row["services"] > 1))
+        add(f"{family}: random keys, 1,000,000, 16 lengths and more: two-LPM / ours", 3, False, "random", lpm,
+            of(lambda row: large(row) and many(row)))
+        for part, name in (("hot", "hot keys"), ("random", "random keys"), ("near_miss", "near misses"),
+                           ("far_miss", "far misses")):
+            add(f"{family}: never slower than two-LPM: {name}", 1, False, part, lpm, of(lambda row: True))
+    return result
+
+
+def traffic(report):
+    experiments, result = report["experiments"], []
+
+    def add(what, bound, name, ratio, key="ratios"):
+        values = experiments.get(name, {}).get(key, {}).get(ratio)
+        if values:
+            result.append([what, f"at least {bound}", cell(values), _verdict(values[1] >= bound)])
+
+    for family in (4, 6):
+        name = f"udp{family}"
+        unit = f"datagrams/s, IPv{family}, 65,536 bindings: ours /"
+        add(f"{unit} bind(any)", 0.95, name, f"{OURS} / bind")
+        add(f"{unit} TPROXY", 1.1, name, f"{OURS} / tproxy")
+        add(f"{unit} two-LPM", 1.25, name, f"{OURS} / {TWO_LPM}")
+    for family in (4, 6):
+        name = f"tcp{family}"
+        unit = f"connections/s, IPv{family}, 65,536 bindings: ours /"
+        add(f"{unit} bind(any)", 0.97, name, f"{OURS} / bind")
+        add(f"{unit} TPROXY", 1, name, f"{OURS} / tproxy")
+    for cookies in (1, 2):
+        add(f"SYN flood, tcp_syncookies={cookies}: SYNs answered, ours / TPROXY", 1, f"flood{cookies}",
+            f"{OURS} / tproxy")
+        add(f"SYN flood, tcp_syncookies={cookies}: real connections meanwhile, ours / TPROXY", 1, f"flood{cookies}",
+            f"{OURS} / tproxy", "connect_ratios")
+    failed = {f"flood{c}": experiments[f"flood{c}"]["connects_failed"][OURS] for c in (1, 2)
+              if f"flood{c}" in experiments}
+    if failed:
+        result.append(["SYN flood: real connections that failed, ours", "0", str(sum(failed.values())),
+                       _verdict(not any(failed.values()))])
+    return result
+
+
+def control(report):
+    result = []
+    load = {part["bindings"]: part for part in report["load"]}.get(MILLION)
+    if load:
+        ratio = load["two_lpm_updates_s"] / (load["compile_s"] + load["write_s"])
+        result.append(["load of 1,000,000: two-LPM's updates / compile, write and grace", "at least 10",
+                       f"{ratio:.1f}", _verdict(ratio >= 10)])
+        whole = report["latency"]["reload_s"][1]
+        result.append(["whole reload of 1,000,000, by sockbrokerctl, parsing included, beside two-LPM's updates",
+                       "faster", f"{whole:.2f} s beside {load['two_lpm_updates_s']:.2f} s",
+                       _verdict(whole < load["two_lpm_updates_s"])])
+    for kind, values in report["registrations"].items():
+        result.append([f"registrations by CPU second of the broker, {kind}", "at least 10,000",
+                       cell(values["cpu"], "{:,.0f}"), _verdict(values["cpu"][1] >= 10000)])
+    latency = report["latency"]
+    delay = latency["beside"]["max_ms"] - latency["quiet"]["median_ms"]
+    result.append([f"longest delay of a registration by a reload of {latency['bindings']:,}", "at most 50 ms",
+                   f"{delay:.1f} ms", _verdict(delay <= 50)])
+    idle = report["memory"][0]
+    result.append(["idle broker, resident", "at most 10 MB", f"{idle['resident'] / 1e6:.1f} MB",
+                   _verdict(idle["resident"] <= 10e6)])
+    for row in report["memory"][1:]:
+        more = (row["resident"] - idle["resident"]) / row["bindings"]
+        result.append([f"the same with {row['bindings']:,} bindings: more for each", "at most 150 bytes",
+                       f"{more:.0f} bytes", _verdict(more <= 150)])
+    result.append(["kernel maps at default capacity", "at most 16 MB", f"{idle['maps'] / 1e6:.1f} MB",
+                   _verdict(idle["maps"] <= 16e6)])
+    last = report["memory"][-1]
+    each = last["maps"] / last["capacity"]
+    result.append([f"kernel maps, for each of a capacity of {last['capacity']:,}", "at most 200 bytes",
+                   f"{each:.0f} bytes", _verdict(each <= 200)])
+    return result

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Markdown tables of what was measured, for docs/performance.md; each function makes one section."""
+
+from figures import goals
+from traffic.rounds import cell, table
+
+GOALS = ["goal", "wanted", "measured, median (quartiles)", ""]
+
+
+def all_goals(reports):
+    rows = []
+    for name, function in (("look-ups", goals.look_ups), ("traffic", goals.traffic), ("control", goals.control)):
+        if name in reports:
+            rows += function(reports[name])
+    return table(GOALS, rows)
+
+
+def where(reports):
+    lines = []
+    for name, report in reports.items():
+        machine = report.get("machine", report)
+        before, after = (", ".join(f"{value:.1f}" for value in machine[key])
+                         for key in ("load_average_before", "load_average_after"))
+        lines.append(f"* {name}: load average {before} before, {after} after"
+                     + (" (a quick run, for plausibility only)" if report.get("quick") else ""))
+    for report in reports.values():
+        if "machine" in report:
+            machine = report["machine"]
+            lines.insert(0, f"* {machine['processors']} processors, {machine['processor']}; "
+                            f"Linux {machine['kernel']}")
+            break
+    return "\n".join(lines)
+
+
+def look_ups(report):
+    def line(row):
+        return [row["family"], row["lengths"], f"{row['services']:,}", f"{row['bindings']:,}",
+                cell(row["hot"]["ours_over_floor"]), cell(row["random"]["ours_over_floor"], "{:.1f}"),
+                *(cell(row[part]["two_lpm_over_ours"], form) for part, form in
+                  (("hot", "{:.1f}"), ("random", "{:.1f}"), ("near_miss", "{:.1f}"), ("far_miss", "{:.2f}")))]
+    return table(["family", "lengths", "services", "bindings", "hot, x floor", "random, x floor",
+                  "two-LPM / ours: hot", "random", "near miss", "far miss"], [line(row) for row in report["rows"]])
+
+
+def nanoseconds(report):
+    rows = [row for row in report["rows"] if row["bindings"] == goals.MILLION] or report["rows"]
+
+    def times(row, part):
+        return ", ".join(f"{row[part]['ns'][program][1]:.0f}" for program in ("floor", "ours", "two_lpm"))
+    return table(["family", "lengths", "services", "hot: floor, ours, two-LPM", "random: floor, ours, two-LPM"],
+                 [[row["family"], row["lengths"], f"{row['services']:,}", times(row, "hot"), times(row, "random")]
+                  for row in rows])
+
+
+def rates(result):
+    unit = "datagrams/s" if result["protocol"] == "udp" else "connections/s"
+    lines = [[name, cell(values, "{:,.0f}"), cell(result["sender_us_each"][name]),
+              f"{100 * result['lost_share'][name]:.2f} %"] for name, values in result["per_second"].items()]
+    ratios = [[name, cell(values), cell(result["cpu_ratios"][name])] for name, values in result["ratios"].items()]
+    return (table(["variant, bindings", f"{unit}, median (quartiles)", "sender's CPU, us each", "lost"], lines)
+            + "\n\n" + table(["ratio", unit, "by the sender's CPU time alone"], ratios))
+
+
+def flood(result):
+    lines = [[name, cell(values, "{:,.0f}"), cell(result["connects_per_second"][name], "{:,.0f}"),
+              str(result["connects_failed"][name])] for name, values in result["answered_per_second"].items()]
+    ratios = [[name, cell(values), cell(result["connect_ratios"][name])] for name, values in result["ratios"].items()]
+    return (table(["variant, bindings", "segments answered/s", "real connections/s meanwhile", "failed"], lines)
+            + "\n\n" + table(["ratio", "segments answered/s", "real connections/s"], ratios))
+
+
+def traffic(report):
+    """Every experiment under a heading of its own."""
+    titles = {"udp4": "Datagrams, IPv4", "udp6": "Datagrams, IPv6", "tcp4": "Connections, IPv4",
+              "tcp6": "Connections, IPv6", "flood1": "SYN flood, tcp_syncookies=1 (the default)",
+              "flood2": "SYN flood, tcp_syncookies=2"}
+    return "\n\n".join(
+        f"### {titles[name]}\n\n{result['rounds']} rounds of {result['slice_s']} s a variant.\n\n"
+        + (flood if name.startswith("flood") else rates)(result) for name, result in report["experiments"].items())
+
+
+def load(report):
+    def line(part):
+        written = part["compile_s"] + part["write_s"]
+        return [f"{part['bindings']:,}", *(f"{part[key]:.3f}" for key in ("parse_s", "compile_s", "write_s")),
+                f"{part['parse_s'] + written:.3f}", f"{part['two_lpm_updates_s']:.3f}",
+                f"{part['two_lpm_updates_s'] / written:.1f}",
+                f"{part['two_lpm_updates_s'] / (part['parse_s'] + written):.1f}"]
+    return table(["bindings", "parse, s", "compile, s", "write and grace, s", "all, s", "two-LPM's updates, s",
+                  "two-LPM / compile and write", "two-LPM / all"], [line(part) for part in report["load"]])
+
+
+def registrations(report):
+    lines = [[kind, cell(values["wall"], "{:,.0f}"), cell(values["cpu"], "{:,.0f}")]
+             for kind, values in report["registrations"].items()]
+    latency = report["latency"]
+    waits = [[name, *(f"{latency[key][part]:.2f}" for part in ("median_ms", "p99_ms", "max_ms")),
+              f"{latency[key]['count']:,}"] for key, name in (("quiet", "quiet"), ("beside", "beside reloads"))]
+    return (table(["registrations", "a second", "by CPU second of the broker"], lines)
+            + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by sockbrokerctl:\n\n"
+            + table(["one registration", "median, ms", "99th, ms", "longest, ms", "of"], waits))
+
+
+def memory(report):
+    idle = report["memory"][0]
+
+    def line(row):
+        more = "-" if row is idle else f"{(row['resident'] - idle['resident']) / row['bindings']:.0f}"
+        return [f"{row['bindings']:,}", f"{row['capacity']:,}", f"{row['resident'] / 1e6:.1f}",
+                f"{row['anonymous'] / 1e6:.1f}", more, f"{row['maps'] / 1e6:.1f}",
+                f"{row['maps'] / row['capacity']:.0f}"]
+    return table(["bindings", "capacity", "resident, MB", "of it anonymous", "more than idle, bytes a binding",
+                  "maps, MB", "maps, bytes a binding of capacity"], [line(row) for row in report["memory"]])

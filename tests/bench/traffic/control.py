@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The control plane of the real broker: what a load consists of, registrations, memory."""
+
+import json
+import os
+import pathlib
+import random
+import socket
+import threading
+import time
+
+from traffic import rounds
+from harness import broker, kernel, namespace, wire, worker
+from harness.broker import BUILD
+
+UID = 61001
+MILLION = 1000000
+REQUEST = b"FDSTORE=1\nFDNAME=bench"
+
+
+def policy_of(bindings, seed=1):
+    """Host prefixes in no order, one service, and one binding that what is registered needs."""
+    numbers = random.Random(seed).sample(range(1 << 24), bindings - 1)
+    lines = [f"ListenStream=20.{n >> 16}.{n >> 8 & 255}.{n & 255}/32:443\n" for n in numbers]
+    return f"[Service bench]\nUser={UID}\nListenStream=192.0.2.0/24:443\n" + "".join(lines)
+
+
+def load_parts(sizes, repeats):
+    """Parse, compile, write, each by itself, and two-LPM's updates; see load_bench.cc."""
+    os.mkdir("/run/load")
+    kernel.mount("bpf", "/run/load", "bpf", 0, "mode=0755")
+    result = []
+    for size in sizes:
+        pins = f"/run/load/{size}"
+        os.mkdir(pins, 0o700)
+        result.append(json.loads(namespace.run(str(BUILD / "tests/bench/traffic/load_bench"), pins, str(size),
+                                               str(repeats))))
+    return result
+
+
+class Started:
+    """A broker with a capacity, for a with statement, whose bpffs and files are gone with the namespaces."""
+
+    def __init__(self, bindings=None, text=None):
+        self.broker = broker.Broker()
+        if bindings is not None:
+            (self.broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={bindings}\n")
+        self.broker.policy(text or policy_of(1))
+
+    def __enter__(self):
+        return self.broker.start()
+
+    def __exit__(self, *_):
+        self.broker.discard()
+
+
+def _status(pid, key):
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def memory(pid):
+    """Resident bytes, and those that only this process has: programs and libraries are not among them."""
+    return {"resident": _status(pid, "VmRSS"), "anonymous": _status(pid, "RssAnon")}
+
+
+def map_bytes(pid):
+    """Of all BPF maps that the process holds, as the kernel accounts for them."""
+    total, seen = 0, set()
+    for name in os.listdir(f"/proc/{pid}/fdinfo"):
+        with open(f"/proc/{pid}/fdinfo/{name}", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+        if "map_id" in fields and fields["map_id"] not in seen:
+            seen.add(fields["map_id"])
+            total += int(fields["memlock"])
+    return total
+
+
+def cpu_seconds(pid):
+    """User and system time of all threads, in ns resolution where the kernel has it."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def drain_log(made, stop):
+    """Its standard error is read, as journald would, so that it never waits for us."""
+    while not stop.wait(0.05):
+        made.log()
+
+
+class _Registrant(worker.Child):
+    def __init__(self, path):
+        super().__init__()
+        kernel.drop_privileges(UID, UID)
+        self.control = wire.Control(path)
+        self.sockets = [socket.create_server(("127.0.0.1", 0))]
+
+    def _one(self, window, in_flight, sock):
+        socket.send_fds(self.control.sock, [REQUEST], [sock.fileno()])
+        if in_flight + 1 < window:
+            return in_flight + 1
+        self._answer()
+        return in_flight
+
+    def _answer(self):
+        reply = self.control.receive()
+        if reply.result != "ok":
+            raise RuntimeError(f"a registration was refused: {dict(reply)}")
+
+    def many(self, seconds, new, window=32):
+        """Registers without a pause, the same socket or a new one each time; returns (registrations, seconds)."""
+        begin = time.monotonic()
+        done = in_flight = 0
+        while time.monotonic() - begin < seconds:
+            for _ in range(32):
+                sock = socket.create_server(("127.0.0.1", 0)) if new else self.sockets[0]
+                in_flight = self._one(window, in_flight, sock)
+                if new:
+                    sock.close()
+                done += 1
+        while in_flight:
+            self._answer()
+            in_flight -= 1
+        return done, time.monotonic() - begin
+
+    def latencies(self, pause=0.001, least=200, stop_path=None):
+        """Of one registration after another, until the file is there; in seconds."""
+        result = []
+        while len(result) < least or (stop_path and not os.path.exists(stop_path)):
+            begin = time.perf_counter()
+            self.control.send(REQUEST, [self.sockets[0].fileno()])
+            self._answer()
+            result.append(time.perf_counter() - begin)
+            time.sleep(pause)
+        return result
+
+
+def _registrant(made):
+    return worker.Worker(_Registrant, made.control_path)
+
+
+def registrations(seconds, count):
+    """A second, by wall clock and by CPU second of the broker; a registrant on the other processor keeps it busy."""
+    result = {}
+    with Started() as made:
+        stop = threading.Event()
+        reader = threading.Thread(target=drain_log, args=(made, stop))
+        one = _registrant(made)
+        reader.start()
+        try:
+            for kind, new in (("same socket", False), ("new socket each", True)):
+                wall, cpu = [], []
+                for _ in range(count):
+                    before = cpu_seconds(made.process.pid)
+                    done, took = one.many(seconds, new)
+                    cpu.append(done / (cpu_seconds(made.process.pid) - before))
+                    wall.append(done / took)
+                result[kind] = {"wall": rounds.spread(wall), "cpu": rounds.spread(cpu)}
+        finally:
+            stop.set()
+            reader.join()
+            one.kill()
+    return result
+
+
+def _percentiles(values):
+    ordered = sorted(values)
+    return {"count": len(ordered), "median_ms": ordered[len(ordered) // 2] * 1e3,
+            "p99_ms": ordered[int(len(ordered) * 0.99)] * 1e3, "max_ms": ordered[-1] * 1e3}
+
+
+def latency_beside_reload(bindings, reloads):
+    """One registration after another while policies of so many bindings take turns."""
+    texts = [policy_of(bindings, seed) for seed in (1, 2)]
+    with Started(bindings, texts[0]) as made:
+        one = _registrant(made)
+        try:
+            quiet = one.latencies()
+            stop = pathlib.Path("/run/stop")
+            one.connection.send(("latencies", (), {"stop_path": str(stop)}))
+            took = []
+            for number in range(reloads):
+                made.policy(texts[(number + 1) % 2])
+                begin = time.monotonic()
+                status, output = made.reload()
+                if status != 0:
+                    raise RuntimeError(f"the reload was refused: {output}")
+                took.append(time.monotonic() - begin)
+                made.log()
+            stop.touch()
+            busy = one._result("latencies", 120)  # pylint: disable=protected-access
+        finally:
+            one.kill()
+    return {"bindings": bindings, "reload_s": rounds.spread(took), "quiet": _percentiles(quiet),
+            "beside": _percentiles(busy)}
+
+
+def footprint(bindings, capacity=None):
+    """Memory of the broker and of its maps after a start with so many bindings."""
+    with Started(capacity, policy_of(bindings)) as made:
+        made.ask("VERB=version")
+        settled = memory(made.process.pid)
+        return {"bindings": bindings, "capacity": capacity or 65536, **settled,
+                "maps": map_bytes(made.process.pid)}

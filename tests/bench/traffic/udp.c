@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Datagrams out and in. With veth the receiver's half of the kernel, look-up included, runs within the sender's system
+// call, on the sender's processor; only the reading from the socket runs on the other one.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tests/bench/traffic/loops.h"
+
+enum { kBatch = 64 };
+
+struct sb_targets* sb_make_targets(int family, const void* prefix, unsigned port, unsigned count, unsigned seed,
+                                   int one) {
+        struct sb_targets* result = calloc(1, sizeof *result + count * sizeof result->addresses[0]);
+        unsigned long long state = seed;
+
+        if (!result)
+                return NULL;
+        result->family = family;
+        result->count = count;
+        for (unsigned i = 0; i < count; i++) {
+                const unsigned short low = one ? htons(0x4d4d) : (unsigned short)sb_random(&state);
+                if (family == AF_INET) {
+                        struct sockaddr_in* address = (struct sockaddr_in*)&result->addresses[i];
+                        address->sin_family = AF_INET;
+                        address->sin_port = htons((unsigned short)port);
+                        memcpy(&address->sin_addr, prefix, 4);
+                        memcpy((char*)&address->sin_addr + 2, &low, 2);
+                } else {
+                        struct sockaddr_in6* address = &result->addresses[i];
+                        address->sin6_family = AF_INET6;
+                        address->sin6_port = htons((unsigned short)port);
+                        memcpy(&address->sin6_addr, prefix, 16);
+                        memcpy((char*)&address->sin6_addr + 14, &low, 2);
+                }
+        }
+        return result;
+}
+
+struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds, long most) {
+        char payload[8] = "datagram";
+        struct iovec vector = {payload, sizeof payload};
+        struct mmsghdr messages[kBatch] = {0};
+        struct sb_outcome outcome = sb_begin();
+        const double end = seconds - outcome.seconds;
+
+        while (sb_clock(CLOCK_MONOTONIC) < end && (most == 0 || outcome.done < most)) {
+                unsigned batch = kBatch;
+                if (most != 0 && most - outcome.done < kBatch)
+                        batch = (unsigned)(most - outcome.done);
+                for (unsigned i = 0; i < batch; i++) {
+                        messages[i].msg_hdr = (struct msghdr){.msg_name = &targets->addresses[targets->next],
+                                                              .msg_namelen = sb_length(targets->family),
+                                                              .msg_iov = &vector,
+                                                              .msg_iovlen = 1};
+                        targets->next = (targets->next + 1) % targets->count;
+                }
+                const int sent = sendmmsg(fd, messages, batch, 0);
+                if (sent < 0) {
+                        outcome.failed++;
+                        outcome.error = errno;
+                } else {
+                        outcome.done += sent;
+                }
+        }
+        sb_end(&outcome);
+        return outcome;
+}
+
+struct sb_outcome sb_udp_receive(int fd, const volatile int* stop) {
+        char payloads[kBatch][16];
+        struct iovec vectors[kBatch];
+        struct mmsghdr messages[kBatch] = {0};
+        struct sb_outcome outcome = sb_begin();
+        const struct timeval wait = {.tv_usec = SB_IDLE_USEC};
+
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+        for (unsigned i = 0; i < kBatch; i++) {
+                vectors[i] = (struct iovec){payloads[i], sizeof payloads[i]};
+                messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
+        }
+        for (;;) {
+                const int last = *stop;  // before the wait, so that what was sent until then is read
+                const int got = recvmmsg(fd, messages, kBatch, MSG_WAITFORONE, NULL);
+                if (got > 0)
+                        outcome.done += got;
+                else if (errno != EAGAIN && errno != EINTR)
+                        outcome.error = errno;
+                if (got < 0 && (last || outcome.error))
+                        break;
+        }
+        sb_end(&outcome);
+        return outcome;
+}
