@@ -31,7 +31,7 @@ std::string thousands(unsigned value) {
         std::string result = std::to_string(value);
         for (std::size_t at = result.size(); at > 3;) {
                 at -= 3;
-                result.insert(at, ",");
+                result.insert(result.begin() + static_cast<std::ptrdiff_t>(at), ',');
         }
         return result;
 }
