@@ -96,7 +96,7 @@ std::string goals(const Json& rows) {
         for (const char* family : {"ipv4", "ipv6"}) {
                 for (const char* keys : {"hot", "random", "near_miss", "far_miss"}) {
                         result += goal(
-                                rows, fmt::format("never slower than two-LPM: {} keys, {}", keys, family), 1, false,
+                                rows, fmt::format("never slower than two-LPM: {}, {}", keys, family), 1, false,
                                 [&](const Json& row) { return text(row, "family") == family; },
                                 [&](const Json& row) { return median(row, keys, "two_lpm_over_ours"); });
                 }
