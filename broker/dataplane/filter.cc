@@ -50,7 +50,7 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
                 }
         }
         FilterPlan best;
-        if (used.size() <= kUnfilteredLengths) {
+        if (used.size() < kUnfilteredLengths || (used.size() == kUnfilteredLengths && all > kFewOrdered)) {
                 return best;
         }
         // Lengths that are probed for a hit, of those that stand in vain: with an order less, or there is no point in

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -15,8 +16,10 @@
 
 namespace sockbroker {
 
-// So few lengths are probed at once: the probes do not wait for each other, while they would wait for an order.
+// So few lengths are probed at once where the orders of many entries would not lie in a near cache: the probes do not
+// wait for each other, while they would wait for an order.
 inline constexpr unsigned kUnfilteredLengths = 4;
+inline constexpr std::size_t kFewOrdered = 1 << 17;
 
 struct FilterPlan {
         unsigned bits = 0;      // of the address; 0: no filter
