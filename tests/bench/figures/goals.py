@@ -17,7 +17,8 @@ def _extent(values, digits=2):
 
 
 def look_ups(report):
-    """(goal, wanted, measured, verdict) of lookup_bench's JSON. A goal over several rows is met when the worst row meets it."""
+    """(goal, wanted, measured, verdict) of lookup_bench's JSON. A goal over several rows is met when the worst one
+    meets it."""
     rows, result = report["rows"], []
 
     def add(what, bound, most, part, key, which):
