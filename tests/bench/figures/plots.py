@@ -82,8 +82,8 @@ plot {', '.join(curves)}
 
 def load(report, path):
     """Seconds of a load by number of bindings."""
-    script = _block("load", [[p["bindings"], p["parse_s"] + p["compile_s"] + p["write_s"],
-                              p["compile_s"] + p["write_s"], p["two_lpm_updates_s"]] for p in report["load"]])
+    script = _block("load", [[p["bindings"], p["parse_s"] + p["compile_and_write_s"],
+                              p["compile_and_write_s"], p["two_lpm_updates_s"]] for p in report["load"]])
     script += """
 set logscale xy
 set xlabel 'bindings'

@@ -11,7 +11,8 @@ from traffic import loops
 from harness import broker, namespace
 
 MANY = 65536
-ALL = ["bind", "bind-exact", "tproxy", "tproxy-marked", "floor", "two-lpm 1", f"two-lpm {MANY}", "ours 1", f"ours {MANY}"]
+ALL = ["bind", "bind-exact", "tproxy", "tproxy-marked", "floor", "two-lpm 1",
+       f"two-lpm {MANY}", "ours 1", f"ours {MANY}"]
 UID = 61001
 
 
@@ -61,7 +62,8 @@ class Tproxy(Variant):
 table {ip} bench {{
         chain divert {{
                 type filter hook prerouting priority mangle; policy accept;
-                {ip} daddr {loops.PREFIX[self.family]}/{bits} {self.protocol} dport {loops.PORT} tproxy to {to}:{loops.PORT} {self.verdict}
+                {ip} daddr {loops.PREFIX[self.family]}/{bits} {self.protocol} dport {loops.PORT} \\
+                        tproxy to {to}:{loops.PORT} {self.verdict}
         }}
 }}
 """)
