@@ -107,6 +107,25 @@ TEST_F(CountersTest, more_than_there_may_be_are_refused_and_the_old_ones_go_on) 
         EXPECT_EQ(counts(1), Counts(4, 4));
 }
 
+TEST_F(CountersTest, more_of_them_after_a_restart_with_a_larger_limit) {
+        open(kFew);
+        const ServiceId id = add("dns");
+        counted_rules(id, {1, 2, 3, 4});
+        ask_times(2, 5);
+        Capacity more = kFew;
+        more.accounted = 6;
+        open(more);
+        EXPECT_EQ(dataplane_->capacity().accounted, 6U);
+        ask_times(2, 1);
+        EXPECT_EQ(counts(2), Counts(6, 6));
+        counted_rules(id, {6, 5, 4, 3, 2, 1});
+        ask_times(6, 2);
+        EXPECT_EQ(counts(2), Counts(6, 6));
+        EXPECT_EQ(counts(6), Counts(2, 2));
+        open(kFew);
+        EXPECT_EQ(dataplane_->capacity().accounted, 6U) << "a smaller limit leaves the maps as they are";
+}
+
 TEST_F(CountersTest, counted_rules_hand_on_like_others) {
         open(kFew);
         const ServiceId canary = add("canary"), stable = add("stable");
