@@ -28,7 +28,6 @@
 #include "broker/dataplane/compile.h"
 #include "broker/dataplane/dataplane.h"
 #include "tests/bench/baselines.h"
-#include "tests/bench/markdown.h"
 #include "tests/bench/workload.h"
 
 namespace sockbroker::bench {
@@ -48,7 +47,6 @@ struct Options {
         std::string lengths;
         std::string bindings;
         std::string json;
-        std::string markdown;
 };
 
 [[noreturn]] void die(const std::string& why) {
@@ -338,9 +336,6 @@ int main(const Options& options) {
         if (!options.json.empty() && !(std::ofstream(options.json) << report.dump(2) << '\n')) {
                 die("cannot write " + options.json);
         }
-        if (!options.markdown.empty() && !(std::ofstream(options.markdown) << to_markdown(report))) {
-                die("cannot write " + options.markdown);
-        }
         return 0;
 }
 
@@ -350,7 +345,6 @@ int main(const Options& options) {
 int main(int argc, char** argv) {
         sockbroker::bench::Options options;
         const std::map<std::string, std::string*> texts{{"--json", &options.json},
-                                                        {"--markdown", &options.markdown},
                                                         {"--family", &options.family},
                                                         {"--lengths", &options.lengths},
                                                         {"--bindings", &options.bindings}};
@@ -365,7 +359,7 @@ int main(int argc, char** argv) {
                         options.rounds = static_cast<unsigned>(std::max(1, std::atoi(argv[++i])));
                 } else {
                         fmt::print(stderr,
-                                   "usage: lookup_bench [--quick] [--json FILE] [--markdown FILE] [--rounds N] "
+                                   "usage: lookup_bench [--quick] [--json FILE] [--rounds N] "
                                    "[--family ipv4|ipv6] "
                                    "[--lengths \"16 lengths\"|...] [--bindings N]\n");
                         return 2;
