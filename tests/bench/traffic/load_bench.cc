@@ -2,8 +2,8 @@
 //
 // load_bench PINS BINDINGS REPEATS: what a reload consists of, each part timed by itself: text to policy; policy to
 // bytes; the same again with the writing to the kernel and the grace period; and the map updates of two-LPM for the
-// same bindings. Host prefixes of IPv4 and one port, in random order. PINS is a directory on a bpffs of the caller's;
-// the caller's network namespace is dispatched in. Prints one JSON object.
+// same bindings. Host prefixes of IPv4, half for one port, half for any, in random order. PINS is a directory on a
+// bpffs of the caller's; the caller's network namespace is dispatched in. Prints one JSON object.
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
