@@ -128,6 +128,9 @@ bpf_sk_lookup Workload::within(const Rule& rule) {
                 address.bytes[i] = static_cast<std::uint8_t>((address.bytes[i] ^ host_bits.bytes[i]) |
                                                              rule.prefix.address.bytes[i]);
         }
+        if (address.family == Family::kIpv4 && rule.prefix.length < 8 && address.bytes[0] == 127) {
+                address.bytes[0] = 126;  // such prefixes do not cover loopback
+        }
         return context(address, case_.lengths == Lengths::kPorts ? rule.ports.last : kPort);
 }
 
