@@ -172,15 +172,21 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         if (!assignments) {
                 return refuse(assignments.error(), peer, service.name);
         }
-        tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
+        tell_departures(registry_.refresh_holders(service.name), Action::kGone, kGoneWhy);
         std::vector<Offer> offers;
         offers.reserve(facts.size());
         for (std::size_t i = 0; i < facts.size(); i++) {
                 offers.push_back({message.fds[i].get(), facts[i], (*assignments)[i]});
         }
-        const auto occupancy = registry_.occupancy(service.name, offers);
-        if (const auto refusal = check_occupancy(*policy_, service, facts, *assignments, occupancy)) {
-                return refuse(*refusal, peer, service.name);
+        const auto refusal = [&] {
+                return check_occupancy(*policy_, service, facts, *assignments,
+                                       registry_.occupancy(service.name, offers));
+        };
+        if (refusal()) {  // by what is remembered; what counts is what lives
+                tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
+                if (const auto still = refusal()) {
+                        return refuse(*still, peer, service.name);
+                }
         }
         const auto handed = registry_.commit(service, peer, offers);
         if (!handed) {

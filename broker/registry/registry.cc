@@ -255,6 +255,23 @@ Result<std::vector<Departure>> Registry::refresh(const std::string& service) {
         return remove(service, std::bind_front(&Registry::is_dead, this));
 }
 
+Result<std::vector<Departure>> Registry::refresh_holders(const std::string& service) {
+        const auto all = registrations(service);
+        const auto how = spread(service);
+        if (how.share) {
+                return std::vector<Departure>{};  // nobody is displaced
+        }
+        std::vector<Slot> holders;
+        for (const auto& one : all) {
+                if (is_live(all, how, one)) {
+                        holders.push_back(one.slot);
+                }
+        }
+        return remove(service, [&](const std::string& name, const Registration& one) {
+                return std::ranges::find(holders, one.slot) != holders.end() && is_dead(name, one);
+        });
+}
+
 Result<std::vector<Departure>> Registry::refresh_all() {
         return remove_all(std::bind_front(&Registry::is_dead, this));
 }

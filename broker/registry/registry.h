@@ -95,6 +95,8 @@ public:
         // Asks the kernel which sockets of the service still take look-ups, and forgets those that were closed, shut
         // down or connected by their owners.
         [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
+        // The same for those alone that a hand-over would displace, however many others are draining.
+        [[nodiscard]] Result<std::vector<Departure>> refresh_holders(const std::string& service);
         [[nodiscard]] Result<std::vector<Departure>> refresh_all();
 
         // What check_occupancy() wants to know, for these offers.
