@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// From the name of a network interface to its number, in the network namespace of the caller. Asked by ioctl(2), which
-// any socket takes, so that no netlink is needed. Other names of an interface (ip link property add altname) do not
-// count: two names for one interface would make the validity of a policy depend on the host.
+// Names and numbers of the network interfaces in the network namespace of the caller. Asked by a netlink dump: the
+// ioctl for one name makes the kernel load a module of that name, and wait for it, where the caller has CAP_NET_ADMIN
+// and there is no such interface. Other names of an interface (ip link property add altname) do not count: two names
+// for one interface would make the validity of a policy depend on the host.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace sockbroker {
 
-[[nodiscard]] std::uint32_t interface_index(const std::string& name);  // 0: there is none now
+// By name, as they are at this moment; 0: there is none.
+[[nodiscard]] std::function<std::uint32_t(const std::string& name)> interfaces_now();
 
 }  // namespace sockbroker

@@ -89,7 +89,7 @@ int verify_policy(const Options& options) {
         std::vector<Diagnostic> diagnostics = config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
         if (parsed.policy) {
-                const auto warnings = unknown_interfaces(*parsed.policy, interface_index);
+                const auto warnings = unknown_interfaces(*parsed.policy, interfaces_now());
                 diagnostics.insert(diagnostics.end(), warnings.begin(), warnings.end());
         }
         const bool failed = !parsed.policy || std::ranges::any_of(diagnostics, [](const Diagnostic& d) {

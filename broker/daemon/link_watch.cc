@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <exception>
 
 namespace sockbroker {
 
@@ -70,7 +71,11 @@ int LinkWatch::on_timer(sd_event_source*, std::uint64_t, void* userdata) {
                        static_cast<std::uint64_t>(time.tv_nsec) / 1'000;
         };
         const auto began = now();
-        const auto takes = watch->changed_();
+        std::uint64_t takes = 0;
+        try {
+                takes = watch->changed_();
+        } catch (const std::exception&) {  // for want of memory; the next event comes here again
+        }
         const auto ended = now();
         watch->rest_usec_ = ended + std::max(takes, ended - began) * kRestFactor;
         return 0;

@@ -86,7 +86,7 @@ Broker::Loaded Broker::load_folders() const {
         } else if (loaded.policy) {
                 // Asks NSS anew, not what the loop remembers.
                 std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
-                std::ranges::move(unknown_interfaces(*loaded.policy, interface_index),
+                std::ranges::move(unknown_interfaces(*loaded.policy, interfaces_now()),
                                   std::back_inserter(loaded.diagnostics));
         }
         return loaded;
@@ -119,7 +119,7 @@ void Broker::load_at_start() {
 }
 
 std::string Broker::apply(Policy policy) {
-        auto interfaces = find_interfaces(policy, interface_index);
+        auto interfaces = find_interfaces(policy, interfaces_now());
         auto departures = registry_.set_policy(policy, interfaces);
         if (!departures) {
                 return departures.error().text();
@@ -162,7 +162,11 @@ void Broker::begin_reload() {
         const auto change = std::make_shared<Change>();
         change->replies = std::exchange(waiting_, {});
         changing_ = true;
-        in_worker(change, &Broker::read_change, &Broker::number_change);
+        try {
+                in_worker(change, &Broker::read_change, &Broker::number_change);
+        } catch (const std::exception& error) {  // or no reload would ever begin again
+                refuse_change(change, error.what());
+        }
 }
 
 void Broker::read_change(Change& change) const {
@@ -172,7 +176,7 @@ void Broker::read_change(Change& change) const {
         }
         if (change.loaded.policy) {
                 change.policy = std::make_shared<const Policy>(std::move(*change.loaded.policy));
-                change.interfaces = find_interfaces(*change.policy, interface_index);
+                change.interfaces = find_interfaces(*change.policy, interfaces_now());
         }
 }
 
@@ -193,8 +197,14 @@ void Broker::number_change(const std::shared_ptr<Change>& change) {
 
 void Broker::install_change(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
-        if (change.installed && change.from_folders) {
+        if (!change.installed || !change.from_folders) {
+                return;
+        }
+        try {
                 change.copied = write_policy_copy(options_.policy_copy(), change.loaded.files);
+        } catch (const std::exception& error) {
+                // The rules are in force: whatever throws from here on must not look as if they were refused.
+                change.copied = fail(error.what());
         }
 }
 
@@ -256,7 +266,7 @@ std::uint64_t Broker::refresh_interfaces() {
                 interfaces_changed_ = true;  // since those were looked up
                 return interfaces_took_usec_;
         }
-        auto interfaces = find_interfaces(*policy_, interface_index);
+        auto interfaces = find_interfaces(*policy_, interfaces_now());
         if (interfaces == interfaces_) {
                 return 0;
         }
@@ -265,7 +275,11 @@ std::uint64_t Broker::refresh_interfaces() {
         change->policy = policy_;
         change->interfaces = std::move(interfaces);
         changing_ = true;
-        number_change(change);
+        try {
+                number_change(change);
+        } catch (const std::exception& error) {
+                refuse_change(change, error.what());
+        }
         return interfaces_took_usec_;
 }
 

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <ctime>
+#include <exception>
 
 #include <fmt/format.h>
 
@@ -45,8 +46,13 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
-        loop->broker->reload(
-                [loop](const Answer&) { sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str()); });
+        try {
+                loop->broker->reload([loop](const Answer&) {
+                        sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str());
+                });
+        } catch (const std::exception&) {  // for want of memory: the policy stays as it is
+                sd_notify(0, "READY=1");
+        }
         return 0;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Counters of single bindings. The kernel keeps beside each the hash of what it is of, so that it is found again after
-// a reload and after a restart. One is given to another binding only when no rule in force names it, and starts from 0.
+// a reload and after a restart. One is given to another binding only when the policy in force has the old one no more,
+// and starts from 0.
 #include <bpf/bpf.h>
 
 #include <unordered_set>
@@ -15,26 +16,15 @@ namespace sockbroker {
 
 Result<void> Dataplane::State::rebuild_counters() {
         counted.assign(counter_places(kernel.capacity.accounted), 0);
-        counting.assign(counted.size(), false);
         for (std::uint32_t index = 1; kernel.taken_up && index < counted.size(); index++) {
                 if (bpf_map_lookup_elem(kernel.fd(KernelMap::kCounted), &index, &counted[index]) != 0) {
                         return fail_errno(fmt::format("cannot read whose counter {} is", index));
                 }
                 if (counted[index] != 0) {
                         counter_of[counted[index]] = index;
-                        counting[index] = true;  // for all that is known; the first set_rules() tells
                 }
         }
         return {};
-}
-
-void Dataplane::State::set_counting(const std::vector<Rule>& rules) {
-        counting.assign(counted.size(), false);
-        for (const Rule& rule : rules) {
-                if (rule.counter < counting.size()) {
-                        counting[rule.counter] = true;
-                }
-        }
 }
 
 Result<std::vector<std::uint32_t>> Dataplane::assign_counters(std::span<const std::uint64_t> bindings) {
@@ -61,14 +51,13 @@ Result<std::vector<std::uint32_t>> Dataplane::assign_counters(std::span<const st
                         result.push_back(known->second);
                         continue;
                 }
-                // At most half of the places are named by rules in force, and at most half are wanted.
-                while (free < state.counted.size() && (state.counting[free] || wanted.contains(state.counted[free]))) {
+                // At most half of the places are those of the policy in force, and at most half are wanted.
+                while (free < state.counted.size() && state.counted[free] != 0) {
                         free++;
                 }
                 if (free == state.counted.size()) {
                         return fail(ENOSPC, "no counter for a binding is free");
                 }
-                state.counter_of.erase(state.counted[free]);
                 if (bpf_map_update_elem(state.kernel.fd(KernelMap::kBindingCounters), &free, zero.data(), BPF_ANY) !=
                             0 ||
                     bpf_map_update_elem(state.kernel.fd(KernelMap::kCounted), &free, &binding, BPF_ANY) != 0) {
@@ -79,6 +68,23 @@ Result<std::vector<std::uint32_t>> Dataplane::assign_counters(std::span<const st
                 result.push_back(free);
         }
         return result;
+}
+
+void Dataplane::keep_counters(std::span<const std::uint32_t> kept) {
+        State& state = *state_;
+        std::vector<bool> keep(state.counted.size());
+        for (const auto index : kept) {
+                keep[index] = true;
+        }
+        constexpr std::uint64_t kNobody = 0;
+        for (std::uint32_t index = 1; index < state.counted.size(); index++) {
+                if (state.counted[index] != 0 && !keep[index]) {
+                        state.counter_of.erase(state.counted[index]);
+                        state.counted[index] = 0;
+                        // Cannot fail for an index within an array.
+                        (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kCounted), &index, &kNobody, BPF_ANY);
+                }
+        }
 }
 
 BindingCounters Dataplane::binding_counters(std::uint64_t binding) const {

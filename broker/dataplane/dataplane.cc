@@ -114,7 +114,6 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
                 return std::unexpected(compiled.error());
         }
         std::atomic_ref(state.meta[0].generation).store(idle, std::memory_order_release);
-        state.set_counting(rules);
         // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.
         state.idle_generation_rests = !state.grace.wait().has_value();
         return {};

@@ -106,9 +106,10 @@ public:
         [[nodiscard]] Result<void> set_rules(const std::vector<Rule>& rules);
 
         // For each of these bindings, told apart by hashes that the caller makes, the counter that a rule may name: the
-        // one that it has already, with what it counted, or a fresh one. Others keep theirs until set_rules() names
-        // them no more. ENOSPC: more than capacity().accounted.
+        // one that it has already, with what it counted, or a fresh one. ENOSPC: more than capacity().accounted.
         [[nodiscard]] Result<std::vector<std::uint32_t>> assign_counters(std::span<const std::uint64_t> bindings);
+        // Gives back all other counters. No rule in force may name one of them.
+        void keep_counters(std::span<const std::uint32_t> counters);
         [[nodiscard]] BindingCounters binding_counters(std::uint64_t binding) const;
 
         // Names of services by id, as kept in the kernel.

@@ -87,7 +87,7 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
                 // Two places for each beginning; four thirds where there is less room.
                 const std::size_t wanted = (cells + marks) * 2 / SB_LINE_WORDS + 1;
                 const std::size_t lines = std::min(wanted, max_lines);
-                if (cost < least && lines >= wanted * 2 / 3) {
+                if (lines != 0 && cost < least && lines >= wanted * 2 / 3) {
                         least = cost;
                         best = {bits, shortest, static_cast<std::uint32_t>(lines)};
                 }

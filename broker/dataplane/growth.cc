@@ -107,11 +107,17 @@ Result<void> copy_sockets(const KernelObjects& before, const KernelObjects& afte
 }
 
 // 0: no such program.
-std::uint32_t program_id(const PinDir& pins, const char* name) {
+Result<std::uint32_t> program_id(const PinDir& pins, const char* name) {
         const auto program = pins.get(name);
+        if (!program) {
+                return program.error().errnum == ENOENT ? Result<std::uint32_t>(0) : std::unexpected(program.error());
+        }
         bpf_prog_info info{};
         std::uint32_t length = sizeof info;
-        return program && bpf_obj_get_info_by_fd(program->get(), &info, &length) == 0 ? info.id : 0;
+        if (bpf_obj_get_info_by_fd(program->get(), &info, &length) != 0) {
+                return fail_errno(fmt::format("cannot ask what {} is", pins.path_of(name)));
+        }
+        return info.id;
 }
 
 }  // namespace
@@ -161,8 +167,11 @@ Result<void> settle_growth(const PinDir& pins) {
         if (bpf_obj_get_info_by_fd(link->get(), &info, &length) != 0) {
                 return fail_errno(fmt::format("cannot ask what {} runs", pins.path_of(kLinkPin)));
         }
-        const std::uint32_t id = program_id(pins, kGrownProgram);
-        const bool in_force = id != 0 && id == info.prog_id;
+        const auto id = program_id(pins, kGrownProgram);
+        if (!id) {
+                return std::unexpected(id.error());
+        }
+        const bool in_force = *id != 0 && *id == info.prog_id;
         for (const char* name : kMapPins) {
                 auto done = in_force ? pins.rename(grown(name).c_str(), name) : pins.remove(grown(name).c_str());
                 if (!done && !(in_force && done.error().errnum == ENOENT)) {  // renamed before the crash

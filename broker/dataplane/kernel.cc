@@ -342,8 +342,16 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
                 if (auto settled = settle_growth(*pins); !settled) {
                         return std::unexpected(settled.error());
                 }
+                found = open_pinned(*pins, **skeleton);  // the larger ones, where it failed after the switch
+                if (!found) {
+                        return found;
+                }
         }
-        auto taken = take_up(*pins, link->get(), **skeleton, std::move(*found));
+        const auto now = pins->get(kLinkPin);
+        if (!now) {
+                return std::unexpected(now.error());
+        }
+        auto taken = take_up(*pins, now->get(), **skeleton, std::move(*found));
         if (taken) {
                 taken->not_grown = std::move(not_grown);
         }

@@ -37,14 +37,12 @@ struct Dataplane::State {
         bool idle_generation_rests = false;  // a program may still read the half that is written next
         int cpus = 1;
         std::vector<std::uint64_t> counted;  // by index of a binding's counter: whose it is; 0: nobody's
-        std::vector<bool> counting;          // by the same: a rule in force names it
         std::unordered_map<std::uint64_t, std::uint32_t> counter_of;
 
         [[nodiscard]] Result<std::uint32_t> take(Recycler& from, const char* what);
         [[nodiscard]] Result<void> rebuild();
         [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
         [[nodiscard]] Result<void> rebuild_counters();
-        void set_counting(const std::vector<Rule>& rules);
         [[nodiscard]] std::span<sb_record> all_records() const {
                 return {records.data(), record_places(kernel.capacity)};
         }

@@ -98,12 +98,6 @@ void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings) {
 
 void check_services(const Policy& policy, std::vector<Finding>& findings) {
         for (const auto& service : policy.services) {
-                if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
-                        findings.push_back({service.where, Severity::kError,
-                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
-                                                        "no more than {}",
-                                                        service.name, service.max_sockets, kMaxSharing)});
-                }
                 if (service.units.empty() && service.users.empty() && service.groups.empty()) {
                         findings.push_back({service.where, Severity::kWarning,
                                             fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
@@ -127,6 +121,12 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
                 return std::max<std::size_t>(1, count_matches(service, binding.prefix.address.family));
         };
         for (const auto& service : policy.services) {
+                if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
+                        findings.push_back({service.where, Severity::kError,
+                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
+                                                        "no more than {}",
+                                                        service.name, service.max_sockets, kMaxSharing)});
+                }
                 services.push_back({service.where, 1});
                 written += service.bindings.size();
                 for (const auto& binding : service.bindings) {

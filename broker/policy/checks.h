@@ -17,7 +17,7 @@ namespace sockbroker {
 // A warning for each value of Source= or Interface= that its service has already, which is then left out.
 void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings);
 
-// Services that admit nobody, receive nothing, have a family that no client can match, or share among too many sockets.
+// Services that admit nobody, receive nothing, or have a family that no client can match.
 void check_services(const Policy& policy, std::vector<Finding>& findings);
 
 // False: Source= and Interface= make more bindings of those in the text than there may be.

@@ -62,7 +62,9 @@ Refusal doubled(const Policy& policy, const Service& service, const SocketFacts&
         return {ResultCode::kWrongSocket,
                 fmt::format(
                         "the socket bound to {} is the second for {} and {} of service {}: one message may hold one "
-                        "socket per protocol and family, unless the service has Handover=share",
+                        "socket per protocol and family, or with Handover=share several of each but no dual-stack "
+                        "socket "
+                        "beside those of both families",
                         socket.bound.to_string(), person(socket.protocol), person(socket.family), service.name),
                 policy.place(service.where)};
 }

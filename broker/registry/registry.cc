@@ -159,10 +159,15 @@ void Registry::abandon_change(const Change& change) {
         for (const auto id : change.fresh) {
                 dataplane_.remove_service(id);
         }
+        if (counters_) {
+                dataplane_.keep_counters(*counters_);
+        }
 }
 
 std::vector<Departure> Registry::finish_change(const Change& change, const Policy& policy) {
         const auto& ids = change.ids;
+        counters_ = change.counters;
+        dataplane_.keep_counters(*counters_);
         std::vector<Departure> departures;
         for (auto seat = seats_.begin(); seat != seats_.end();) {
                 if (ids.contains(seat->first)) {
@@ -180,7 +185,7 @@ std::vector<Departure> Registry::finish_change(const Change& change, const Polic
         for (const auto& service : policy.services) {
                 Seat& seat = seats_[service.name];
                 seat.id = ids.at(service.name);
-                // The rules stand. One that cannot be told so now is told with its next change.
+                // The rules stand. One that cannot be told so now is told by the next reload.
                 (void)set_spread(seat, {service.handover == Handover::kShare, service.reuse_port});
         }
         return departures;
@@ -190,8 +195,12 @@ Result<void> Registry::set_spread(Seat& seat, Spread spread) {
         if (seat.spread == spread) {
                 return {};
         }
-        seat.spread = spread;
-        return replace_registrations(seat, seat.registrations);
+        const Spread before = std::exchange(seat.spread, spread);
+        auto done = replace_registrations(seat, seat.registrations);
+        if (!done) {
+                seat.spread = before;
+        }
+        return done;
 }
 
 // Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.

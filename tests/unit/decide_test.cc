@@ -273,7 +273,8 @@ TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
         EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
                   "the socket bound to 127.0.0.1:81 is the second for TCP and IPv4 of service both: one message may "
                   "hold one "
-                  "socket per protocol and family, unless the service has Handover=share");
+                  "socket per protocol and family, or with Handover=share several of each but no dual-stack socket "
+                  "beside those of both families");
 }
 
 TEST(CheckSockets, WhatIsWrongWithTheSocketItselfComesFirst) {
