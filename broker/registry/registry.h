@@ -127,7 +127,7 @@ private:
         [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
         [[nodiscard]] Result<void> set_spread(Seat& seat, Spread spread);
         Dataplane& dataplane_;
-        std::map<std::string, Seat, std::less<>> seats_;  // every service of the policy
+        std::map<std::string, Seat, std::less<>> seats_;      // every service of the policy
         std::optional<std::vector<std::uint32_t>> counters_;  // of the policy in force, once it came from here
         std::int64_t last_since_usec_ = 0;
 };
