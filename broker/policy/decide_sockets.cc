@@ -36,14 +36,6 @@ bool& part(Assignment& assignment, Family family) {
 // [protocol][family]
 using Table = std::array<std::array<bool, 2>, 2>;
 
-Table used_by(const Service& service) {
-        Table used{};
-        for (const auto& binding : service.bindings) {
-                used[index(binding.protocol)][index(binding.prefix.address.family)] = true;
-        }
-        return used;
-}
-
 std::string_view person(SocketFamily family) {
         return family == SocketFamily::kDual ? "IPv4 or IPv6"
                                              : person(family == SocketFamily::kIpv4 ? Family::kIpv4 : Family::kIpv6);
@@ -74,7 +66,7 @@ Refusal doubled(const Policy& policy, const Service& service, const SocketFacts&
 std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& policy, const Service& service,
                                                               std::span<const SocketFacts> sockets,
                                                               std::uint64_t netns_cookie) {
-        const auto used = used_by(service);
+        const Table& used = service.used;
         for (const auto& socket : sockets) {
                 if (auto refusal = check_socket(socket, netns_cookie)) {
                         return std::unexpected(std::move(*refusal));

@@ -252,6 +252,10 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
         }
         for (auto& service : policy.services) {
                 service.bindings.shrink_to_fit();
+                for (const auto& binding : service.bindings) {
+                        const auto family = static_cast<std::size_t>(binding.prefix.address.family);
+                        service.used[static_cast<std::size_t>(binding.protocol)][family] = true;
+                }
         }
         std::sort(policy.services.begin(), policy.services.end(),
                   [](const Service& a, const Service& b) { return a.name < b.name; });

@@ -59,7 +59,8 @@ struct Service {
         std::vector<Claim> units;
         std::vector<Claim> users;
         std::vector<Claim> groups;
-        std::vector<Binding> bindings;  // a bare one stands twice, IPv4 then IPv6
+        std::vector<Binding> bindings;              // a bare one stands twice, IPv4 then IPv6
+        std::array<std::array<bool, 2>, 2> used{};  // [protocol][family]: some binding is of it
         // [family], each value once. None in both: any client. None in one of them: there nobody.
         std::array<std::vector<Source>, 2> sources;
         std::vector<Claim> interfaces;  // each name once; none: any
