@@ -74,7 +74,8 @@ int LinkWatch::on_timer(sd_event_source*, std::uint64_t, void* userdata) {
         std::uint64_t takes = 0;
         try {
                 takes = watch->changed_();
-        } catch (const std::exception&) {  // for want of memory; the next event comes here again
+        } catch (const std::exception&) {
+                takes = 0;  // for want of memory; the next event comes here again
         }
         const auto ended = now();
         watch->rest_usec_ = ended + std::max(takes, ended - began) * kRestFactor;
