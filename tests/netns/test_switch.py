@@ -12,7 +12,7 @@ import pytest
 from harness import hosts, namespace, wire
 from words import listen
 
-SECONDS = float(os.environ.get("SOCKBROKER_SWITCH_SECONDS", "15"))
+SECONDS = float(os.environ.get("SOCKBROKER_SWITCH_SECONDS", "6"))
 PORTS = (53, 80, 443)
 HOSTS = {"ipv4": [f"192.0.2.{i}" for i in range(256)], "ipv6": [f"2001:db8::{i:x}" for i in range(256)]}
 BLOCKS = {"ipv4": "192.0.2.0/24", "ipv6": "2001:db8::/64"}
