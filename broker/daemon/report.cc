@@ -19,6 +19,8 @@ std::size_t count_bindings(const Policy& policy) {
         return bindings;
 }
 
+}  // namespace
+
 Entry entry_of(Action action, const std::string& service, const Registration& registration) {
         return Entry{.action = action,
                      .service = service,
@@ -30,6 +32,8 @@ Entry entry_of(Action action, const std::string& service, const Registration& re
                      .uid = registration.registrant.uid,
                      .pid = registration.registrant.pid};
 }
+
+namespace {
 
 std::string name_of(const Registration& registration) {
         return fmt::format("{} socket {}", to_string(registration.protocol), registration.bound.to_string());
@@ -58,12 +62,15 @@ Rows Broker::status_rows() {
                 .refused = refusals_.total(),
                 .journal_lost = audit_.lost(),
         };
+        status.warnings = warnings();
         probe_liveness();
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
                 for (const auto& one : registrations) {
-                        (is_live(registrations, spread, one) ? status.live : status.draining)++;
+                        (one.held()                               ? status.held
+                         : is_live(registrations, spread, one) ? status.live
+                                                               : status.draining)++;
                 }
         }
         return [this, policy = policy_, next = std::size_t{0},
@@ -146,6 +153,7 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                 entry.message =
                         fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
                 audit_.write(std::move(entry));
+                drop_lost_holds(service);
         }
 }
 
