@@ -123,6 +123,22 @@ class Service(worker.Child):
     def control(self, text, *labels):
         return wire.control(f"{RUNTIME}/control", text, self._fds(labels))
 
+    def retrieve(self, service=None):
+        """FDRETRIEVE=1; serves on what comes back, under the labels retrieved-0 and so on. Returns the answer."""
+        reply, fds = wire.retrieve(f"{RUNTIME}/control", f"FDRETRIEVE=1\nFDNAME={service or self.name}")
+        for i, fd in enumerate(fds):
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            self._keep(f"retrieved-{i}", sock)
+        return reply
+
+    def control_unread(self, text):
+        """A request whose answer stays in the socket until the service ends. Returns when the answer is there."""
+        connection = wire.Control(f"{RUNTIME}/control")
+        connection.send(text)
+        connection.sock.recv(1, socket.MSG_PEEK)
+        self.kept.append(connection)
+
     def notify(self, text, *labels):
         """The same by sd_notify(3): no answer, so a barrier tells when it was dealt with."""
         wire.notify(f"{RUNTIME}/notify", text, self._fds(labels))
