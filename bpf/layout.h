@@ -181,7 +181,7 @@ struct sb_registrant {
 	__u16 unused;
 	__u8 bound_address[16];
 	__s64 registered_usec; /* CLOCK_MONOTONIC: pins do not outlive a boot */
-	__s64 gone_usec;       /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */
+	__s64 gone_usec; /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */
 	char unit[SB_UNIT_BYTES];
 };
 

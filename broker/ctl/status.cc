@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "broker/base/printable.h"
-#include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"

@@ -31,10 +31,10 @@ inline constexpr const char* kGoneWhy = "its last descriptor was closed, or its 
 struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
-        Rows rows;              // may be empty
-        std::vector<OwnedFd> fds;            // go with the RESULT= record
+        Rows rows;                          // may be empty
+        std::vector<OwnedFd> fds;           // go with the RESULT= record
         std::function<void()> undelivered;  // called if the peer left before that
-        bool unloaded = false;  // dispatch was taken away: the daemon ends after this answer
+        bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
         // Set: this is not the answer yet. It comes, once asked for by this, when it is ready.
         std::function<void(std::function<void(Answer)>)> later;
 };
@@ -47,7 +47,6 @@ class Worker;
 
 // Of a registration, without a message.
 [[nodiscard]] Entry entry_of(Action action, const std::string& service, const Registration& registration);
-
 
 class Broker {
 public:

@@ -16,7 +16,6 @@ namespace sockbroker {
 namespace {
 
 constexpr std::int64_t kUsec = 1'000'000;
-constexpr unsigned kPreservingVersion = 254;  // FileDescriptorStorePreserve=
 
 std::string seconds(std::int64_t usec) {
         return usec % kUsec == 0 ? fmt::format("{} s", usec / kUsec)
@@ -103,8 +102,8 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                              open_process(registrant.pid, registrant.uid, registration->since_usec), true);
         }
         for (const auto& service : registry_.services()) {
-                for (const auto& one : std::vector(registry_.registrations(service).begin(),
-                                                   registry_.registrations(service).end())) {
+                for (const auto& one :
+                     std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
                         if (one.held() && holds_->find(one.cookie) == nullptr) {
                                 note(4, fmt::format("the {} socket {} of {} was held and its descriptor is lost",
                                                     to_string(one.protocol), one.bound.to_string(), service));
@@ -162,8 +161,8 @@ void Broker::on_hold_end(const Held& held, HoldEnd why) {
         }
 }
 
-// The descriptor is given up. Whether that was the last one is the kernel's to say: a socket that somebody else has goes
-// on.
+// The descriptor is given up. Whether that was the last one is the kernel's to say: a socket that somebody else has
+// goes on.
 void Broker::end_hold(const Held& held, const std::string& why) {
         const auto* one = find_registration(held.service, held.cookie);
         if (one == nullptr) {
@@ -188,8 +187,8 @@ Answer Broker::retrieve(const Request& request, const Peer& peer, const Message&
         if (holds_ == nullptr) {
                 return not_held(service);
         }
-        auto process = std::make_shared<OwnedFd>(
-                message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3)) : OwnedFd());
+        auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
+                                                               : OwnedFd());
         return Answer{.later = [this, service, peer, process](const Reply& reply) {
                 holds_->settle(service, [=, this] { reply(give_back(service, peer, *process)); });
         }};
@@ -203,8 +202,8 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
         Answer result;
         std::string lines;
         std::vector<std::uint64_t> given;
-        for (const auto& one : std::vector(registry_.registrations(service).begin(),
-                                           registry_.registrations(service).end())) {
+        for (const auto& one :
+             std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
                 if (!one.held() || given.size() == kMaxMessageFds) {
                         continue;
                 }
@@ -241,7 +240,8 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
 }
 
 std::vector<std::string> Broker::warnings() const {
-        const bool wanted = std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
+        const bool wanted =
+                std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
         std::vector<std::string> result;
         if (!wanted || holds_ == nullptr) {
                 return result;
@@ -249,7 +249,9 @@ std::vector<std::string> Broker::warnings() const {
         if (!holds_->has_store()) {
                 result.emplace_back(
                         "the broker was not started by systemd: sockets that are held end with it (HoldSec=)");
-        } else if (holds_->manager_version() != 0 && holds_->manager_version() < kPreservingVersion) {
+        } else if (holds_->manager_version() != 0) {
+                // From 254 on it could be told not to (FileDescriptorStorePreserve=). But then, with no broker to watch
+                // the clock, clients of a service that goes would wait for as long as the broker is away.
                 result.push_back(fmt::format(
                         "systemd {} empties its store of descriptors when sockbrokerd.service is stopped, and sockets "
                         "that are held end (HoldSec=): restart it instead, that keeps them",

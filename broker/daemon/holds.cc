@@ -46,7 +46,13 @@ Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
                                  [this](const std::string& unit) {
                                          look_at_each([&](const Held& held) { return held.unit == unit; });
                                  },
-                         .connected = [this] { look_at_each([](const Held&) { return true; }); }}) {}
+                         .settled =
+                                 [this] {
+                                         look_at_each([](const Held&) { return true; });
+                                         for (const auto& [cookie, then] : std::exchange(waiting_, {})) {
+                                                 look_at(cookie, then);
+                                         }
+                                 }}) {}
 
 Holds::~Holds() = default;
 
@@ -57,7 +63,10 @@ void Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
         }
         Kept& kept = kept_[cookie];
         kept.process_watch.reset();
-        kept = {.held = std::move(held), .socket = std::move(socket), .process = std::move(process), .process_watch = {}};
+        kept = {.held = std::move(held),
+                .socket = std::move(socket),
+                .process = std::move(process),
+                .process_watch = {}};
         watch_process(kept);
         if (!kept.held.unit.empty()) {
                 units_.want();
@@ -125,8 +134,7 @@ std::vector<std::uint64_t> Holds::cookies_of(const std::string& service) const {
 
 OwnedFd Holds::duplicate(std::uint64_t cookie) const {
         const auto found = kept_.find(cookie);
-        return found == kept_.end() ? OwnedFd()
-                                    : OwnedFd(fcntl(found->second.socket.get(), F_DUPFD_CLOEXEC, 3));
+        return found == kept_.end() ? OwnedFd() : OwnedFd(fcntl(found->second.socket.get(), F_DUPFD_CLOEXEC, 3));
 }
 
 void Holds::settle(const std::string& service, std::function<void()> then) {
@@ -144,6 +152,12 @@ void Holds::look_at(std::uint64_t cookie, const std::function<void()>& then) {
                 return;
         }
         const Held& held = found->second.held;
+        if (!held.unit.empty() && units_.pending()) {
+                if (then) {
+                        waiting_.emplace_back(cookie, then);
+                }
+                return;  // as soon as the bus answers, or does not
+        }
         if (held.unit.empty() || !units_.connected()) {
                 return judge(cookie, nullptr);
         }

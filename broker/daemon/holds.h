@@ -2,7 +2,8 @@
 //
 // One descriptor of each socket that is to outlive its service (HoldSec=): here, and another in PID 1's store, so that
 // the broker's own end loses none. Watches who registered them: the unit by what PID 1 says of it, outside units, and
-// where nobody can ask PID 1, the process by its pidfd. Nothing is done with a descriptor but to keep and to pass it on.
+// where nobody can ask PID 1, the process by its pidfd. Nothing is done with a descriptor but to keep and to pass it
+// on.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "broker/base/owned_fd.h"
@@ -94,6 +96,7 @@ private:
         FdStore store_;
         OwnedSource timer_;
         std::map<std::uint64_t, Kept> kept_;
+        std::vector<std::pair<std::uint64_t, std::function<void()>>> waiting_;  // for the bus
         UnitWatch units_;
 };
 

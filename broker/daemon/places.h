@@ -20,8 +20,8 @@ struct StoredFd {
 };
 
 struct IntakeSockets {
-        OwnedFd notify;   // datagram
-        OwnedFd control;  // seqpacket, listening
+        OwnedFd notify;                // datagram
+        OwnedFd control;               // seqpacket, listening
         std::vector<StoredFd> stored;  // what an earlier broker left with PID 1
 };
 

@@ -68,7 +68,7 @@ Rows Broker::status_rows() {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
                 for (const auto& one : registrations) {
-                        (one.held()                               ? status.held
+                        (one.held()                            ? status.held
                          : is_live(registrations, spread, one) ? status.live
                                                                : status.draining)++;
                 }

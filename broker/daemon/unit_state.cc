@@ -5,8 +5,8 @@ namespace sockbroker {
 
 Presence presence_of(const UnitState& state, std::int64_t registered_usec) {
         if (state.active == "inactive") {
-                // On its way to a restart a unit may be inactive for a moment (from systemd 254 on visibly so). A job of
-                // an inactive unit can only be one that starts it.
+                // On its way to a restart a unit may be inactive for a moment (from systemd 254 on visibly so). A job
+                // of an inactive unit can only be one that starts it.
                 return state.has_job || state.sub.ends_with("before-auto-restart") ? Presence::kGone
                                                                                    : Presence::kStopped;
         }

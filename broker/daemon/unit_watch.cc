@@ -107,8 +107,13 @@ void UnitWatch::want() {
         }
 }
 
+void UnitWatch::settle(bool connected) {
+        connected_ = connected;
+        pending_ = false;
+        hooks_.settled();
+}
+
 void UnitWatch::try_again() {
-        connected_ = false;
         sd_event_source* source = nullptr;
         timer_.reset();
         const int r = sd_event_add_time_relative(
@@ -122,6 +127,7 @@ void UnitWatch::try_again() {
                 },
                 this);
         timer_.reset(r < 0 ? nullptr : source);
+        settle(false);
 }
 
 int UnitWatch::connect() {
@@ -132,9 +138,9 @@ int UnitWatch::connect() {
                 return r;
         }
         bus_.reset(bus);
-        const std::string unit_match = std::string("type='signal',sender='") + kManager + "',interface='" + kProperties +
-                                       "',member='PropertiesChanged',path_namespace='" + kUnitPrefix + "',arg0='" +
-                                       kUnitInterface + "'";
+        const std::string unit_match = std::string("type='signal',sender='") + kManager + "',interface='" +
+                                       kProperties + "',member='PropertiesChanged',path_namespace='" + kUnitPrefix +
+                                       "',arg0='" + kUnitInterface + "'";
         // Never the blocking kind: PID 1 may wait for the bus, and the bus for PID 1.
         if ((r = sd_bus_attach_event(bus, event_, 0)) < 0 ||
             (r = sd_bus_match_signal(bus, nullptr, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
@@ -148,6 +154,7 @@ int UnitWatch::connect() {
                                           on_hello, this, "")) < 0) {
                 bus_.reset();
         }
+        pending_ = r >= 0;
         return r;
 }
 
@@ -159,8 +166,7 @@ int UnitWatch::on_hello(sd_bus_message* reply, void* self, sd_bus_error*) {
                     sd_bus_message_is_method_error(reply, "org.freedesktop.systemd1.AlreadySubscribed") <= 0) {
                         return watch->try_again();
                 }
-                watch->connected_ = true;
-                watch->hooks_.connected();
+                watch->settle(true);
         });
 }
 

@@ -19,15 +19,16 @@ class UnitWatch {
 public:
         struct Hooks {
                 std::function<void(const std::string& unit)> changed;  // something about it; ask() tells what
-                std::function<void()> connected;                       // whatever was known before may be old
+                std::function<void()> settled;                         // connected or not: that is known now
         };
         UnitWatch(sd_event* event, Hooks hooks) : event_(event), hooks_(std::move(hooks)) {}
         UnitWatch(const UnitWatch&) = delete;
         UnitWatch& operator=(const UnitWatch&) = delete;
 
-        // From now on the bus is wanted. connected() follows, maybe never.
+        // From now on the bus is wanted.
         void want();
         [[nodiscard]] bool connected() const { return connected_; }
+        [[nodiscard]] bool pending() const { return pending_; }  // on its way to the first answer
         // The major version of the system manager; 0: not known.
         [[nodiscard]] unsigned version() const { return version_; }
 
@@ -41,6 +42,7 @@ private:
         };
         [[nodiscard]] int connect();
         void try_again();
+        void settle(bool connected);
         static int on_hello(sd_bus_message* reply, void* self, sd_bus_error*);
         static int on_version(sd_bus_message* reply, void* self, sd_bus_error*);
         static int on_changed(sd_bus_message* signal, void* self, sd_bus_error*);
@@ -51,6 +53,7 @@ private:
         Hooks hooks_;
         bool wanted_ = false;
         bool connected_ = false;
+        bool pending_ = false;
         unsigned version_ = 0;
         OwnedSource timer_;
         std::unique_ptr<sd_bus, FreeBus> bus_;

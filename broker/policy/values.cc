@@ -245,9 +245,10 @@ std::optional<std::int64_t> parse_span(std::string_view value) {
                 const auto blank = std::min(rest.find_first_not_of(' '), rest.size());
                 const auto end = std::min(rest.find_first_of(" 0123456789", blank), rest.size());
                 const auto word = rest.substr(blank, end - blank);
-                const auto unit = std::ranges::find_if(
-                        kUnits, [&](const Unit& one) { return std::ranges::find(one.names, word) != one.names.end() &&
-                                                              (!word.empty() || one.usec == kSec); });
+                const auto unit = std::ranges::find_if(kUnits, [&](const Unit& one) {
+                        return std::ranges::find(one.names, word) != one.names.end() &&
+                               (!word.empty() || one.usec == kSec);
+                });
                 if (unit == kUnits.end()) {
                         return std::nullopt;
                 }

@@ -301,8 +301,7 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
         std::vector<Registration> others;  // without those that are offered again, or held for who offers now
         for (const auto& registration : registrations(service)) {
                 const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
-                if (std::ranges::none_of(offers, same) &&
-                    !is_succeeded(registration, peer, offers, spread(service))) {
+                if (std::ranges::none_of(offers, same) && !is_succeeded(registration, peer, offers, spread(service))) {
                         others.push_back(registration);
                 }
         }
@@ -314,8 +313,8 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
                                 continue;
                         }
                         if (!holder->held()) {  // that one is nobody's
-                                occupancy.holder[static_cast<std::size_t>(protocol)]
-                                                [static_cast<std::size_t>(family)] = holder->registrant.to_string();
+                                occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                        holder->registrant.to_string();
                         }
                         const auto taken_over = [&](const Offer& offer) {
                                 return offer.facts.protocol == protocol &&

@@ -152,11 +152,8 @@ def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
     broker.until("nothing registered", lambda: not broker.registered("resolver"), timeout=5)
 
 
-def test_status_says_that_a_stop_of_the_broker_empties_the_store_of_systemd_252(steady):
+def test_status_says_that_a_stop_of_the_broker_empties_the_store_of_systemd(steady):
     version = int(steady.out("systemctl --version").split()[1])
-    warnings = steady.until("the version", lambda: [steady.status()["warnings"]])[0]
-    if version >= 254:
-        assert warnings == []
-    else:
-        assert f"systemd {version} empties its store" in warnings[0]
-        assert warnings[0] in steady.out("sockbrokerctl status")
+    warning, = steady.until("the version", lambda: steady.status()["warnings"])
+    assert f"systemd {version} empties its store" in warning
+    assert warning in steady.out("sockbrokerctl status")

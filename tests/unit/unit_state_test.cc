@@ -35,8 +35,7 @@ TEST(UnitState, ACrashAndTheWayToARestartAreAHold) {
         EXPECT_EQ(judge({.active = "failed", .sub = "failed", .began_usec = 900}), Presence::kGone);
         EXPECT_EQ(judge({.active = "inactive", .sub = "dead", .has_job = true, .began_usec = 900}), Presence::kGone)
                 << "systemctl restart, between stop and start";
-        EXPECT_EQ(judge({.active = "inactive", .sub = "dead-before-auto-restart", .began_usec = 900}),
-                  Presence::kGone);
+        EXPECT_EQ(judge({.active = "inactive", .sub = "dead-before-auto-restart", .began_usec = 900}), Presence::kGone);
 }
 
 TEST(UnitState, InactiveWithoutAJobIsAStopOnPurpose) {
