@@ -53,13 +53,20 @@ Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const Broke
         broker->netns_cookie_ = *cookie;
         broker->registry_.take_up();
         broker->load_at_start();
-        broker->probe_liveness();
+        broker->probe_all();
         audit.write({.action = Action::kStart, .message = broker->status_text()});
         return broker;
 }
 
-void Broker::probe_liveness() {
+void Broker::probe_all() {
         tell_departures(registry_.refresh_all(), Action::kGone, kGoneWhy);
+}
+
+bool Broker::probe_some() {
+        constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
+        tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
+                        kGoneWhy);
+        return !sweep_.done;
 }
 
 Answer Broker::handle(Channel channel, const Message& message) {

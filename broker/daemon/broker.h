@@ -58,8 +58,9 @@ public:
         // how long that took the last time, in microseconds.
         std::uint64_t refresh_interfaces();
 
-        // Finds sockets whose last descriptor was closed.
-        void probe_liveness();
+        // Finds sockets whose last descriptor was closed, or that take no look-ups any more: asks some of them, for two
+        // milliseconds at most. False: all were asked since it began anew.
+        [[nodiscard]] bool probe_some();
 
         [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
         void note(int priority, std::string message);   // one entry in the journal, of no service
@@ -101,6 +102,10 @@ private:
         [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
         [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
+        // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
+        // of probe_some() has found: every client may ask them, as often as it likes.
+        static constexpr std::size_t kAskAll = 256;
+        void probe_all();
         [[nodiscard]] Rows status_rows();
         [[nodiscard]] Rows list_rows();
         [[nodiscard]] Rows binding_rows() const;
@@ -117,6 +122,7 @@ private:
         Accounts accounts_;
         RememberedAccounts remembered_;
         RefusalLog refusals_;
+        Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         Interfaces interfaces_;  // as the rules in force have them
         std::uint64_t netns_cookie_ = 0;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What the broker says of itself: rows for the control socket, entries for the journal.
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "broker/daemon/broker.h"
@@ -58,7 +60,9 @@ Rows Broker::status_rows() {
                 .refused = refusals_.total(),
                 .journal_lost = audit_.lost(),
         };
-        probe_liveness();
+        if (registry_.size() <= kAskAll) {
+                probe_all();
+        }
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
@@ -80,19 +84,29 @@ Rows Broker::status_rows() {
 }
 
 Rows Broker::list_rows() {
-        return [this, services = registry_.services(), next = std::size_t{0}]() mutable -> std::optional<std::string> {
-                if (next == services.size()) {
-                        return std::nullopt;
+        static constexpr std::size_t kLinesAtOnce = 64;
+        if (registry_.size() <= kAskAll) {
+                probe_all();
+        }
+        return [this, services = registry_.services(), next = std::size_t{0},
+                since = INT64_MAX]() mutable -> std::optional<std::string> {
+                while (next < services.size()) {
+                        const auto& service = services[next];
+                        const auto registrations = registry_.registrations(service);
+                        const auto spread = registry_.spread(service);
+                        std::string lines;
+                        const auto rest = registered_before(since, registrations);
+                        for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
+                                lines += list_line(service, one, is_live(registrations, spread, one));
+                                since = one.since_usec;
+                        }
+                        if (!lines.empty()) {
+                                return lines;
+                        }
+                        next++;
+                        since = INT64_MAX;
                 }
-                const auto& service = services[next++];
-                tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
-                const auto registrations = registry_.registrations(service);
-                const auto spread = registry_.spread(service);
-                std::string lines;
-                for (const auto& one : registrations) {
-                        lines += list_line(service, one, is_live(registrations, spread, one));
-                }
-                return lines;
+                return std::nullopt;
         };
 }
 

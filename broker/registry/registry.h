@@ -5,6 +5,7 @@
 // a registration. Judges nobody: the caller has asked policy before.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -99,6 +100,15 @@ public:
         // The same for those alone that a hand-over would displace, however many others are draining.
         [[nodiscard]] Result<std::vector<Departure>> refresh_holders(const std::string& service);
         [[nodiscard]] Result<std::vector<Departure>> refresh_all();
+        // The same for all, a part at a time: goes on where the sweep stands until the time is up. Starts anew when it
+        // is done.
+        struct Sweep {
+                std::string service;
+                std::int64_t since_usec = INT64_MAX;  // those before are next
+                bool done = true;
+        };
+        [[nodiscard]] Result<std::vector<Departure>> refresh_some(Sweep& sweep,
+                                                                  std::chrono::steady_clock::time_point until);
 
         // What check_occupancy() wants to know, for these offers.
         [[nodiscard]] Occupancy occupancy(const std::string& service, std::span<const Offer> offers) const;
@@ -110,6 +120,7 @@ public:
         // Newest first. A service without registrations has none.
         [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
         [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
+        [[nodiscard]] std::size_t size() const;                   // registrations of all services
         [[nodiscard]] Spread spread(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
@@ -147,6 +158,10 @@ private:
 // The newest that can serve a protocol and family; null: none.
 [[nodiscard]] const Registration* first_choice(std::span<const Registration> newest_first, Protocol protocol,
                                                Family family);
+
+// Those that were registered before that time: to go on where a look through them has stopped. Pure.
+[[nodiscard]] std::span<const Registration> registered_before(std::int64_t since_usec,
+                                                              std::span<const Registration> newest_first);
 
 // Whether it serves: as the first choice of some protocol and family or, where they share, as one of all. The others
 // are draining. Pure.

@@ -111,10 +111,16 @@ const Registration* first_choice(std::span<const Registration> newest_first, Pro
         return found == newest_first.end() ? nullptr : &*found;
 }
 
+std::span<const Registration> registered_before(std::int64_t since_usec, std::span<const Registration> newest_first) {
+        const auto first =
+                std::ranges::upper_bound(newest_first, since_usec, std::ranges::greater{}, &Registration::since_usec);
+        return newest_first.subspan(static_cast<std::size_t>(first - newest_first.begin()));
+}
+
 bool is_live(std::span<const Registration> newest_first, Spread spread, const Registration& one) {
         return std::ranges::any_of(std::array{Family::kIpv4, Family::kIpv6}, [&](Family family) {
-                const auto* first = first_choice(newest_first, one.protocol, family);
-                return one.serves_in(one.protocol, family) && (spread.share || first->slot == one.slot);
+                return one.serves_in(one.protocol, family) &&
+                       (spread.share || first_choice(newest_first, one.protocol, family)->slot == one.slot);
         });
 }
 

@@ -8,7 +8,7 @@ import platform
 import struct
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-_LOOKUP, _UPDATE, _GET, _INFO = 1, 2, 7, 15
+_LOOKUP, _UPDATE, _PIN, _GET, _INFO = 1, 2, 6, 7, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,6 +32,10 @@ class PinnedMap:
 
     def close(self):
         os.close(self.fd)
+
+    def pin(self, path):
+        name = ctypes.create_string_buffer(str(path).encode())
+        _bpf(_PIN, struct.pack("=QII", ctypes.addressof(name), self.fd, 0))
 
     def read(self, key):
         """None where a sockmap holds nothing."""

@@ -298,7 +298,8 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_start(broker, spawn, scenar
             world.check()
         except AssertionError as error:
             raise AssertionError(where) from error
-        rows.append((number, names[-1], "after" if seen == one.after else "before"))
+        what = "nothing new" if one.before == one.after else "the state " + ("before" if seen == one.before else "after")
+        rows.append((number, names[-1], f"clients saw {what}"))
         number += step
     if broker.process.poll() is not None:
         world.start()
@@ -306,7 +307,7 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_start(broker, spawn, scenar
     world.check()
     world.no_slot_is_lost()
     table = [f"{scenario.__name__}: {len(rows)} of {len(names)} points, each repaired by the next start",
-             *("{:6d}  before: {:38s} clients saw the state {} it".format(*row) for row in rows)]
+             *("{:6d}  before: {:30s} {}".format(*row) for row in rows)]
     print("\n".join(table))
     if TABLE:
         with open(TABLE, "a", encoding="ascii") as file:

@@ -4,8 +4,8 @@
 // linked into a test. A change is a system call (bpf(2), rename(2), open(2) for writing ...) or a plain store into a
 // pinned map: those are mapped read-only here, so that each store faults and is counted before it is carried out by
 // itself. Between two changes nothing that outlives the process differs, so a kill before each is a kill at every
-// instruction. Maps that nothing pins yet count once in a row, and the rule memory once in 64 KiB: no program reads
-// the half that is written.
+// instruction. Stores into the half of the rule memory that no program reads count once, and so do updates of maps that
+// nothing pins yet.
 #include "tests/support/fault_points.h"
 
 #include <fcntl.h>
@@ -38,7 +38,6 @@ namespace {
 using sockbroker::FaultPoints;
 
 constexpr std::uintptr_t kPage = 4096;
-constexpr std::uintptr_t kWindow = 16 * kPage;
 constexpr long long kTrapFlag = 0x100;
 
 // Not glibc's, which is replaced below.
@@ -122,14 +121,13 @@ void on_fault(int, siginfo_t* info, void* context) {
                 if (where < range.begin || where >= range.end) {
                         continue;
                 }
-                std::array<char, 64> text{};
-                snprintf(text.data(), text.size(), "%s+%zu", range.name.data(), where - range.begin);
-                point("store", text.data());
                 if (range.coarse) {
-                        const std::uintptr_t begin = range.begin + (where - range.begin) / kWindow * kWindow;
-                        protect(begin, begin + kWindow < range.end ? begin + kWindow : range.end,
-                                PROT_READ | PROT_WRITE);
+                        point("store", range.name.data());
+                        protect(range.begin, range.end, PROT_READ | PROT_WRITE);
                 } else {
+                        std::array<char, 64> text{};
+                        snprintf(text.data(), text.size(), "%s+%zu", range.name.data(), where - range.begin);
+                        point("store", text.data());
                         stepping = &range;
                         protect(range.begin, range.end, PROT_READ | PROT_WRITE);
                         static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] |= kTrapFlag;
