@@ -16,13 +16,6 @@ std::int64_t now_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-// Who may take a registration away: the unit that made it, or outside units its uid.
-bool owns(const Peer& peer, const Registration& registration) {
-        const auto& owner = registration.registrant;
-        return owner.unit.empty() && peer.unit.empty() ? owner.uid == peer.uid
-                                                       : !peer.unit.empty() && owner.unit == peer.unit;
-}
-
 Answer answer(ResultCode code, std::string message, Rows rows = {}) {
         return Answer{.code = code, .message = std::move(message), .rows = std::move(rows)};
 }
@@ -53,12 +46,12 @@ Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const Broke
         broker->netns_cookie_ = *cookie;
         broker->registry_.take_up();
         broker->load_at_start();
-        broker->probe_all();
+        broker->probe_liveness();
         audit.write({.action = Action::kStart, .message = broker->status_text()});
         return broker;
 }
 
-void Broker::probe_all() {
+void Broker::probe_liveness() {
         tell_departures(registry_.refresh_all(), Action::kGone, kGoneWhy);
 }
 
@@ -128,8 +121,7 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
         case Verb::kUnload:
                 return unload(*identified);
         default:
-                return refuse({ResultCode::kNotHeld, "the broker holds no socket of this service", {}}, *identified,
-                              request->service);
+                return retrieve(*request, *identified, message);
         }
 }
 
@@ -187,7 +179,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         }
         const auto refusal = [&] {
                 return check_occupancy(*policy_, service, facts, *assignments,
-                                       registry_.occupancy(service.name, offers));
+                                       registry_.occupancy(service.name, peer, offers));
         };
         if (refusal()) {  // by what is remembered; what counts is what lives
                 tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
@@ -199,6 +191,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
         }
+        hold(service, *handed, message);
         tell_handed(*admission, *handed);
         return answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                    offers.size() == 1 ? "" : "s", service.name));
@@ -219,7 +212,7 @@ Answer Broker::remove(const Request& request, const Peer& peer) {
         }
         const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
         const auto gone = [&](const std::string&, const Registration& registration) {
-                return any || owns(peer, registration);
+                return any || is_owner(peer, registration);
         };
         tell_departures(registry_.refresh(name), Action::kGone, kGoneWhy);
         const bool nothing_there = registry_.registrations(name).empty();

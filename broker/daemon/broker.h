@@ -14,6 +14,7 @@
 #include "broker/audit/audit.h"
 #include "broker/daemon/accounts.h"
 #include "broker/daemon/options.h"
+#include "broker/daemon/places.h"
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
 #include "broker/dataplane/dataplane.h"
@@ -30,14 +31,22 @@ inline constexpr const char* kGoneWhy = "its last descriptor was closed, or its 
 struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
-        Rows rows;              // may be empty
-        bool unloaded = false;  // dispatch was taken away: the daemon ends after this answer
+        Rows rows;                          // may be empty
+        std::vector<OwnedFd> fds;           // go with the RESULT= record
+        std::function<void()> undelivered;  // called if the peer left before that
+        bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
         // Set: this is not the answer yet. It comes, once asked for by this, when it is ready.
         std::function<void(std::function<void(Answer)>)> later;
 };
 using Reply = std::function<void(Answer)>;
 
+class Holds;
+enum class HoldEnd : std::uint8_t;
+struct Held;
 class Worker;
+
+// Of a registration, without a message.
+[[nodiscard]] Entry entry_of(Action action, const std::string& service, const Registration& registration);
 
 class Broker {
 public:
@@ -53,6 +62,13 @@ public:
         void reload(Reply reply);
         // From now on what takes long in a reload is done there. It must end before the broker does.
         void use(Worker& worker) { worker_ = &worker; }
+
+        // From now on sockets are held, those among `stored` that still count too. It must end before the broker does.
+        void use(Holds& holds) { holds_ = &holds; }
+        void take_up_holds(std::vector<StoredFd> stored);
+        // The hooks of Holds.
+        void on_gone(const Held& held);
+        void on_hold_end(const Held& held, HoldEnd why);
 
         // Looks the names of Interface= up again, and installs the rules anew if one means another interface now. Says
         // how long that took the last time, in microseconds.
@@ -105,7 +121,16 @@ private:
         // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
         // of probe_some() has found: every client may ask them, as often as it likes.
         static constexpr std::size_t kAskAll = 256;
-        void probe_all();
+        void probe_liveness();
+        [[nodiscard]] Answer retrieve(const Request& request, const Peer& peer, const Message& message);
+        [[nodiscard]] Answer give_back(const std::string& service, const Peer& peer, const OwnedFd& process);
+
+        void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
+        void drop_lost_holds(const std::string& service);
+        void follow_holds();
+        void end_hold(const Held& held, const std::string& why);
+        [[nodiscard]] const Registration* find_registration(const std::string& service, std::uint64_t cookie) const;
+        [[nodiscard]] std::vector<std::string> warnings() const;
         [[nodiscard]] Rows status_rows();
         [[nodiscard]] Rows list_rows();
         [[nodiscard]] Rows binding_rows() const;
@@ -129,6 +154,7 @@ private:
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
         std::string degraded_;
+        Holds* holds_ = nullptr;
         Worker* worker_ = nullptr;
         bool changing_ = false;       // the worker has rules in hand
         std::vector<Reply> waiting_;  // for the reload after that

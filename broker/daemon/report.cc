@@ -21,6 +21,8 @@ std::size_t count_bindings(const Policy& policy) {
         return bindings;
 }
 
+}  // namespace
+
 Entry entry_of(Action action, const std::string& service, const Registration& registration) {
         return Entry{.action = action,
                      .service = service,
@@ -32,6 +34,8 @@ Entry entry_of(Action action, const std::string& service, const Registration& re
                      .uid = registration.registrant.uid,
                      .pid = registration.registrant.pid};
 }
+
+namespace {
 
 std::string name_of(const Registration& registration) {
         return fmt::format("{} socket {}", to_string(registration.protocol), registration.bound.to_string());
@@ -60,14 +64,17 @@ Rows Broker::status_rows() {
                 .refused = refusals_.total(),
                 .journal_lost = audit_.lost(),
         };
+        status.warnings = warnings();
         if (registry_.size() <= kAskAll) {
-                probe_all();
+                probe_liveness();
         }
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
                 for (const auto& one : registrations) {
-                        (is_live(registrations, spread, one) ? status.live : status.draining)++;
+                        (one.held()                            ? status.held
+                         : is_live(registrations, spread, one) ? status.live
+                                                               : status.draining)++;
                 }
         }
         return [this, policy = policy_, next = std::size_t{0},
@@ -86,25 +93,25 @@ Rows Broker::status_rows() {
 Rows Broker::list_rows() {
         static constexpr std::size_t kLinesAtOnce = 64;
         if (registry_.size() <= kAskAll) {
-                probe_all();
+                probe_liveness();
         }
         return [this, services = registry_.services(), next = std::size_t{0},
-                since = INT64_MAX]() mutable -> std::optional<std::string> {
+                place = Place{}]() mutable -> std::optional<std::string> {
                 while (next < services.size()) {
                         const auto& service = services[next];
                         const auto registrations = registry_.registrations(service);
                         const auto spread = registry_.spread(service);
                         std::string lines;
-                        const auto rest = registered_before(since, registrations);
+                        const auto rest = behind(place, registrations);
                         for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
                                 lines += list_line(service, one, is_live(registrations, spread, one));
-                                since = one.since_usec;
+                                place = {one.since_usec, one.held()};
                         }
                         if (!lines.empty()) {
                                 return lines;
                         }
                         next++;
-                        since = INT64_MAX;
+                        place = {};
                 }
                 return std::nullopt;
         };
@@ -160,6 +167,7 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                 entry.message =
                         fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
                 audit_.write(std::move(entry));
+                drop_lost_holds(service);
         }
 }
 

@@ -17,6 +17,7 @@
 #include "broker/daemon/closer.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
@@ -34,6 +35,7 @@ struct Loop {
         OwnedEvent event;
         Closer closer;
         std::unique_ptr<Worker> worker;
+        std::unique_ptr<Holds> holds;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
@@ -104,6 +106,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         }
         loop.worker = std::move(*worker);
         loop.broker->use(*loop.worker);
+        loop.holds = std::make_unique<Holds>(
+                event, loop.closer,
+                Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
+                             .ended = [&broker = *loop.broker](const Held& held,
+                                                               HoldEnd why) { broker.on_hold_end(held, why); }});
+        loop.broker->use(*loop.holds);
+        loop.broker->take_up_holds(std::move(sockets.stored));
         auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);

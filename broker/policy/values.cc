@@ -205,4 +205,68 @@ std::optional<bool> parse_boolean(std::string_view value) {
         return std::nullopt;
 }
 
+std::optional<std::int64_t> parse_span(std::string_view value) {
+        constexpr std::int64_t kMsec = 1000;
+        constexpr std::int64_t kSec = 1000 * kMsec;
+        constexpr std::int64_t kDay = 86'400 * kSec;
+        struct Unit {
+                std::int64_t usec;
+                std::array<std::string_view, 5> names;
+        };
+        static constexpr std::array kUnits = {
+                Unit{1, {"us", "usec", "µs", "μs"}},
+                Unit{kMsec, {"ms", "msec"}},
+                Unit{kSec, {"s", "sec", "second", "seconds", ""}},
+                Unit{60 * kSec, {"m", "min", "minute", "minutes"}},
+                Unit{3600 * kSec, {"h", "hr", "hour", "hours"}},
+                Unit{kDay, {"d", "day", "days"}},
+                Unit{7 * kDay, {"w", "week", "weeks"}},
+        };
+        constexpr std::string_view kDigits = "0123456789";
+        constexpr std::int64_t kMost = 366 * kDay;  // keeps every sum far from overflow
+        std::int64_t total = 0;
+        bool any = false;
+        for (auto rest = value; !rest.empty(); any = true) {
+                const auto digits = std::min(rest.find_first_not_of(kDigits), rest.size());
+                const auto whole = parse_number(rest.substr(0, digits), static_cast<std::uint64_t>(kMost));
+                if (!whole) {
+                        return std::nullopt;
+                }
+                rest.remove_prefix(digits);
+                std::string_view fraction;
+                if (rest.starts_with('.')) {
+                        rest.remove_prefix(1);
+                        fraction = rest.substr(0, std::min(rest.find_first_not_of(kDigits), rest.size()));
+                        if (fraction.empty()) {
+                                return std::nullopt;
+                        }
+                        rest.remove_prefix(fraction.size());
+                }
+                const auto blank = std::min(rest.find_first_not_of(' '), rest.size());
+                const auto end = std::min(rest.find_first_of(" 0123456789", blank), rest.size());
+                const auto word = rest.substr(blank, end - blank);
+                const auto unit = std::ranges::find_if(
+                        kUnits, [&](const Unit& one) { return std::ranges::find(one.names, word) != one.names.end() &&
+                                                              (!word.empty() || one.usec == kSec); });
+                if (unit == kUnits.end()) {
+                        return std::nullopt;
+                }
+                const auto count = static_cast<std::int64_t>(*whole);
+                if (count > kMost / unit->usec) {
+                        return std::nullopt;
+                }
+                total += count * unit->usec;
+                for (std::int64_t part = unit->usec / 10; !fraction.empty() && part > 0; part /= 10) {
+                        total += (fraction.front() - '0') * part;
+                        fraction.remove_prefix(1);
+                }
+                if (total > kMost) {
+                        return std::nullopt;
+                }
+                rest.remove_prefix(end);
+                rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+        }
+        return any ? std::optional(total) : std::nullopt;
+}
+
 }  // namespace sockbroker
