@@ -15,6 +15,7 @@
 #include "broker/daemon/accounts.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/places.h"
+#include "broker/daemon/rate_limit.h"
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
 #include "broker/dataplane/dataplane.h"
@@ -112,6 +113,8 @@ private:
         void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
         void end_change();
 
+        // For requests that change something; empty: go on. Nothing was looked up before.
+        [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
         // Whom policy admits; with an empty name, to the one service that fits.
         [[nodiscard]] std::expected<Admission, Refusal> admission(const std::string& service, const Peer& peer);
@@ -147,6 +150,10 @@ private:
         Accounts accounts_;
         RememberedAccounts remembered_;
         RefusalLog refusals_;
+        RateLimit<uid_t> notify_rates_;
+        RateLimit<uid_t> uid_rates_;
+        RateLimit<std::string> service_rates_;
+        std::uint64_t gone_ = 0;  // sockets that were found closed, shut down or connected
         Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         Interfaces interfaces_;  // as the rules in force have them

@@ -68,6 +68,7 @@ Rows Broker::status_rows() {
         if (registry_.size() <= kAskAll) {
                 probe_liveness();
         }
+        status.gone = gone_;
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
@@ -162,6 +163,7 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                               .message = "cannot take sockets away: " + departures.error().text()});
                 return;
         }
+        gone_ += action == Action::kGone ? departures->size() : 0;
         for (const auto& [service, registration] : *departures) {
                 Entry entry = entry_of(action, service, registration);
                 entry.message =

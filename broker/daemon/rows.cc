@@ -41,7 +41,9 @@ std::string list_line(const std::string& service, const Registration& registrati
                 {"unit", text_or_null(registration.registrant.unit)},
                 {"uid", registration.registrant.uid},
                 {"pid", registration.registrant.pid},
-                {"state", registration.held() ? "held" : live ? "live" : "draining"},
+                {"state", registration.held() ? "held"
+                          : live              ? "live"
+                                              : "draining"},
                 {"since", registration.since_usec},
         });
 }
@@ -105,6 +107,7 @@ std::string status_line(const BrokerStatus& status) {
                  {{"bindings", status.capacity.bindings},
                   {"services", status.capacity.services},
                   {"sockets", status.capacity.sockets}}},
+                {"gone", status.gone},
                 {"refused", status.refused},
                 {"journal_lost", status.journal_lost},
                 {"warnings", status.warnings},

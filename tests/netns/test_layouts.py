@@ -39,9 +39,8 @@ def refused_start(broker):
     return str(refusal.value).splitlines()[-1]
 
 
-@pytest.mark.parametrize("limits", ["the same limits", "raised limits"])
-@pytest.mark.parametrize("difference", [-2, -1, 1], ids=["two older", "older", "newer"])
-def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, limits):
+@pytest.mark.parametrize("difference, raised", [(-2, True), (-1, False), (1, False)], ids=["oldest", "older", "newer"])
+def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, raised):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
@@ -49,7 +48,7 @@ def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, differenc
     broker.stop()
     folder = broker.bpffs / "dispatch"
     layout = change_meta(folder, layout=difference)
-    if limits == "raised limits":
+    if raised:  # which would ask for larger maps
         (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxSockets=5000\n")
     before = kernel_state(folder)
 
