@@ -15,6 +15,7 @@
 #include "broker/daemon/accounts.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/places.h"
+#include "broker/daemon/rate_limit.h"
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
 #include "broker/dataplane/dataplane.h"
@@ -74,8 +75,9 @@ public:
         // how long that took the last time, in microseconds.
         std::uint64_t refresh_interfaces();
 
-        // Finds sockets whose last descriptor was closed.
-        void probe_liveness();
+        // Finds sockets whose last descriptor was closed, or that take no look-ups any more: asks some of them, for two
+        // milliseconds at most. False: all were asked since it began anew.
+        [[nodiscard]] bool probe_some();
 
         [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
         void note(int priority, std::string message);   // one entry in the journal, of no service
@@ -111,12 +113,18 @@ private:
         void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
         void end_change();
 
+        // For requests that change something; empty: go on. Nothing was looked up before.
+        [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
         // Whom policy admits; with an empty name, to the one service that fits.
         [[nodiscard]] std::expected<Admission, Refusal> admission(const std::string& service, const Peer& peer);
         [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
         [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
+        // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
+        // of probe_some() has found: every client may ask them, as often as it likes.
+        static constexpr std::size_t kAskAll = 256;
+        void probe_liveness();
         [[nodiscard]] Answer retrieve(const Request& request, const Peer& peer, const Message& message);
         [[nodiscard]] Answer give_back(const std::string& service, const Peer& peer, const OwnedFd& process);
 
@@ -142,6 +150,11 @@ private:
         Accounts accounts_;
         RememberedAccounts remembered_;
         RefusalLog refusals_;
+        RateLimit<uid_t> notify_rates_;
+        RateLimit<uid_t> uid_rates_;
+        RateLimit<std::string> service_rates_;
+        std::uint64_t gone_ = 0;  // sockets that were found closed, shut down or connected
+        Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         Interfaces interfaces_;  // as the rules in force have them
         std::uint64_t netns_cookie_ = 0;

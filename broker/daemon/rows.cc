@@ -107,6 +107,7 @@ std::string status_line(const BrokerStatus& status) {
                  {{"bindings", status.capacity.bindings},
                   {"services", status.capacity.services},
                   {"sockets", status.capacity.sockets}}},
+                {"gone", status.gone},
                 {"refused", status.refused},
                 {"journal_lost", status.journal_lost},
                 {"warnings", status.warnings},

@@ -44,6 +44,7 @@ struct BrokerStatus {
         std::size_t draining = 0;
         std::size_t held = 0;
         Capacity capacity;
+        std::uint64_t gone = 0;
         std::uint64_t refused = 0;
         std::uint64_t journal_lost = 0;
         std::vector<std::string> warnings;  // of the host, to people

@@ -27,7 +27,7 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::uint64_t kLivenessUsec = 5'000'000;
+constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 
 // What the handlers of the loop share. Members that watch stand after what they watch.
 struct Loop {
@@ -60,11 +60,18 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
-        loop->broker->probe_liveness();
-        if (loop->links == nullptr) {
-                (void)loop->broker->refresh_interfaces();
+        std::uint64_t next = 0;  // in the next turn, after everybody else's
+        try {
+                if (!loop->broker->probe_some()) {
+                        next = kLivenessUsec;
+                        if (loop->links == nullptr) {
+                                (void)loop->broker->refresh_interfaces();
+                        }
+                }
+        } catch (const std::exception&) {  // memory: none may cross the C callback
+                next = kLivenessUsec;
         }
-        sd_event_source_set_time_relative(source, kLivenessUsec);
+        sd_event_source_set_time_relative(source, next);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         return 0;
 }
@@ -84,7 +91,7 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
                 return fail(r, "cannot handle SIGHUP");
         }
         sd_event_source* liveness = nullptr;
-        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 1'000'000,
+        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 100'000,
                                                      on_liveness, &loop);
             r < 0) {
                 return fail(r, "cannot make a timer");

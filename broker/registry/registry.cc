@@ -237,18 +237,25 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
         if (seat == seats_.end()) {
                 return departures;
         }
-        std::vector<Registration> kept;
-        for (const auto& registration : seat->second.registrations) {
-                if (gone(service, registration)) {
-                        departures.push_back({service, registration});
-                } else {
-                        kept.push_back(registration);
+        const auto& all = seat->second.registrations;
+        std::vector<bool> stays(all.size(), true);
+        for (std::size_t i = 0; i < all.size(); i++) {
+                if (gone(service, all[i])) {
+                        departures.push_back({service, all[i]});
+                        stays[i] = false;
                 }
         }
-        if (!departures.empty()) {
-                if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
-                        return std::unexpected(done.error());
+        if (departures.empty()) {
+                return departures;  // the rule, where sockets are asked whether they live: nothing is copied for it
+        }
+        std::vector<Registration> kept;
+        for (std::size_t i = 0; i < all.size(); i++) {
+                if (stays[i]) {
+                        kept.push_back(all[i]);
                 }
+        }
+        if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
+                return std::unexpected(done.error());
         }
         return departures;
 }
@@ -294,6 +301,47 @@ Result<std::vector<Departure>> Registry::refresh_holders(const std::string& serv
 
 Result<std::vector<Departure>> Registry::refresh_all() {
         return remove_all(std::bind_front(&Registry::is_dead, this));
+}
+
+Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until) {
+        constexpr unsigned kBetweenLooksAtTheClock = 16;
+        if (sweep.done) {
+                sweep = {.service = {}, .place = {}, .done = false};
+        }
+        std::vector<Departure> departures;
+        unsigned asked = 0;
+        bool time_left = true;
+        auto seat = seats_.lower_bound(sweep.service);
+        for (; seat != seats_.end() && time_left; seat++) {
+                if (seat->first != sweep.service) {
+                        sweep.service = seat->first;
+                        sweep.place = {};
+                }
+                std::vector<Slot> dead;
+                for (const auto& one : behind(sweep.place, seat->second.registrations)) {
+                        if (is_dead(seat->first, one)) {
+                                dead.push_back(one.slot);
+                        }
+                        sweep.place = {one.since_usec, one.held()};
+                        if (++asked % kBetweenLooksAtTheClock == 0 && std::chrono::steady_clock::now() >= until) {
+                                time_left = false;
+                                break;
+                        }
+                }
+                if (dead.empty()) {
+                        continue;
+                }
+                auto gone = remove(seat->first, [&](const std::string&, const Registration& one) {
+                        return std::ranges::find(dead, one.slot) != dead.end();
+                });
+                if (!gone) {
+                        sweep.done = true;
+                        return gone;
+                }
+                std::ranges::move(*gone, std::back_inserter(departures));
+        }
+        sweep.done = time_left;
+        return departures;
 }
 
 Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
@@ -445,6 +493,14 @@ std::vector<std::string> Registry::services() const {
                 }
         }
         return result;
+}
+
+std::size_t Registry::size() const {
+        std::size_t size = 0;
+        for (const auto& [service, seat] : seats_) {
+                size += seat.registrations.size();
+        }
+        return size;
 }
 
 Spread Registry::spread(const std::string& service) const {

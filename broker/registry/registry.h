@@ -5,6 +5,7 @@
 // a registration. Judges nobody: the caller has asked policy before.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -69,6 +70,12 @@ struct Spread {
         bool operator==(const Spread&) const = default;
 };
 
+// Of a registration among those of its service.
+struct Place {
+        std::int64_t since_usec = INT64_MAX;
+        bool held = false;
+};
+
 class Registry {
 public:
         explicit Registry(Dataplane& dataplane) : dataplane_(dataplane) {}
@@ -104,6 +111,15 @@ public:
         // The same for those alone that a hand-over would displace, however many others are draining.
         [[nodiscard]] Result<std::vector<Departure>> refresh_holders(const std::string& service);
         [[nodiscard]] Result<std::vector<Departure>> refresh_all();
+        // The same for all, a part at a time: goes on where the sweep stands until the time is up. Starts anew when it
+        // is done.
+        struct Sweep {
+                std::string service;
+                Place place;  // in the service
+                bool done = true;
+        };
+        [[nodiscard]] Result<std::vector<Departure>> refresh_some(Sweep& sweep,
+                                                                  std::chrono::steady_clock::time_point until);
 
         // What check_occupancy() wants to know, for these offers.
         [[nodiscard]] Occupancy occupancy(const std::string& service, const Peer& peer,
@@ -121,6 +137,7 @@ public:
         // In the order in which they are tried. A service without registrations has none.
         [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
         [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
+        [[nodiscard]] std::size_t size() const;                   // registrations of all services
         [[nodiscard]] Spread spread(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
@@ -164,6 +181,9 @@ private:
 // The first that can serve a protocol and family; null: none.
 [[nodiscard]] const Registration* first_choice(std::span<const Registration> in_order, Protocol protocol,
                                                Family family);
+
+// Those that come after that place, to go on where a look through them has stopped.
+[[nodiscard]] std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order);
 
 // Whether it serves: as the first choice of some protocol and family or, where they share, as one of all. The others
 // are draining.

@@ -138,10 +138,17 @@ const Registration* first_choice(std::span<const Registration> in_order, Protoco
         return found == in_order.end() ? nullptr : &*found;
 }
 
+std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order) {
+        const auto first = std::ranges::partition_point(in_order, [&](const Registration& one) {
+                return one.held() != place.held ? place.held : one.since_usec >= place.since_usec;
+        });
+        return in_order.subspan(static_cast<std::size_t>(first - in_order.begin()));
+}
+
 bool is_live(std::span<const Registration> in_order, Spread spread, const Registration& one) {
         return std::ranges::any_of(std::array{Family::kIpv4, Family::kIpv6}, [&](Family family) {
-                const auto* first = first_choice(in_order, one.protocol, family);
-                return one.serves_in(one.protocol, family) && (spread.share || first->slot == one.slot);
+                return one.serves_in(one.protocol, family) &&
+                       (spread.share || first_choice(in_order, one.protocol, family)->slot == one.slot);
         });
 }
 

@@ -36,6 +36,7 @@ class Broker:
         self.control_path = str(self.runtime / "control")
         self.notify_path = str(self.runtime / "notify")
         self.process = None
+        self.environment = {}  # more of it, for the next start
         self.activated = self._make_sockets() if activated else []
         self._log = ""
         self._log_pipe = None
@@ -77,7 +78,7 @@ class Broker:
             os.set_blocking(write, True)
             self._log_pipe = read
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
-                                            pass_fds=fds, env=_environment(NOTIFY_SOCKET=path))
+                                            pass_fds=fds, env=_environment(NOTIFY_SOCKET=path, **self.environment))
             os.close(write)
             self._wait_ready(ready)
         return self
