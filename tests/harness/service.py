@@ -10,7 +10,7 @@ import selectors
 import socket
 import struct
 
-from harness import kernel, namespace, oddities, wire, worker
+from harness import kernel, load, namespace, oddities, wire, worker
 from harness.client import family_of, plain
 
 RUNTIME = "/run/sockbroker"
@@ -75,6 +75,7 @@ class Service(worker.Child):
         self.connections = set()
         self.seen_ports = set()
         self.kept = []
+        self.answerers = {}
         for label, wanted in launched.items():
             if len(wanted) == 2:
                 self.hold(label, *wanted)
@@ -149,6 +150,16 @@ class Service(worker.Child):
         if sock in self.selector.get_map():
             self.selector.unregister(sock)
         sock.close()
+
+    def answer_load(self, *labels):
+        """From now on answers on these sockets in a thread of C, to clients of load.Load."""
+        for label in labels:
+            self.pause(label)
+            self.answerers[label] = load.Answerer(self.sockets[label], self.name)
+
+    def finish_load(self, *labels):
+        """Answers what was accepted, then leaves the sockets alone, which stay open; returns the number of answers."""
+        return sum(self.answerers.pop(label).finish() for label in labels)
 
     def shutdown(self, label):
         self.sockets[label].shutdown(socket.SHUT_RD)
