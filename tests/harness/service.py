@@ -76,6 +76,7 @@ class Service(worker.Child):
         self.seen_ports = set()
         self.kept = []
         self.answerers = {}
+        self.inbox = None
         for label, wanted in launched.items():
             if len(wanted) == 2:
                 self.hold(label, *wanted)
@@ -150,6 +151,15 @@ class Service(worker.Child):
         if sock in self.selector.get_map():
             self.selector.unregister(sock)
         sock.close()
+
+    def receive_at(self, path):
+        """Where another may pass a socket on; take_received() takes it under the label that comes with it."""
+        self.inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.inbox.bind(path)
+
+    def take_received(self):
+        label, fds, _, _ = socket.recv_fds(self.inbox, 64, 1)
+        self._keep(label.decode(), socket.socket(fileno=fds[0]))
 
     def answer_load(self, *labels):
         """From now on answers on these sockets in a thread of C, to clients of load.Load."""
