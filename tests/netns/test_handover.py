@@ -2,82 +2,16 @@
 """Hand-over, case by case: what becomes of handshakes and connections that the old listener has when the new one takes
 over, what of the old one afterwards. docs/reliability.md says what a service must do so that nothing is lost."""
 
-import collections
-import contextlib
 import socket
 
 import pytest
 
-from harness import client, kernel, namespace
-from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, everywhere, handed_over
+from harness import client, namespace
+from waiting import COUNT, Established, HalfOpen, half_open_in_kernel, outcomes
+from words import LOOPBACK, add_routes, each_family, everywhere, handed_over
 from words import open_socket, refused, section, who
 
-COUNT = 20
 GROUP = 7100  # the port that both sockets of one SO_REUSEPORT group are bound to
-
-
-@contextlib.contextmanager
-def inside(pid):
-    """What is opened meanwhile belongs to the network namespace of that process."""
-    with open("/proc/self/ns/net", encoding="ascii") as ours, open(f"/proc/{pid}/ns/net", encoding="ascii") as theirs:
-        kernel.setns(theirs.fileno(), kernel.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            kernel.setns(ours.fileno(), kernel.CLONE_NEWNET)
-
-
-def connect(family):
-    sock = socket.socket(client.family_of(ADDRESS[family]), socket.SOCK_STREAM)
-    sock.settimeout(8)
-    sock.connect((ADDRESS[family], PORT))
-    return sock
-
-
-class HalfOpen:
-    """Connections from the remote host whose last ACK of the handshake is lost until lift()."""
-
-    def __init__(self, remote, family):
-        self.remote = remote
-        with inside(remote.pid):
-            namespace.run("nft", "-f", "-", text="table inet lost { chain out { type filter hook output priority 0;\n"
-                                                 "tcp flags & (syn|ack|rst|fin|psh) == ack drop\n}\n}\n")
-            self.sockets = [connect(family) for _ in range(COUNT)]
-
-    def lift(self):
-        with inside(self.remote.pid):
-            namespace.run("nft", "delete", "table", "inet", "lost")
-
-
-class Established:
-    """Connections from the remote host that nobody has accepted yet."""
-
-    def __init__(self, remote, family):
-        with inside(remote.pid):
-            self.sockets = [connect(family) for _ in range(COUNT)]
-
-    def lift(self):
-        pass
-
-
-def outcomes(connections):
-    """How often each service answered, or "reset"."""
-    seen = collections.Counter()
-    for sock in connections.sockets:
-        with sock:
-            try:
-                sock.sendall(b"hello\n")
-                seen[sock.makefile().readline().split()[0]] += 1
-            except ConnectionResetError:
-                seen["reset"] += 1
-    return dict(seen)
-
-
-def half_open_in_kernel(family):
-    """Handshakes that the host remembers: state SYN_RECV."""
-    path = "/proc/self/net/tcp" if family == "ipv4" else "/proc/self/net/tcp6"
-    with open(path, encoding="ascii") as table:
-        return sum(line.split()[3] == "03" for line in table)
 
 
 # name: (one SO_REUSEPORT group, tcp_migrate_req, the old socket afterwards, who answers)
