@@ -75,6 +75,7 @@ class Service(worker.Child):
         self.connections = set()
         self.seen_ports = set()
         self.kept = []
+        self.answers_load = False
         self.answerers = {}
         self.inbox = None
         for label, wanted in launched.items():
@@ -100,7 +101,10 @@ class Service(worker.Child):
         self.sockets[label] = sock
         if sock.type == socket.SOCK_DGRAM:
             ask_for_asked_address(sock)
-        self.resume(label)
+        if self.answers_load:
+            self.answerers[label] = load.Answerer(sock, self.name)
+        else:
+            self.resume(label)
 
     # What a test asks of a service.
 
@@ -158,14 +162,13 @@ class Service(worker.Child):
         self.inbox.bind(path)
 
     def take_received(self):
-        label, fds, _, _ = socket.recv_fds(self.inbox, 64, 1)
+        with self.inbox:
+            label, fds, _, _ = socket.recv_fds(self.inbox, 64, 1)
         self._keep(label.decode(), socket.socket(fileno=fds[0]))
 
-    def answer_load(self, *labels):
-        """From now on answers on these sockets in a thread of C, to clients of load.Load."""
-        for label in labels:
-            self.pause(label)
-            self.answerers[label] = load.Answerer(self.sockets[label], self.name)
+    def for_load(self):
+        """From now on answers on sockets that it opens or receives in threads of C, to clients of load.Load."""
+        self.answers_load = True
 
     def finish_load(self, *labels):
         """Answers what was accepted, then leaves the sockets alone, which stay open; returns the number of answers."""

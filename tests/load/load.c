@@ -24,7 +24,7 @@ enum {
         kMostWindow = 1024,
         kMostInstances = 64,
         kNameSize = 48,
-        kPauseUsec = 1000,  // after a failure: a client that was refused does not come back in the same microsecond
+        kPauseUsec = 20000,  // after a failure: a client that was refused does not come back in the same moment
 };
 
 enum outcome { kOk, kRefused, kReset, kTimedOut, kMisdirected, kShort, kOther, kOutcomes };

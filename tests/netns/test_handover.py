@@ -2,12 +2,10 @@
 """Hand-over, case by case: what becomes of handshakes and connections that the old listener has when the new one takes
 over, what of the old one afterwards. docs/reliability.md says what a service must do so that nothing is lost."""
 
-import socket
-
 import pytest
 
 from harness import client, namespace
-from waiting import COUNT, Established, HalfOpen, half_open_in_kernel, outcomes
+from waiting import COUNT, Established, HalfOpen, half_open_in_kernel, outcomes, pass_on
 from words import LOOPBACK, add_routes, each_family, everywhere, handed_over
 from words import open_socket, refused, section, who
 
@@ -95,14 +93,6 @@ def test_nothing_is_lost_when_the_same_socket_is_passed_on(broker, spawn, remote
         waiting.lift()
         assert outcomes(waiting) == {"new": COUNT}
         new.kill()
-
-
-def pass_on(old, new, label):
-    new.receive_at("\0pass-on")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as carrier, old.borrowed(label) as passed:
-        carrier.connect("\0pass-on")
-        socket.send_fds(carrier, [label.encode()], [passed.fileno()])
-    new.take_received()
 
 
 def reserve(broker, spawn, protocol, family, names=("a", "b", "c")):

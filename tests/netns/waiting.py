@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Connections of the remote host that wait at a hand-over: half-open, or established and not accepted."""
+"""Connections of the remote host that wait at a hand-over: half-open, or established and not accepted; and sockets that
+are passed on."""
 
 import collections
 import contextlib
@@ -73,3 +74,12 @@ def half_open_in_kernel(family):
     path = "/proc/self/net/tcp" if family == "ipv4" else "/proc/self/net/tcp6"
     with open(path, encoding="ascii") as table:
         return sum(line.split()[3] == "03" for line in table)
+
+
+def pass_on(old, new, label):
+    """Gives a socket of one service to another process, as PID 1 does for a .socket unit."""
+    new.receive_at("\0pass-on")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as carrier, old.borrowed(label) as passed:
+        carrier.connect("\0pass-on")
+        socket.send_fds(carrier, [label.encode()], [passed.fileno()])
+    new.take_received()
