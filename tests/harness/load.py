@@ -72,11 +72,10 @@ class Load:
         return self
 
     def __exit__(self, *_):
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        # The end of its input ends it, also where the process here is a nsenter around it.
         self._process.stdin.close()
         self._process.stdout.close()
+        self._process.wait(30)
 
 
 class Answerer:
