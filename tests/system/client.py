@@ -110,16 +110,16 @@ def register(service: str, address: str, port: str) -> None:
 def serve(name: str) -> None:
     """One after the other; leaves at SIGTERM what it has not accepted to the next instance, which has the same listener."""
     ended = []
-    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
-    signal.set_wakeup_fd((wake := socket.socketpair())[1].fileno(), warn_on_full_buffer=False)
+    wake = socket.socketpair()
     for end in wake:
         end.setblocking(False)
+    signal.set_wakeup_fd(wake[1].fileno())
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
     listener = socket.socket(fileno=3)
     listener.setblocking(False)
-    while not ended:
-        select.select([listener, wake[0]], [], [])
+    while select.select([listener, wake[0]], [], []) and not ended:
         try:
-            connection, _ = listener.accept() if not ended else sys.exit()
+            connection, _ = listener.accept()
         except BlockingIOError:
             continue
         with connection:

@@ -54,7 +54,7 @@ def accept() -> None:
             return
         connection.setblocking(False)
         connections.add(connection)
-        watched.register(connection, selectors.EVENT_READ, lambda: answer(connection))
+        watched.register(connection, selectors.EVENT_READ, lambda one=connection: answer(one))
 
 
 def answer(connection: socket.socket) -> None:
@@ -71,9 +71,13 @@ watched.register(listener, selectors.EVENT_READ, accept)
 watched.register(ended, selectors.EVENT_READ, None)
 register(listener)
 tell_systemd("READY=1")
-while ended not in [key.fileobj for key, _ in (ready := watched.select())]:
-    for key, _ in ready:
-        key.data()
+stopping = False
+while not stopping:
+    for key, _ in watched.select():
+        if key.fileobj is ended:
+            stopping = True
+        else:
+            key.data()
 accept()
 watched.unregister(listener)
 watched.unregister(ended)
