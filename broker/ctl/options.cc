@@ -16,7 +16,18 @@ namespace sockbroker::ctl {
 
 namespace {
 
-enum LongOption : int { kJson = 256, kNoLegend, kNoPager, kConfigDir, kRuntimeDir, kBpffs, kStateDir, kVersion };
+enum LongOption : int {
+        kJson = 256,
+        kNoLegend,
+        kNoPager,
+        kConfigDir,
+        kRuntimeDir,
+        kBpffs,
+        kStateDir,
+        kVersion,
+        kFor,
+        kTimeout
+};
 
 constexpr option kLongOptions[] = {
         {"help", no_argument, nullptr, 'h'},
@@ -24,6 +35,8 @@ constexpr option kLongOptions[] = {
         {"json", required_argument, nullptr, kJson},
         {"no-legend", no_argument, nullptr, kNoLegend},
         {"no-pager", no_argument, nullptr, kNoPager},
+        {"for", required_argument, nullptr, kFor},
+        {"timeout", required_argument, nullptr, kTimeout},
         {"config-dir", required_argument, nullptr, kConfigDir},
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
         {"bpffs", required_argument, nullptr, kBpffs},
@@ -86,6 +99,21 @@ Result<Options> parse_options(int argc, char* const* argv) {
                 case kNoPager:
                         options.pager = false;
                         break;
+                case kFor:
+                        if (value != "live" && value != "drained") {
+                                return fail(fmt::format("cannot wait for \"{}\", write --for=live or --for=drained",
+                                                        printable(value)));
+                        }
+                        options.wait_for = value;
+                        break;
+                case kTimeout: {
+                        const Result<std::chrono::microseconds> span = parse_time_span(value);
+                        if (!span) {
+                                return std::unexpected(span.error());
+                        }
+                        options.timeout = *span;
+                        break;
+                }
                 case kConfigDir:
                         taken = directory(options.config_dir);
                         break;
@@ -137,6 +165,8 @@ std::string help_text() {
                 "     --json=MODE        Print JSON: short, pretty or off\n"
                 "     --no-legend        Print neither headers nor counts\n"
                 "     --no-pager         Do not pipe output into a pager\n"
+                "     --for=STATE        What to wait for: live or drained\n"
+                "     --timeout=SPAN     Wait no longer than that\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
                 "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"

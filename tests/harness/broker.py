@@ -35,6 +35,7 @@ class Broker:
         self.state.mkdir()
         self.control_path = str(self.runtime / "control")
         self.notify_path = str(self.runtime / "notify")
+        self.program = BUILD / "sockbrokerd"
         self.process = None
         self.environment = {}  # more of it, for the next start
         self.activated = self._make_sockets() if activated else []
@@ -61,14 +62,14 @@ class Broker:
         return ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime),
                 "--bpffs", str(self.bpffs), "--state-dir", str(self.state)]
 
-    def start(self):
+    def start(self, until_ready=True):
         """Starts it and waits until it says READY=1."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             path = "/run/ready"
             pathlib.Path(path).unlink(missing_ok=True)
             ready.bind(path)
             os.chmod(path, 0o666)
-            command = [str(BUILD / "sockbrokerd"), *self.options()]
+            command = [str(self.program), *self.options()]
             fds = [sock.fileno() for sock in self.activated]
             if fds:
                 # The child's pid must stand in LISTEN_PID, and its descriptors start at 3.
@@ -80,7 +81,8 @@ class Broker:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
                                             pass_fds=fds, env=_environment(NOTIFY_SOCKET=path, **self.environment))
             os.close(write)
-            self._wait_ready(ready)
+            if until_ready:
+                self._wait_ready(ready)
         return self
 
     def _wait_ready(self, ready):

@@ -10,7 +10,7 @@ import selectors
 import socket
 import struct
 
-from harness import kernel, namespace, oddities, wire, worker
+from harness import kernel, load, namespace, oddities, wire, worker
 from harness.client import family_of, plain
 
 RUNTIME = "/run/sockbroker"
@@ -75,6 +75,9 @@ class Service(worker.Child):
         self.connections = set()
         self.seen_ports = set()
         self.kept = []
+        self.answers_load = False
+        self.answerers = {}
+        self.inbox = None
         for label, wanted in launched.items():
             if len(wanted) == 2:
                 self.hold(label, *wanted)
@@ -98,7 +101,10 @@ class Service(worker.Child):
         self.sockets[label] = sock
         if sock.type == socket.SOCK_DGRAM:
             ask_for_asked_address(sock)
-        self.resume(label)
+        if self.answers_load:
+            self.answerers[label] = load.Answerer(sock, self.name)
+        else:
+            self.resume(label)
 
     # What a test asks of a service.
 
@@ -165,6 +171,24 @@ class Service(worker.Child):
         if sock in self.selector.get_map():
             self.selector.unregister(sock)
         sock.close()
+
+    def receive_at(self, path):
+        """Where another may pass a socket on; take_received() takes it under the label that comes with it."""
+        self.inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.inbox.bind(path)
+
+    def take_received(self):
+        with self.inbox:
+            label, fds, _, _ = socket.recv_fds(self.inbox, 64, 1)
+        self._keep(label.decode(), socket.socket(fileno=fds[0]))
+
+    def for_load(self):
+        """From now on answers on sockets that it opens or receives in threads of C, to clients of load.Load."""
+        self.answers_load = True
+
+    def finish_load(self, *labels):
+        """Answers what was accepted, then leaves the sockets alone, which stay open; returns the number of answers."""
+        return sum(self.answerers.pop(label).finish() for label in labels)
 
     def shutdown(self, label):
         self.sockets[label].shutdown(socket.SHUT_RD)
