@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cstring>
@@ -332,6 +333,8 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(O_TRUNC),
         NAMED(O_APPEND),
         NAMED(MFD_CLOEXEC),
+        NAMED(S_ISUID),
+        NAMED(S_ISGID),
 };
 
 #undef NAMED
