@@ -118,7 +118,11 @@ ParsedProfile load_profile(const std::string& wanted, const std::vector<std::str
                         files.push_back(std::move(*file));
                 }
         }
-        return parse_profile(wanted, files, [&](const std::string& name) { return find(name, folders); });
+        std::vector<std::string> around = folders;
+        if (is_path) {
+                around.insert(around.begin(), wanted.substr(0, wanted.rfind('/') + 1));
+        }
+        return parse_profile(wanted, files, [&](const std::string& name) { return find(name, around); });
 }
 
 }  // namespace sockbroker::sandbox
