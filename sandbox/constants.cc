@@ -6,9 +6,8 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/capability.h>
 #include <linux/in6.h>
-#include <linux/landlock.h>
+#include <linux/netlink.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
@@ -39,6 +38,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(AF_INET),
         NAMED(AF_INET6),
         NAMED(AF_NETLINK),
+        NAMED(NETLINK_ROUTE),
         NAMED(AF_PACKET),
         NAMED(AF_VSOCK),
         NAMED(AF_ALG),

@@ -11,6 +11,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 
@@ -253,6 +256,59 @@ TEST(SandboxProfiles, AnswerEachCallOfTheTable) {
                                   name == "default" ? row.by_default : row.by_strict)
                                 << name << ": " << row.call << " " << std::hex << row.arguments[0] << " "
                                 << row.arguments[1] << " " << row.arguments[2];
+                }
+        }
+}
+
+// What the kernel answers to the call in a child that lives under the filter; -1: it was killed.
+int errno_in_child(const Filter& filter, long number, const Arguments& a) {
+        const pid_t child = fork();
+        if (child == 0) {
+                if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || !filter.install()) {
+                        _exit(255);
+                }
+                _exit(syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) < 0 ? errno : 0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int expected(const Action& denial) {
+        return denial.kind == ActionKind::kKill ? -1 : denial.errnum;
+}
+
+TEST_P(InstalledProfile, EachDeniedCallIsDeniedByTheKernel) {
+        const Profile profile = load(GetParam());
+        const auto filter = compile(profile);
+        ASSERT_TRUE(filter);
+        unsigned tried = 0;
+        for (const auto& [call, rule] : profile.rules) {
+                const int number = seccomp_syscall_resolve_name(call.c_str());
+                if (number < 0 || rule.action.kind == ActionKind::kAllow || rule.action.kind == ActionKind::kLog) {
+                        continue;
+                }
+                EXPECT_EQ(errno_in_child(*filter, number, {}), expected(rule.action)) << call;
+                ++tried;
+        }
+        EXPECT_GE(tried, 1U);
+        for (const int unnamed : {511, 999}) {
+                EXPECT_EQ(errno_in_child(*filter, unnamed, {}), expected(profile.unnamed)) << unnamed;
+        }
+}
+
+TEST(SandboxProfiles, EachDeniedRowOfTheTableIsDeniedByTheKernel) {
+        for (const std::string name : {"default", "strict"}) {
+                const auto filter = compile(load(name));
+                ASSERT_TRUE(filter);
+                for (const Row& row : kTable) {
+                        const std::string& wanted = name == "default" ? row.by_default : row.by_strict;
+                        const int number = seccomp_syscall_resolve_name(row.call.c_str());
+                        if (number >= 0 && wanted != "allow") {
+                                const int got = errno_in_child(*filter, number, row.arguments);
+                                EXPECT_EQ((Action{ActionKind::kErrno, got}).to_string(), wanted)
+                                        << name << ": " << row.call << " " << std::hex << row.arguments[1];
+                        }
                 }
         }
 }
