@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/base/default_places.h"
 #include "broker/base/result.h"
 
 namespace sockbroker::ctl {
@@ -20,7 +21,8 @@ inline constexpr int kExitUnreachable = 3;  // no broker answers
 
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
-struct Options {
+// The places are those of --netns, --config-dir and the like, or the default ones.
+struct Options : DefaultPlaces {
         std::string verb = "status";
         std::vector<std::string> arguments;
         JsonMode json = JsonMode::kOff;
@@ -28,10 +30,8 @@ struct Options {
         bool pager = true;
         bool help = false;
         bool version = false;
+        std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
-        std::string runtime_dir = "/run/sockbroker";
-        std::string bpffs = "/run/sockbroker/bpf";
-        std::string state_dir = "/var/lib/sockbroker";
 };
 
 // Options may stand before, between and after verb and arguments, up to "--".

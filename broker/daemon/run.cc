@@ -13,7 +13,7 @@
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/capabilities.h"
+#include "broker/base/capabilities.h"
 #include "broker/daemon/closer.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
