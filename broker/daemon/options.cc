@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/confine.h"
+
 namespace sockbroker {
 
 namespace {
@@ -16,6 +18,7 @@ the kernel deliver packets of whole prefixes and port ranges to them.
 
   -h --help             Show this help
      --version          Show the version
+     --dump-seccomp     Show the filter of system calls
      --netns NAME       Serve the named network namespace, in which it must
                         have been started: all places below become those of
                         that name, DIR/netns/NAME
@@ -33,10 +36,11 @@ See the sockbrokerd(8) man page for details.
 }  // namespace
 
 std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
-        enum { kVersion = 256, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
+        enum { kVersion = 256, kDumpSeccomp, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
         static constexpr option kOptions[] = {
                 {"help", no_argument, nullptr, 'h'},
                 {"version", no_argument, nullptr, kVersion},
+                {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
                 {"netns", required_argument, nullptr, kNetns},
                 {"config-dir", required_argument, nullptr, kConfigDir},
                 {"runtime-dir", required_argument, nullptr, kRuntimeDir},
@@ -57,6 +61,12 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                         fmt::print("sockbroker {}\n", SOCKBROKER_VERSION);
                         exit_status = 0;
                         return std::nullopt;
+                case kDumpSeccomp: {
+                        const auto filter = describe_filter();
+                        fmt::print(filter ? stdout : stderr, "{}", filter ? *filter : filter.error().text() + "\n");
+                        exit_status = filter ? 0 : 1;
+                        return std::nullopt;
+                }
                 case kNetns: {
                         const auto places = places_of_netns(optarg);
                         if (!places) {

@@ -15,6 +15,7 @@
 #include "broker/daemon/broker.h"
 #include "broker/base/capabilities.h"
 #include "broker/daemon/closer.h"
+#include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/link_watch.h"
@@ -156,8 +157,15 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto kept = keep_capabilities({CAP_NET_ADMIN}); !kept) {
                 return kept;
         }
+        const auto missing = confine(options);
+        if (!missing) {
+                return std::unexpected(missing.error());
+        }
 
         Audit audit;
+        if (!missing->empty()) {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
+        }
         for (const auto& diagnostic : config.diagnostics) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
         }

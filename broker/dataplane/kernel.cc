@@ -358,13 +358,18 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         return taken;
 }
 
-Result<void> unload_kernel_objects(const std::string& pin_dir) {
+Result<OwnedFd> open_pinned_link(const std::string& pin_dir) {
+        const auto pins = PinDir::open(pin_dir);
+        return pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
+}
+
+Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
         const auto pins = PinDir::open(pin_dir);
         if (!pins) {
                 return std::unexpected(pins.error());
         }
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
-        if (const auto link = pins->get(kLinkPin); link && bpf_link_detach(link->get()) != 0 && errno != EINVAL) {
+        if (link >= 0 && bpf_link_detach(link) != 0 && errno != EINVAL) {
                 return fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
         }
         return pins->clear();
