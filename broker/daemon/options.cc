@@ -74,6 +74,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                                 exit_status = 2;
                                 return std::nullopt;
                         }
+                        options.netns = optarg;
                         static_cast<DefaultPlaces&>(options) = *places;
                         break;
                 }

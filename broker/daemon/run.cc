@@ -132,6 +132,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         signal(SIGPIPE, SIG_IGN);
         mallopt(M_ARENA_MAX, 1);  // memory that a thread gives back is for all, not kept for that thread
 
+        if (auto checked = check_netns(options.netns); !checked) {
+                return checked;
+        }
         auto pins = open_pin_dir(options);
         if (!pins) {
                 return std::unexpected(pins.error());
