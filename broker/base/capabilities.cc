@@ -4,7 +4,6 @@
 #include <linux/securebits.h>
 #include <sys/prctl.h>
 
-#include <algorithm>
 #include <memory>
 
 namespace sockbroker {
@@ -27,9 +26,9 @@ bool permitted(cap_t caps, cap_value_t cap) {
         return cap_get_flag(caps, cap, CAP_PERMITTED, &value) == 0 && value == CAP_SET;
 }
 
-Result<void> close_the_ways_back(std::initializer_list<cap_value_t> wanted) {
+Result<void> close_the_ways_back() {
         for (cap_value_t cap = 0; cap < cap_max_bits(); cap++) {
-                if (std::ranges::find(wanted, cap) == wanted.end() && cap_drop_bound(cap) != 0) {
+                if (cap_drop_bound(cap) != 0) {
                         return fail_errno("cannot drop a capability from the bounding set");
                 }
         }
@@ -48,7 +47,7 @@ Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted) {
                 return fail_errno("cannot read own capabilities");
         }
         if (permitted(current.get(), CAP_SETPCAP)) {
-                if (auto closed = close_the_ways_back(wanted); !closed) {
+                if (auto closed = close_the_ways_back(); !closed) {
                         return closed;
                 }
         }

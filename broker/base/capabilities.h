@@ -13,7 +13,7 @@
 namespace sockbroker {
 
 // Keeps only those of `wanted` that the process has, in the permitted and effective set; empties the inheritable and
-// ambient ones and, where it may (CAP_SETPCAP), the bounding set, and locks the securebits by which root would be
+// ambient ones and, where it may (CAP_SETPCAP), the bounding set, which exec alone looks at, and locks the securebits by which root would be
 // given capabilities; sets no_new_privs. For good: call it before any thread is made.
 [[nodiscard]] Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted);
 
