@@ -13,8 +13,8 @@
 namespace sockbroker {
 
 // Keeps only those of `wanted` that the process has, in the permitted and effective set; empties the inheritable and
-// ambient ones and, where it may (CAP_SETPCAP), the bounding set, which exec alone looks at, and locks the securebits by which root would be
-// given capabilities; sets no_new_privs. For good: call it before any thread is made.
+// ambient ones and, where it may (CAP_SETPCAP), the bounding set, which exec alone looks at, and locks the securebits
+// by which root would be given capabilities; sets no_new_privs. For good: call it before any thread is made.
 [[nodiscard]] Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted);
 
 // For threads that need none: capabilities belong to threads, and each starts with those of its maker.

@@ -16,7 +16,17 @@ namespace sockbroker::ctl {
 
 namespace {
 
-enum LongOption : int { kJson = 256, kNoLegend, kNoPager, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir, kVersion };
+enum LongOption : int {
+        kJson = 256,
+        kNoLegend,
+        kNoPager,
+        kNetns,
+        kConfigDir,
+        kRuntimeDir,
+        kBpffs,
+        kStateDir,
+        kVersion
+};
 
 constexpr option kLongOptions[] = {
         {"help", no_argument, nullptr, 'h'},

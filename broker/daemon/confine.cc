@@ -14,6 +14,9 @@
 #include "broker/daemon/landlock.h"
 #include "sandbox/compile.h"
 #include "sandbox/parse.h"
+#ifdef SOCKBROKER_TRIAL
+#include "tests/sandbox/trial.h"
+#endif
 
 namespace sockbroker {
 
@@ -24,8 +27,8 @@ constexpr std::string_view kProfile =
         ;
 
 Result<sandbox::Profile> built_in_profile() {
-        const auto parsed =
-                sandbox::parse_profile("broker", {{"broker.profile", std::string(kProfile)}}, [](const std::string& name) {
+        const auto parsed = sandbox::parse_profile(
+                "broker", {{"broker.profile", std::string(kProfile)}}, [](const std::string& name) {
                         return Result<sandbox::ProfileFile>(fail(fmt::format("no profile {} is built in", name)));
                 });
         if (!parsed.profile) {
@@ -65,8 +68,8 @@ FileAccess files_of(const DaemonOptions& options) {
         FileAccess access;
         // Whole folders: account files are replaced by new ones, and a rule holds for the file that it was made with.
         // /etc, and what NSS reads beside it; /usr for policies and user records of packages.
-        access.read = {"/etc",         "/usr/lib",           "/usr/local/lib", "/run/systemd/userdb",
-                       "/run/userdb",  "/run/host/userdb",   "/var/lib/sss",   "/var/lib/extrausers",
+        access.read = {"/etc",        "/usr/lib",         "/usr/local/lib", "/run/systemd/userdb",
+                       "/run/userdb", "/run/host/userdb", "/var/lib/sss",   "/var/lib/extrausers",
                        "/run/nscd"};
         // The cgroup of a registrant, the overflow uid, the boot id.
         access.read.emplace_back("/proc");
@@ -104,7 +107,12 @@ Result<std::string> confine(const DaemonOptions& options) {
         if (!filter) {
                 return std::unexpected(filter.error());
         }
-        if (auto installed = filter->install(); !installed) {
+#ifdef SOCKBROKER_TRIAL  // another executable, tests/sandbox
+        auto installed = install_for_trial(*filter);
+#else
+        auto installed = filter->install();
+#endif
+        if (!installed) {
                 return fail(installed.error().errnum,
                             fmt::format("cannot install the system call filter, and the broker does not serve without "
                                         "it; the kernel needs CONFIG_SECCOMP_FILTER, and a filter around the broker "

@@ -12,8 +12,8 @@
 #include <fmt/format.h>
 
 #include "broker/audit/audit.h"
-#include "broker/daemon/broker.h"
 #include "broker/base/capabilities.h"
+#include "broker/daemon/broker.h"
 #include "broker/daemon/closer.h"
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
@@ -22,6 +22,9 @@
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
+#ifdef SOCKBROKER_TAKEOVER
+#include "tests/sandbox/takeover.h"
+#endif
 
 namespace sockbroker {
 
@@ -186,6 +189,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto filled = fill(loop, std::move(*sockets)); !filled) {
                 return filled;
         }
+#ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
+        act_as_if_taken_over(options);
+#endif
         sd_notifyf(0, "READY=1\nSTATUS=%s", loop.broker->status_text().c_str());
         const int r = sd_event_loop(loop.event.get());
         sd_notify(0, "STOPPING=1");

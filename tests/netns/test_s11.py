@@ -130,7 +130,7 @@ def test_s11_what_ends_one_broker_or_its_dispatch_leaves_the_other(sides):
 def test_s11_a_broker_started_in_another_namespace_than_it_is_told_says_so(netns):  # pylint: disable=unused-argument
     namespace.run("ip", "netns", "add", "left")
     broker = broker_module.Broker(netns="left")
-    broker.before = ["nsenter", "--net=/proc/1/ns/net"]
+    broker.before = ["unshare", "--net"]
     with pytest.raises(RuntimeError, match="--netns left names another network namespace"):
         broker.start()
     broker.discard()

@@ -75,7 +75,8 @@ TEST(PolicyFolders, OfANamedNetworkNamespaceLieBelowThem) {
 }
 
 TEST(PolicyFolders, AreRefusedToNamesThatMeanAnotherPlaceOrNone) {
-        for (const char* name : {"", ".", "..", "a/b", "../x", "edge.1", "edge 1", "%i", "\n", "a234567890123456789012345678901234567890x"}) {
+        for (const char* name : {"", ".", "..", "a/b", "../x", "edge.1", "edge 1", "%i", "\n",
+                                 "a234567890123456789012345678901234567890x"}) {
                 EXPECT_FALSE(places_of_netns(name)) << name;
         }
 }
