@@ -19,13 +19,13 @@ TIMEOUT = 20
 
 
 def install(*programs):
-    """Copies programs and the profiles; the broker must have started, for /run/sockbroker is made by it."""
+    """Copies programs and the profiles. After a broker has started, if there is to be one: it makes /run/sockbroker."""
     BIN.mkdir(mode=0o755, exist_ok=True)
     copied = []
     for program in (broker.BUILD / "sockbroker-run", *map(pathlib.Path, programs)):
         copied.append(pathlib.Path(shutil.copy(program, BIN)))
         copied[-1].chmod(0o755)
-    PROFILES.mkdir(mode=0o755, exist_ok=True)
+    PROFILES.mkdir(mode=0o755, parents=True, exist_ok=True)
     for profile in (broker.TOP / "sandbox/profiles").glob("*.profile"):
         (PROFILES / profile.name).write_bytes(profile.read_bytes())
         (PROFILES / profile.name).chmod(0o644)
@@ -40,9 +40,8 @@ def command(*words, uid=61001, ambient=AMBIENT):
 
 def run(*words, **named):
     """To its end: (exit status, standard output, standard error)."""
-    named, how = {k: v for k, v in named.items() if k in ("uid", "ambient")}, named
     done = subprocess.run(command(*words, **named), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=TIMEOUT, check=False, pass_fds=how.get("fds", ()), env=how.get("env"))
+                          timeout=TIMEOUT, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
