@@ -4,11 +4,14 @@
 // verbs exist and how many arguments they take is known in verbs.cc.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "broker/base/default_places.h"
 #include "broker/base/result.h"
+#include "broker/base/time_span.h"
 
 namespace sockbroker::ctl {
 
@@ -17,10 +20,12 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;       // the broker refused, or a policy has errors
 inline constexpr int kExitUsage = 2;        // unknown verb, option or argument
 inline constexpr int kExitUnreachable = 3;  // no broker answers
+inline constexpr int kExitTimedOut = 4;     // what was waited for did not come in time
 
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
-struct Options {
+// The places are those of --netns, --config-dir and the like, or the default ones.
+struct Options : DefaultPlaces {
         std::string verb = "status";
         std::vector<std::string> arguments;
         JsonMode json = JsonMode::kOff;
@@ -28,10 +33,10 @@ struct Options {
         bool pager = true;
         bool help = false;
         bool version = false;
+        std::string wait_for;  // "live" or "drained", empty: not given
+        std::chrono::microseconds timeout = kForever;
+        std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
-        std::string runtime_dir = "/run/sockbroker";
-        std::string bpffs = "/run/sockbroker/bpf";
-        std::string state_dir = "/var/lib/sockbroker";
 };
 
 // Options may stand before, between and after verb and arguments, up to "--".
