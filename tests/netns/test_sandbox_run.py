@@ -91,6 +91,23 @@ def test_service_names_all_of_them_and_listens_yield_to_what_was_passed(web):
         assert [line["bound"] for line in web.list()] == [f"127.0.0.1:{passed.getsockname()[1]}"]
 
 
+def test_the_next_instance_retrieves_what_is_held(broker):
+    """--retrieve: nothing is held at first, so a socket is made; later the same socket is passed on, and serves."""
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=30\n")).start()
+    sandbox.install()
+    words = ["--service=web", "--retrieve", "--listen-stream=127.0.0.1:0", "/bin/bash", "-c", SHOW + "; echo there; read line"]
+    with sandbox.Sandboxed(*words) as first:
+        first.lines_until("there")
+        made, = broker.list()
+    broker.wait_log("waits")
+    assert [line["state"] for line in broker.list()] == ["held"]
+    with sandbox.Sandboxed(*words) as second:
+        values, _ = shown("\n".join(second.lines_until("there")))
+        assert (values["LISTEN_FDS"], values["LISTEN_FDNAMES"]) == ("1", "web")
+        again, = broker.list()
+        assert (again["cookie"], again["state"], again["pid"]) == (made["cookie"], "live", second.process.pid)
+
+
 def test_no_register_asks_nobody(web):
     with listener() as passed:
         status, output, _ = run_with([("web", passed)], "--no-register", "/bin/bash", "-c", SHOW)

@@ -134,7 +134,7 @@ def test_S4_the_drop_in_for_units_refuses_what_it_says(broker):
     assert {name for name, answer in shut.items() if answer is None} == ALLOWED | CANNOT_TELL
     assert set(shut.values()) <= {None, "EPERM", "EAFNOSUPPORT"}, shut
     assert len(shut) >= 11
-    broker.run(f"cp {EXAMPLES}/sandbox/50-sandbox-strict.conf /etc/systemd/system/tries.service.d/ && "
+    broker.run(f"cp {EXAMPLES}/sandbox/60-sandbox-strict.conf /etc/systemd/system/tries.service.d/ && "
                "systemctl daemon-reload")
     broker.unit("tries.socket", "[Socket]\nListenStream=127.0.0.9:81\nService=tries.service\n")
     broker.run("systemctl start tries.socket")
