@@ -15,6 +15,8 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = "/usr/share/doc/sockbroker/examples"
 CLIENT = "/opt/system-tests/client.py"
 # The AnyIP routes by which a machine takes the prefixes of the example policies as its own.
+# tests/sandbox/trial: a broker that tells what its filter would refuse, and refuses nothing.
+TRIAL = os.environ.get("SOCKBROKER_TRIAL")
 PREFIXES = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
 
 EARLY_SOCKET = f"""\
@@ -39,6 +41,12 @@ def stage(tmp_path_factory):
     (units / "early.socket").write_text(EARLY_SOCKET)
     (units / "sockets.target.wants").mkdir()
     (units / "sockets.target.wants/early.socket").symlink_to("../early.socket")
+    if TRIAL:
+        shutil.copy(TRIAL, folder / "usr/lib/sockbroker/sockbrokerd")
+        for unit in ("sockbrokerd.service", "sockbrokerd@.service"):
+            # The unit's own filter would answer first. And the thread that is told takes its place among the tasks.
+            (units / f"{unit}.d").mkdir()
+            (units / f"{unit}.d/trial.conf").write_text("[Service]\nSystemCallFilter=\nTasksMax=17\n")
     yield folder
     shutil.rmtree(folder)
 
@@ -53,6 +61,9 @@ def booted(stage, tmp_path_factory):
             machine.run(f"ip route add local {prefix} dev lo")
         machine.run("journalctl --update-catalog")  # as install.md says, and a package's trigger does
         yield machine
+        if TRIAL:
+            told = set(machine.run("journalctl -q -b -o cat | grep '^sandbox trial: '", check=False).stdout.splitlines())
+            assert {line.split()[2] for line in told} == {"getpriority"}, "\n".join(sorted(told))
     finally:
         machine.end()
 
