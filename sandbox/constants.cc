@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/capability.h>
 #include <linux/in6.h>
 #include <linux/landlock.h>
 #include <linux/membarrier.h>
@@ -22,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cstring>
@@ -40,6 +40,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(AF_INET),
         NAMED(AF_INET6),
         NAMED(AF_NETLINK),
+        NAMED(NETLINK_ROUTE),
         NAMED(AF_PACKET),
         NAMED(AF_VSOCK),
         NAMED(AF_ALG),
@@ -342,6 +343,8 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(O_TRUNC),
         NAMED(O_APPEND),
         NAMED(MFD_CLOEXEC),
+        NAMED(S_ISUID),
+        NAMED(S_ISGID),
 };
 
 #undef NAMED

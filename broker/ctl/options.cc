@@ -25,7 +25,9 @@ enum LongOption : int {
         kRuntimeDir,
         kBpffs,
         kStateDir,
-        kVersion
+        kVersion,
+        kFor,
+        kTimeout
 };
 
 constexpr option kLongOptions[] = {
@@ -34,6 +36,8 @@ constexpr option kLongOptions[] = {
         {"json", required_argument, nullptr, kJson},
         {"no-legend", no_argument, nullptr, kNoLegend},
         {"no-pager", no_argument, nullptr, kNoPager},
+        {"for", required_argument, nullptr, kFor},
+        {"timeout", required_argument, nullptr, kTimeout},
         {"netns", required_argument, nullptr, kNetns},
         {"config-dir", required_argument, nullptr, kConfigDir},
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
@@ -98,6 +102,21 @@ Result<Options> parse_options(int argc, char* const* argv) {
                 case kNoPager:
                         options.pager = false;
                         break;
+                case kFor:
+                        if (value != "live" && value != "drained") {
+                                return fail(fmt::format("cannot wait for \"{}\", write --for=live or --for=drained",
+                                                        printable(value)));
+                        }
+                        options.wait_for = value;
+                        break;
+                case kTimeout: {
+                        const Result<std::chrono::microseconds> span = parse_time_span(value);
+                        if (!span) {
+                                return std::unexpected(span.error());
+                        }
+                        options.timeout = *span;
+                        break;
+                }
                 case kNetns: {
                         const Result<DefaultPlaces> places = places_of_netns(value);
                         if (!places) {
@@ -160,6 +179,8 @@ std::string help_text() {
                 "     --json=MODE        Print JSON: short, pretty or off\n"
                 "     --no-legend        Print neither headers nor counts\n"
                 "     --no-pager         Do not pipe output into a pager\n"
+                "     --for=STATE        What to wait for: live or drained\n"
+                "     --timeout=SPAN     Wait no longer than that\n"
                 "     --netns=NAME       The broker of this network namespace, with its places\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"

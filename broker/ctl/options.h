@@ -4,12 +4,14 @@
 // verbs exist and how many arguments they take is known in verbs.cc.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "broker/base/default_places.h"
 #include "broker/base/result.h"
+#include "broker/base/time_span.h"
 
 namespace sockbroker::ctl {
 
@@ -18,6 +20,7 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;       // the broker refused, or a policy has errors
 inline constexpr int kExitUsage = 2;        // unknown verb, option or argument
 inline constexpr int kExitUnreachable = 3;  // no broker answers
+inline constexpr int kExitTimedOut = 4;     // what was waited for did not come in time
 
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
@@ -30,6 +33,8 @@ struct Options : DefaultPlaces {
         bool pager = true;
         bool help = false;
         bool version = false;
+        std::string wait_for;  // "live" or "drained", empty: not given
+        std::chrono::microseconds timeout = kForever;
         std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
 };

@@ -34,5 +34,6 @@ struct Verb {
 [[nodiscard]] int reload_policy(const Options& options);
 [[nodiscard]] int verify_policy(const Options& options);
 [[nodiscard]] int unload_dispatch(const Options& options);
+[[nodiscard]] int wait_for_service(const Options& options);
 
 }  // namespace sockbroker::ctl

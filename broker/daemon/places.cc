@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/holds.h"
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
@@ -22,11 +23,14 @@ namespace {
 
 constexpr int kBacklog = 128;
 
-Result<IntakeSockets> adopt_passed_sockets(int count) {
+Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names) {
         IntakeSockets sockets;
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; fd++) {
-                OwnedFd owned(fd);
-                if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
+        int fd = SD_LISTEN_FDS_START - 1;
+        for (const auto& name : names) {
+                OwnedFd owned(++fd);
+                if (!service_of_stored(name).empty()) {
+                        sockets.stored.push_back({name, std::move(owned)});
+                } else if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
                         sockets.notify = std::move(owned);
                 } else if (sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0 && !sockets.control) {
                         sockets.control = std::move(owned);
@@ -84,12 +88,19 @@ bool is_bpffs(const std::string& path) {
 
 Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
         IntakeSockets sockets;
-        const int count = sd_listen_fds(1);
+        char** raw = nullptr;
+        const int count = sd_listen_fds_with_names(1, &raw);
         if (count < 0) {
                 return fail(count, "cannot take the sockets passed by systemd");
         }
+        std::vector<std::string> names;
+        for (int i = 0; i < count; i++) {
+                names.emplace_back(raw[i]);
+                std::free(raw[i]);
+        }
+        std::free(static_cast<void*>(raw));
         if (count > 0) {
-                auto passed = adopt_passed_sockets(count);
+                auto passed = adopt_passed_sockets(names);
                 if (!passed) {
                         return passed;
                 }

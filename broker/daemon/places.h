@@ -4,15 +4,25 @@
 // that needs privilege beyond loading happens here, once, before anything is dropped.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/options.h"
 
 namespace sockbroker {
 
+// What PID 1 had in its store for the broker.
+struct StoredFd {
+        std::string name;
+        OwnedFd fd;
+};
+
 struct IntakeSockets {
-        OwnedFd notify;   // datagram
-        OwnedFd control;  // seqpacket, listening
+        OwnedFd notify;                // datagram
+        OwnedFd control;               // seqpacket, listening
+        std::vector<StoredFd> stored;  // what an earlier broker left with PID 1
 };
 
 // Those that systemd passed, told apart by their type; or, if it passed none, new ones in the runtime directory.

@@ -18,6 +18,7 @@
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
@@ -30,7 +31,7 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::uint64_t kLivenessUsec = 5'000'000;
+constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 
 // What the handlers of the loop share. Members that watch stand after what they watch.
 struct Loop {
@@ -38,6 +39,7 @@ struct Loop {
         OwnedEvent event;
         Closer closer;
         std::unique_ptr<Worker> worker;
+        std::unique_ptr<Holds> holds;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
@@ -62,11 +64,18 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
-        loop->broker->probe_liveness();
-        if (loop->links == nullptr) {
-                (void)loop->broker->refresh_interfaces();
+        std::uint64_t next = 0;  // in the next turn, after everybody else's
+        try {
+                if (!loop->broker->probe_some()) {
+                        next = kLivenessUsec;
+                        if (loop->links == nullptr) {
+                                (void)loop->broker->refresh_interfaces();
+                        }
+                }
+        } catch (const std::exception&) {  // memory: none may cross the C callback
+                next = kLivenessUsec;
         }
-        sd_event_source_set_time_relative(source, kLivenessUsec);
+        sd_event_source_set_time_relative(source, next);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         return 0;
 }
@@ -86,7 +95,7 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
                 return fail(r, "cannot handle SIGHUP");
         }
         sd_event_source* liveness = nullptr;
-        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 1'000'000,
+        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 100'000,
                                                      on_liveness, &loop);
             r < 0) {
                 return fail(r, "cannot make a timer");
@@ -101,6 +110,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         }
         loop.worker = std::move(*worker);
         loop.broker->use(*loop.worker);
+        loop.holds = std::make_unique<Holds>(
+                event, loop.closer,
+                Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
+                             .ended = [&broker = *loop.broker](const Held& held,
+                                                               HoldEnd why) { broker.on_hold_end(held, why); }});
+        loop.broker->use(*loop.holds);
+        loop.broker->take_up_holds(std::move(sockets.stored));
         auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);

@@ -181,6 +181,10 @@ void Dataplane::remove_service(ServiceId id) {
         state.free_services.retire(id);
 }
 
+Result<void> Dataplane::set_registrant(Slot slot, const Registrant& registrant) {
+        return write_registrant(state_->kernel.fd(KernelMap::kRegistrants), slot, &registrant);
+}
+
 Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
         State& state = *state_;
         const KernelObjects& kernel = state.kernel;

@@ -44,7 +44,9 @@ class Broker:
         self.state.mkdir()
         self.control_path = str(self.runtime / "control")
         self.notify_path = str(self.runtime / "notify")
+        self.program = BUILD / "sockbrokerd"
         self.process = None
+        self.environment = {}  # more of it, for the next start
         self.activated = self._make_sockets() if activated else []
         self._log = ""
         self._log_pipe = None
@@ -71,7 +73,7 @@ class Broker:
         return ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime),
                 "--bpffs", str(self.bpffs), "--state-dir", str(self.state)]
 
-    def start(self):
+    def start(self, until_ready=True):
         """Starts it and waits until it says READY=1."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             path = "/run/ready"
@@ -92,7 +94,8 @@ class Broker:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
                                             pass_fds=fds, env=_environment(NOTIFY_SOCKET=path, **self.environment))
             os.close(write)
-            self._wait_ready(ready)
+            if until_ready:
+                self._wait_ready(ready)
         return self
 
     def _wait_ready(self, ready):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import broker as broker_module  # noqa: E402
 from harness import client, namespace, neighbours, service, worker  # noqa: E402
 
-LIMIT = 150  # seconds for one test: far more than any needs
+LIMIT = int(os.environ.get("SOCKBROKER_TEST_SECONDS", "150"))  # for one test: far more than any needs
 
 
 def pytest_sessionstart():

@@ -7,6 +7,7 @@
     client.py hammer ADDRESS PORT        connects one after the other until standard input ends; then counts as JSON
     client.py store SERVICE ADDRESS PORT [hold]    listens and registers by the notify socket; hold: serves as an echo
     client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
+    client.py serve NAME                 answers lines on the listener that systemd has passed, until SIGTERM
     client.py control LINES              one request to the control socket, and its answer
 
 Its exit status is 0 where the network did not refuse.
@@ -106,6 +107,26 @@ def register(service: str, address: str, port: str) -> None:
         print(broker.recv(65536).decode(), end="", flush=True)
 
 
+def serve(name: str) -> None:
+    """One after the other; leaves at SIGTERM what it has not accepted to the next instance, which has the same listener."""
+    ended = []
+    wake = socket.socketpair()
+    for end in wake:
+        end.setblocking(False)
+    signal.set_wakeup_fd(wake[1].fileno())
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    listener = socket.socket(fileno=3)
+    listener.setblocking(False)
+    while select.select([listener, wake[0]], [], []) and not ended:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            continue
+        with connection:
+            connection.settimeout(TIMEOUT)
+            connection.sendall(name.encode() + b" " + connection.recv(4096))
+
+
 def control(lines: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.settimeout(TIMEOUT)
@@ -122,6 +143,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "register": register,
-         "control": control}[sys.argv[1]](*sys.argv[2:])
+         "serve": serve, "control": control}[sys.argv[1]](*sys.argv[2:])
     except OSError as refusal:
         sys.exit(f"{type(refusal).__name__}: {refusal}")

@@ -7,11 +7,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 from machine import Machine
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(SOURCE / "tests"))
 EXAMPLES = "/usr/share/doc/sockbroker/examples"
 CLIENT = "/opt/system-tests/client.py"
 # The AnyIP routes by which a machine takes the prefixes of the example policies as its own.
@@ -39,6 +41,9 @@ def stage(tmp_path_factory):
     # One thing of the tests' own that must be there at boot, see test_boot.py.
     units = folder / "usr/lib/systemd/system"
     (units / "early.socket").write_text(EARLY_SOCKET)
+    # And the clients of ../load.
+    (folder / "usr/lib/sockbroker-tests").mkdir()
+    shutil.copy(build / "tests/load/load", folder / "usr/lib/sockbroker-tests")
     (units / "sockets.target.wants").mkdir()
     (units / "sockets.target.wants/early.socket").symlink_to("../early.socket")
     if TRIAL:

@@ -94,6 +94,7 @@ def test_completion_knows_values_of_options():
     assert complete("--json", "=") == ["short", "pretty", "off"]
     assert complete("--json", "") == ["short", "pretty", "off"]
     assert complete("--config-dir", "=", str(ROOT / "docs/ma")) == [str(ROOT / "docs/man")]
+    assert complete("wait", "web", "--for", "=", "") == ["live", "drained"]
     # The value of an option is no verb.
     assert complete("--runtime-dir", "list", "relo") == ["reload"]
     assert complete("--runtime-dir", "=", "list", "relo") == ["reload"]

@@ -269,7 +269,8 @@ TEST_F(BrokerConfigFiles, MistakesAreReportedAndLeaveTheirDefault) {
                         "etc/sockbrokerd.conf:3: MaxBindings=: \"0\" is not a number from 1 to 16777216",
                         "etc/sockbrokerd.conf:4: MaxServices=: \"65537\" is not a number from 1 to 65536",
                         "etc/sockbrokerd.conf:6: unknown key Rate=, this version takes MaxBindings= MaxServices= "
-                        "MaxSockets= MaxAccountedBindings=",
+                        "MaxSockets= MaxAccountedBindings= RateLimitBurst= NotifyRateLimitBurst= "
+                        "RateLimitIntervalSec=",
                         "etc/sockbrokerd.conf:7: indented line, comments, sections and keys start in column one and no "
                         "line continues another",
                         "etc/sockbrokerd.conf:8: unknown section [Service a], sockbrokerd.conf takes only [Broker], "

@@ -21,6 +21,7 @@
 #include "sandbox/compile.h"
 #include "sandbox/evaluator.h"
 #include "sandbox/parse.h"
+#include "support/seccomp_answer.h"
 
 namespace sockbroker::sandbox {
 namespace {
@@ -34,24 +35,8 @@ Profile profile(const std::string& text) {
         return parsed.profile.value_or(Profile{});
 }
 
-seccomp_data call(const std::string& name, const Arguments& arguments) {
-        seccomp_data data{.nr = seccomp_syscall_resolve_name(name.c_str()), .arch = seccomp_arch_native()};
-        std::ranges::copy(arguments, data.args);
-        return data;
-}
-
-std::uint32_t answer(const Action& action) {
-        switch (action.kind) {
-        case ActionKind::kAllow:
-                return SECCOMP_RET_ALLOW;
-        case ActionKind::kLog:
-                return SECCOMP_RET_LOG;
-        case ActionKind::kErrno:
-                return SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(action.errnum);
-        case ActionKind::kKill:
-                break;
-        }
-        return SECCOMP_RET_KILL_PROCESS;
+std::uint32_t asked(const Filter& filter, const std::string& name, const Arguments& arguments) {
+        return test::answer_of(filter, seccomp_syscall_resolve_name(name.c_str()), arguments);
 }
 
 constexpr std::uint32_t kEnosys = SECCOMP_RET_ERRNO | ENOSYS;
@@ -63,13 +48,13 @@ TEST(SandboxCompile, EachKindOfLineBecomesItsAnswer) {
                                 "allow socket arg0 == AF_UNIX\n"));
         ASSERT_TRUE(filter) << filter.error().text();
         EXPECT_EQ(filter->programs.size(), 2U);
-        EXPECT_EQ(evaluate(*filter, call("read", {})), SECCOMP_RET_ALLOW);
-        EXPECT_EQ(evaluate(*filter, call("write", {})), SECCOMP_RET_LOG);
-        EXPECT_EQ(evaluate(*filter, call("ptrace", {})), SECCOMP_RET_KILL_PROCESS);
-        EXPECT_EQ(evaluate(*filter, call("bind", {})), SECCOMP_RET_ERRNO | EACCES);
-        EXPECT_EQ(evaluate(*filter, call("socket", {1})), SECCOMP_RET_ALLOW);
-        EXPECT_EQ(evaluate(*filter, call("socket", {17})), kEperm);
-        EXPECT_EQ(evaluate(*filter, call("execve", {})), kEnosys);
+        EXPECT_EQ(asked(*filter, "read", {}), SECCOMP_RET_ALLOW);
+        EXPECT_EQ(asked(*filter, "write", {}), SECCOMP_RET_LOG);
+        EXPECT_EQ(asked(*filter, "ptrace", {}), SECCOMP_RET_KILL_PROCESS);
+        EXPECT_EQ(asked(*filter, "bind", {}), SECCOMP_RET_ERRNO | EACCES);
+        EXPECT_EQ(asked(*filter, "socket", {1}), SECCOMP_RET_ALLOW);
+        EXPECT_EQ(asked(*filter, "socket", {17}), kEperm);
+        EXPECT_EQ(asked(*filter, "execve", {}), kEnosys);
 }
 
 TEST(SandboxCompile, CallsThatNoHeaderKnowsYetAreUnnamed) {
@@ -89,14 +74,14 @@ TEST(SandboxCompile, CallsOfAnotherArchitectureGetTheirOwnAnswer) {
                 for (const std::uint32_t arch :
                      std::vector<std::uint32_t>{AUDIT_ARCH_I386, AUDIT_ARCH_ARM, AUDIT_ARCH_S390X}) {
                         for (const int number : {0, 1, 3, 41, 102, 11}) {
-                                EXPECT_EQ(evaluate(*filter, {.nr = number, .arch = arch}), answer(made.foreign));
+                                EXPECT_EQ(evaluate(*filter, {.nr = number, .arch = arch}), test::answer(made.foreign));
                         }
                 }
                 // x32 has the same architecture and one bit of the number.
                 if (seccomp_arch_native() == SCMP_ARCH_X86_64) {
                         for (const int number : {0, 1, 41, 512, 547}) {
                                 EXPECT_EQ(evaluate(*filter, {.nr = number | 0x40000000, .arch = AUDIT_ARCH_X86_64}),
-                                          answer(made.foreign))
+                                          test::answer(made.foreign))
                                         << number;
                         }
                 }
@@ -107,11 +92,11 @@ TEST(SandboxCompile, ATrialDeniesNothingAndLogsWhatWouldBeDenied) {
         const Profile made = profile("allow read\nkill ptrace\nerrno EPERM bind\nallow socket arg0 == AF_UNIX\n");
         const auto filter = compile(made, Denial::kLogOnly);
         ASSERT_TRUE(filter);
-        EXPECT_EQ(evaluate(*filter, call("read", {})), SECCOMP_RET_ALLOW);
-        EXPECT_EQ(evaluate(*filter, call("socket", {1})), SECCOMP_RET_ALLOW);
+        EXPECT_EQ(asked(*filter, "read", {}), SECCOMP_RET_ALLOW);
+        EXPECT_EQ(asked(*filter, "socket", {1}), SECCOMP_RET_ALLOW);
         for (const auto& [name, first] : std::vector<std::pair<std::string, std::uint64_t>>{
                      {"ptrace", 0}, {"bind", 0}, {"socket", 17}, {"execve", 0}}) {
-                EXPECT_EQ(evaluate(*filter, call(name, {first})), SECCOMP_RET_LOG) << name;
+                EXPECT_EQ(asked(*filter, name, {first}), SECCOMP_RET_LOG) << name;
         }
         EXPECT_EQ(evaluate(*filter, {.nr = 3, .arch = AUDIT_ARCH_I386}), SECCOMP_RET_LOG);
 }
@@ -206,7 +191,7 @@ private:
 
 TEST(SandboxCompile, RandomProfilesAnswerAsTheProfileSays) {
         unsigned allowed = 0;
-        unsigned asked = 0;
+        unsigned number = 0;
         for (std::uint32_t seed = 1; seed <= 150; ++seed) {
                 RandomProfile random(seed);
                 const std::string text = random.text();
@@ -217,18 +202,18 @@ TEST(SandboxCompile, RandomProfilesAnswerAsTheProfileSays) {
                         for (const std::string& name : RandomProfile::names()) {
                                 const Arguments arguments = random.arguments();
                                 const Action wanted = made.decide(name, arguments);
-                                ASSERT_EQ(evaluate(*filter, call(name, arguments)), answer(wanted))
+                                ASSERT_EQ(asked(*filter, name, arguments), test::answer(wanted))
                                         << "seed " << seed << ": " << name << " " << std::hex << arguments[0] << " "
                                         << arguments[1] << " " << arguments[2] << " " << arguments[3] << " "
                                         << arguments[4] << " " << arguments[5] << "\n"
                                         << text;
                                 allowed += wanted.kind == ActionKind::kAllow ? 1 : 0;
-                                ++asked;
+                                ++number;
                         }
                 }
         }
-        EXPECT_GT(allowed, asked / 10) << "too few calls were allowed to tell anything";
-        EXPECT_LT(allowed, asked / 10 * 9);
+        EXPECT_GT(allowed, number / 10) << "too few calls were allowed to tell anything";
+        EXPECT_LT(allowed, number / 10 * 9);
 }
 
 // The kernel's word on the same: a child that installs the filter and makes calls that harm nothing.

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// How much waits in the queues of sockets: connections that a listener has not accepted yet, datagrams that nobody has
+// read. Asks the kernel by sock_diag(7), which needs no privilege and shows the caller's network namespace only.
+#pragma once
+
+#include <cstdint>
+#include <map>
+
+#include "broker/base/net.h"
+#include "broker/base/result.h"
+
+namespace sockbroker::ctl {
+
+// By socket cookie: connections for TCP, bytes for UDP. Of all listeners, or unconnected UDP sockets, of one address
+// family of sockets (AF_INET or AF_INET6; a dual-stack socket is AF_INET6).
+using Queues = std::map<std::uint64_t, std::uint32_t>;
+[[nodiscard]] Result<Queues> read_queues(Protocol protocol, int address_family);
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verb wait: until a service serves, or until what was displaced has nothing left to do. It asks again and again,
+// each time on a new connection, so that the broker may restart in between; it changes nothing.
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <systemd/sd-login.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "broker/ctl/ask.h"
+#include "broker/ctl/passed.h"
+#include "broker/ctl/queues.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/verbs.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kPeriod = std::chrono::milliseconds(100);
+// Handshakes that were half-open when a listener was displaced end there. The kernel repeats its part of one after 1 s
+// and 3 s; so this is two losses in a row, and the client's answer to the second repetition.
+constexpr auto kHandshake = std::chrono::seconds(4);
+// A socket that has just been closed is listed a moment longer than the kernel shows it.
+constexpr unsigned kUnseen = 10;
+
+struct Socket {
+        std::uint64_t cookie = 0;
+        Protocol protocol = Protocol::kTcp;
+        int address_family = AF_INET;
+        std::string bound, unit, state;
+};
+
+std::optional<Socket> socket_of(const Json& row) {
+        const std::optional<Protocol> protocol = parse_protocol(cell(row, "protocol"));
+        if (!protocol) {
+                return std::nullopt;
+        }
+        return Socket{.cookie = std::strtoull(cell(row, "cookie").c_str(), nullptr, 16),
+                      .protocol = *protocol,
+                      .address_family = cell(row, "family") == "ipv4" ? AF_INET : AF_INET6,
+                      .bound = cell(row, "bound"),
+                      .unit = cell(row, "unit", ""),
+                      .state = cell(row, "state")};
+}
+
+// Where the service stands, as far as the waiting goes: nothing left to wait for, or what is missing, in words.
+using Missing = std::optional<std::string>;
+
+class Wait {
+public:
+        Wait(const Options& options, std::string service) : options_(options), service_(std::move(service)) {}
+
+        int run();
+
+private:
+        [[nodiscard]] Result<std::vector<Socket>> look() const;
+        [[nodiscard]] Result<Missing> live(const std::vector<Socket>& sockets) const;
+        [[nodiscard]] Result<Missing> drained(const std::vector<Socket>& sockets);
+
+        struct Seen {
+                Clock::time_point first;
+                unsigned unseen = 0;
+        };
+
+        const Options& options_;
+        std::string service_;
+        std::optional<std::string> unit_;  // decided by the first look; empty: the sockets of all
+        std::map<std::uint64_t, Seen> seen_;
+};
+
+Result<std::vector<Socket>> Wait::look() const {
+        Result<ControlClient> client = ControlClient::connect(options_.runtime_dir);
+        if (!client) {
+                return std::unexpected(client.error());
+        }
+        std::vector<Socket> sockets;
+        const auto answer = client->call("VERB=list\n", {}, [&](std::string_view line) {
+                const std::optional<Json> row = parse_row(line);
+                if (row && cell(*row, "service") == service_) {
+                        if (std::optional<Socket> one = socket_of(*row)) {
+                                sockets.push_back(std::move(*one));
+                        }
+                }
+        });
+        if (!answer) {
+                return std::unexpected(answer.error());
+        }
+        if (answer->result != "ok") {
+                return fail(fmt::format("{}: {}", answer->result, answer->message));
+        }
+        return sockets;
+}
+
+Result<Missing> Wait::live(const std::vector<Socket>& sockets) const {
+        const bool any = std::ranges::any_of(sockets, [](const Socket& one) { return one.state == "live"; });
+        return any ? Missing() : fmt::format("service {} has no live socket", service_);
+}
+
+// The unit of the caller, if it has registered some of them.
+std::string own_unit(const std::vector<Socket>& sockets) {
+        char* name = nullptr;
+        if (sd_pid_get_unit(0, &name) < 0) {
+                return "";
+        }
+        const std::unique_ptr<char, decltype(&std::free)> owned(name, std::free);
+        return std::ranges::any_of(sockets, [&](const Socket& one) { return one.unit == name; }) ? name : "";
+}
+
+Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
+        const auto now = Clock::now();
+        if (!unit_) {
+                unit_ = own_unit(sockets);
+        }
+        std::map<std::pair<Protocol, int>, Queues> queues;
+        Missing missing;
+        for (const Socket& one : sockets) {
+                if (one.state != "draining" || (!unit_->empty() && one.unit != *unit_)) {
+                        seen_.erase(one.cookie);  // should it be displaced once more
+                        continue;
+                }
+                const auto [known, fresh] = queues.try_emplace({one.protocol, one.address_family});
+                if (fresh) {
+                        auto read = read_queues(one.protocol, one.address_family);
+                        if (!read) {
+                                return std::unexpected(read.error());
+                        }
+                        known->second = std::move(*read);
+                }
+                Seen& seen = seen_.try_emplace(one.cookie, Seen{.first = now}).first->second;
+                const auto queue = known->second.find(one.cookie);
+                seen.unseen = queue == known->second.end() ? seen.unseen + 1 : 0;
+                if (seen.unseen > kUnseen) {
+                        return fail(
+                                fmt::format("the kernel does not show the socket {} of service {}: run this in the "
+                                            "broker's network namespace",
+                                            one.bound, service_));
+                }
+                if (seen.unseen > 0) {
+                        missing = fmt::format("socket {} of service {} is not seen", one.bound, service_);
+                } else if (queue->second > 0) {
+                        missing = fmt::format("socket {} of service {} has {} in its queue", one.bound, service_,
+                                              one.protocol == Protocol::kTcp ? count(queue->second, "connection")
+                                                                             : count(queue->second, "byte"));
+                } else if (one.protocol == Protocol::kTcp && now - seen.first < kHandshake) {
+                        missing = fmt::format("socket {} of service {} may have half-open handshakes", one.bound,
+                                              service_);
+                }
+        }
+        return missing;
+}
+
+int Wait::run() {
+        const auto start = Clock::now();
+        for (;;) {
+                const Result<std::vector<Socket>> sockets = look();
+                Result<Missing> missing;
+                if (sockets) {
+                        missing = options_.wait_for == "live" ? live(*sockets) : drained(*sockets);
+                        if (!missing) {
+                                complain(missing.error().text());
+                                return kExitFailed;
+                        }
+                        if (!*missing) {
+                                return kExitOk;
+                        }
+                }
+                const auto left = options_.timeout == kForever ? kPeriod : options_.timeout - (Clock::now() - start);
+                if (left <= left.zero()) {
+                        complain(fmt::format("timed out: {}", sockets ? **missing : sockets.error().text()));
+                        return sockets ? kExitTimedOut : kExitUnreachable;
+                }
+                std::this_thread::sleep_for(std::min<Clock::duration>(kPeriod, left));
+        }
+}
+
+}  // namespace
+
+int wait_for_service(const Options& options) {
+        const std::string& service = options.arguments.front();
+        if (const auto checked = hand_out({}, service); !checked || service.empty()) {
+                complain(checked ? "the name of the service is empty" : checked.error().text());
+                return kExitUsage;
+        }
+        if (options.wait_for.empty()) {
+                complain("wait for what? write --for=live or --for=drained");
+                return kExitUsage;
+        }
+        return Wait(options, service).run();
+}
+
+}  // namespace sockbroker::ctl
