@@ -334,7 +334,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(NETLINK_ROUTE),
         NAMED(SO_PASSSEC),
         NAMED(O_RDONLY),
-        NAMED(O_NOFOLLOW),
+        NAMED(O_EXCL),
         NAMED(O_CLOEXEC),
         NAMED(O_CREAT),
         NAMED(O_WRONLY),
