@@ -46,7 +46,7 @@ allow clock_gettime clock_getres gettimeofday
 allow epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll
 allow eventfd2 signalfd4 timerfd_create timerfd_settime pipe2
 allow read write readv writev pread64 lseek close
-allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS}
+allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_ADD_SEALS, F_GET_SEALS}
 allow ioctl arg1 == TCGETS  # isatty(3), which stdio asks of each file
 allow memfd_create  # journal entries too large for a datagram; it can be neither executed nor mapped so
 
