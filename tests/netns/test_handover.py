@@ -28,9 +28,12 @@ UNACCEPTED = {
 }
 COOKIES = {
     "a cookie of the old one is refused by the new one": (False, 0, "open", "reset"),
+    "it is refused though the old one is closed": (False, 0, "closed", "reset"),
     "it is taken by a new one that has sent cookies itself": ("primed", 0, "open", "new"),
+    "it is taken by such a one though the old one is closed": ("primed", 0, "closed", "new"),
     "it is taken by the new one of a group": (True, 0, "open", "new"),
     "it is taken by the new one of a group though the old one is closed": (True, 0, "closed", "new"),
+    "migration does not matter to it": (True, 1, "closed", "new"),
 }
 
 
