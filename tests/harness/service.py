@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 
 from harness import kernel, load, namespace, oddities, wire, worker
 from harness.client import family_of, plain
@@ -155,6 +156,17 @@ class Service(worker.Child):
         if sock in self.selector.get_map():
             self.selector.unregister(sock)
         sock.close()
+
+    def wait_for_queue(self, label, connections):
+        """Returns when so many wait to be accepted: tcpi_unacked of struct tcp_info, for a listener."""
+        def queued():
+            info = self.sockets[label].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            return struct.unpack_from("=I", info, 24)[0]
+
+        deadline = time.monotonic() + 15
+        while queued() < connections:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {queued()} of {connections} connections wait")
 
     def receive_at(self, path):
         """Where another may pass a socket on; take_received() takes it under the label that comes with it."""
