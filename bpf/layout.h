@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 3U		       /* second, likewise */
+#define SB_LAYOUT 4U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -180,6 +180,8 @@ struct sb_registrant {
 	__u16 bound_port;
 	__u16 unused;
 	__u8 bound_address[16];
+	__s64 registered_usec; /* CLOCK_MONOTONIC: pins do not outlive a boot */
+	__s64 gone_usec; /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */
 	char unit[SB_UNIT_BYTES];
 };
 
@@ -211,7 +213,7 @@ SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");
-SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 312, "registrant");
+SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 328, "registrant");
 
 #define SB_AF_INET 2
 #define SB_AF_INET6 10

@@ -31,6 +31,9 @@ constexpr std::array kRows = {
         Row{Action::kReloadFailed, "reload-failed", "a1359f7f263a4446bf5e7dbff6f7af2c"},
         Row{Action::kDiagnostic, "diagnostic", "facb2a0897504d6cbb5d8fed27ebd8df"},
         Row{Action::kUnload, "unload", "16a85bc9a6984599828d68f9f0176293"},
+        Row{Action::kHold, "hold", "dbccd26a025148e1b1cc79d0f32ff335"},
+        Row{Action::kRetrieve, "retrieve", "31ba1fdd4bf34025b1c15def8db52df6"},
+        Row{Action::kExpire, "expire", "a61c302212014f3f8609f9f9509be27b"},
         Row{Action::kLost, "lost", "d4b4a0047ce146e39264a7378fc60dad"},
 };
 

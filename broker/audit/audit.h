@@ -28,6 +28,9 @@ enum class Action : std::uint8_t {
         kReloadFailed,  // a policy was refused, the running one stays
         kDiagnostic,    // one error or warning of a policy
         kUnload,        // dispatch was taken away
+        kHold,          // a service went, its socket is held for the next instance
+        kRetrieve,      // the next instance has it back
+        kExpire,        // it is not held any more: HoldSec= ran out, or the service was stopped
         kLost,          // journal entries were lost
 };
 inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kLost) + 1;

@@ -17,6 +17,7 @@
 
 #include "broker/base/net.h"
 #include "broker/protocol/message.h"
+#include "broker/protocol/request.h"
 
 namespace sockbroker {
 namespace {
@@ -57,6 +58,19 @@ std::optional<std::string_view> field(std::string_view record, std::string_view 
                 record.remove_prefix(end == std::string_view::npos ? record.size() : end + 1);
         }
         return std::nullopt;
+}
+
+void take_descriptors(msghdr& header, std::vector<OwnedFd>& received) {
+        for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
+                if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
+                        continue;
+                }
+                for (std::size_t at = 0; CMSG_LEN(at + sizeof(int)) <= part->cmsg_len; at += sizeof(int)) {
+                        int fd = -1;
+                        std::memcpy(&fd, CMSG_DATA(part) + at, sizeof fd);
+                        received.emplace_back(fd);
+                }
+        }
 }
 
 Result<ControlClient::Answer> parse_answer(std::string_view record, const std::string& path) {
@@ -102,7 +116,8 @@ Result<ControlClient> ControlClient::connect(const std::string& runtime_dir) {
 }
 
 Result<ControlClient::Answer> ControlClient::call(std::string_view request, const std::vector<int>& fds,
-                                                  const std::function<void(std::string_view line)>& on_line) {
+                                                  const std::function<void(std::string_view line)>& on_line,
+                                                  std::vector<OwnedFd>* received) {
         auto deadline = Clock::now() + timeout_;
         for (auto sent = send_record(fd_.get(), request, fds); !sent; sent = send_record(fd_.get(), request, fds)) {
                 if (sent.error().errnum != EAGAIN) {
@@ -122,12 +137,25 @@ Result<ControlClient::Answer> ControlClient::call(std::string_view request, cons
                 // Without a control buffer the kernel closes descriptors that nobody asked for.
                 iovec vector = {.iov_base = record.data(), .iov_len = record.size()};
                 msghdr header{.msg_iov = &vector, .msg_iovlen = 1};
-                const ssize_t length = recvmsg(fd_.get(), &header, MSG_DONTWAIT);
+                alignas(cmsghdr) char control[CMSG_SPACE(kMaxMessageFds * sizeof(int))];
+                if (received != nullptr) {
+                        header.msg_control = control;
+                        header.msg_controllen = sizeof control;
+                }
+                const ssize_t length = recvmsg(fd_.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
                 if (length < 0 && (errno == EAGAIN || errno == EINTR)) {
                         continue;
                 }
                 if (length < 0) {
                         return fail_errno(fmt::format("cannot read the answer of {}", path_));
+                }
+                if (received != nullptr) {
+                        take_descriptors(header, *received);
+                        if ((header.msg_flags & MSG_CTRUNC) != 0) {
+                                return fail(
+                                        EMFILE,
+                                        fmt::format("not all descriptors of the answer of {} could be taken", path_));
+                        }
                 }
                 if (length == 0) {
                         return fail(ECONNRESET,

@@ -30,9 +30,11 @@ public:
         // `request` is KEY=VALUE lines; `fds` are borrowed. `on_line` is called for each line before the RESULT=
         // record, without its new line. The Answer is what the broker said, a refusal too; an Error means that there is
         // no answer: the connection broke, took longer than the timeout without a record, or what came is not the
-        // protocol. Several calls may follow on one connection, not after an Error.
+        // protocol. Several calls may follow on one connection, not after an Error. Descriptors that come with any
+        // record of the answer go to `received`; without it the kernel closes them.
         [[nodiscard]] Result<Answer> call(std::string_view request, const std::vector<int>& fds,
-                                          const std::function<void(std::string_view line)>& on_line);
+                                          const std::function<void(std::string_view line)>& on_line,
+                                          std::vector<OwnedFd>* received = nullptr);
 
         // How long a record may take to come. A reload of a large policy answers only when it is done.
         void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }

@@ -46,13 +46,21 @@ std::string describe(const Json& broker, bool colour) {
         line("Policy", fmt::format("{}, {}, {}; taken {}", count(number(policy, "files"), "file"),
                                    count(number(policy, "services"), "service"),
                                    count(number(policy, "bindings"), "binding"), since(policy)));
-        line("Sockets", fmt::format("{} live, {} draining", cell(sockets, "live"), cell(sockets, "draining")));
+        line("Sockets", fmt::format("{} live, {} held, {} draining", cell(sockets, "live"), cell(sockets, "held"),
+                                    cell(sockets, "draining")));
         line("Capacity",
              fmt::format("{}, {}, {}", count(number(capacity, "bindings"), "binding"),
                          count(number(capacity, "services"), "service"), count(number(capacity, "sockets"), "socket")));
         line("Refused", count(number(broker, "refused"), "request"));
         if (number(broker, "journal_lost") != 0) {
                 line("Journal", fmt::format("{} entries lost", number(broker, "journal_lost")));
+        }
+        if (const auto warnings = broker.find("warnings"); warnings != broker.end() && warnings->is_array()) {
+                for (const auto& warning : *warnings) {
+                        if (warning.is_string()) {
+                                line("Warning", printable(warning.get<std::string>()));
+                        }
+                }
         }
         return text;
 }

@@ -11,16 +11,16 @@ namespace sockbroker {
 
 namespace {
 
+constexpr uid_t kUnknownSender = static_cast<uid_t>(-1);  // counts for itself, not for root
+
 std::int64_t now_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-// Who may take a registration away: the unit that made it, or outside units its uid.
-bool owns(const Peer& peer, const Registration& registration) {
-        const auto& owner = registration.registrant;
-        return owner.unit.empty() && peer.unit.empty() ? owner.uid == peer.uid
-                                                       : !peer.unit.empty() && owner.unit == peer.unit;
+std::int64_t steady_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
 Answer answer(ResultCode code, std::string message, Rows rows = {}) {
@@ -36,6 +36,9 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           audit_(audit),
           registry_(*dataplane_),
           accounts_(system_accounts()),
+          notify_rates_({config.rate_interval_usec, config.notify_burst}),
+          uid_rates_({config.rate_interval_usec, config.rate_burst}),
+          service_rates_({config.rate_interval_usec, config.rate_burst}),
           started_usec_(now_usec()) {
         // Where the maps could not be made larger.
         limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
@@ -62,6 +65,13 @@ void Broker::probe_liveness() {
         tell_departures(registry_.refresh_all(), Action::kGone, kGoneWhy);
 }
 
+bool Broker::probe_some() {
+        constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
+        tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
+                        kGoneWhy);
+        return !sweep_.done;
+}
+
 Answer Broker::handle(Channel channel, const Message& message) {
         try {
                 return handle_message(channel, message);
@@ -77,6 +87,12 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
                 peer = {.pid = message.credentials->pid,
                         .uid = message.credentials->uid,
                         .gid = message.credentials->gid};
+        }
+        const uid_t sender = message.credentials ? message.credentials->uid : kUnknownSender;
+        if (channel == Channel::kNotify) {
+                if (const auto refusal = over_rate(channel, sender)) {
+                        return refuse(*refusal, peer, {});
+                }
         }
         if (message.truncated) {
                 return refuse(refuse_truncated(), peer, {});
@@ -103,6 +119,11 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
         default:
                 break;
         }
+        if (channel == Channel::kControl) {
+                if (const auto refusal = over_rate(channel, sender)) {
+                        return refuse(*refusal, peer, request->service);
+                }
+        }
         auto identified = identify(message);
         if (!identified) {
                 return refuse(identified.error(), peer, request->service);
@@ -121,9 +142,22 @@ Answer Broker::handle_message(Channel channel, const Message& message) {
         case Verb::kUnload:
                 return unload(*identified);
         default:
-                return refuse({ResultCode::kNotHeld, "the broker holds no socket of this service", {}}, *identified,
-                              request->service);
+                return retrieve(*request, *identified, message);
         }
+}
+
+// On `notify` before anything else, each message; on `control` those that change something.
+std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
+        const bool notify = channel == Channel::kNotify;
+        const auto wait = (notify ? notify_rates_ : uid_rates_).take(uid, steady_usec());
+        if (wait == 0) {
+                return std::nullopt;
+        }
+        return Refusal{ResultCode::kRateLimited,
+                       fmt::format("uid {} has sent too many {}, ask again in {} ms ({}RateLimitBurst= in "
+                                   "sockbrokerd.conf)",
+                                   uid, notify ? "messages" : "requests", wait / 1000 + 1, notify ? "Notify" : ""),
+                       {}};
 }
 
 Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
@@ -160,6 +194,15 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
                 return refuse(admission.error(), peer, request.service);
         }
         const Service& service = *admission->service;
+        if (const auto wait = service_rates_.take(service.name, steady_usec()); wait != 0) {
+                return refuse(
+                        {ResultCode::kRateLimited,
+                         fmt::format("too many sockets are registered for {}, ask again in {} ms (RateLimitBurst= "
+                                     "in sockbrokerd.conf)",
+                                     service.name, wait / 1000 + 1),
+                         {}},
+                        peer, service.name);
+        }
         std::vector<SocketFacts> facts;
         for (const auto& fd : message.fds) {
                 const auto one = probe_socket(fd.get());
@@ -180,7 +223,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         }
         const auto refusal = [&] {
                 return check_occupancy(*policy_, service, facts, *assignments,
-                                       registry_.occupancy(service.name, offers));
+                                       registry_.occupancy(service.name, peer, offers));
         };
         if (refusal()) {  // by what is remembered; what counts is what lives
                 tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
@@ -192,6 +235,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
         }
+        hold(service, *handed, message);
         tell_handed(*admission, *handed);
         return answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                    offers.size() == 1 ? "" : "s", service.name));
@@ -212,7 +256,7 @@ Answer Broker::remove(const Request& request, const Peer& peer) {
         }
         const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
         const auto gone = [&](const std::string&, const Registration& registration) {
-                return any || owns(peer, registration);
+                return any || is_owner(peer, registration);
         };
         tell_departures(registry_.refresh(name), Action::kGone, kGoneWhy);
         const bool nothing_there = registry_.registrations(name).empty();
@@ -239,7 +283,7 @@ Answer Broker::unload(const Peer& peer) {
         if (peer.uid != 0) {
                 return refuse({ResultCode::kNotRoot, "only root may take dispatch away", {}}, peer, {});
         }
-        if (auto done = Dataplane::unload(options_.pin_dir()); !done) {
+        if (auto done = dataplane_->unload(); !done) {
                 return refuse({ResultCode::kInternal, done.error().text(), {}}, peer, {});
         }
         audit_.write({.action = Action::kUnload,

@@ -14,6 +14,8 @@
 #include "broker/audit/audit.h"
 #include "broker/daemon/accounts.h"
 #include "broker/daemon/options.h"
+#include "broker/daemon/places.h"
+#include "broker/daemon/rate_limit.h"
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
 #include "broker/dataplane/dataplane.h"
@@ -30,14 +32,22 @@ inline constexpr const char* kGoneWhy = "its last descriptor was closed, or its 
 struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
-        Rows rows;              // may be empty
-        bool unloaded = false;  // dispatch was taken away: the daemon ends after this answer
+        Rows rows;                          // may be empty
+        std::vector<OwnedFd> fds;           // go with the RESULT= record
+        std::function<void()> undelivered;  // called if the peer left before that
+        bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
         // Set: this is not the answer yet. It comes, once asked for by this, when it is ready.
         std::function<void(std::function<void(Answer)>)> later;
 };
 using Reply = std::function<void(Answer)>;
 
+class Holds;
+enum class HoldEnd : std::uint8_t;
+struct Held;
 class Worker;
+
+// Of a registration, without a message.
+[[nodiscard]] Entry entry_of(Action action, const std::string& service, const Registration& registration);
 
 class Broker {
 public:
@@ -54,12 +64,20 @@ public:
         // From now on what takes long in a reload is done there. It must end before the broker does.
         void use(Worker& worker) { worker_ = &worker; }
 
+        // From now on sockets are held, those among `stored` that still count too. It must end before the broker does.
+        void use(Holds& holds) { holds_ = &holds; }
+        void take_up_holds(std::vector<StoredFd> stored);
+        // The hooks of Holds.
+        void on_gone(const Held& held);
+        void on_hold_end(const Held& held, HoldEnd why);
+
         // Looks the names of Interface= up again, and installs the rules anew if one means another interface now. Says
         // how long that took the last time, in microseconds.
         std::uint64_t refresh_interfaces();
 
-        // Finds sockets whose last descriptor was closed.
-        void probe_liveness();
+        // Finds sockets whose last descriptor was closed, or that take no look-ups any more: asks some of them, for two
+        // milliseconds at most. False: all were asked since it began anew.
+        [[nodiscard]] bool probe_some();
 
         [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
         void note(int priority, std::string message);   // one entry in the journal, of no service
@@ -95,12 +113,27 @@ private:
         void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
         void end_change();
 
+        // For requests that change something; empty: go on. Nothing was looked up before.
+        [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
         // Whom policy admits; with an empty name, to the one service that fits.
         [[nodiscard]] std::expected<Admission, Refusal> admission(const std::string& service, const Peer& peer);
         [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
         [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
+        // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
+        // of probe_some() has found: every client may ask them, as often as it likes.
+        static constexpr std::size_t kAskAll = 256;
+        void probe_liveness();
+        [[nodiscard]] Answer retrieve(const Request& request, const Peer& peer, const Message& message);
+        [[nodiscard]] Answer give_back(const std::string& service, const Peer& peer, const OwnedFd& process);
+
+        void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
+        void drop_lost_holds(const std::string& service);
+        void follow_holds();
+        void end_hold(const Held& held, const std::string& why);
+        [[nodiscard]] const Registration* find_registration(const std::string& service, std::uint64_t cookie) const;
+        [[nodiscard]] std::vector<std::string> warnings() const;
         [[nodiscard]] Rows status_rows();
         [[nodiscard]] Rows list_rows();
         [[nodiscard]] Rows binding_rows() const;
@@ -117,12 +150,18 @@ private:
         Accounts accounts_;
         RememberedAccounts remembered_;
         RefusalLog refusals_;
+        RateLimit<uid_t> notify_rates_;
+        RateLimit<uid_t> uid_rates_;
+        RateLimit<std::string> service_rates_;
+        std::uint64_t gone_ = 0;  // sockets that were found closed, shut down or connected
+        Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         Interfaces interfaces_;  // as the rules in force have them
         std::uint64_t netns_cookie_ = 0;
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
         std::string degraded_;
+        Holds* holds_ = nullptr;
         Worker* worker_ = nullptr;
         bool changing_ = false;       // the worker has rules in hand
         std::vector<Reply> waiting_;  // for the reload after that

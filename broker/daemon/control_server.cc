@@ -23,6 +23,9 @@ public:
 
         ~Connection() {
                 io_.reset();  // what watches ends before what is watched
+                if (answer_.undelivered && !last_sent_) {
+                        answer_.undelivered();
+                }
                 server_.closer_.close_connection(std::move(fd_));
         }
         Connection(const Connection&) = delete;
@@ -83,8 +86,10 @@ private:
                 }
                 const auto later = std::exchange(answer_, {}).later;
                 later([self = std::weak_ptr(self_)](Answer answer) {
-                        if (const auto connection = self.lock()) {  // else the peer has left
+                        if (const auto connection = self.lock()) {
                                 (*connection)->arrived(std::move(answer));
+                        } else if (answer.undelivered) {  // the peer has left
+                                answer.undelivered();
                         }
                 });
                 return true;
@@ -105,7 +110,11 @@ private:
                         if (record_.empty()) {
                                 next_record();
                         }
-                        if (const auto sent = send_record(fd_.get(), record_); !sent) {
+                        std::vector<int> fds;
+                        for (std::size_t i = 0; is_last_ && i < answer_.fds.size(); i++) {
+                                fds.push_back(answer_.fds[i].get());
+                        }
+                        if (const auto sent = send_record(fd_.get(), record_, fds); !sent) {
                                 return sent.error().errnum == EAGAIN && wait_for_reader();
                         }
                         last_sent_ = is_last_;

@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/holds.h"
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
@@ -22,11 +23,14 @@ namespace {
 
 constexpr int kBacklog = 128;
 
-Result<IntakeSockets> adopt_passed_sockets(int count) {
+Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names) {
         IntakeSockets sockets;
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; fd++) {
-                OwnedFd owned(fd);
-                if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
+        int fd = SD_LISTEN_FDS_START - 1;
+        for (const auto& name : names) {
+                OwnedFd owned(++fd);
+                if (!service_of_stored(name).empty()) {
+                        sockets.stored.push_back({name, std::move(owned)});
+                } else if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
                         sockets.notify = std::move(owned);
                 } else if (sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0 && !sockets.control) {
                         sockets.control = std::move(owned);
@@ -84,12 +88,19 @@ bool is_bpffs(const std::string& path) {
 
 Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
         IntakeSockets sockets;
-        const int count = sd_listen_fds(1);
+        char** raw = nullptr;
+        const int count = sd_listen_fds_with_names(1, &raw);
         if (count < 0) {
                 return fail(count, "cannot take the sockets passed by systemd");
         }
+        std::vector<std::string> names;
+        for (int i = 0; i < count; i++) {
+                names.emplace_back(raw[i]);
+                std::free(raw[i]);
+        }
+        std::free(static_cast<void*>(raw));
         if (count > 0) {
-                auto passed = adopt_passed_sockets(count);
+                auto passed = adopt_passed_sockets(names);
                 if (!passed) {
                         return passed;
                 }
@@ -116,6 +127,24 @@ Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
         return sockets;
 }
 
+Result<void> check_netns(const std::string& name) {
+        struct stat named {};
+        struct stat own {};
+        if (name.empty() || stat(("/run/netns/" + name).c_str(), &named) != 0) {
+                return {};
+        }
+        if (stat("/proc/self/ns/net", &own) != 0) {
+                return fail_errno("cannot look at /proc/self/ns/net");
+        }
+        if (named.st_dev != own.st_dev || named.st_ino != own.st_ino) {
+                return fail(
+                        fmt::format("--netns {0} names another network namespace than the one in which sockbrokerd was "
+                                    "started; use sockbrokerd@{0}.service, or ip netns exec {0}",
+                                    name));
+        }
+        return {};
+}
+
 Result<void> make_state_dir(const std::string& state_dir) {
         return make_directory(state_dir, 0700);
 }
@@ -125,6 +154,8 @@ Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
                 if (auto made = make_directory(options.bpffs, 0755); !made) {
                         return std::unexpected(made.error());
                 }
+        }
+        if (!is_bpffs(options.bpffs)) {  // nor is it a folder on one
                 if (mount("bpf", options.bpffs.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) {
                         return fail_errno(
                                 fmt::format("no BPF file system on {0} and it cannot be mounted; as root: "

@@ -4,19 +4,32 @@
 // that needs privilege beyond loading happens here, once, before anything is dropped.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/options.h"
 
 namespace sockbroker {
 
+// What PID 1 had in its store for the broker.
+struct StoredFd {
+        std::string name;
+        OwnedFd fd;
+};
+
 struct IntakeSockets {
-        OwnedFd notify;   // datagram
-        OwnedFd control;  // seqpacket, listening
+        OwnedFd notify;                // datagram
+        OwnedFd control;               // seqpacket, listening
+        std::vector<StoredFd> stored;  // what an earlier broker left with PID 1
 };
 
 // Those that systemd passed, told apart by their type; or, if it passed none, new ones in the runtime directory.
 [[nodiscard]] Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir);
+
+// That the process is in the network namespace of --netns, if one was named and /run/netns can be seen.
+[[nodiscard]] Result<void> check_netns(const std::string& name);
 
 // Under systemd StateDirectory= has made it.
 [[nodiscard]] Result<void> make_state_dir(const std::string& state_dir);

@@ -136,13 +136,23 @@ void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
         policy_since_usec_ = wall_usec();
         tell_departures(departures, Action::kRevoke, "policy has no such service any more");
         revoke_unadmitted();
+        follow_holds();
 }
 
 // A reload takes away what the new policy would refuse.
 void Broker::revoke_unadmitted() {
         const auto gone = [this](const std::string& service, const Registration& registration) {
                 const auto* found = policy_->find(service);
-                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts_) ||
+                Accounts accounts = accounts_;
+                if (registration.held()) {  // the user of a DynamicUser= service is nobody until its next instance runs
+                        accounts.user = [this, uid = registration.registrant.uid](const std::string& name) {
+                                return std::optional(accounts_.user(name).value_or(uid));
+                        };
+                        accounts.group = [this, gid = registration.registrant.gid](const std::string& name) {
+                                return std::optional(accounts_.group(name).value_or(gid));
+                        };
+                }
+                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts) ||
                        std::ranges::none_of(found->bindings, [&](const Binding& binding) {
                                return registration.serves_in(binding.protocol, binding.prefix.address.family);
                        });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What the broker says of itself: rows for the control socket, entries for the journal.
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "broker/daemon/broker.h"
@@ -19,6 +21,8 @@ std::size_t count_bindings(const Policy& policy) {
         return bindings;
 }
 
+}  // namespace
+
 Entry entry_of(Action action, const std::string& service, const Registration& registration) {
         return Entry{.action = action,
                      .service = service,
@@ -30,6 +34,8 @@ Entry entry_of(Action action, const std::string& service, const Registration& re
                      .uid = registration.registrant.uid,
                      .pid = registration.registrant.pid};
 }
+
+namespace {
 
 std::string name_of(const Registration& registration) {
         return fmt::format("{} socket {}", to_string(registration.protocol), registration.bound.to_string());
@@ -58,12 +64,18 @@ Rows Broker::status_rows() {
                 .refused = refusals_.total(),
                 .journal_lost = audit_.lost(),
         };
-        probe_liveness();
+        status.warnings = warnings();
+        if (registry_.size() <= kAskAll) {
+                probe_liveness();
+        }
+        status.gone = gone_;
         for (const auto& service : registry_.services()) {
                 const auto registrations = registry_.registrations(service);
                 const auto spread = registry_.spread(service);
                 for (const auto& one : registrations) {
-                        (is_live(registrations, spread, one) ? status.live : status.draining)++;
+                        (one.held()                            ? status.held
+                         : is_live(registrations, spread, one) ? status.live
+                                                               : status.draining)++;
                 }
         }
         return [this, policy = policy_, next = std::size_t{0},
@@ -80,19 +92,29 @@ Rows Broker::status_rows() {
 }
 
 Rows Broker::list_rows() {
-        return [this, services = registry_.services(), next = std::size_t{0}]() mutable -> std::optional<std::string> {
-                if (next == services.size()) {
-                        return std::nullopt;
+        static constexpr std::size_t kLinesAtOnce = 64;
+        if (registry_.size() <= kAskAll) {
+                probe_liveness();
+        }
+        return [this, services = registry_.services(), next = std::size_t{0},
+                place = Place{}]() mutable -> std::optional<std::string> {
+                while (next < services.size()) {
+                        const auto& service = services[next];
+                        const auto registrations = registry_.registrations(service);
+                        const auto spread = registry_.spread(service);
+                        std::string lines;
+                        const auto rest = behind(place, registrations);
+                        for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
+                                lines += list_line(service, one, is_live(registrations, spread, one));
+                                place = {one.since_usec, one.held()};
+                        }
+                        if (!lines.empty()) {
+                                return lines;
+                        }
+                        next++;
+                        place = {};
                 }
-                const auto& service = services[next++];
-                tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
-                const auto registrations = registry_.registrations(service);
-                const auto spread = registry_.spread(service);
-                std::string lines;
-                for (const auto& one : registrations) {
-                        lines += list_line(service, one, is_live(registrations, spread, one));
-                }
-                return lines;
+                return std::nullopt;
         };
 }
 
@@ -141,11 +163,13 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                               .message = "cannot take sockets away: " + departures.error().text()});
                 return;
         }
+        gone_ += action == Action::kGone ? departures->size() : 0;
         for (const auto& [service, registration] : *departures) {
                 Entry entry = entry_of(action, service, registration);
                 entry.message =
                         fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
                 audit_.write(std::move(entry));
+                drop_lost_holds(service);
         }
 }
 

@@ -41,7 +41,9 @@ std::string list_line(const std::string& service, const Registration& registrati
                 {"unit", text_or_null(registration.registrant.unit)},
                 {"uid", registration.registrant.uid},
                 {"pid", registration.registrant.pid},
-                {"state", live ? "live" : "draining"},
+                {"state", registration.held() ? "held"
+                          : live              ? "live"
+                                              : "draining"},
                 {"since", registration.since_usec},
         });
 }
@@ -100,13 +102,15 @@ std::string status_line(const BrokerStatus& status) {
                   {"services", status.policy_services},
                   {"bindings", status.policy_bindings},
                   {"since", status.policy_since_usec}}},
-                {"sockets", {{"live", status.live}, {"draining", status.draining}}},
+                {"sockets", {{"live", status.live}, {"draining", status.draining}, {"held", status.held}}},
                 {"capacity",
                  {{"bindings", status.capacity.bindings},
                   {"services", status.capacity.services},
                   {"sockets", status.capacity.sockets}}},
+                {"gone", status.gone},
                 {"refused", status.refused},
                 {"journal_lost", status.journal_lost},
+                {"warnings", status.warnings},
         });
 }
 

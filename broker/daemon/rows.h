@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/parse.h"
@@ -41,9 +42,12 @@ struct BrokerStatus {
         std::int64_t policy_since_usec = 0;
         std::size_t live = 0;
         std::size_t draining = 0;
+        std::size_t held = 0;
         Capacity capacity;
+        std::uint64_t gone = 0;
         std::uint64_t refused = 0;
         std::uint64_t journal_lost = 0;
+        std::vector<std::string> warnings;  // of the host, to people
 };
 [[nodiscard]] std::string status_line(const BrokerStatus& status);
 

@@ -12,21 +12,26 @@
 #include <fmt/format.h>
 
 #include "broker/audit/audit.h"
+#include "broker/base/capabilities.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/capabilities.h"
 #include "broker/daemon/closer.h"
+#include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
+#ifdef SOCKBROKER_TAKEOVER
+#include "tests/sandbox/takeover.h"
+#endif
 
 namespace sockbroker {
 
 namespace {
 
-constexpr std::uint64_t kLivenessUsec = 5'000'000;
+constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 
 // What the handlers of the loop share. Members that watch stand after what they watch.
 struct Loop {
@@ -34,6 +39,7 @@ struct Loop {
         OwnedEvent event;
         Closer closer;
         std::unique_ptr<Worker> worker;
+        std::unique_ptr<Holds> holds;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource liveness;
@@ -58,11 +64,18 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
-        loop->broker->probe_liveness();
-        if (loop->links == nullptr) {
-                (void)loop->broker->refresh_interfaces();
+        std::uint64_t next = 0;  // in the next turn, after everybody else's
+        try {
+                if (!loop->broker->probe_some()) {
+                        next = kLivenessUsec;
+                        if (loop->links == nullptr) {
+                                (void)loop->broker->refresh_interfaces();
+                        }
+                }
+        } catch (const std::exception&) {  // memory: none may cross the C callback
+                next = kLivenessUsec;
         }
-        sd_event_source_set_time_relative(source, kLivenessUsec);
+        sd_event_source_set_time_relative(source, next);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         return 0;
 }
@@ -82,7 +95,7 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
                 return fail(r, "cannot handle SIGHUP");
         }
         sd_event_source* liveness = nullptr;
-        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 1'000'000,
+        if (const int r = sd_event_add_time_relative(event, &liveness, CLOCK_MONOTONIC, kLivenessUsec, 100'000,
                                                      on_liveness, &loop);
             r < 0) {
                 return fail(r, "cannot make a timer");
@@ -97,6 +110,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         }
         loop.worker = std::move(*worker);
         loop.broker->use(*loop.worker);
+        loop.holds = std::make_unique<Holds>(
+                event, loop.closer,
+                Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
+                             .ended = [&broker = *loop.broker](const Held& held,
+                                                               HoldEnd why) { broker.on_hold_end(held, why); }});
+        loop.broker->use(*loop.holds);
+        loop.broker->take_up_holds(std::move(sockets.stored));
         auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);
@@ -131,6 +151,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         signal(SIGPIPE, SIG_IGN);
         mallopt(M_ARENA_MAX, 1);  // memory that a thread gives back is for all, not kept for that thread
 
+        if (auto checked = check_netns(options.netns); !checked) {
+                return checked;
+        }
         auto pins = open_pin_dir(options);
         if (!pins) {
                 return std::unexpected(pins.error());
@@ -156,8 +179,15 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto kept = keep_capabilities({CAP_NET_ADMIN}); !kept) {
                 return kept;
         }
+        const auto missing = confine(options);
+        if (!missing) {
+                return std::unexpected(missing.error());
+        }
 
         Audit audit;
+        if (!missing->empty()) {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
+        }
         for (const auto& diagnostic : config.diagnostics) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
         }
@@ -175,6 +205,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto filled = fill(loop, std::move(*sockets)); !filled) {
                 return filled;
         }
+#ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
+        act_as_if_taken_over(options);
+#endif
         sd_notifyf(0, "READY=1\nSTATUS=%s", loop.broker->status_text().c_str());
         const int r = sd_event_loop(loop.event.get());
         sd_notify(0, "STOPPING=1");

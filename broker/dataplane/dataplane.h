@@ -46,7 +46,9 @@ struct Registrant {
         bool serves_ipv4 = false;
         bool serves_ipv6 = false;
         Endpoint bound;
-        std::string unit;  // at most 255 bytes
+        std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, microseconds
+        std::int64_t gone_usec = 0;        // CLOCK_MONOTONIC, since when its service is gone; 0: it is not
+        std::string unit;                  // at most 255 bytes
 };
 
 inline constexpr std::size_t kReserveDepth = 4;
@@ -89,6 +91,8 @@ public:
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
         [[nodiscard]] static Result<void> unload(const std::string& pin_dir);
+        // The same from within a broker that runs, with what it has open.
+        [[nodiscard]] Result<void> unload();
         // Version of the pinned state that this build reads and writes.
         [[nodiscard]] static std::uint32_t layout_version();
 
@@ -119,6 +123,8 @@ public:
 
         // Puts a duplicate of the socket into a free slot that no target names. EBUSY: all slots taken.
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
+        // Says something else of the socket that is in the slot.
+        [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
         // Makes these the service's sockets, all in one step.
         [[nodiscard]] Result<void> set_targets(ServiceId id, const Targets& targets);
         [[nodiscard]] Targets targets(ServiceId id) const;

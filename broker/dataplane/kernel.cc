@@ -77,6 +77,17 @@ Result<sb_meta> read_meta(int fd, const std::string& path) {
         return meta;
 }
 
+// Before anything is touched. Where the pin is missing open_pinned() says what to do.
+Result<void> check_layout(const PinDir& pins) {
+        const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kMeta)];
+        const auto fd = pins.get(name);
+        if (!fd) {
+                return {};
+        }
+        const auto meta = read_meta(fd->get(), pins.path_of(name));
+        return meta ? Result<void>() : std::unexpected(meta.error());
+}
+
 // The maps that an earlier broker pinned; the link is not taken yet.
 Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) {
         const auto maps = maps_of(skeleton);
@@ -324,6 +335,9 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         if (!link) {
                 return std::unexpected(link.error());
         }
+        if (auto known = check_layout(*pins); !known) {
+                return std::unexpected(known.error());
+        }
         if (auto settled = settle_growth(*pins); !settled) {
                 return std::unexpected(settled.error());
         }
@@ -358,14 +372,26 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         return taken;
 }
 
-Result<void> unload_kernel_objects(const std::string& pin_dir) {
+Result<OwnedFd> open_pinned_link(const std::string& pin_dir) {
+        const auto pins = PinDir::open(pin_dir);
+        return pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
+}
+
+Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
         const auto pins = PinDir::open(pin_dir);
         if (!pins) {
                 return std::unexpected(pins.error());
         }
+        // The link first: without it the rest means nothing, should this process die in between.
+        const auto link = pins->get(kLinkPin);
+        if (auto removed = pins->remove(kLinkPin); !removed) {
+                return removed;
+        }
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
-        if (const auto link = pins->get(kLinkPin); link && bpf_link_detach(link->get()) != 0 && errno != EINVAL) {
-                return fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
+        if (link && bpf_link_detach(link->get()) != 0 && errno != EINVAL) {
+                const auto error = fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
+                (void)pins->pin(kLinkPin, link->get());
+                return error;
         }
         return pins->clear();
 }

@@ -171,6 +171,18 @@ std::string Peer::to_string() const {
                             : fmt::format("pid {}, uid {}, unit {}", pid, uid, unit);
 }
 
+OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t since_usec) {
+        OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+        const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (!pidfd || !process) {
+                return {};
+        }
+        const auto incarnation = read_incarnation(process.get());
+        const bool same = incarnation && incarnation->uid == uid && older_than(*incarnation, since_usec);
+        // Still there: so what was read was of the process of the pidfd.
+        return same && still_there(pidfd.get()) ? std::move(pidfd) : OwnedFd();
+}
+
 std::expected<Peer, Refusal> identify(const Message& message) {
         if (!message.credentials) {
                 return refuse(

@@ -28,4 +28,8 @@ struct Peer {
 // message and its real uid must fit. A sender that is gone has no unit.
 [[nodiscard]] std::expected<Peer, Refusal> identify(const Message& message);
 
+// A pidfd of the process that a registration is of: of this pid and real uid, and there at `since_usec` (microseconds
+// since the epoch). None: it has ended, or nobody can tell any more which process is meant.
+[[nodiscard]] OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t since_usec);
+
 }  // namespace sockbroker

@@ -8,8 +8,10 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/time_span.h"
 #include "broker/policy/ini.h"
 #include "broker/policy/read_files.h"
+#include "broker/policy/values.h"
 
 namespace sockbroker {
 
@@ -20,6 +22,7 @@ struct Limit {
         std::uint32_t BrokerConfig::*direct;
         std::uint32_t PolicyLimits::*of_policy;
         std::uint32_t most;
+        std::uint32_t least = 1;
 };
 
 constexpr std::array kLimits{
@@ -27,7 +30,10 @@ constexpr std::array kLimits{
         Limit{"MaxServices", nullptr, &PolicyLimits::max_services, 1U << 16},
         Limit{"MaxAccountedBindings", nullptr, &PolicyLimits::max_accounted, 1U << 16},
         Limit{"MaxSockets", &BrokerConfig::max_sockets, nullptr, 1U << 20},
+        Limit{"RateLimitBurst", &BrokerConfig::rate_burst, nullptr, 1U << 30, 0},
+        Limit{"NotifyRateLimitBurst", &BrokerConfig::notify_burst, nullptr, 1U << 30, 0},
 };
+constexpr std::string_view kInterval = "RateLimitIntervalSec";
 
 std::uint32_t& field(BrokerConfig& config, const Limit& limit) {
         return limit.direct != nullptr ? config.*limit.direct : config.limits.*limit.of_policy;
@@ -54,11 +60,15 @@ public:
                 if (place_ == Place::kBeforeAny) {
                         return error(line, fmt::format("{}= stands before any section, [Broker] comes first", key));
                 }
+                if (key == kInterval) {
+                        return interval(line, value);
+                }
                 const auto limit = std::find_if(kLimits.begin(), kLimits.end(),
                                                 [&](const Limit& known) { return known.key == key; });
                 if (limit == kLimits.end()) {
                         return error(line, fmt::format("unknown key {}=, this version takes MaxBindings= MaxServices= "
-                                                       "MaxSockets= MaxAccountedBindings=",
+                                                       "MaxSockets= MaxAccountedBindings= RateLimitBurst= "
+                                                       "NotifyRateLimitBurst= RateLimitIntervalSec=",
                                                        key));
                 }
                 BrokerConfig scratch;
@@ -69,9 +79,9 @@ public:
                         return;
                 }
                 const auto number = parse_number(value, limit->most);
-                if (!number || *number == 0) {
-                        return error(line,
-                                     fmt::format("{}=: \"{}\" is not a number from 1 to {}", key, value, limit->most));
+                if (!number || *number < limit->least) {
+                        return error(line, fmt::format("{}=: \"{}\" is not a number from {} to {}", key, value,
+                                                       limit->least, limit->most));
                 }
                 target = static_cast<std::uint32_t>(*number);
         }
@@ -81,6 +91,17 @@ public:
         }
 
 private:
+        void interval(unsigned line, std::string_view value) {
+                const Result<std::chrono::microseconds> usual(BrokerConfig{}.rate_interval_usec);
+                const auto span = value.empty() ? usual : parse_time_span(value);
+                if (!span || *span > std::chrono::hours(24)) {
+                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", kInterval, value));
+                }
+                if (place_ == Place::kBroker) {
+                        parsed_.config.rate_interval_usec = span->count();
+                }
+        }
+
         enum class Place { kBeforeAny, kBroker, kElsewhere };
 
         ParsedBrokerConfig& parsed_;

@@ -12,9 +12,6 @@
 
 namespace sockbroker {
 
-// /etc/sockbroker, /run/sockbroker, /usr/local/lib/sockbroker, /usr/lib/sockbroker
-[[nodiscard]] const std::vector<std::string>& default_config_dirs();
-
 struct FoundFiles {
         std::vector<PolicyFile> files;        // sorted by file name, masked ones left out
         std::vector<Diagnostic> diagnostics;  // unreadable, not a regular file, too large
@@ -31,10 +28,15 @@ struct FoundFiles {
 [[nodiscard]] Result<void> write_policy_copy(const std::string& path, const std::vector<PolicyFile>& files);
 [[nodiscard]] Result<std::vector<PolicyFile>> read_policy_copy(const std::string& path);
 
-// [Broker] MaxBindings= MaxServices= MaxSockets= of sockbrokerd.conf and its drop-ins.
+// [Broker] of sockbrokerd.conf and its drop-ins.
 struct BrokerConfig {
         PolicyLimits limits;
         std::uint32_t max_sockets = 4096;
+        // Requests of one uid, or for one service, in an interval; 0: no limit. Far more than a machine of honest
+        // services sends in an hour, and 20 seconds of all that one core can do.
+        std::int64_t rate_interval_usec = 60'000'000;
+        std::uint32_t rate_burst = 200'000;
+        std::uint32_t notify_burst = 10'000;  // messages of one uid to the datagram socket, which is one queue for all
 };
 
 struct ParsedBrokerConfig {

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/time_span.h"
 #include "broker/policy/checks.h"
 #include "broker/policy/conflicts.h"
 #include "broker/policy/ini.h"
@@ -20,12 +21,13 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
+constexpr std::int64_t kMaxHoldUsec = 86'400'000'000;  // clients wait all the while
 // Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
         "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
-        "ReusePort= MaxSockets=";
+        "ReusePort= HoldSec= MaxSockets=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -120,6 +122,9 @@ private:
                 if (key == "ReusePort") {
                         return reuse_port(value);
                 }
+                if (key == "HoldSec") {
+                        return hold(value);
+                }
                 if (key == "MaxSockets") {
                         return max_sockets(value);
                 }
@@ -212,6 +217,17 @@ private:
                         return fail(fmt::format("ReusePort=: \"{}\" is neither yes nor no", value));
                 }
                 service_->reuse_port = *said;
+                return {};
+        }
+
+        Result<void> hold(std::string_view value) {
+                const auto span = parse_time_span(value.empty() ? "0" : value);
+                if (!span || span->count() > kMaxHoldUsec) {
+                        return fail(fmt::format(
+                                "HoldSec=: \"{}\" is not a time span of one day at most, such as 30 or \"1min 30s\"",
+                                value));
+                }
+                service_->hold_usec = span->count();
                 return {};
         }
 

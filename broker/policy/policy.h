@@ -69,6 +69,7 @@ struct Service {
         Handover handover = Handover::kReplace;
         bool reuse_port = false;
         std::uint32_t max_sockets = 256;
+        std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all
 };
 
 // Each binding stands once for every source of its family and every interface of its service. It is never written out

@@ -20,6 +20,11 @@ std::int64_t now_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
+std::int64_t monotonic_usec() {  // CLOCK_MONOTONIC in libstdc++, as systemd's time stamps
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
 Registration from_record(Slot slot, const Registrant& record) {
         return Registration{
                 .slot = slot,
@@ -30,6 +35,8 @@ Registration from_record(Slot slot, const Registrant& record) {
                 .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
                 .bound = record.bound,
                 .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
+                .registered_usec = record.registered_usec,
+                .gone_usec = record.gone_usec,
         };
 }
 
@@ -46,6 +53,8 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .serves_ipv4 = registration.serves.ipv4,
                 .serves_ipv6 = registration.serves.ipv6,
                 .bound = registration.bound,
+                .registered_usec = registration.registered_usec,
+                .gone_usec = registration.gone_usec,
                 .unit = registration.registrant.unit,
         };
 }
@@ -58,16 +67,16 @@ bool names(const Targets& targets, Slot slot) {
         });
 }
 
-// A slot that no target names is either displaced beyond the reserve, and then each of its places is filled by newer
-// ones, or the remains of a transaction that never came to its switch.
-bool displaced(const Registration& one, std::span<const Registration> newest_first, const Targets& targets) {
+// A slot that no target names is either displaced beyond the reserve, and then each of its places is filled by those
+// before it, or the remains of a transaction that never came to its switch.
+bool displaced(const Registration& one, std::span<const Registration> in_order, const Targets& targets) {
         for (const auto protocol : kProtocols) {
                 for (const auto family : kFamilies) {
-                        const auto newer_named = [&](const Registration& other) {
-                                return other.since_usec > one.since_usec && other.serves_in(protocol, family) &&
+                        const auto named_before = [&](const Registration& other) {
+                                return is_before(other, one) && other.serves_in(protocol, family) &&
                                        names(targets, other.slot);
                         };
-                        if (one.serves_in(protocol, family) && std::ranges::none_of(newest_first, newer_named)) {
+                        if (one.serves_in(protocol, family) && std::ranges::none_of(in_order, named_before)) {
                                 return false;
                         }
                 }
@@ -96,7 +105,7 @@ void Registry::take_up() {
         }
         for (auto& [service, seat] : seats_) {
                 auto& all = seat.registrations;
-                std::ranges::sort(all, std::ranges::greater{}, &Registration::since_usec);
+                std::ranges::sort(all, is_before);
                 const Targets targets = dataplane_.targets(seat.id);
                 seat.spread = {targets.share, targets.reuse_port};
                 std::vector<Registration> kept;
@@ -111,6 +120,8 @@ void Registry::take_up() {
                         }
                 }
                 all = std::move(kept);
+                // The same targets as a rule, but of a broker that died while it noted that a service was gone.
+                (void)replace_registrations(seat, all);
         }
 }
 
@@ -226,18 +237,25 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
         if (seat == seats_.end()) {
                 return departures;
         }
-        std::vector<Registration> kept;
-        for (const auto& registration : seat->second.registrations) {
-                if (gone(service, registration)) {
-                        departures.push_back({service, registration});
-                } else {
-                        kept.push_back(registration);
+        const auto& all = seat->second.registrations;
+        std::vector<bool> stays(all.size(), true);
+        for (std::size_t i = 0; i < all.size(); i++) {
+                if (gone(service, all[i])) {
+                        departures.push_back({service, all[i]});
+                        stays[i] = false;
                 }
         }
-        if (!departures.empty()) {
-                if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
-                        return std::unexpected(done.error());
+        if (departures.empty()) {
+                return departures;  // the rule, where sockets are asked whether they live: nothing is copied for it
+        }
+        std::vector<Registration> kept;
+        for (std::size_t i = 0; i < all.size(); i++) {
+                if (stays[i]) {
+                        kept.push_back(all[i]);
                 }
+        }
+        if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
+                return std::unexpected(done.error());
         }
         return departures;
 }
@@ -285,12 +303,53 @@ Result<std::vector<Departure>> Registry::refresh_all() {
         return remove_all(std::bind_front(&Registry::is_dead, this));
 }
 
-Occupancy Registry::occupancy(const std::string& service, std::span<const Offer> offers) const {
+Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until) {
+        constexpr unsigned kBetweenLooksAtTheClock = 16;
+        if (sweep.done) {
+                sweep = {.service = {}, .place = {}, .done = false};
+        }
+        std::vector<Departure> departures;
+        unsigned asked = 0;
+        bool time_left = true;
+        auto seat = seats_.lower_bound(sweep.service);
+        for (; seat != seats_.end() && time_left; seat++) {
+                if (seat->first != sweep.service) {
+                        sweep.service = seat->first;
+                        sweep.place = {};
+                }
+                std::vector<Slot> dead;
+                for (const auto& one : behind(sweep.place, seat->second.registrations)) {
+                        if (is_dead(seat->first, one)) {
+                                dead.push_back(one.slot);
+                        }
+                        sweep.place = {one.since_usec, one.held()};
+                        if (++asked % kBetweenLooksAtTheClock == 0 && std::chrono::steady_clock::now() >= until) {
+                                time_left = false;
+                                break;
+                        }
+                }
+                if (dead.empty()) {
+                        continue;
+                }
+                auto gone = remove(seat->first, [&](const std::string&, const Registration& one) {
+                        return std::ranges::find(dead, one.slot) != dead.end();
+                });
+                if (!gone) {
+                        sweep.done = true;
+                        return gone;
+                }
+                std::ranges::move(*gone, std::back_inserter(departures));
+        }
+        sweep.done = time_left;
+        return departures;
+}
+
+Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
         Occupancy occupancy;
-        std::vector<Registration> others;  // without those that are offered again
+        std::vector<Registration> others;  // without those that are offered again, or held for who offers now
         for (const auto& registration : registrations(service)) {
                 const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
-                if (std::ranges::none_of(offers, same)) {
+                if (std::ranges::none_of(offers, same) && !is_succeeded(registration, peer, offers, spread(service))) {
                         others.push_back(registration);
                 }
         }
@@ -301,8 +360,10 @@ Occupancy Registry::occupancy(const std::string& service, std::span<const Offer>
                         if (holder == nullptr) {
                                 continue;
                         }
-                        occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
-                                holder->registrant.to_string();
+                        if (!holder->held()) {  // that one is nobody's
+                                occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                        holder->registrant.to_string();
+                        }
                         const auto taken_over = [&](const Offer& offer) {
                                 return offer.facts.protocol == protocol &&
                                        (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
@@ -342,6 +403,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                         .serves = offer.serves,
                         .bound = offer.facts.bound,
                         .registrant = peer,
+                        .registered_usec = monotonic_usec(),
                 };
                 const auto slot = dataplane_.install(offer.fd, to_record(seat.id, registration));
                 if (!slot) {
@@ -353,7 +415,8 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
 
         std::vector<Registration> after(added.rbegin(), added.rend());
         for (const auto& registration : seat.registrations) {
-                if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end()) {
+                if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end() &&
+                    !is_succeeded(registration, peer, offers, seat.spread)) {
                         after.push_back(registration);
                 }
         }
@@ -385,6 +448,38 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         return handed;
 }
 
+// The record first: a broker that dies in between finds an order that its targets do not have yet, and mends it.
+Result<void> Registry::rewrite(const std::string& service, std::uint64_t cookie,
+                               const std::function<void(Registration&)>& change) {
+        const auto seat = seats_.find(service);
+        if (seat == seats_.end()) {
+                return fail(ENOENT, fmt::format("service {} has no place in the kernel", service));
+        }
+        auto after = seat->second.registrations;
+        const auto one = std::ranges::find(after, cookie, &Registration::cookie);
+        if (one == after.end()) {
+                return fail(ENOENT, fmt::format("service {} has no socket {:016x}", service, cookie));
+        }
+        change(*one);
+        if (auto done = dataplane_.set_registrant(one->slot, to_record(seat->second.id, *one)); !done) {
+                return done;
+        }
+        std::ranges::sort(after, is_before);
+        return replace_registrations(seat->second, std::move(after));
+}
+
+Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec) {
+        return rewrite(service, cookie, [&](Registration& one) { one.gone_usec = gone_usec; });
+}
+
+Result<void> Registry::give_back(const std::string& service, std::uint64_t cookie, const Peer& peer) {
+        return rewrite(service, cookie, [&](Registration& one) {
+                one.gone_usec = 0;
+                one.registered_usec = monotonic_usec();
+                one.registrant = peer;
+        });
+}
+
 std::span<const Registration> Registry::registrations(const std::string& service) const {
         const auto seat = seats_.find(service);
         return seat == seats_.end() ? std::span<const Registration>{} : seat->second.registrations;
@@ -398,6 +493,14 @@ std::vector<std::string> Registry::services() const {
                 }
         }
         return result;
+}
+
+std::size_t Registry::size() const {
+        std::size_t size = 0;
+        for (const auto& [service, seat] : seats_) {
+                size += seat.registrations.size();
+        }
+        return size;
 }
 
 Spread Registry::spread(const std::string& service) const {

@@ -5,6 +5,7 @@
 // a registration. Judges nobody: the caller has asked policy before.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -33,6 +34,11 @@ struct Registration {
         Assignment serves;
         Endpoint bound;
         Peer registrant;
+        std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC: when this registrant got it
+        // Since when its service is gone and the broker holds it for the next instance (CLOCK_MONOTONIC); 0: it is not.
+        std::int64_t gone_usec = 0;
+
+        [[nodiscard]] bool held() const { return gone_usec != 0; }
 
         [[nodiscard]] bool serves_in(Protocol p, Family f) const {
                 return p == protocol && (f == Family::kIpv4 ? serves.ipv4 : serves.ipv6);
@@ -62,6 +68,12 @@ struct Spread {
         bool reuse_port = false;  // within a SO_REUSEPORT group the kernel chooses
 
         bool operator==(const Spread&) const = default;
+};
+
+// Of a registration among those of its service.
+struct Place {
+        std::int64_t since_usec = INT64_MAX;
+        bool held = false;
 };
 
 class Registry {
@@ -99,17 +111,33 @@ public:
         // The same for those alone that a hand-over would displace, however many others are draining.
         [[nodiscard]] Result<std::vector<Departure>> refresh_holders(const std::string& service);
         [[nodiscard]] Result<std::vector<Departure>> refresh_all();
+        // The same for all, a part at a time: goes on where the sweep stands until the time is up. Starts anew when it
+        // is done.
+        struct Sweep {
+                std::string service;
+                Place place;  // in the service
+                bool done = true;
+        };
+        [[nodiscard]] Result<std::vector<Departure>> refresh_some(Sweep& sweep,
+                                                                  std::chrono::steady_clock::time_point until);
 
         // What check_occupancy() wants to know, for these offers.
-        [[nodiscard]] Occupancy occupancy(const std::string& service, std::span<const Offer> offers) const;
+        [[nodiscard]] Occupancy occupancy(const std::string& service, const Peer& peer,
+                                          std::span<const Offer> offers) const;
 
         // One transaction: all offers into free slots, then one switch. A failure changes nothing.
         [[nodiscard]] std::expected<std::vector<Handed>, Refusal> commit(const Service& service, const Peer& peer,
                                                                          std::span<const Offer> offers);
 
-        // Newest first. A service without registrations has none.
+        // Its service went at `gone_usec` (CLOCK_MONOTONIC), and a descriptor of it is held; 0: it came back.
+        [[nodiscard]] Result<void> set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec);
+        // A held socket is this peer's from now on, and live. It keeps its place among the others.
+        [[nodiscard]] Result<void> give_back(const std::string& service, std::uint64_t cookie, const Peer& peer);
+
+        // In the order in which they are tried. A service without registrations has none.
         [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
         [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
+        [[nodiscard]] std::size_t size() const;                   // registrations of all services
         [[nodiscard]] Spread spread(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
@@ -120,12 +148,14 @@ private:
         struct Seat {
                 ServiceId id = 0;
                 Spread spread;
-                std::vector<Registration> registrations;  // newest first
+                std::vector<Registration> registrations;  // in_order()
         };
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
         [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
         [[nodiscard]] Result<void> set_spread(Seat& seat, Spread spread);
+        [[nodiscard]] Result<void> rewrite(const std::string& service, std::uint64_t cookie,
+                                           const std::function<void(Registration&)>& change);
         Dataplane& dataplane_;
         std::map<std::string, Seat, std::less<>> seats_;      // every service of the policy
         std::optional<std::vector<std::uint32_t>> counters_;  // of the policy in force, once it came from here
@@ -141,15 +171,30 @@ private:
 // The bindings that are counted one by one, in the order in which rules_of() takes their counters. Pure.
 [[nodiscard]] std::vector<std::uint64_t> counted_bindings(const Policy& policy);
 
-// The slots of a service, in the order in which the dispatch program tries them where they do not share. Pure.
-[[nodiscard]] Targets targets_of(std::span<const Registration> newest_first, Spread spread);
+// Whether one is tried before another: those whose service lives before those that are held, then the newer. Clients do
+// not queue in a held socket while somebody could serve them. Pure, as all below.
+[[nodiscard]] bool is_before(const Registration& one, const Registration& other);
 
-// The newest that can serve a protocol and family; null: none.
-[[nodiscard]] const Registration* first_choice(std::span<const Registration> newest_first, Protocol protocol,
+// The slots of a service, in the order in which the dispatch program tries them where they do not share.
+[[nodiscard]] Targets targets_of(std::span<const Registration> in_order, Spread spread);
+
+// The first that can serve a protocol and family; null: none.
+[[nodiscard]] const Registration* first_choice(std::span<const Registration> in_order, Protocol protocol,
                                                Family family);
 
+// Those that come after that place, to go on where a look through them has stopped.
+[[nodiscard]] std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order);
+
 // Whether it serves: as the first choice of some protocol and family or, where they share, as one of all. The others
-// are draining. Pure.
-[[nodiscard]] bool is_live(std::span<const Registration> newest_first, Spread spread, const Registration& one);
+// are draining.
+[[nodiscard]] bool is_live(std::span<const Registration> in_order, Spread spread, const Registration& one);
+
+// Whether a hand-over ends a hold: what the held socket served is served by the new ones, and they are of the
+// same owner (the next instance) or displace it anyway.
+[[nodiscard]] bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers,
+                                Spread spread);
+
+// Who may take a registration away or follow it: the unit that made it, or outside units its uid.
+[[nodiscard]] bool is_owner(const Peer& peer, const Registration& registration);
 
 }  // namespace sockbroker

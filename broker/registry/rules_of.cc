@@ -86,7 +86,30 @@ std::vector<std::uint64_t> counted_bindings(const Policy& policy) {
         return all;
 }
 
-Targets targets_of(std::span<const Registration> newest_first, Spread spread) {
+bool is_before(const Registration& one, const Registration& other) {
+        return one.held() != other.held() ? other.held() : one.since_usec > other.since_usec;
+}
+
+bool is_owner(const Peer& peer, const Registration& registration) {
+        const auto& owner = registration.registrant;
+        return owner.unit.empty() && peer.unit.empty() ? owner.uid == peer.uid
+                                                       : !peer.unit.empty() && owner.unit == peer.unit;
+}
+
+bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers, Spread spread) {
+        if (!held.held() || (spread.share && !is_owner(peer, held))) {
+                return false;
+        }
+        const auto served = [&](Family family) {
+                return std::ranges::any_of(offers, [&](const Offer& offer) {
+                        return offer.facts.protocol == held.protocol &&
+                               (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
+                });
+        };
+        return (!held.serves.ipv4 || served(Family::kIpv4)) && (!held.serves.ipv6 || served(Family::kIpv6));
+}
+
+Targets targets_of(std::span<const Registration> in_order, Spread spread) {
         Targets targets;
         targets.share = spread.share;
         targets.reuse_port = spread.reuse_port;
@@ -95,26 +118,37 @@ Targets targets_of(std::span<const Registration> newest_first, Spread spread) {
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
                         auto& slots =
                                 targets.slots[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)];
-                        for (const auto& registration : newest_first) {
-                                if (slots.size() < most && registration.serves_in(protocol, family)) {
-                                        slots.push_back(registration.slot);
+                        bool served = false;  // by one whose service lives
+                        for (const auto& registration : in_order) {
+                                if (slots.size() == most || !registration.serves_in(protocol, family) ||
+                                    (spread.share && registration.held() && served)) {
+                                        continue;
                                 }
+                                served = served || !registration.held();
+                                slots.push_back(registration.slot);
                         }
                 }
         }
         return targets;
 }
 
-const Registration* first_choice(std::span<const Registration> newest_first, Protocol protocol, Family family) {
+const Registration* first_choice(std::span<const Registration> in_order, Protocol protocol, Family family) {
         const auto found = std::ranges::find_if(
-                newest_first, [&](const Registration& one) { return one.serves_in(protocol, family); });
-        return found == newest_first.end() ? nullptr : &*found;
+                in_order, [&](const Registration& one) { return one.serves_in(protocol, family); });
+        return found == in_order.end() ? nullptr : &*found;
 }
 
-bool is_live(std::span<const Registration> newest_first, Spread spread, const Registration& one) {
+std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order) {
+        const auto first = std::ranges::partition_point(in_order, [&](const Registration& one) {
+                return one.held() != place.held ? place.held : one.since_usec >= place.since_usec;
+        });
+        return in_order.subspan(static_cast<std::size_t>(first - in_order.begin()));
+}
+
+bool is_live(std::span<const Registration> in_order, Spread spread, const Registration& one) {
         return std::ranges::any_of(std::array{Family::kIpv4, Family::kIpv6}, [&](Family family) {
-                const auto* first = first_choice(newest_first, one.protocol, family);
-                return one.serves_in(one.protocol, family) && (spread.share || first->slot == one.slot);
+                return one.serves_in(one.protocol, family) &&
+                       (spread.share || first_choice(in_order, one.protocol, family)->slot == one.slot);
         });
 }
 

@@ -72,6 +72,7 @@ class Service(worker.Child):
     def __init__(self, name, uid, launched, gid):
         super().__init__()
         self.name = name
+        self.runtime = RUNTIME
         self.sockets = {}
         self.connections = set()
         self.seen_ports = set()
@@ -128,15 +129,31 @@ class Service(worker.Child):
         return self.control(text, *labels)
 
     def control(self, text, *labels):
-        return wire.control(f"{RUNTIME}/control", text, self._fds(labels))
+        return wire.control(f"{self.runtime}/control", text, self._fds(labels))
+
+    def retrieve(self, service=None):
+        """FDRETRIEVE=1; serves on what comes back, under the labels retrieved-0 and so on. Returns the answer."""
+        reply, fds = wire.retrieve(f"{RUNTIME}/control", f"FDRETRIEVE=1\nFDNAME={service or self.name}")
+        for i, fd in enumerate(fds):
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            self._keep(f"retrieved-{i}", sock)
+        return reply
+
+    def control_unread(self, text):
+        """A request whose answer stays in the socket until the service ends. Returns when the answer is there."""
+        connection = wire.Control(f"{RUNTIME}/control")
+        connection.send(text)
+        connection.sock.recv(1, socket.MSG_PEEK)
+        self.kept.append(connection)
 
     def notify(self, text, *labels):
         """The same by sd_notify(3): no answer, so a barrier tells when it was dealt with."""
-        wire.notify(f"{RUNTIME}/notify", text, self._fds(labels))
+        wire.notify(f"{self.runtime}/notify", text, self._fds(labels))
 
     def notify_and_wait(self, text, *labels):
         self.notify(text, *labels)
-        wire.barrier(f"{RUNTIME}/notify")
+        wire.barrier(f"{self.runtime}/notify")
 
     def _fds(self, labels):
         return [self.sockets[label].fileno() for label in labels]

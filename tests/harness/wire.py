@@ -89,6 +89,20 @@ class Control:
         return self.receive()
 
 
+def retrieve(path, text):
+    """FDRETRIEVE=1 on a connection of its own: the answer, and the descriptors that came with its last record."""
+    with Control(path) as connection:
+        connection.send(text)
+        lines = []
+        while True:
+            record, fds, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
+            text = record.decode()
+            if text.startswith("RESULT="):
+                return Reply(dict(line.split("=", 1) for line in text.splitlines()), lines), fds
+            assert not fds, "descriptors come with the RESULT= record"
+            lines += [json.loads(line) for line in text.splitlines()]
+
+
 def control(path, text, fds=()):
     """One request on a connection of its own."""
     with Control(path) as connection:

@@ -331,7 +331,7 @@ def test_pager_and_colours_can_be_turned_off(arguments, env, expected, tmp_path)
 STATUS = {
     "version": "0.1.0", "state": "degraded", "reason": "policy refused, 2 errors", "since": 1709528767654321,
     "policy": {"files": 1, "services": 1, "bindings": 2, "since": 1709528767654321},
-    "sockets": {"live": 1, "draining": 0}, "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096},
+    "sockets": {"live": 1, "draining": 0, "held": 2}, "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096},
     "refused": 3, "journal_lost": 7,
 }  # fmt: skip
 SERVICE = {
@@ -349,7 +349,7 @@ def test_status_tells_what_is_wrong_and_counts(tmp_path):
         "     State: degraded since " + SINCE + "\n"
         "    Reason: policy refused, 2 errors\n"
         "    Policy: 1 file, 1 service, 2 bindings; taken " + SINCE + "\n"
-        "   Sockets: 1 live, 0 draining\n"
+        "   Sockets: 1 live, 2 held, 0 draining\n"
         "  Capacity: 65536 bindings, 1024 services, 4096 sockets\n"
         "   Refused: 3 requests\n"
         "   Journal: 7 entries lost\n"

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// HoldSec=: what the broker does when a service goes, comes back, or does not. Descriptors are Holds' matter, places in
+// the kernel the registry's; here they are kept in step.
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "broker/daemon/broker.h"
+#include "broker/daemon/holds.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::int64_t kUsec = 1'000'000;
+
+std::string seconds(std::int64_t usec) {
+        return usec % kUsec == 0 ? fmt::format("{} s", usec / kUsec)
+                                 : fmt::format("{:.3f} s", static_cast<double>(usec) / static_cast<double>(kUsec));
+}
+
+// PID 1 itself keeps what its .socket units opened.
+bool may_be_held(const Service& service, const Registration& registration) {
+        return service.hold_usec > 0 && !registration.registrant.unit.ends_with(".socket");
+}
+
+Held held_of(const Service& service, const Registration& registration) {
+        return {.service = service.name,
+                .cookie = registration.cookie,
+                .unit = registration.registrant.unit,
+                .registered_usec = registration.registered_usec,
+                .gone_usec = registration.gone_usec,
+                .hold_usec = service.hold_usec};
+}
+
+// As every first instance hears it: no refusal, and no entry in the journal.
+Answer not_held(const std::string& service) {
+        return Answer{.code = ResultCode::kNotHeld,
+                      .message = fmt::format("no socket of {} waits for its next instance", service)};
+}
+
+}  // namespace
+
+const Registration* Broker::find_registration(const std::string& service, std::uint64_t cookie) const {
+        const auto all = registry_.registrations(service);
+        const auto found = std::ranges::find(all, cookie, &Registration::cookie);
+        return found == all.end() ? nullptr : &*found;
+}
+
+void Broker::hold(const Service& service, const std::vector<Handed>& handed, const Message& message) {
+        if (holds_ == nullptr) {
+                return;
+        }
+        for (std::size_t i = 0; i < handed.size(); i++) {
+                const Registration& added = handed[i].added;
+                if (!may_be_held(service, added)) {
+                        holds_->release(added.cookie);
+                        continue;
+                }
+                OwnedFd socket(fcntl(message.fds[i].get(), F_DUPFD_CLOEXEC, 3));
+                if (!socket) {
+                        note(4, fmt::format("the {} socket {} of {} cannot be held, the broker has no descriptor left: "
+                                            "raise LimitNOFILE=",
+                                            to_string(added.protocol), added.bound.to_string(), service.name));
+                        continue;
+                }
+                OwnedFd process = message.pidfd
+                                          ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
+                                          : open_process(added.registrant.pid, added.registrant.uid, added.since_usec);
+                holds_->keep(held_of(service, added), std::move(socket), std::move(process));
+        }
+        drop_lost_holds(service.name);
+}
+
+// Of sockets that are not registered any more, for whatever reason.
+void Broker::drop_lost_holds(const std::string& service) {
+        if (holds_ == nullptr) {
+                return;
+        }
+        for (const auto cookie : holds_->cookies_of(service)) {
+                if (find_registration(service, cookie) == nullptr) {
+                        holds_->release(cookie);
+                }
+        }
+}
+
+void Broker::take_up_holds(std::vector<StoredFd> stored) {
+        for (auto& [name, fd] : stored) {
+                const auto facts = probe_socket(fd.get());
+                const Service* service = policy_->find(service_of_stored(name));
+                const auto* registration =
+                        facts && service != nullptr ? find_registration(service->name, facts->cookie) : nullptr;
+                if (registration == nullptr || !may_be_held(*service, *registration)) {
+                        holds_->forget_stored(name);
+                        continue;
+                }
+                const auto& registrant = registration->registrant;
+                holds_->keep(held_of(*service, *registration), std::move(fd),
+                             open_process(registrant.pid, registrant.uid, registration->since_usec), true);
+        }
+        for (const auto& service : registry_.services()) {
+                for (const auto& one :
+                     std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
+                        if (one.held() && holds_->find(one.cookie) == nullptr) {
+                                note(4, fmt::format("the {} socket {} of {} was held and its descriptor is lost",
+                                                    to_string(one.protocol), one.bound.to_string(), service));
+                                (void)registry_.set_gone(service, one.cookie, 0);
+                        }
+                }
+        }
+        probe_liveness();
+}
+
+void Broker::follow_holds() {
+        if (holds_ == nullptr) {
+                return;
+        }
+        for (const auto& service : policy_->services) {
+                for (const auto cookie : holds_->cookies_of(service.name)) {
+                        const auto* one = find_registration(service.name, cookie);
+                        if (one == nullptr || !may_be_held(service, *one)) {
+                                end_hold(*holds_->find(cookie), "HoldSec= is 0 now");
+                                holds_->release(cookie);
+                        } else {
+                                holds_->set_span(cookie, service.hold_usec);
+                        }
+                }
+        }
+}
+
+void Broker::on_gone(const Held& held) {
+        const auto* one = find_registration(held.service, held.cookie);
+        if (one == nullptr || !is_live(registry_.registrations(held.service), registry_.spread(held.service), *one)) {
+                holds_->release(held.cookie);  // displaced: nobody would be waiting for the next instance
+                return;
+        }
+        if (const auto done = registry_.set_gone(held.service, held.cookie, held.gone_usec); !done) {
+                note(3, "cannot note that a service is gone: " + done.error().text());
+        }
+        one = find_registration(held.service, held.cookie);
+        Entry entry = entry_of(Action::kHold, held.service, *one);
+        entry.message = fmt::format("{} is gone, its {} socket {} waits {} for the next instance", held.service,
+                                    to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
+        audit_.write(std::move(entry));
+}
+
+void Broker::on_hold_end(const Held& held, HoldEnd why) {
+        switch (why) {
+        case HoldEnd::kExpired:
+                return end_hold(held, fmt::format("nobody came for it within {}", seconds(held.hold_usec)));
+        case HoldEnd::kStopped:
+                return end_hold(held, fmt::format("{} was stopped", held.unit));
+        case HoldEnd::kActivated:
+                // PID 1 keeps the sockets of a .socket unit. Others of such a service are not told apart.
+                if (held.gone_usec != 0) {
+                        (void)registry_.set_gone(held.service, held.cookie, 0);
+                }
+        }
+}
+
+// The descriptor is given up. Whether that was the last one is the kernel's to say: a socket that somebody else has
+// goes on.
+void Broker::end_hold(const Held& held, const std::string& why) {
+        const auto* one = find_registration(held.service, held.cookie);
+        if (one == nullptr) {
+                return;
+        }
+        if (one->held()) {
+                Entry entry = entry_of(Action::kExpire, held.service, *one);
+                entry.message = fmt::format("the {} socket {} of {} is not held any more: {}", to_string(one->protocol),
+                                            one->bound.to_string(), held.service, why);
+                entry.priority = 5;
+                audit_.write(std::move(entry));
+                (void)registry_.set_gone(held.service, held.cookie, 0);
+        }
+}
+
+Answer Broker::retrieve(const Request& request, const Peer& peer, const Message& message) {
+        const auto admission = this->admission(request.service, peer);
+        if (!admission) {
+                return refuse(admission.error(), peer, request.service);
+        }
+        const auto service = admission->service->name;
+        if (holds_ == nullptr) {
+                return not_held(service);
+        }
+        auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
+                                                               : OwnedFd());
+        return Answer{.later = [this, service, peer, process](const Reply& reply) {
+                holds_->settle(service, [=, this] { reply(give_back(service, peer, *process)); });
+        }};
+}
+
+Answer Broker::give_back(const std::string& service, const Peer& peer, const OwnedFd& process) {
+        const auto admission = this->admission(service, peer);  // of the policy of now
+        if (!admission) {
+                return refuse(admission.error(), peer, service);
+        }
+        Answer result;
+        std::string lines;
+        std::vector<std::uint64_t> given;
+        for (const auto& one :
+             std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
+                if (!one.held() || given.size() == kMaxMessageFds) {
+                        continue;
+                }
+                OwnedFd socket = holds_->duplicate(one.cookie);
+                if (!socket || !registry_.give_back(service, one.cookie, peer)) {
+                        continue;  // it stays held, and can be asked for again
+                }
+                result.fds.push_back(std::move(socket));
+                given.push_back(one.cookie);
+                const auto* now = find_registration(service, one.cookie);
+                OwnedFd watched = process ? OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))
+                                          : open_process(peer.pid, peer.uid, now->since_usec);
+                lines += list_line(service, *now, true);
+                Entry entry = entry_of(Action::kRetrieve, service, *now);
+                entry.rule = admission->rule;
+                entry.result = to_string(ResultCode::kOk);
+                entry.message = fmt::format("{} has the {} socket {} of {} back", peer.to_string(),
+                                            to_string(now->protocol), now->bound.to_string(), service);
+                audit_.write(std::move(entry));
+                holds_->pass_on(one.cookie, peer.unit, now->registered_usec, std::move(watched));
+        }
+        if (given.empty()) {
+                return not_held(service);
+        }
+        result.message = fmt::format("{} socket{} of {}", given.size(), given.size() == 1 ? "" : "s", service);
+        result.rows = rows_of_lines(std::move(lines));
+        // Nobody has them: the clock goes on as if they had not been asked for.
+        result.undelivered = [this, given] {
+                for (const auto cookie : given) {
+                        holds_->take_back(cookie);
+                }
+        };
+        return result;
+}
+
+std::vector<std::string> Broker::warnings() const {
+        const bool wanted =
+                std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
+        std::vector<std::string> result;
+        if (!wanted || holds_ == nullptr) {
+                return result;
+        }
+        if (!holds_->has_store()) {
+                result.emplace_back(
+                        "the broker was not started by systemd: sockets that are held end with it (HoldSec=)");
+        } else if (holds_->manager_version() != 0) {
+                // From 254 on it could be told not to (FileDescriptorStorePreserve=). But then, with no broker to watch
+                // the clock, clients of a service that goes would wait for as long as the broker is away.
+                result.push_back(fmt::format(
+                        "systemd {} empties its store of descriptors when sockbrokerd.service is stopped, and sockets "
+                        "that are held end (HoldSec=): restart it instead, that keeps them",
+                        holds_->manager_version()));
+        }
+        return result;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// One descriptor of each socket that is to outlive its service (HoldSec=): here, and another in PID 1's store, so that
+// the broker's own end loses none. Watches who registered them: the unit by what PID 1 says of it, outside units, and
+// where nobody can ask PID 1, the process by its pidfd. Nothing is done with a descriptor but to keep and to pass it
+// on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker/base/owned_fd.h"
+#include "broker/daemon/closer.h"
+#include "broker/daemon/event.h"
+#include "broker/daemon/fd_store.h"
+#include "broker/daemon/unit_watch.h"
+
+namespace sockbroker {
+
+struct Held {
+        std::string service;
+        std::uint64_t cookie = 0;
+        std::string unit;                  // of the registrant, empty: none
+        std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, as all times here
+        std::int64_t gone_usec = 0;        // when the registrant went; 0: it has not
+        std::int64_t hold_usec = 0;
+};
+
+enum class HoldEnd : std::uint8_t {
+        kExpired,    // HoldSec= ran out
+        kStopped,    // its unit was stopped on purpose
+        kActivated,  // the unit gets its sockets from a .socket unit: PID 1 keeps those
+};
+
+class Holds {
+public:
+        struct Hooks {
+                // The registrant went just now: the clock starts.
+                std::function<void(const Held&)> gone;
+                // The descriptor is given up; with the kernel's last close the socket is gone.
+                std::function<void(const Held&, HoldEnd)> ended;
+        };
+        Holds(sd_event* event, Closer& closer, Hooks hooks);
+        ~Holds();
+        Holds(const Holds&) = delete;
+        Holds& operator=(const Holds&) = delete;
+
+        // Takes both descriptors; `process` is a pidfd of the registrant, none: it has ended. `stored`: PID 1 has the
+        // socket already.
+        void keep(Held held, OwnedFd socket, OwnedFd process, bool stored = false);
+        // Of another registrant from now on.
+        void pass_on(std::uint64_t cookie, std::string unit, std::int64_t registered_usec, OwnedFd process);
+        // The registrant did not come to have it, and counts as gone.
+        void take_back(std::uint64_t cookie);
+        // HoldSec= has changed.
+        void set_span(std::uint64_t cookie, std::int64_t hold_usec);
+        // Gives it up without a word.
+        void release(std::uint64_t cookie);
+        // What PID 1 keeps under this name is of no use.
+        void forget_stored(const std::string& name) { store_.remove(name); }
+
+        [[nodiscard]] const Held* find(std::uint64_t cookie) const;
+        [[nodiscard]] std::vector<std::uint64_t> cookies_of(const std::string& service) const;
+        [[nodiscard]] OwnedFd duplicate(std::uint64_t cookie) const;
+        [[nodiscard]] std::size_t size() const { return kept_.size(); }
+        [[nodiscard]] bool has_store() const { return store_.exists(); }
+        [[nodiscard]] unsigned manager_version() const { return units_.version(); }
+
+        // Calls `then` when it is certain of each socket of the service whether its registrant is there.
+        void settle(const std::string& service, std::function<void()> then);
+
+private:
+        struct Kept {
+                Held held;
+                OwnedFd socket;
+                OwnedFd process;
+                OwnedSource process_watch;  // ends before what it watches
+        };
+        void look_at(std::uint64_t cookie, const std::function<void()>& then = {});
+        void judge(std::uint64_t cookie, const UnitState* state);
+        void set_gone(Kept& kept, std::int64_t gone_usec);
+        void end(std::uint64_t cookie, HoldEnd why);
+        void watch_process(Kept& kept);
+        void set_timer();
+        void expire();
+        void look_at_each(const std::function<bool(const Held&)>& concerned);
+
+        sd_event* event_;
+        Closer& closer_;
+        Hooks hooks_;
+        FdStore store_;
+        OwnedSource timer_;
+        std::map<std::uint64_t, Kept> kept_;
+        std::vector<std::pair<std::uint64_t, std::function<void()>>> waiting_;  // for the bus
+        UnitWatch units_;
+};
+
+// Names in PID 1's store: held-COOKIE-SERVICE.
+[[nodiscard]] std::string stored_name(std::uint64_t cookie, const std::string& service);
+// The service of such a name; empty: it is none.
+[[nodiscard]] std::string service_of_stored(const std::string& name);
+
+[[nodiscard]] std::int64_t monotonic_now_usec();
+
+}  // namespace sockbroker

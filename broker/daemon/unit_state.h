@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the system manager says of a unit, and what that means for the sockets which it registered. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace sockbroker {
+
+// Properties of org.freedesktop.systemd1.Unit; times are of CLOCK_MONOTONIC, in microseconds, 0: never.
+struct UnitState {
+        std::string active;           // ActiveState: "active", "inactive", "failed" ...
+        std::string sub;              // SubState
+        bool has_job = false;         // Job: one waits or runs
+        std::int64_t began_usec = 0;  // InactiveExitTimestampMonotonic: when this activation of it began
+        std::int64_t ended_usec = 0;  // ActiveExitTimestampMonotonic: when it was active for the last time
+        std::string triggered_by;     // TriggeredBy: a .socket unit, empty: none
+};
+
+enum class Presence : std::uint8_t {
+        kThere,    // the activation in which the socket was registered goes on
+        kGone,     // it ended; the next one may come
+        kStopped,  // it ended and none is to come: a stop on purpose
+};
+
+// `registered_usec`: CLOCK_MONOTONIC, when the socket was registered.
+[[nodiscard]] Presence presence_of(const UnitState& state, std::int64_t registered_usec);
+
+}  // namespace sockbroker

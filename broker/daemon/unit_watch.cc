@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/unit_watch.h"
+
+#include <cstdlib>
+#include <exception>
+
+#include "broker/base/net.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr const char* kManager = "org.freedesktop.systemd1";
+constexpr const char* kManagerPath = "/org/freedesktop/systemd1";
+constexpr const char* kManagerInterface = "org.freedesktop.systemd1.Manager";
+constexpr const char* kUnitInterface = "org.freedesktop.systemd1.Unit";
+constexpr const char* kUnitPrefix = "/org/freedesktop/systemd1/unit";
+constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
+constexpr std::uint64_t kRetryUsec = 2'000'000;
+constexpr std::uint64_t kAnswerUsec = 5'000'000;
+
+struct Question {
+        UnitWatch::Then then;
+};
+
+// The callbacks of sd-bus: what is thrown ends here.
+template <class Act>
+int guarded(Act act) {
+        try {
+                act();
+        } catch (const std::exception&) {
+                // For want of memory. The unit's next change, or the next retry, asks again.
+        }
+        return 0;
+}
+
+void read_triggers(sd_bus_message* reply, UnitState& state) {
+        if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "as") <= 0 ||
+            sd_bus_message_enter_container(reply, SD_BUS_TYPE_ARRAY, "s") < 0) {
+                return;
+        }
+        const char* unit = nullptr;
+        while (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, &unit) > 0) {
+                if (std::string_view(unit).ends_with(".socket")) {
+                        state.triggered_by = unit;
+                }
+        }
+        sd_bus_message_exit_container(reply);
+        sd_bus_message_exit_container(reply);
+}
+
+void read_property(sd_bus_message* reply, std::string_view name, UnitState& state) {
+        const char* text = nullptr;
+        std::uint64_t usec = 0;
+        if (name == "ActiveState" || name == "SubState") {
+                if (sd_bus_message_read(reply, "v", "s", &text) > 0) {
+                        (name == "SubState" ? state.sub : state.active) = text;
+                }
+        } else if (name == "Job") {
+                std::uint32_t id = 0;
+                if (sd_bus_message_read(reply, "v", "(uo)", &id, &text) > 0) {
+                        state.has_job = id != 0;
+                }
+        } else if (name == "InactiveExitTimestampMonotonic" || name == "ActiveExitTimestampMonotonic") {
+                if (sd_bus_message_read(reply, "v", "t", &usec) > 0) {
+                        (name.starts_with("Active") ? state.ended_usec : state.began_usec) =
+                                static_cast<std::int64_t>(usec);
+                }
+        } else if (name == "TriggeredBy") {
+                read_triggers(reply, state);
+        } else {
+                sd_bus_message_skip(reply, "v");
+        }
+}
+
+bool read_state(sd_bus_message* reply, UnitState& state) {
+        if (sd_bus_message_is_method_error(reply, nullptr) > 0 ||
+            sd_bus_message_enter_container(reply, SD_BUS_TYPE_ARRAY, "{sv}") < 0) {
+                return false;
+        }
+        while (sd_bus_message_enter_container(reply, SD_BUS_TYPE_DICT_ENTRY, "sv") > 0) {
+                const char* name = nullptr;
+                if (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, &name) <= 0) {
+                        return false;
+                }
+                read_property(reply, name, state);
+                if (sd_bus_message_exit_container(reply) < 0) {
+                        return false;
+                }
+        }
+        return !state.active.empty();
+}
+
+int on_state(sd_bus_message* reply, void* userdata, sd_bus_error*) {
+        return guarded([&] {
+                UnitState state;
+                const bool known = read_state(reply, state);
+                static_cast<Question*>(userdata)->then(known ? &state : nullptr);
+        });
+}
+
+}  // namespace
+
+void UnitWatch::want() {
+        if (!std::exchange(wanted_, true) && connect() < 0) {
+                try_again();
+        }
+}
+
+void UnitWatch::settle(bool connected) {
+        connected_ = connected;
+        pending_ = false;
+        hooks_.settled();
+}
+
+void UnitWatch::try_again() {
+        sd_event_source* source = nullptr;
+        timer_.reset();
+        const int r = sd_event_add_time_relative(
+                event_, &source, CLOCK_MONOTONIC, kRetryUsec, 0,
+                [](sd_event_source*, std::uint64_t, void* self) {
+                        auto* watch = static_cast<UnitWatch*>(self);
+                        if (watch->connect() < 0) {
+                                watch->try_again();
+                        }
+                        return 0;
+                },
+                this);
+        timer_.reset(r < 0 ? nullptr : source);
+        settle(false);
+}
+
+int UnitWatch::connect() {
+        bus_.reset();
+        sd_bus* bus = nullptr;
+        int r = sd_bus_open_system(&bus);
+        if (r < 0) {
+                return r;
+        }
+        bus_.reset(bus);
+        const std::string unit_match = std::string("type='signal',sender='") + kManager + "',interface='" +
+                                       kProperties + "',member='PropertiesChanged',path_namespace='" + kUnitPrefix +
+                                       "',arg0='" + kUnitInterface + "'";
+        // Never the blocking kind: PID 1 may wait for the bus, and the bus for PID 1.
+        if ((r = sd_bus_attach_event(bus, event_, 0)) < 0 ||
+            (r = sd_bus_match_signal(bus, nullptr, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
+                                     "org.freedesktop.DBus.Local", "Disconnected", on_lost, this)) < 0 ||
+            (r = sd_bus_add_match_async(bus, nullptr, unit_match.c_str(), on_changed, nullptr, this)) < 0 ||
+            (r = sd_bus_match_signal_async(bus, nullptr, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                           "org.freedesktop.DBus", "NameOwnerChanged", on_owner, nullptr, this)) < 0 ||
+            (r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kProperties, "Get", on_version, this,
+                                          "ss", kManagerInterface, "Version")) < 0 ||
+            (r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kManagerInterface, "Subscribe",
+                                          on_hello, this, "")) < 0) {
+                bus_.reset();
+        }
+        pending_ = r >= 0;
+        return r;
+}
+
+// PID 1 sends signals only while somebody has subscribed.
+int UnitWatch::on_hello(sd_bus_message* reply, void* self, sd_bus_error*) {
+        return guarded([&] {
+                auto* watch = static_cast<UnitWatch*>(self);
+                if (sd_bus_message_is_method_error(reply, nullptr) > 0 &&
+                    sd_bus_message_is_method_error(reply, "org.freedesktop.systemd1.AlreadySubscribed") <= 0) {
+                        return watch->try_again();
+                }
+                watch->settle(true);
+        });
+}
+
+int UnitWatch::on_version(sd_bus_message* reply, void* self, sd_bus_error*) {
+        const char* text = nullptr;
+        if (sd_bus_message_is_method_error(reply, nullptr) <= 0 && sd_bus_message_read(reply, "v", "s", &text) > 0) {
+                static_cast<UnitWatch*>(self)->version_ = static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+        }
+        return 0;
+}
+
+int UnitWatch::on_changed(sd_bus_message* signal, void* self, sd_bus_error*) {
+        return guarded([&] {
+                char* raw = nullptr;
+                if (sd_bus_path_decode(sd_bus_message_get_path(signal), kUnitPrefix, &raw) > 0) {
+                        const std::unique_ptr<char, decltype(&std::free)> unit(raw, &std::free);
+                        static_cast<UnitWatch*>(self)->hooks_.changed(unit.get());
+                }
+        });
+}
+
+// A new PID 1 (daemon-reexec) knows nothing of who subscribed to the old one.
+int UnitWatch::on_owner(sd_bus_message* signal, void* self, sd_bus_error*) {
+        const char* name = nullptr;
+        const char* before = nullptr;
+        const char* after = nullptr;
+        if (sd_bus_message_read(signal, "sss", &name, &before, &after) > 0 && std::string_view(name) == kManager &&
+            *after != '\0') {
+                auto* watch = static_cast<UnitWatch*>(self);
+                (void)sd_bus_call_method_async(watch->bus_.get(), nullptr, kManager, kManagerPath, kManagerInterface,
+                                               "Subscribe", on_hello, watch, "");
+        }
+        return 0;
+}
+
+int UnitWatch::on_lost(sd_bus_message*, void* self, sd_bus_error*) {
+        return guarded([&] { static_cast<UnitWatch*>(self)->try_again(); });
+}
+
+void UnitWatch::ask(const std::string& unit, Then then) {
+        char* raw = nullptr;
+        if (!connected_ || sd_bus_path_encode(kUnitPrefix, unit.c_str(), &raw) < 0) {
+                return then(nullptr);
+        }
+        const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
+        sd_bus_message* call = nullptr;
+        sd_bus_slot* slot = nullptr;
+        auto question = std::make_unique<Question>(std::move(then));
+        int r = sd_bus_message_new_method_call(bus_.get(), &call, kManager, path.get(), kProperties, "GetAll");
+        if (r >= 0) {
+                r = sd_bus_message_append(call, "s", kUnitInterface);
+        }
+        if (r >= 0) {
+                r = sd_bus_call_async(bus_.get(), &slot, call, on_state, question.get(), kAnswerUsec);
+        }
+        sd_bus_message_unref(call);
+        if (r < 0) {
+                return question->then(nullptr);
+        }
+        sd_bus_slot_set_destroy_callback(slot, [](void* userdata) { delete static_cast<Question*>(userdata); });
+        (void)question.release();
+        sd_bus_slot_set_floating(slot, 1);
+        sd_bus_slot_unref(slot);
+}
+
+}  // namespace sockbroker

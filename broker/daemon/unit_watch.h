@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// States of system units, as PID 1 tells over the system bus. Never blocks: every call is answered later or not at all.
+// A bus that is not there yet, or goes, is looked for again. Changes nothing and asks for no privilege.
+#pragma once
+
+#include <systemd/sd-bus.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "broker/daemon/event.h"
+#include "broker/daemon/unit_state.h"
+
+namespace sockbroker {
+
+class UnitWatch {
+public:
+        struct Hooks {
+                std::function<void(const std::string& unit)> changed;  // something about it; ask() tells what
+                std::function<void()> settled;                         // connected or not: that is known now
+        };
+        UnitWatch(sd_event* event, Hooks hooks) : event_(event), hooks_(std::move(hooks)) {}
+        UnitWatch(const UnitWatch&) = delete;
+        UnitWatch& operator=(const UnitWatch&) = delete;
+
+        // From now on the bus is wanted.
+        void want();
+        [[nodiscard]] bool connected() const { return connected_; }
+        [[nodiscard]] bool pending() const { return pending_; }  // on its way to the first answer
+        // The major version of the system manager; 0: not known.
+        [[nodiscard]] unsigned version() const { return version_; }
+
+        // Null: PID 1 does not answer. May be called before this returns.
+        using Then = std::function<void(const UnitState* state)>;
+        void ask(const std::string& unit, Then then);
+
+private:
+        struct FreeBus {
+                void operator()(sd_bus* bus) const { sd_bus_close_unref(bus); }
+        };
+        [[nodiscard]] int connect();
+        void try_again();
+        void settle(bool connected);
+        static int on_hello(sd_bus_message* reply, void* self, sd_bus_error*);
+        static int on_version(sd_bus_message* reply, void* self, sd_bus_error*);
+        static int on_changed(sd_bus_message* signal, void* self, sd_bus_error*);
+        static int on_owner(sd_bus_message* signal, void* self, sd_bus_error*);
+        static int on_lost(sd_bus_message* signal, void* self, sd_bus_error*);
+
+        sd_event* event_;
+        Hooks hooks_;
+        bool wanted_ = false;
+        bool connected_ = false;
+        bool pending_ = false;
+        unsigned version_ = 0;
+        OwnedSource timer_;
+        std::unique_ptr<sd_bus, FreeBus> bus_;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The conditions of a profile as BPF: one straight block for each call that has any, line after line, value after
+// value. Not by libseccomp, whose 2.5.4 shares code between calls wrongly once there are many conditions: profiles of
+// tests/unit/sandbox_compile_test.cc allowed calls that no line allows, in the running kernel. Pure.
+#pragma once
+
+#include <cstdint>
+
+#include "sandbox/compile.h"
+
+namespace sockbroker::sandbox {
+
+// For calls of this architecture that have conditions: allow if a line holds, else `refusal` (SECCOMP_RET_*). All other
+// calls, and other architectures, are allowed here; they are another program's matter.
+[[nodiscard]] Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal);
+
+}  // namespace sockbroker::sandbox

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See confine.h.
+#include "sandbox/run/confine.h"
+
+#include <linux/securebits.h>
+#include <sys/capability.h>
+#include <sys/prctl.h>
+
+#include <memory>
+
+namespace sockbroker::launcher {
+
+namespace {
+
+using Capabilities = std::unique_ptr<void, int (*)(void*)>;
+
+Capabilities own(cap_t capabilities) {
+        return {capabilities, ::cap_free};
+}
+
+// EPERM where the process has no CAP_SETPCAP: then no_new_privs alone keeps capabilities from being gained.
+bool done_or_not_allowed(int result) {
+        return result == 0 || errno == EPERM;
+}
+
+Result<void> drop_bounding_set() {
+        for (int capability = 0; ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
+                if (!done_or_not_allowed(::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))) {
+                        return fail_errno("cannot drop a capability from the bounding set");
+                }
+        }
+        return {};
+}
+
+Result<bool> any_left() {
+        const Capabilities now = own(::cap_get_proc());
+        const Capabilities none = own(::cap_init());
+        if (!now || !none) {
+                return fail_errno("cannot read the capabilities left");
+        }
+        return ::cap_compare(static_cast<cap_t>(now.get()), static_cast<cap_t>(none.get())) != 0;
+}
+
+}  // namespace
+
+Result<void> give_up_privileges() {
+        constexpr unsigned long kBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                                        SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+                                        SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+        if (!done_or_not_allowed(::prctl(PR_SET_SECUREBITS, kBits, 0, 0, 0))) {
+                return fail_errno("cannot set securebits");
+        }
+        if (auto dropped = drop_bounding_set(); !dropped) {
+                return dropped;
+        }
+        if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) {
+                return fail_errno("cannot clear the ambient capabilities");
+        }
+        if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+                return fail_errno("cannot set no_new_privs");
+        }
+        const Capabilities none = own(::cap_init());
+        if (!none || ::cap_set_proc(static_cast<cap_t>(none.get())) < 0) {
+                return fail_errno("cannot give the capabilities up");
+        }
+        const auto left = any_left();
+        if (!left) {
+                return std::unexpected(left.error());
+        }
+        if (*left || ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1) {
+                return fail("capabilities are left, or may be gained again, after all were given up");
+        }
+        return {};
+}
+
+}  // namespace sockbroker::launcher

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a process gives up before it becomes the program: every capability, and any way to gain one. One way, and
+// checked afterwards. The seccomp filter comes last and is not made here (sandbox/compile.h).
+#pragma once
+
+#include "broker/base/result.h"
+
+namespace sockbroker::launcher {
+
+// Clears the capability sets, the bounding set and securebits too as far as the process may (CAP_SETPCAP), and sets
+// no_new_privs. An error if any capability is left, or may come back.
+[[nodiscard]] Result<void> give_up_privileges();
+
+}  // namespace sockbroker::launcher

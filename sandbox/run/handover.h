@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// sockbroker-run's words with the broker: retrieve what it holds, register what there is. Each answer is the broker's;
+// nothing is asked twice.
+#pragma once
+
+#include <expected>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sandbox/run/sockets.h"
+
+namespace sockbroker::launcher {
+
+// Why the program is not run: the exit status, and what to tell the person.
+struct Failure {
+        int status = kExitFailed;
+        std::string message;
+};
+
+// Which sockets are registered for which service, by index, in the order of the first of each. Pure. Without `service`
+// those whose own name can be a service: not "unknown", which sd_listen_fds_with_names(3) says of one without a name,
+// and not the name of a unit, which systemd gives where FileDescriptorName= is missing.
+[[nodiscard]] std::vector<std::pair<std::string, std::vector<std::size_t>>> hand_out(
+        const std::vector<std::string>& names, const std::string& service);
+
+// The sockets that the broker holds for the service, none if it holds none. They are then live, and this process's.
+[[nodiscard]] std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options);
+
+// Registers those that are not yet, all of a service in one request.
+[[nodiscard]] std::expected<void, Failure> hand_over(const Options& options, std::vector<NamedFd>& sockets);
+
+}  // namespace sockbroker::launcher

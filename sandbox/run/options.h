@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The command line of sockbroker-run as values. Touches nothing but its arguments and getopt's own state.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/base/net.h"
+#include "broker/base/result.h"
+
+namespace sockbroker::launcher {
+
+// Documented in sockbroker-run(1): sysexits.h, and what env(1) returns where there is nothing to run.
+inline constexpr int kExitUsage = 64;        // EX_USAGE
+inline constexpr int kExitUnreachable = 69;  // EX_UNAVAILABLE: no broker answers
+inline constexpr int kExitFailed = 71;       // EX_OSERR: a socket or the sandbox cannot be made
+inline constexpr int kExitRefused = 77;      // EX_NOPERM: the broker refused
+inline constexpr int kExitProfile = 78;      // EX_CONFIG: the profile has errors
+inline constexpr int kExitNotRun = 126;
+inline constexpr int kExitNotFound = 127;
+
+struct Listen {
+        Protocol protocol = Protocol::kTcp;
+        Endpoint at;  // port 0: one of the kernel's choice
+};
+
+struct Options {
+        std::string profile = "default";
+        std::string service;  // empty: each socket's own name
+        bool registers = true;
+        bool retrieves = false;
+        std::vector<Listen> listens;
+        std::string runtime_dir = "/run/sockbroker";
+        bool log_only = false;
+        bool dump = false;
+        bool help = false;
+        bool version = false;
+        std::vector<std::string> command;
+};
+
+[[nodiscard]] Result<Options> parse_options(int argc, char* const* argv);
+
+[[nodiscard]] std::string help_text();
+
+}  // namespace sockbroker::launcher

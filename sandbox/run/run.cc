@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See run.h.
+#include "sandbox/run/run.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "broker/base/printable.h"
+#include "sandbox/compile.h"
+#include "sandbox/load.h"
+#include "sandbox/run/confine.h"
+#include "sandbox/run/handover.h"
+#include "sandbox/run/sockets.h"
+
+namespace sockbroker::launcher {
+
+namespace {
+
+std::unexpected<Failure> failed(const Error& error) {
+        return std::unexpected(Failure{kExitFailed, error.text()});
+}
+
+// What was held before what was passed before what has to be made.
+std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) {
+        auto passed = take_passed();
+        if (!passed) {
+                return failed(passed.error());
+        }
+        std::vector<NamedFd> sockets = std::move(*passed);
+        if (options.retrieves) {
+                auto held = retrieve(options);
+                if (!held) {
+                        return held;
+                }
+                std::ranges::move(*held, std::back_inserter(sockets));
+        }
+        if (!sockets.empty()) {
+                return sockets;
+        }
+        for (const Listen& listen : options.listens) {
+                auto made = make_socket(listen, options.service);
+                if (!made) {
+                        return failed(made.error());
+                }
+                sockets.push_back(std::move(*made));
+        }
+        return sockets;
+}
+
+int execute(const std::vector<std::string>& command) {
+        std::vector<char*> words;
+        for (const std::string& word : command) {
+                words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
+        }
+        words.push_back(nullptr);
+        ::execvp(words[0], words.data());
+        const int errnum = errno;
+        complain(fmt::format("cannot run {}: {}{}", printable(command[0]), std::strerror(errnum),
+                             errnum == ENOSYS || errnum == EPERM ? " (does the profile allow execve?)" : ""));
+        return errnum == ENOENT ? kExitNotFound : kExitNotRun;
+}
+
+int tell(const Failure& failure) {
+        complain(failure.message);
+        return failure.status;
+}
+
+}  // namespace
+
+void complain(std::string_view message) {
+        fmt::print(stderr, "sockbroker-run: {}\n", message);
+}
+
+int run(const Options& options) {
+        const sandbox::ParsedProfile parsed = sandbox::load_profile(options.profile, sandbox::profile_folders());
+        for (const sandbox::Diagnostic& error : parsed.errors) {
+                complain(printable(error.to_string()));
+        }
+        if (!parsed.profile) {
+                return kExitProfile;
+        }
+        if (options.dump) {
+                fmt::print("{}", sandbox::dump(*parsed.profile));
+                return std::fflush(stdout) == 0 ? 0 : kExitFailed;
+        }
+        const auto denial = options.log_only ? sandbox::Denial::kLogOnly : sandbox::Denial::kEnforce;
+        const auto filter = sandbox::compile(*parsed.profile, denial);
+        if (!filter) {
+                return tell({kExitProfile, filter.error().text()});
+        }
+        if (::geteuid() == 0 || ::getuid() == 0) {
+                return tell({kExitUsage,
+                             "does not run a program as root, whose files are the machine's even without a "
+                             "capability: set DynamicUser=yes or User= in the unit"});
+        }
+        auto sockets = sockets_of(options);
+        if (!sockets) {
+                return tell(sockets.error());
+        }
+        if (options.registers) {
+                if (auto handed = hand_over(options, *sockets); !handed) {
+                        return tell(handed.error());
+                }
+        }
+        auto done = pass_on(*sockets);
+        if (done) {
+                done = give_up_privileges();
+        }
+        if (done) {
+                done = filter->install();
+        }
+        if (!done) {
+                return tell({kExitFailed, done.error().text()});
+        }
+        return execute(options.command);
+}
+
+}  // namespace sockbroker::launcher

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The pinned maps as the kernel has them, read and written past the broker (bpf/layout.h has their layout)."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+
+_NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+_LOOKUP, _UPDATE, _PIN, _GET, _INFO = 1, 2, 6, 7, 15
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command, attribute):
+    buffer = ctypes.create_string_buffer(attribute, 128)
+    result = _libc.syscall(ctypes.c_long(_NUMBER), ctypes.c_long(command), buffer, ctypes.c_long(128))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"bpf({command}): {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+class PinnedMap:
+    """One map, by the name of its pin."""
+
+    def __init__(self, folder, name):
+        path = ctypes.create_string_buffer(str(folder / name).encode())
+        self.fd = _bpf(_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+        info = ctypes.create_string_buffer(256)
+        _bpf(_INFO, struct.pack("=IIQ", self.fd, 256, ctypes.addressof(info)))
+        _, _, _, self.value_size, self.size = struct.unpack_from("=IIIII", info)
+
+    def close(self):
+        os.close(self.fd)
+
+    def pin(self, path):
+        name = ctypes.create_string_buffer(str(path).encode())
+        _bpf(_PIN, struct.pack("=QII", ctypes.addressof(name), self.fd, 0))
+
+    def read(self, key):
+        """None where a sockmap holds nothing."""
+        index, value = ctypes.c_uint32(key), ctypes.create_string_buffer(max(self.value_size, 8))
+        try:
+            _bpf(_LOOKUP, struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(index), ctypes.addressof(value), 0))
+        except FileNotFoundError:
+            return None
+        return value.raw[:self.value_size]
+
+    def write(self, key, value):
+        index, data = ctypes.c_uint32(key), ctypes.create_string_buffer(value, self.value_size)
+        _bpf(_UPDATE, struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(index), ctypes.addressof(data), 0))
+
+
+@contextlib.contextmanager
+def pinned(folder, name):
+    """A PinnedMap for a with statement."""
+    one = PinnedMap(folder, name)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def sockets(folder):
+    """{slot: cookie} of all sockets that the kernel holds."""
+    with pinned(folder, "sockets") as found:
+        values = {slot: found.read(slot) for slot in range(found.size)}
+    return {slot: f"{int.from_bytes(value, 'little'):016x}" for slot, value in values.items() if value is not None}
+
+
+def records(folder):
+    """{slot: (service, cookie, uid)} as the broker has noted who owns them."""
+    with pinned(folder, "names") as found:
+        names = [found.read(number).split(b"\0")[0].decode() for number in range(found.size)]
+    noted = {}
+    with pinned(folder, "registrants") as found:
+        for slot in range(found.size):
+            cookie, _, service, _, uid = struct.unpack_from("=QqIII", found.read(slot))
+            if service:
+                noted[slot] = names[service], f"{cookie:016x}", uid
+    return noted

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""HoldSec=: a socket outlives its service for so long, and the next instance goes on where the last one ended.
+
+Services here run in no unit, so the broker goes by their processes; tests/system has the same with units."""
+
+import socket
+import time
+
+import pytest
+
+from harness import client
+from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over
+from words import refused, section, who
+
+HELD = "HoldSec=30\n"
+
+
+def states(broker, service="web"):
+    return sorted(row["state"] for row in broker.list() if row["service"] == service)
+
+
+def end(one, broker, held="waits"):
+    """The service ends, and the broker has noticed."""
+    one.kill()
+    if held:
+        broker.wait_log(held)
+
+
+def knock(address, port=PORT):
+    """A connection that nobody has accepted yet: the kernel has completed its handshake."""
+    waiting = socket.create_connection((address, port), timeout=client.TIMEOUT)
+    return waiting, waiting.makefile("rb")
+
+
+@pytest.fixture(name="broker")
+def _broker(broker):
+    add_routes()
+    yield broker
+
+
+@each_family
+def test_clients_queue_in_a_held_listener_and_the_next_instance_serves_them(broker, spawn, family):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    old = spawn("web")
+    cookie = handed_over(old, "tcp", family)
+    end(old, broker)
+    assert states(broker) == ["held"]
+    waiting = [knock(ADDRESS[family]) for _ in range(20)]
+
+    new = spawn("web")
+    reply = new.retrieve()
+    assert reply.result == "ok", reply
+    assert [(row["cookie"], row["state"], row["pid"]) for row in reply.lines] == [(f"{cookie}", "live", new.pid)]
+    for sock, file in waiting:
+        assert file.readline().startswith(b"web "), "who queued is served by the next instance"
+        sock.close()
+    assert who("tcp", family) == "web"
+    assert states(broker) == ["live"]
+
+
+@each_family
+def test_datagrams_wait_in_the_buffer_of_a_held_socket(broker, spawn, family):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    old = spawn("web")
+    handed_over(old, "udp", family)
+    end(old, broker)
+    with socket.socket(client.family_of(ADDRESS[family]), socket.SOCK_DGRAM) as asking:
+        asking.settimeout(client.TIMEOUT)
+        asking.bind((LOOPBACK[family], 0))
+        asking.sendto(b"x", (ADDRESS[family], PORT))
+        assert spawn("web").retrieve().result == "ok"
+        assert asking.recvfrom(4096)[0].startswith(b"web ")
+
+
+@each_protocol
+def test_without_holdsec_clients_of_a_dead_service_are_refused_at_once(broker, spawn, protocol):
+    broker.policy(section("web", 61001, everywhere())).start()
+    one = spawn("web")
+    handed_over(one, protocol, "ipv4")
+    one.kill()
+    began = time.monotonic()
+    with refused():
+        who(protocol, "ipv4")
+    assert time.monotonic() - began < 1
+    assert spawn("web").retrieve().result == "not-held"
+
+
+def test_after_holdsec_clients_are_refused_and_the_journal_says_so(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=500ms")).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    end(one, broker)
+    began = time.monotonic()
+    waiting, file = knock(ADDRESS["ipv4"])
+    broker.wait_log("expire: .*nobody came for it within 0.500 s")
+    assert 0.2 < time.monotonic() - began < 5
+    with pytest.raises(ConnectionResetError):
+        file.readline()
+    waiting.close()
+    with refused():
+        who("tcp", "ipv4")
+    assert states(broker) == []
+    assert spawn("web").retrieve().result == "not-held"
+
+
+def test_a_held_socket_is_given_back_once_to_whom_policy_admits(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    old = spawn("web")
+    handed_over(old, "tcp", "ipv4")
+    assert spawn("web").retrieve().result == "not-held", "its service lives"
+    end(old, broker)
+    assert spawn("other", 61002).retrieve("web").result == "not-permitted"
+    assert spawn("web").retrieve("nobody").result == "unknown-service"
+    first, second = spawn("web"), spawn("web")
+    assert first.retrieve().result == "ok"
+    assert second.retrieve().result == "not-held"
+    assert "refuse" not in broker.log().partition("waits")[2].replace("not-permitted", "").partition("retrieve:")[2]
+    # The one that has it now is held again when it goes.
+    first.kill()
+    broker.wait_log("retrieve: (.*\n)+.*waits")
+    assert second.retrieve().result == "ok"
+    assert who("tcp", "ipv4") == "web"
+
+
+def test_who_asks_and_ends_before_it_serves_leaves_it_held(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    old = spawn("web")
+    handed_over(old, "tcp", "ipv4")
+    end(old, broker)
+    waiting, file = knock(ADDRESS["ipv4"])
+    short = spawn("web")
+    short.control_unread("FDRETRIEVE=1\nFDNAME=web")
+    short.kill()
+    broker.wait_log("retrieve: (.*\n)+.*waits")
+    assert states(broker) == ["held"]
+    assert spawn("web").retrieve().result == "ok"
+    assert file.readline().startswith(b"web ")
+    waiting.close()
+
+
+@each_protocol
+def test_a_socket_of_its_own_takes_the_place_of_the_held_one(broker, spawn, protocol):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    old = spawn("web")
+    handed_over(old, protocol, "ipv4", reuseport=True)
+    end(old, broker)
+    new = spawn("web-two")
+    cookie = handed_over(new, protocol, "ipv4", service="web", reuseport=True)
+    assert [(row["cookie"], row["state"]) for row in broker.list()] == [(f"{cookie}", "live")]
+    assert who(protocol, "ipv4") == "web-two"
+
+
+def test_a_held_socket_makes_nobody_busy(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD, "Handover=refuse", "MaxSockets=1")).start()
+    old = spawn("web")
+    handed_over(old, "tcp", "ipv4")
+    end(old, broker)
+    handed_over(spawn("web-two"), "tcp", "ipv4", service="web")
+    assert who("tcp", "ipv4") == "web-two"
+    assert states(broker) == ["live"]
+
+
+def test_clients_do_not_queue_while_somebody_else_can_serve_them(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    blue, green = spawn("blue"), spawn("green")
+    handed_over(blue, "tcp", "ipv4", service="web")
+    handed_over(green, "tcp", "ipv4", service="web")
+    assert who("tcp", "ipv4") == "green"
+    end(green, broker)
+    assert who("tcp", "ipv4") == "blue", "the one in reserve serves"
+    assert states(broker) == ["held", "live"]
+    again = spawn("green-two")
+    assert again.retrieve("web").result == "ok"
+    assert who("tcp", "ipv4") == "green-two", "and its place is the newest's again"
+    assert states(broker) == ["draining", "live"]
+
+
+def test_a_displaced_socket_is_not_held(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    blue, green = spawn("blue"), spawn("green")
+    handed_over(blue, "tcp", "ipv4", service="web")
+    handed_over(green, "tcp", "ipv4", service="web")
+    end(blue, broker, "gone: ")
+    assert states(broker) == ["live"]
+    assert who("tcp", "ipv4") == "green"
+
+
+def test_flows_of_a_held_socket_go_to_those_that_share_and_come_back(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD, "Handover=share")).start()
+    one, two = spawn("one"), spawn("two")
+    handed_over(one, "tcp", "ipv4", service="web")
+    handed_over(two, "tcp", "ipv4", service="web")
+    assert {who("tcp", "ipv4") for _ in range(64)} == {"one", "two"}
+    end(two, broker)
+    assert {who("tcp", "ipv4") for _ in range(64)} == {"one"}
+    assert states(broker) == ["held", "live"]
+    assert spawn("three").retrieve("web").result == "ok"
+    assert {who("tcp", "ipv4") for _ in range(64)} == {"one", "three"}
+    # The last one's clients queue.
+    end(one, broker, "retrieve: (.*\n)+.*waits")
+    assert {who("tcp", "ipv4") for _ in range(16)} == {"three"}
+
+
+def test_a_reload_without_holdsec_ends_the_hold(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    end(one, broker)
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=20"))
+    assert broker.reload()[0] == 0
+    assert states(broker) == ["held"]
+    broker.policy(section("web", 61001, everywhere()))
+    assert broker.reload()[0] == 0
+    broker.wait_log("expire: .*HoldSec= is 0 now")
+    assert states(broker) == []
+    with refused():
+        who("tcp", "ipv4")
+
+
+def test_a_service_that_policy_loses_is_not_held(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    end(one, broker)
+    broker.policy("")
+    assert broker.reload()[0] == 0
+    with refused():
+        who("tcp", "ipv4")
+    assert broker.list() == []
+
+
+def test_a_socket_that_its_owner_shut_down_is_not_held(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    one.shutdown("tcp-ipv4")
+    assert states(broker) == []
+    with refused():
+        who("tcp", "ipv4")
+    one.kill()
+    assert spawn("web").retrieve().result == "not-held"
+
+
+def test_unregister_ends_a_hold(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    end(one, broker)
+    assert broker.ctl("unregister", "web")[0] == 0
+    with refused():
+        who("tcp", "ipv4")
+
+
+def test_status_says_what_is_held_and_that_it_ends_with_a_broker_of_no_manager(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    end(one, broker)
+    status = broker.status()[0]
+    assert status["sockets"] == {"live": 0, "draining": 0, "held": 1}

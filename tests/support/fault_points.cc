@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Ends the process between any two changes of what outlives it, for tests: preloaded into the real sockbrokerd, or
+// linked into a test. A change is a system call (bpf(2), rename(2), open(2) for writing ...) or a plain store into a
+// pinned map: those are mapped read-only here, so that each store faults and is counted before it is carried out by
+// itself. Between two changes nothing that outlives the process differs, so a kill before each is a kill at every
+// instruction. Stores into the half of the rule memory that no program reads count once, and so do updates of maps that
+// nothing pins yet.
+#include "tests/support/fault_points.h"
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#ifndef __x86_64__
+#error "single steps over stores are written for x86-64"
+#endif
+
+namespace {
+
+using sockbroker::FaultPoints;
+
+constexpr std::uintptr_t kPage = 4096;
+constexpr long long kTrapFlag = 0x100;
+
+// Not glibc's, which is replaced below.
+long raw(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
+        long result = 0;
+        register long r10 asm("r10") = d;
+        register long r8 asm("r8") = e;
+        register long r9 asm("r9") = f;
+        asm volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+        return result;
+}
+
+long checked(long result) {
+        if (result < 0 && result > -4096) {
+                errno = static_cast<int>(-result);
+                return -1;
+        }
+        return result;
+}
+
+long address(const void* pointer) {
+        return static_cast<long>(reinterpret_cast<std::uintptr_t>(pointer));
+}
+
+FaultPoints* shared = nullptr;
+
+void point(const char* what, const char* on) {
+        if (shared == nullptr || !__atomic_load_n(&shared->armed, __ATOMIC_SEQ_CST)) {
+                return;
+        }
+        const std::uint32_t number = __atomic_add_fetch(&shared->count, 1, __ATOMIC_SEQ_CST);
+        if (number < shared->names.size()) {
+                snprintf(shared->names[number].data(), shared->names[number].size(), "%s %s", what, on);
+        }
+        if (number == shared->kill_at) {
+                raw(SYS_kill, raw(SYS_getpid), SIGKILL);
+                raw(SYS_exit_group, 137);
+        }
+}
+
+// One of a row of the same.
+void point_once(const char* what, const char* on) {
+        const std::uint32_t last = shared == nullptr ? 0 : __atomic_load_n(&shared->count, __ATOMIC_SEQ_CST);
+        std::array<char, 48> text{};
+        snprintf(text.data(), text.size(), "%s %s", what, on);
+        if (last == 0 || last >= shared->names.size() || shared->names[last] != text) {
+                point(what, on);
+        }
+}
+
+bool exists(int directory, const char* path) {
+        return raw(SYS_faccessat, directory, address(path), F_OK) == 0;
+}
+
+const char* base_name(const char* path) {
+        const char* slash = strrchr(path, '/');
+        return slash == nullptr ? path : slash + 1;
+}
+
+// Maps in this process's memory.
+
+struct Range {
+        std::uintptr_t begin = 0;
+        std::uintptr_t end = 0;  // 0: free
+        bool coarse = false;
+        std::array<char, 16> name{};
+};
+std::array<Range, 16> ranges;
+thread_local Range* stepping __attribute__((tls_model("initial-exec"))) = nullptr;
+
+void protect(std::uintptr_t begin, std::uintptr_t end, int how) {
+        raw(SYS_mprotect, static_cast<long>(begin), static_cast<long>(end - begin), how);
+}
+
+void on_fault(int, siginfo_t* info, void* context) {
+        const auto where = reinterpret_cast<std::uintptr_t>(info->si_addr);
+        for (Range& range : ranges) {
+                if (where < range.begin || where >= range.end) {
+                        continue;
+                }
+                if (range.coarse) {
+                        point("store", range.name.data());
+                        protect(range.begin, range.end, PROT_READ | PROT_WRITE);
+                } else {
+                        std::array<char, 64> text{};
+                        snprintf(text.data(), text.size(), "%s+%zu", range.name.data(), where - range.begin);
+                        point("store", text.data());
+                        stepping = &range;
+                        protect(range.begin, range.end, PROT_READ | PROT_WRITE);
+                        static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] |= kTrapFlag;
+                }
+                return;
+        }
+        signal(SIGSEGV, SIG_DFL);  // a fault of the program's own: it comes again
+}
+
+void on_step(int, siginfo_t*, void* context) {
+        static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] &= ~kTrapFlag;
+        if (Range* range = stepping; range != nullptr) {
+                stepping = nullptr;
+                protect(range->begin, range->end, PROT_READ);
+        }
+}
+
+bpf_map_info map_info(int fd) {
+        bpf_map_info info{};
+        bpf_attr attribute{};
+        attribute.info.bpf_fd = static_cast<std::uint32_t>(fd);
+        attribute.info.info_len = sizeof info;
+        attribute.info.info = reinterpret_cast<std::uintptr_t>(&info);
+        if (raw(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, address(&attribute), sizeof attribute) != 0) {
+                info = {};
+        }
+        return info;
+}
+
+void* map_memory(void* hint, std::size_t length, int how, int flags, int fd, off_t offset) {
+        const long result = raw(SYS_mmap, address(hint), static_cast<long>(length), how, flags, fd, offset);
+        if (shared == nullptr || fd < 0 || result < 0 || (how & PROT_WRITE) == 0 || (flags & MAP_SHARED) == 0) {
+                return reinterpret_cast<void*>(checked(result));
+        }
+        const auto info = map_info(fd);
+        for (Range& range : ranges) {
+                if (info.id != 0 && range.end == 0) {
+                        std::memcpy(range.name.data(), info.name, range.name.size() - 1);
+                        const std::string_view name = range.name.data();
+                        range.coarse = name == "arena" || name == "tables";
+                        range.begin = static_cast<std::uintptr_t>(result);
+                        range.end = range.begin + (length + kPage - 1) / kPage * kPage;
+                        protect(range.begin, range.end, PROT_READ);
+                        break;
+                }
+        }
+        return reinterpret_cast<void*>(result);
+}
+
+// bpf(2).
+
+std::array<std::uint32_t, 64> fresh{};  // ids of maps that nothing pins yet
+
+void note_fresh(std::uint32_t id, bool is_fresh) {
+        for (auto& one : fresh) {
+                if (one == (is_fresh ? 0 : id)) {
+                        one = is_fresh ? id : 0;
+                        return;
+                }
+        }
+}
+
+void change_of_map(const char* what, const bpf_attr& attribute) {
+        const int fd = static_cast<int>(attribute.map_fd);
+        const auto info = map_info(fd);
+        if (std::string_view(info.name).starts_with("sb_grace")) {
+                return;
+        }
+        if (std::ranges::find(fresh, info.id) != fresh.end()) {
+                return point_once("update", "new maps");
+        }
+        if (std::string_view(what) == "delete") {
+                bpf_attr question{};
+                std::array<std::uint64_t, 64> value{};
+                question.map_fd = attribute.map_fd;
+                question.key = attribute.key;
+                question.value = reinterpret_cast<std::uintptr_t>(value.data());
+                if (raw(SYS_bpf, BPF_MAP_LOOKUP_ELEM, address(&question), sizeof question) != 0) {
+                        return;  // there is nothing
+                }
+        }
+        point(what, info.name);
+}
+
+bool copies_sockets(int program) {
+        bpf_prog_info info{};
+        bpf_attr attribute{};
+        attribute.info.bpf_fd = static_cast<std::uint32_t>(program);
+        attribute.info.info_len = sizeof info;
+        attribute.info.info = reinterpret_cast<std::uintptr_t>(&info);
+        return raw(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, address(&attribute), sizeof attribute) == 0 &&
+               std::string_view(info.name) == "copy";
+}
+
+void before_bpf(long command, const bpf_attr& attribute) {
+        switch (command) {
+        case BPF_MAP_UPDATE_ELEM:
+                return change_of_map("update", attribute);
+        case BPF_MAP_DELETE_ELEM:
+                return change_of_map("delete", attribute);
+        case BPF_OBJ_PIN:
+                point("pin", base_name(reinterpret_cast<const char*>(attribute.pathname)));
+                return note_fresh(map_info(static_cast<int>(attribute.bpf_fd)).id, false);
+        case BPF_LINK_CREATE:
+                return point("link", "create");
+        case BPF_LINK_UPDATE:
+                return point("link", "update");
+        case BPF_LINK_DETACH:
+                return point("link", "detach");
+        case BPF_PROG_TEST_RUN:
+                if (copies_sockets(static_cast<int>(attribute.test.prog_fd))) {
+                        point_once("update", "new maps");
+                }
+                return;
+        default:
+                return;
+        }
+}
+
+int open_file(const char* path, int flags, mode_t mode) {
+        if ((flags & (O_CREAT | O_TRUNC)) != 0) {
+                point("open", base_name(path));
+        }
+        return static_cast<int>(checked(raw(SYS_openat, AT_FDCWD, address(path), flags, mode)));
+}
+
+void start() {
+        struct sigaction action {};
+        action.sa_flags = SA_SIGINFO | SA_NODEFER;
+        action.sa_sigaction = on_fault;
+        sigaction(SIGSEGV, &action, nullptr);
+        action.sa_sigaction = on_step;
+        sigaction(SIGTRAP, &action, nullptr);
+}
+
+// Where the test says: a file of sizeof(FaultPoints) bytes.
+__attribute__((constructor)) void start_from_environment() {
+        const char* path = getenv("SOCKBROKER_FAULT_POINTS");
+        if (path == nullptr) {
+                return;
+        }
+        const long fd = raw(SYS_openat, AT_FDCWD, address(path), O_RDWR | O_CLOEXEC);
+        const long memory = raw(SYS_mmap, 0, sizeof(FaultPoints), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (fd < 0 || memory < 0) {
+                std::abort();
+        }
+        raw(SYS_close, fd);
+        shared = reinterpret_cast<FaultPoints*>(memory);
+        start();
+}
+
+}  // namespace
+
+namespace sockbroker {
+
+FaultPoints& FaultPoints::here() {
+        if (shared == nullptr) {
+                const long memory = raw(SYS_mmap, 0, sizeof(FaultPoints), PROT_READ | PROT_WRITE,
+                                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+                if (memory < 0) {
+                        std::abort();
+                }
+                shared = reinterpret_cast<FaultPoints*>(memory);
+                start();
+        }
+        return *shared;
+}
+
+}  // namespace sockbroker
+
+// The calls of the C library that change something, and those that map memory.
+extern "C" {
+
+long syscall(long number, ...) noexcept {
+        va_list list;
+        va_start(list, number);
+        std::array<long, 6> a{};
+        for (long& one : a) {
+                one = va_arg(list, long);
+        }
+        va_end(list);
+        if (shared != nullptr && number == SYS_bpf) {
+                before_bpf(a[0], *reinterpret_cast<const bpf_attr*>(a[1]));
+        }
+        const long result = raw(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        if (shared != nullptr && number == SYS_bpf && a[0] == BPF_MAP_CREATE && result >= 0) {
+                note_fresh(map_info(static_cast<int>(result)).id, true);
+        }
+        return checked(result);
+}
+
+void* mmap(void* hint, std::size_t length, int how, int flags, int fd, off_t offset) noexcept {
+        return map_memory(hint, length, how, flags, fd, offset);
+}
+
+void* mmap64(void* hint, std::size_t length, int how, int flags, int fd, off64_t offset) noexcept {
+        return map_memory(hint, length, how, flags, fd, offset);
+}
+
+int munmap(void* memory, std::size_t length) noexcept {
+        for (Range& range : ranges) {
+                if (range.end != 0 && range.begin == reinterpret_cast<std::uintptr_t>(memory)) {
+                        range = {};
+                }
+        }
+        return static_cast<int>(checked(raw(SYS_munmap, address(memory), static_cast<long>(length))));
+}
+
+int rename(const char* from, const char* to) noexcept {
+        point("rename to", base_name(to));
+        return static_cast<int>(checked(raw(SYS_rename, address(from), address(to))));
+}
+
+int unlink(const char* path) noexcept {
+        if (exists(AT_FDCWD, path)) {
+                point("unlink", base_name(path));
+        }
+        return static_cast<int>(checked(raw(SYS_unlink, address(path))));
+}
+
+int unlinkat(int directory, const char* path, int flags) noexcept {
+        point("unlink", base_name(path));
+        return static_cast<int>(checked(raw(SYS_unlinkat, directory, address(path), flags)));
+}
+
+int mkdir(const char* path, mode_t mode) noexcept {
+        if (!exists(AT_FDCWD, path)) {
+                point("mkdir", base_name(path));
+        }
+        return static_cast<int>(checked(raw(SYS_mkdir, address(path), mode)));
+}
+
+int mount(const char* what, const char* where, const char* kind, unsigned long flags, const void* data) noexcept {
+        point("mount", base_name(where));
+        return static_cast<int>(checked(
+                raw(SYS_mount, address(what), address(where), address(kind), static_cast<long>(flags), address(data))));
+}
+
+int chmod(const char* path, mode_t mode) noexcept {
+        point("chmod", base_name(path));
+        return static_cast<int>(checked(raw(SYS_chmod, address(path), mode)));
+}
+
+int bind(int fd, const sockaddr* to, socklen_t length) noexcept {
+        point("bind", "a socket");
+        return static_cast<int>(checked(raw(SYS_bind, fd, address(to), length)));
+}
+
+int open(const char* path, int flags, ...) {
+        va_list list;
+        va_start(list, flags);
+        const auto mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
+        va_end(list);
+        return open_file(path, flags, mode);
+}
+
+int open64(const char* path, int flags, ...) {
+        va_list list;
+        va_start(list, flags);
+        const auto mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
+        va_end(list);
+        return open_file(path, flags, mode);
+}
+
+ssize_t write(int fd, const void* data, std::size_t size) {
+        if (shared != nullptr) {
+                struct stat status {};
+                if (raw(SYS_fstat, fd, address(&status)) == 0 && S_ISREG(status.st_mode)) {
+                        point_once("write", "a file");
+                }
+        }
+        return checked(raw(SYS_write, fd, address(data), static_cast<long>(size)));
+}
+
+int fsync(int fd) {
+        point("fsync", "a file");
+        return static_cast<int>(checked(raw(SYS_fsync, fd)));
+}
+}

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""HoldSec= with real units: crash, restart and stop of a service, and of the broker that holds its socket."""
+import time
+
+import pytest
+
+ADDRESS = "203.0.113.7"
+WITHOUT_HOLD = """\
+[Service steady]
+Unit=steady.service
+ListenStream=203.0.113.0/24:*
+"""
+
+
+@pytest.fixture
+def steady(broker):
+    broker.example("steady", "steady.service")
+    broker.run("systemctl start steady.service")
+    broker.until_registered("steady", 1)
+    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    return broker
+
+
+def row(broker):
+    rows = broker.registered("steady")
+    assert len(rows) == 1, rows
+    return rows[0]
+
+
+def until_state(broker, state):
+    return broker.until(f"state {state}", lambda: (rows := broker.registered("steady")) and rows[0]["state"] == state
+                        and rows[0])
+
+
+def crash(broker):
+    broker.run("systemctl kill --kill-whom=main -s KILL steady.service")
+
+
+def another_instance(broker, before):
+    return broker.until("the next instance", lambda: (rows := broker.registered("steady"))
+                        and rows[0]["state"] == "live" and rows[0]["pid"] != before["pid"] and rows[0])
+
+
+@pytest.mark.parametrize("how", ["crash", "restart"])
+def test_no_client_is_lost_while_the_service_is_away(steady, message_ids, how):
+    before, cursor = row(steady), steady.cursor()
+    clients = steady.hammer(ADDRESS, 443)
+    for _ in range(3):
+        last = row(steady)
+        if how == "crash":
+            crash(steady)
+        else:
+            steady.run("systemctl restart steady.service")
+        now = another_instance(steady, last)
+        assert (now["cookie"], now["unit"]) == (before["cookie"], "steady.service"), "the same socket"
+        clients.wait_for_more(steady)
+    counts = clients.end()
+    # What was accepted by an instance that was killed dies with it: one connection each time at most, as it serves one
+    # at a time. Whoever was in the queue is served by the next.
+    assert counts["failed"] <= 3 and counts["good"] > 500, counts
+    assert len(steady.journal(cursor, message_ids["hold"])) == 3
+    given = steady.journal(cursor, message_ids["retrieve"])
+    assert len(given) == 3
+    assert given[0]["SOCKBROKER_RULE"] == "/etc/sockbroker/conf.d/steady.conf:4"
+    assert given[0]["SOCKBROKER_UNIT"] == "steady.service"
+
+
+def test_without_holdsec_a_restart_refuses_clients_at_once_and_none_hangs(broker):
+    broker.example("steady", "steady.service")
+    broker.policy("steady.conf", WITHOUT_HOLD)
+    broker.run("systemctl reload sockbrokerd && systemctl start steady.service")
+    broker.until_registered("steady", 1)
+    broker.run("systemctl stop steady.service")
+    began = time.monotonic()
+    assert "ConnectionRefusedError" in broker.client("tcp", ADDRESS, 443, "x", check=False).stderr
+    assert time.monotonic() - began < 2
+    broker.run("systemctl start steady.service")
+    broker.until_registered("steady", 1)
+    assert broker.client("tcp", ADDRESS, 443, "x").stdout == "x"
+
+
+def test_a_stop_on_purpose_ends_the_hold_at_once(steady, message_ids):
+    cursor = steady.cursor()
+    steady.run("systemctl stop steady.service")
+    steady.until("a refusal", lambda: "ConnectionRefusedError" in steady.client(
+        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=3)
+    steady.until("nothing registered", lambda: not steady.registered("steady"))
+    assert not steady.journal(cursor, message_ids["retrieve"])
+
+
+def test_a_service_that_stays_away_is_held_until_holdsec_is_over(steady, message_ids):
+    steady.policy("steady.conf", WITHOUT_HOLD + "HoldSec=2\n")
+    steady.write("/etc/systemd/system/steady.service.d/50-test.conf", "[Service]\nRestart=no\n")
+    steady.run("systemctl daemon-reload && systemctl reload sockbrokerd")
+    cursor = steady.cursor()
+    crash(steady)
+    until_state(steady, "held")
+    entry, = steady.until("the expiry", lambda: steady.journal(cursor, message_ids["expire"]))
+    assert "nobody came for it within 2 s" in entry["MESSAGE"]
+    steady.until("a refusal", lambda: "ConnectionRefusedError" in steady.client(
+        "tcp", ADDRESS, 443, "x", check=False).stderr)
+
+
+@pytest.mark.parametrize("how", ["systemctl kill -s KILL sockbrokerd", "systemctl restart sockbrokerd"])
+def test_the_end_of_the_broker_loses_no_held_socket(steady, how):
+    before = row(steady)
+    steady.write("/etc/systemd/system/steady.service.d/50-test.conf", "[Service]\nRestart=no\n")
+    steady.run("systemctl daemon-reload")
+    crash(steady)
+    until_state(steady, "held")
+    waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
+    pid = steady.pid()
+    steady.run(how)
+    steady.until("another broker", lambda: steady.pid() not in (0, pid) and steady.show(
+        "sockbrokerd", "ActiveState") == "active")
+    assert until_state(steady, "held")["cookie"] == before["cookie"]
+    steady.run("systemctl start steady.service")
+    assert another_instance(steady, before)["cookie"] == before["cookie"]
+    assert waiting.communicate(timeout=10)[0] == "queued", "who queued before the broker died"
+
+
+def test_a_service_that_goes_while_the_broker_is_away_is_found_gone(steady):
+    before = row(steady)
+    steady.write("/etc/systemd/system/steady.service.d/50-test.conf", "[Service]\nRestart=no\n")
+    steady.run("systemctl daemon-reload")
+    # Messages wait in the socket unit, whose start of the service is held off.
+    steady.drop_in("sockbrokerd.service", "[Service]\nRestartSec=2s\n")
+    steady.run("systemctl kill -s KILL sockbrokerd")
+    crash(steady)
+    assert until_state(steady, "held")["cookie"] == before["cookie"]
+    steady.run("systemctl start steady.service")
+    assert another_instance(steady, before)["cookie"] == before["cookie"]
+
+
+def test_a_new_pid_1_is_heard_as_the_old_one(steady):
+    before = row(steady)
+    steady.run("systemctl daemon-reexec")
+    crash(steady)
+    assert another_instance(steady, before)["cookie"] == before["cookie"]
+
+
+def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    text = broker.out("cat /etc/sockbroker/conf.d/resolver.conf")
+    broker.policy("resolver.conf", text + "\nHoldSec=30\n")
+    broker.run("systemctl reload sockbrokerd && systemctl start resolver.socket resolver-register.service")
+    rows = broker.until("sockets", lambda: broker.registered("resolver"))
+    assert {one["state"] for one in rows} == {"live"}
+    broker.run("systemctl stop resolver-register.service resolver.service")
+    assert {one["state"] for one in broker.registered("resolver")} == {"live"}, "PID 1 has them"
+    broker.run("systemctl stop resolver.socket")
+    broker.until("nothing registered", lambda: not broker.registered("resolver"), timeout=5)
+
+
+def test_status_says_that_a_stop_of_the_broker_empties_the_store_of_systemd(steady):
+    version = int(steady.out("systemctl --version").split()[1])
+    warning, = steady.until("the version", lambda: steady.status()["warnings"])
+    assert f"systemd {version} empties its store" in warning
+    assert warning in steady.out("sockbrokerctl status")
