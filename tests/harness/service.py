@@ -203,6 +203,10 @@ class Service(worker.Child):
         """Answers what was accepted, then leaves the sockets alone, which stay open; returns the number of answers."""
         return sum(self.answerers.pop(label).finish() for label in labels)
 
+    def finish_accepted(self, *labels):
+        """The same, and leaves what datagrams there are unread."""
+        return sum(self.answerers.pop(label).finish(unread=True) for label in labels)
+
     def shutdown(self, label):
         self.sockets[label].shutdown(socket.SHUT_RD)
 

@@ -151,6 +151,25 @@ def _echo(broker):
     return broker
 
 
+STEADY = [("tcp", "203.0.113.5", 443, "echo"), ("tcp", "2001:db8:4::5", 443, "echo")]
+
+
+def test_restart_of_a_service_with_hold(broker, load):
+    """The next instance retrieves the socket of the one before it. While none is there clients wait in its queue."""
+    broker.example("steady", "steady.service")
+    broker.run("systemctl start steady.service")
+    before = broker.until_registered("steady", 1)[0]["cookie"]
+    times = rounds(2, 20)
+    with load(STEADY) as traffic:
+        traffic.more(50)
+        for _ in range(times):
+            broker.run("systemctl restart steady.service")
+            traffic.more(CONNECTIONS // times)
+        result = traffic.end()
+    nothing_lost("systemctl-restart-hold", "`systemctl restart` of the service, `HoldSec=30`", result, times)
+    assert broker.until_registered("steady", 1)[0]["cookie"] == before
+
+
 def test_service_restart_without_hold(echo, load):
     times = rounds(2, 20)
     with load(ECHO, timeout=2) as traffic:
