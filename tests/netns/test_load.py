@@ -31,17 +31,14 @@ def test_each_failure_is_counted_by_its_cause(broker, spawn):
         else:
             assert failed(counts) == {cause: counts["begun"]}, (target, counts)
     assert counts["longest_refusal_ms"] > 0
-
-
-def test_connections_that_nobody_accepted_are_reset_when_the_listener_is_closed(broker, spawn):
-    add_routes()
-    broker.policy(section("web", 61001, everywhere())).start()
-    one = spawn("web-1")
-    handed_over(one, "tcp", "ipv4", service="web")
-    one.pause("tcp-ipv4")
-    with Load([("tcp", ADDRESS["ipv4"], PORT, "web")], window=4) as load:
-        one.wait_for_queue("tcp-ipv4", 4)
-        one.kill()
+    # Those that nobody accepted, when the listener is closed.
+    dying = spawn("web-3")
+    handed_over(dying, "tcp", "ipv4", service="web")
+    dying.pause("tcp-ipv4")
+    one.kill()
+    with Load([("tcp", v4, PORT, "web")], window=4) as load:
+        dying.wait_for_queue("tcp-ipv4", 4)
+        dying.kill()
         load.more(8)
         counts = load.end()["tcp"]
     assert failed(counts) == {"reset": 4, "refused": counts["begun"] - 4}

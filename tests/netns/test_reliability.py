@@ -123,7 +123,7 @@ def test_hand_over_of_the_same_socket(stage):
 # Policy.
 
 
-def test_policy_reload(stage):
+def test_policy_reload_taken_and_refused(stage):
     number = iter(range(1 << 30))
 
     def reload(_):
@@ -131,43 +131,34 @@ def test_policy_reload(stage):
         stage.broker.policy(WEB + OTHER + more)
         assert stage.broker.reload()[0] == 0
 
-    stage.during("reload", "policy reload, 50 other bindings each time", rounds(5, 200), reload)
-
-
-def test_policy_reload_with_an_error(stage):
-    def reload(_):
+    def reload_error(_):
         stage.broker.policy(WEB + OTHER + "Nonsense=1\n")
         assert stage.broker.reload()[0] != 0
 
-    stage.during("reload-error", "policy reload that is refused", rounds(5, 200), reload)
+    stage.during("reload", "policy reload, 50 other bindings each time", rounds(5, 200), reload)
+    stage.during("reload-error", "policy reload that is refused", rounds(5, 200), reload_error)
 
 
 # The broker.
 
 
-def test_broker_restart(stage):
+def test_broker_restarted_stopped_and_killed(stage):
     def restart(_):
         stage.broker.stop()
         stage.broker.start()
 
-    stage.during("restart", "broker restarted", rounds(1, 20), restart)
-
-
-def test_broker_stopped_and_started(stage):
     def stop_and_start(traffic):
         stage.broker.stop()
         traffic.more(CONNECTIONS // 10)
         stage.broker.start()
 
-    stage.during("stop-start", "broker stopped, started later", rounds(1, 20), stop_and_start)
-
-
-def test_broker_killed(stage):
     def kill(traffic):
         stage.broker.kill()
         traffic.more(CONNECTIONS // 10)
         stage.broker.start()
 
+    stage.during("restart", "broker restarted", rounds(1, 20), restart)
+    stage.during("stop-start", "broker stopped, started later", rounds(1, 20), stop_and_start)
     stage.during("kill", "broker killed (`kill -9`), started later", rounds(1, 20), kill)
 
 
@@ -270,20 +261,15 @@ def requests_without_a_reader(broker):
     return send
 
 
-def test_flood_by_a_hostile_peer(stage):
-    with hostile(many_descriptors(stage.broker), requests_without_a_reader(stage.broker)):
+def test_flood_by_hostile_peers_and_descriptors_exhausted(stage):
+    broker = stage.broker
+    with hostile(many_descriptors(broker), requests_without_a_reader(broker)):
         stage.during("flood", "two hostile processes flood both sockets; registrations go on", rounds(2, 20),
                      lambda _: stage.now.register(*stage.now.labels(), service="web"))
-    assert stage.broker.ask("VERB=version").result == "ok"
-
-
-def test_descriptors_exhausted(stage):
-    broker = stage.broker
-    limit = resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE)
-    used = len(os.listdir(f"/proc/{broker.process.pid}/fd"))
-    resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, (used + 8, limit[1]))
-    with hostile(many_descriptors(broker), requests_without_a_reader(broker)):
-        stage.during("descriptors", "the broker has no free descriptor, hostile processes send 253 a message", 1,
+        limit = resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{broker.process.pid}/fd"))
+        resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, (used + 8, limit[1]))
+        stage.during("descriptors", "the same, and the broker has no free descriptor", 1,
                      lambda traffic: traffic.more(CONNECTIONS))
     resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, limit)
     assert broker.ask("VERB=version").result == "ok"
