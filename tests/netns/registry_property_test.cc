@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Slots are used again and brokers die, yet no packet ever reaches a socket of another service: sockets are registered,
-// closed, shut down, unregistered, brokers are lost and policies reloaded in random order, beside a model of a few
-// lines; the kernel is asked after each step.
+// closed, shut down, held, given back, unregistered, brokers are lost and policies reloaded in random order, beside a
+// model of a few lines; the kernel is asked after each step.
 #include <algorithm>
 #include <random>
 
@@ -19,6 +19,7 @@ struct Model {
         struct Socket {
                 std::shared_ptr<TestSocket> socket;
                 bool alive = true;
+                bool held = false;  // its service is gone, the descriptor is the broker's
         };
         bool in_policy = true;
         std::vector<Socket> sockets;
@@ -26,11 +27,13 @@ struct Model {
         void forget_dead() {
                 std::erase_if(sockets, [](const Socket& one) { return !one.alive; });
         }
-        // The kernel tries no more than the reserve holds.
+        // Those that are held stand behind all others. The kernel tries no more than the reserve holds.
         [[nodiscard]] std::uint64_t expected() const {
-                for (std::size_t i = 0; i < std::min(sockets.size(), kReserveDepth); i++) {
-                        if (sockets[i].alive) {
-                                return sockets[i].socket->cookie;
+                auto order = sockets;
+                std::ranges::stable_partition(order, [](const Socket& one) { return !one.held; });
+                for (std::size_t i = 0; i < std::min(order.size(), kReserveDepth); i++) {
+                        if (order[i].alive) {
+                                return order[i].socket->cookie;
                         }
                 }
                 return 0;
@@ -76,10 +79,27 @@ protected:
                 const Offer offer{.fd = socket->fd.get(), .facts = facts, .serves = {.ipv4 = true}};
                 const auto handed = registry_->commit(*policy_.find(kNames[i]), Peer{.pid = 1}, {&offer, 1});
                 ASSERT_TRUE(handed) << handed.error().message;
+                std::erase_if(model.sockets, [](const Model::Socket& one) { return one.held; });
                 model.sockets.insert(model.sockets.begin(), {std::move(socket), true});
                 if (model.sockets.size() > kMaxSockets + 1) {  // one is live, the others drain
                         model.sockets.resize(kMaxSockets + 1);
                 }
+        }
+
+        // Its service goes, or, held already, the next instance has it back.
+        void hold_or_give_back(std::size_t i, std::size_t which) {
+                Model& model = models_[i];
+                if (model.sockets.empty()) {
+                        return;
+                }
+                auto& one = model.sockets[which % model.sockets.size()];
+                if (!one.alive) {
+                        return;
+                }
+                const auto done = one.held ? registry_->give_back(kNames[i], one.socket->cookie, Peer{.pid = 2})
+                                           : registry_->set_gone(kNames[i], one.socket->cookie, 1);
+                ASSERT_TRUE(done) << done.error().text();
+                one.held = !one.held;
         }
 
         void end_one(std::size_t i, bool by_shutdown, std::size_t which) {
@@ -125,8 +145,11 @@ TEST_F(RegistryProperty, no_order_of_events_gives_one_services_traffic_to_anothe
                         if (models_[i].in_policy) {
                                 hand_over(i);
                         }
-                } else if (event < 80) {
-                        what += "close or shut down";
+                } else if (event < 60) {
+                        what += "the service goes, or comes back";
+                        hold_or_give_back(i, below(kMaxSockets + 1));
+                } else if (event < 82) {
+                        what += "close, shut down, or the end of a hold";
                         end_one(i, below(2) == 0, below(kMaxSockets + 1));
                 } else if (event < 90) {
                         what += "liveness";

@@ -175,6 +175,19 @@ def test_clients_do_not_queue_while_somebody_else_can_serve_them(broker, spawn):
     assert states(broker) == ["draining", "live"]
 
 
+def test_a_displaced_listener_that_its_owner_closes_is_closed(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4", "old")
+    handed_over(one, "tcp", "ipv4", "new")
+    waiting, file = knock(ADDRESS["ipv4"])
+    assert file.readline().startswith(b"web ")
+    waiting.close()
+    assert states(broker) == ["draining", "live"]
+    one.close("old")
+    assert states(broker) == ["live"], "the broker has no descriptor of it any more"
+
+
 def test_a_displaced_socket_is_not_held(broker, spawn):
     broker.policy(section("web", 61001, everywhere(), HELD)).start()
     blue, green = spawn("blue"), spawn("green")
