@@ -186,7 +186,8 @@ int Wait::run() {
                         }
                 }
                 if (left() <= Clock::duration::zero()) {
-                        complain(fmt::format("timed out: {}", sockets ? **missing : sockets.error().text()));
+                        complain(
+                                fmt::format("timed out: {}", sockets ? missing->value_or("") : sockets.error().text()));
                         return sockets ? kExitTimedOut : kExitUnreachable;
                 }
                 const Clock::duration rest = sockets ? kRest * (Clock::now() - asked) : Clock::duration::zero();

@@ -3,6 +3,7 @@
 something happens to the service, the policy or the broker. The rows of docs/reliability.md that need no systemd."""
 
 import contextlib
+import json
 import os
 import random
 import resource
@@ -197,16 +198,18 @@ def test_upgrade(stage):
         file.write(old.replace(word, b"\0" + other.encode() + b"\0"))
     os.chmod("/run/sockbrokerd", 0o755)
     programs = ["/run/sockbrokerd", broker_module.BUILD / "sockbrokerd"]
-    seen = []
+    seen, loaded = [], set()
 
     def upgrade(_):
         stage.broker.stop()
         stage.broker.program = programs[len(seen) % 2]
         stage.broker.start()
         seen.append(stage.broker.ask("VERB=version").lines[0]["version"])
+        link = namespace.run("bpftool", "-j", "link", "show", "pinned", str(stage.broker.bpffs / "dispatch/link"))
+        loaded.add(json.loads(link)["prog_id"])
 
     stage.during("upgrade", "upgrade: stopped, another build started, program replaced by link update", rounds(2, 20), upgrade)
-    assert seen[:2] == [other, version]
+    assert seen[:2] == [other, version] and len(loaded) == len(seen), "each brought a program of its own"
 
 
 # Those that mean harm, and scarcity.
