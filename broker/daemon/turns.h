@@ -15,9 +15,10 @@ namespace sockbroker {
 
 class Turns {
 public:
-        // A tenth of the time, of which ten milliseconds may come at once.
-        static constexpr std::int64_t kShare = 10;
-        static constexpr std::int64_t kWindowUsec = 100'000;
+        // A hundredth of the time, of which ten milliseconds may come at once.
+        static constexpr std::int64_t kShare = 100;
+        static constexpr std::int64_t kWindowUsec = 1'000'000;
+        static constexpr std::int64_t kLongestUsec = 10'000'000;  // for so long nobody is behind who has stopped
         static constexpr std::size_t kMaxUsers = 4096;
 
         void used(uid_t uid, std::int64_t usec, std::int64_t now_usec) {
@@ -28,8 +29,7 @@ public:
                         }
                 }
                 std::int64_t& due = due_[uid];
-                // Whoever stops is as good as new after twice the window.
-                due = std::min(std::max(due, now_usec) + usec * kShare, now_usec + 2 * kWindowUsec);
+                due = std::min(std::max(due, now_usec) + usec * kShare, now_usec + kWindowUsec + kLongestUsec);
         }
 
         [[nodiscard]] bool is_behind(uid_t uid, std::int64_t now_usec) const {

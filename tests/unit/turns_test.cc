@@ -14,15 +14,15 @@ TEST(Turns, PutWhoUsesMoreThanAShareBehindTheOthersUntilThatIsOver) {
         turns.used(1000, 1000, 0);
         EXPECT_TRUE(turns.is_behind(1000, 0));
         EXPECT_FALSE(turns.is_behind(1001, 0)) << "nobody else";
-        EXPECT_TRUE(turns.is_behind(1000, 9'999));
-        EXPECT_FALSE(turns.is_behind(1000, 10'000)) << "a tenth of the time is everybody's";
+        EXPECT_TRUE(turns.is_behind(1000, 99'999));
+        EXPECT_FALSE(turns.is_behind(1000, 100'000)) << "a hundredth of the time is everybody's";
 }
 
-TEST(Turns, ForgetWithinTwiceTheWindowWhateverWasUsed) {
+TEST(Turns, ForgetWithinTenSecondsWhateverWasUsed) {
         Turns turns;
         turns.used(1000, 3'600'000'000, 0);
-        EXPECT_TRUE(turns.is_behind(1000, Turns::kWindowUsec - 1));
-        EXPECT_FALSE(turns.is_behind(1000, Turns::kWindowUsec));
+        EXPECT_TRUE(turns.is_behind(1000, Turns::kLongestUsec - 1));
+        EXPECT_FALSE(turns.is_behind(1000, Turns::kLongestUsec));
 }
 
 TEST(Turns, AreBoundedHoweverManyUsersThereAre) {
