@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/in6.h>
+#include <linux/landlock.h>
+#include <linux/membarrier.h>
 #include <linux/netlink.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -197,6 +199,8 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(CLONE_THREAD),
         NAMED(CLONE_SYSVSEM),
         NAMED(CLONE_SETTLS),
+        NAMED(CLONE_PARENT_SETTID),
+        NAMED(CLONE_CHILD_CLEARTID),
         NAMED(CLONE_NEWNS),
         NAMED(CLONE_NEWCGROUP),
         NAMED(CLONE_NEWUTS),
@@ -326,6 +330,12 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         // others
         NAMED(SECCOMP_SET_MODE_FILTER),
         NAMED(SECCOMP_GET_ACTION_AVAIL),
+        NAMED(MEMBARRIER_CMD_GLOBAL),
+        NAMED(NETLINK_ROUTE),
+        NAMED(SO_PASSSEC),
+        NAMED(O_RDONLY),
+        NAMED(O_NOFOLLOW),
+        NAMED(O_CLOEXEC),
         NAMED(O_CREAT),
         NAMED(O_WRONLY),
         NAMED(O_RDWR),

@@ -7,7 +7,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <sys/capability.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -26,6 +25,7 @@
 #include <vector>
 
 #include "broker/audit/format.h"
+#include "broker/base/capabilities.h"
 
 namespace sockbroker {
 
@@ -49,15 +49,6 @@ void send_to_stderr(const Entry& entry) {
         const std::string line = stderr_line(entry);
         // One write, so that lines of other threads and processes do not run into it. A failure has nowhere to go.
         [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
-}
-
-// Capabilities belong to threads: what the broker drops later would stay here.
-void drop_capabilities() {
-        const cap_t none = ::cap_init();
-        if (none != nullptr) {
-                ::cap_set_proc(none);
-                ::cap_free(none);
-        }
 }
 
 }  // namespace
@@ -112,7 +103,7 @@ void Audit::State::report_losses() {
 
 void Audit::State::run() {
         ::pthread_setname_np(::pthread_self(), "audit");
-        drop_capabilities();
+        drop_thread_capabilities();
         std::unique_lock lock(mutex);
         while (true) {
                 work.wait(lock, [this] { return stopping || !queue.empty(); });

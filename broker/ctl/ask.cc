@@ -13,6 +13,10 @@ std::string unreachable_hint(const Options& options) {
         if (options.runtime_dir == Options{}.runtime_dir) {
                 return "start it with: systemctl start sockbrokerd.socket sockbrokerd.service";
         }
+        if (!options.netns.empty()) {
+                return fmt::format("start it with: systemctl start sockbrokerd@{0}.socket sockbrokerd@{0}.service",
+                                   options.netns);
+        }
         return fmt::format("start sockbrokerd with --runtime-dir {}", options.runtime_dir);
 }
 

@@ -20,6 +20,7 @@ enum LongOption : int {
         kJson = 256,
         kNoLegend,
         kNoPager,
+        kNetns,
         kConfigDir,
         kRuntimeDir,
         kBpffs,
@@ -37,6 +38,7 @@ constexpr option kLongOptions[] = {
         {"no-pager", no_argument, nullptr, kNoPager},
         {"for", required_argument, nullptr, kFor},
         {"timeout", required_argument, nullptr, kTimeout},
+        {"netns", required_argument, nullptr, kNetns},
         {"config-dir", required_argument, nullptr, kConfigDir},
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
         {"bpffs", required_argument, nullptr, kBpffs},
@@ -61,6 +63,7 @@ Result<JsonMode> parse_json_mode(std::string_view text) {
 
 Result<Options> parse_options(int argc, char* const* argv) {
         Options options;
+        DefaultPlaces named{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
         ::optind = 0;  // glibc: start anew, and read POSIXLY_CORRECT again
         ::opterr = 0;
         while (true) {
@@ -114,17 +117,27 @@ Result<Options> parse_options(int argc, char* const* argv) {
                         options.timeout = *span;
                         break;
                 }
+                case kNetns: {
+                        const Result<DefaultPlaces> places = places_of_netns(value);
+                        if (!places) {
+                                return std::unexpected(places.error());
+                        }
+                        options.netns = value;
+                        static_cast<DefaultPlaces&>(options) = *places;
+                        break;
+                }
                 case kConfigDir:
                         taken = directory(options.config_dir);
+                        named.config_dirs = {options.config_dir};
                         break;
                 case kRuntimeDir:
-                        taken = directory(options.runtime_dir);
+                        taken = directory(named.runtime_dir);
                         break;
                 case kBpffs:
-                        taken = directory(options.bpffs);
+                        taken = directory(named.bpffs);
                         break;
                 case kStateDir:
-                        taken = directory(options.state_dir);
+                        taken = directory(named.state_dir);
                         break;
                 case ':':
                         return fail(fmt::format("option {} wants a value", printable(argv[::optind - 1])));
@@ -141,6 +154,7 @@ Result<Options> parse_options(int argc, char* const* argv) {
                         return std::unexpected(taken.error());
                 }
         }
+        options.override_by(named);
         if (::optind < argc) {
                 options.verb = argv[::optind];
                 options.arguments.assign(argv + ::optind + 1, argv + argc);
@@ -167,6 +181,7 @@ std::string help_text() {
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"
                 "     --timeout=SPAN     Wait no longer than that\n"
+                "     --netns=NAME       The broker of this network namespace, with its places\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
                 "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/base/default_places.h"
 #include "broker/base/result.h"
 #include "broker/base/time_span.h"
 
@@ -23,7 +24,8 @@ inline constexpr int kExitTimedOut = 4;     // what was waited for did not come 
 
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
-struct Options {
+// The places are those of --netns, --config-dir and the like, or the default ones.
+struct Options : DefaultPlaces {
         std::string verb = "status";
         std::vector<std::string> arguments;
         JsonMode json = JsonMode::kOff;
@@ -33,10 +35,8 @@ struct Options {
         bool version = false;
         std::string wait_for;  // "live" or "drained", empty: not given
         std::chrono::microseconds timeout = kForever;
+        std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
-        std::string runtime_dir = "/run/sockbroker";
-        std::string bpffs = "/run/sockbroker/bpf";
-        std::string state_dir = "/var/lib/sockbroker";
 };
 
 // Options may stand before, between and after verb and arguments, up to "--".

@@ -81,8 +81,7 @@ int verify_policy(const Options& options) {
                                      std::strerror(errno)));
                 return kExitFailed;
         }
-        const std::vector<std::string> dirs =
-                options.config_dir.empty() ? default_config_dirs() : std::vector{options.config_dir};
+        const std::vector<std::string>& dirs = options.config_dirs;
         const ParsedBrokerConfig config = load_broker_config(dirs);
         const ParsedPolicy parsed = load_policy(dirs, config.config.limits);
 

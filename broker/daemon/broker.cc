@@ -285,7 +285,7 @@ Answer Broker::unload(const Peer& peer) {
         if (peer.uid != 0) {
                 return refuse({ResultCode::kNotRoot, "only root may take dispatch away", {}}, peer, {});
         }
-        if (auto done = Dataplane::unload(options_.pin_dir()); !done) {
+        if (auto done = dataplane_->unload(); !done) {
                 return refuse({ResultCode::kInternal, done.error().text(), {}}, peer, {});
         }
         audit_.write({.action = Action::kUnload,

@@ -13,7 +13,7 @@
 #include <thread>
 #include <utility>
 
-#include "broker/daemon/capabilities.h"
+#include "broker/base/capabilities.h"
 
 namespace sockbroker {
 
@@ -72,8 +72,7 @@ struct Closer::State {
 };
 
 void Closer::State::run() {
-        // Capabilities belong to threads, and closing needs none.
-        (void)keep_capabilities({});
+        drop_thread_capabilities();
         std::unique_lock lock(mutex);
         while (true) {
                 work.wait(lock, [this] { return stopping || !queue.empty(); });

@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <utility>
 
-#include "broker/daemon/capabilities.h"
+#include "broker/base/capabilities.h"
 
 namespace sockbroker {
 
@@ -37,7 +37,7 @@ FdStore::~FdStore() {
 }
 
 void FdStore::run(State& state) {
-        (void)keep_capabilities({});
+        drop_thread_capabilities();
         std::unique_lock lock(state.mutex);
         while (true) {
                 state.wake.wait(lock, [&] { return state.stopping || !state.queue.empty(); });

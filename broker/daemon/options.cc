@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/policy/files.h"
+#include "broker/daemon/confine.h"
 
 namespace sockbroker {
 
@@ -18,6 +18,10 @@ the kernel deliver packets of whole prefixes and port ranges to them.
 
   -h --help             Show this help
      --version          Show the version
+     --dump-seccomp     Show the filter of system calls
+     --netns NAME       Serve the named network namespace, in which it must
+                        have been started: all places below become those of
+                        that name, DIR/netns/NAME
      --config-dir DIR   Read only DIR/conf.d/*.conf and DIR/sockbrokerd.conf
      --runtime-dir DIR  Place of the sockets notify and control
                         (default /run/sockbroker)
@@ -32,10 +36,12 @@ See the sockbrokerd(8) man page for details.
 }  // namespace
 
 std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
-        enum { kVersion = 256, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
+        enum { kVersion = 256, kDumpSeccomp, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
         static constexpr option kOptions[] = {
                 {"help", no_argument, nullptr, 'h'},
                 {"version", no_argument, nullptr, kVersion},
+                {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
+                {"netns", required_argument, nullptr, kNetns},
                 {"config-dir", required_argument, nullptr, kConfigDir},
                 {"runtime-dir", required_argument, nullptr, kRuntimeDir},
                 {"bpffs", required_argument, nullptr, kBpffs},
@@ -43,7 +49,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                 {nullptr, 0, nullptr, 0},
         };
         DaemonOptions options;
-        options.config_dirs = default_config_dirs();
+        DefaultPlaces named{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
         int c = 0;
         while ((c = getopt_long(argc, argv, "h", kOptions, nullptr)) != -1) {
                 switch (c) {
@@ -55,17 +61,34 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                         fmt::print("sockbroker {}\n", SOCKBROKER_VERSION);
                         exit_status = 0;
                         return std::nullopt;
+                case kDumpSeccomp: {
+                        const auto filter = describe_filter();
+                        fmt::print(filter ? stdout : stderr, "{}", filter ? *filter : filter.error().text() + "\n");
+                        exit_status = filter ? 0 : 1;
+                        return std::nullopt;
+                }
+                case kNetns: {
+                        const auto places = places_of_netns(optarg);
+                        if (!places) {
+                                fmt::print(stderr, "sockbrokerd: {}\n", places.error().text());
+                                exit_status = 2;
+                                return std::nullopt;
+                        }
+                        options.netns = optarg;
+                        static_cast<DefaultPlaces&>(options) = *places;
+                        break;
+                }
                 case kConfigDir:
-                        options.config_dirs = {optarg};
+                        named.config_dirs = {optarg};
                         break;
                 case kRuntimeDir:
-                        options.runtime_dir = optarg;
+                        named.runtime_dir = optarg;
                         break;
                 case kBpffs:
-                        options.bpffs = optarg;
+                        named.bpffs = optarg;
                         break;
                 case kStateDir:
-                        options.state_dir = optarg;
+                        named.state_dir = optarg;
                         break;
                 default:
                         exit_status = 2;
@@ -78,6 +101,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                 exit_status = 2;
                 return std::nullopt;
         }
+        options.override_by(named);
         return options;
 }
 

@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "broker/base/default_places.h"
+
 namespace sockbroker {
 
-struct DaemonOptions {
-        std::vector<std::string> config_dirs;  // the four folders, or the one of --config-dir
-        std::string runtime_dir = "/run/sockbroker";
-        std::string bpffs = "/run/sockbroker/bpf";
-        std::string state_dir = "/var/lib/sockbroker";
+// The places are those of --netns, of --config-dir (then one folder) and the like, or the default ones.
+struct DaemonOptions : DefaultPlaces {
+        std::string netns;  // of --netns; empty: the one in which it was started, whatever its name
 
         [[nodiscard]] std::string pin_dir() const { return bpffs + "/dispatch"; }
         [[nodiscard]] std::string policy_copy() const { return state_dir + "/policy"; }

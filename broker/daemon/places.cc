@@ -127,6 +127,24 @@ Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
         return sockets;
 }
 
+Result<void> check_netns(const std::string& name) {
+        struct stat named {};
+        struct stat own {};
+        if (name.empty() || stat(("/run/netns/" + name).c_str(), &named) != 0) {
+                return {};
+        }
+        if (stat("/proc/self/ns/net", &own) != 0) {
+                return fail_errno("cannot look at /proc/self/ns/net");
+        }
+        if (named.st_dev != own.st_dev || named.st_ino != own.st_ino) {
+                return fail(
+                        fmt::format("--netns {0} names another network namespace than the one in which sockbrokerd was "
+                                    "started; use sockbrokerd@{0}.service, or ip netns exec {0}",
+                                    name));
+        }
+        return {};
+}
+
 Result<void> make_state_dir(const std::string& state_dir) {
         return make_directory(state_dir, 0700);
 }
@@ -136,6 +154,8 @@ Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
                 if (auto made = make_directory(options.bpffs, 0755); !made) {
                         return std::unexpected(made.error());
                 }
+        }
+        if (!is_bpffs(options.bpffs)) {  // nor is it a folder on one
                 if (mount("bpf", options.bpffs.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) {
                         return fail_errno(
                                 fmt::format("no BPF file system on {0} and it cannot be mounted; as root: "

@@ -28,6 +28,9 @@ struct IntakeSockets {
 // Those that systemd passed, told apart by their type; or, if it passed none, new ones in the runtime directory.
 [[nodiscard]] Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir);
 
+// That the process is in the network namespace of --netns, if one was named and /run/netns can be seen.
+[[nodiscard]] Result<void> check_netns(const std::string& name);
+
 // Under systemd StateDirectory= has made it.
 [[nodiscard]] Result<void> make_state_dir(const std::string& state_dir);
 

@@ -12,9 +12,10 @@
 #include <fmt/format.h>
 
 #include "broker/audit/audit.h"
+#include "broker/base/capabilities.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/capabilities.h"
 #include "broker/daemon/closer.h"
+#include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/holds.h"
@@ -22,6 +23,9 @@
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
+#ifdef SOCKBROKER_TAKEOVER
+#include "tests/sandbox/takeover.h"
+#endif
 
 namespace sockbroker {
 
@@ -147,6 +151,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         signal(SIGPIPE, SIG_IGN);
         mallopt(M_ARENA_MAX, 1);  // memory that a thread gives back is for all, not kept for that thread
 
+        if (auto checked = check_netns(options.netns); !checked) {
+                return checked;
+        }
         auto pins = open_pin_dir(options);
         if (!pins) {
                 return std::unexpected(pins.error());
@@ -172,8 +179,15 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto kept = keep_capabilities({CAP_NET_ADMIN}); !kept) {
                 return kept;
         }
+        const auto missing = confine(options);
+        if (!missing) {
+                return std::unexpected(missing.error());
+        }
 
         Audit audit;
+        if (!missing->empty()) {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
+        }
         for (const auto& diagnostic : config.diagnostics) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
         }
@@ -191,6 +205,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto filled = fill(loop, std::move(*sockets)); !filled) {
                 return filled;
         }
+#ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
+        act_as_if_taken_over(options);
+#endif
         sd_notifyf(0, "READY=1\nSTATUS=%s", loop.broker->status_text().c_str());
         const int r = sd_event_loop(loop.event.get());
         sd_notify(0, "STOPPING=1");

@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "broker/daemon/capabilities.h"
+#include "broker/base/capabilities.h"
 
 namespace sockbroker {
 
@@ -59,8 +59,7 @@ void Worker::run(Job job, Done done) {
 }
 
 void Worker::work() {
-        // Capabilities belong to threads, and a job needs none.
-        (void)keep_capabilities({});
+        drop_thread_capabilities();
         std::unique_lock lock(mutex_);
         while (true) {
                 wake_.wait(lock, [this] { return stopping_ || job_; });

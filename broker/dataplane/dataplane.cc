@@ -36,6 +36,12 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 return std::unexpected(kernel.error());
         }
         state->kernel = std::move(*kernel);
+        state->pin_dir = pin_dir;
+        auto link = open_pinned_link(pin_dir);
+        if (!link) {
+                return std::unexpected(link.error());
+        }
+        state->link = std::move(*link);
         const KernelObjects& objects = state->kernel;
         state->idle_generation_rests = objects.taken_up;
         state->cpus = libbpf_num_possible_cpus();
@@ -63,7 +69,12 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
 }
 
 Result<void> Dataplane::unload(const std::string& pin_dir) {
-        return unload_kernel_objects(pin_dir);
+        const auto link = open_pinned_link(pin_dir);
+        return unload_kernel_objects(pin_dir, link ? link->get() : -1);
+}
+
+Result<void> Dataplane::unload() {
+        return unload_kernel_objects(state_->pin_dir, state_->link.get());
 }
 
 std::uint32_t Dataplane::layout_version() {

@@ -91,6 +91,8 @@ public:
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
         [[nodiscard]] static Result<void> unload(const std::string& pin_dir);
+        // The same from within a broker that runs, with what it has open.
+        [[nodiscard]] Result<void> unload();
         // Version of the pinned state that this build reads and writes.
         [[nodiscard]] static std::uint32_t layout_version();
 

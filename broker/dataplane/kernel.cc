@@ -372,7 +372,12 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         return taken;
 }
 
-Result<void> unload_kernel_objects(const std::string& pin_dir) {
+Result<OwnedFd> open_pinned_link(const std::string& pin_dir) {
+        const auto pins = PinDir::open(pin_dir);
+        return pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
+}
+
+Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
         const auto pins = PinDir::open(pin_dir);
         if (!pins) {
                 return std::unexpected(pins.error());

@@ -64,6 +64,8 @@ struct KernelObjects {
 };
 
 [[nodiscard]] Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity);
-[[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir);
+[[nodiscard]] Result<OwnedFd> open_pinned_link(const std::string& pin_dir);
+// Detaches the link, if one is given (-1: none), and unpins everything.
+[[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir, int link);
 
 }  // namespace sockbroker

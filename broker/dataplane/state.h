@@ -23,6 +23,9 @@ namespace sockbroker {
 
 struct Dataplane::State {
         KernelObjects kernel;
+        // For unload(): a broker that runs may open no pin any more, see sandbox/broker.profile.
+        std::string pin_dir;
+        OwnedFd link;
         Grace grace;
         Mapping<sb_meta> meta;
         Mapping<sb_service> services;

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/time_span.h"
 #include "broker/policy/ini.h"
 #include "broker/policy/read_files.h"
 #include "broker/policy/values.h"
@@ -91,12 +92,13 @@ public:
 
 private:
         void interval(unsigned line, std::string_view value) {
-                const auto span = value.empty() ? std::optional(BrokerConfig{}.rate_interval_usec) : parse_span(value);
-                if (!span) {
-                        return error(line, fmt::format("{}=: \"{}\" is not a time span", kInterval, value));
+                const Result<std::chrono::microseconds> usual(BrokerConfig{}.rate_interval_usec);
+                const auto span = value.empty() ? usual : parse_time_span(value);
+                if (!span || *span > std::chrono::hours(24)) {
+                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", kInterval, value));
                 }
                 if (place_ == Place::kBroker) {
-                        parsed_.config.rate_interval_usec = *span;
+                        parsed_.config.rate_interval_usec = span->count();
                 }
         }
 

@@ -79,12 +79,6 @@ Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
 
 }  // namespace
 
-const std::vector<std::string>& default_config_dirs() {
-        static const std::vector<std::string> dirs{"/etc/sockbroker", "/run/sockbroker", "/usr/local/lib/sockbroker",
-                                                   "/usr/lib/sockbroker"};
-        return dirs;
-}
-
 Result<std::string> read_whole_file(const std::string& path, std::size_t limit) {
         // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
         struct stat status {};

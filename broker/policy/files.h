@@ -12,9 +12,6 @@
 
 namespace sockbroker {
 
-// /etc/sockbroker, /run/sockbroker, /usr/local/lib/sockbroker, /usr/lib/sockbroker
-[[nodiscard]] const std::vector<std::string>& default_config_dirs();
-
 struct FoundFiles {
         std::vector<PolicyFile> files;        // sorted by file name, masked ones left out
         std::vector<Diagnostic> diagnostics;  // unreadable, not a regular file, too large

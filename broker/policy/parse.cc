@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/time_span.h"
 #include "broker/policy/checks.h"
 #include "broker/policy/conflicts.h"
 #include "broker/policy/ini.h"
@@ -220,13 +221,13 @@ private:
         }
 
         Result<void> hold(std::string_view value) {
-                const auto span = parse_span(value.empty() ? "0" : value);
-                if (!span || *span > kMaxHoldUsec) {
+                const auto span = parse_time_span(value.empty() ? "0" : value);
+                if (!span || span->count() > kMaxHoldUsec) {
                         return fail(fmt::format(
                                 "HoldSec=: \"{}\" is not a time span of one day at most, such as 30 or \"1min 30s\"",
                                 value));
                 }
-                service_->hold_usec = *span;
+                service_->hold_usec = span->count();
                 return {};
         }
 

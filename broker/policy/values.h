@@ -42,9 +42,6 @@ namespace sockbroker {
 // 1 yes y true t on, 0 no n false f off, in either case, as systemd.syntax(7) has them.
 [[nodiscard]] std::optional<bool> parse_boolean(std::string_view value);
 
-// A time span as systemd.time(7) has them, to microseconds: "30", "5min 20s", "1.5h". A bare number is of seconds.
-[[nodiscard]] std::optional<std::int64_t> parse_span(std::string_view value);
-
 // A value of ListenStream= or ListenDatagram=.
 struct Listen {
         std::optional<Prefix> prefix;  // none: ports alone

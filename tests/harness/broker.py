@@ -26,11 +26,20 @@ def _environment(**more):
 class Broker:
     """Everything of it lies under /run, which is the test's own (see namespace.enter())."""
 
-    def __init__(self, activated=False):
+    def __init__(self, activated=False, netns=None, program="sockbrokerd"):
+        """netns: a name that `ip netns` knows; the broker is started there and has the places of that name."""
+        self.program = BUILD / program
+        self.netns = netns
         self.runtime = pathlib.Path("/run/sockbroker")
         self.bpffs = self.runtime / "bpf"
         self.config = pathlib.Path("/run/config")
         self.state = pathlib.Path("/run/state")
+        if netns is not None:
+            self.bpffs = self.bpffs / "netns" / netns
+            self.runtime = self.config = self.runtime / "netns" / netns
+            self.state = pathlib.Path(f"/run/state-{netns}")
+        self.before = []  # words in front of the command; they must end in an exec
+        self.environment = {}
         (self.config / "conf.d").mkdir(parents=True)
         self.state.mkdir()
         self.control_path = str(self.runtime / "control")
@@ -59,6 +68,8 @@ class Broker:
     # Its life.
 
     def options(self):
+        if self.netns is not None:
+            return ["--netns", self.netns, "--state-dir", str(self.state)]
         return ["--config-dir", str(self.config), "--runtime-dir", str(self.runtime),
                 "--bpffs", str(self.bpffs), "--state-dir", str(self.state)]
 
@@ -69,7 +80,9 @@ class Broker:
             pathlib.Path(path).unlink(missing_ok=True)
             ready.bind(path)
             os.chmod(path, 0o666)
-            command = [str(self.program), *self.options()]
+            command = [*self.before, str(self.program), *self.options()]
+            if self.netns is not None:
+                command = ["nsenter", f"--net=/run/netns/{self.netns}", *command]
             fds = [sock.fileno() for sock in self.activated]
             if fds:
                 # The child's pid must stand in LISTEN_PID, and its descriptors start at 3.
@@ -158,8 +171,11 @@ class Broker:
         """By the tool, as an operator does; returns (exit status, output)."""
         return self.ctl("reload")
 
+    def _place(self):
+        return ["--runtime-dir", str(self.runtime)] if self.netns is None else ["--netns", self.netns]
+
     def ctl(self, *arguments):
-        done = subprocess.run([str(BUILD / "sockbrokerctl"), "--runtime-dir", str(self.runtime), *arguments],
+        done = subprocess.run([str(BUILD / "sockbrokerctl"), *self._place(), *arguments],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
                               timeout=60, env=_environment())
         return done.returncode, done.stdout

@@ -71,6 +71,7 @@ class Service(worker.Child):
     def __init__(self, name, uid, launched, gid):
         super().__init__()
         self.name = name
+        self.runtime = RUNTIME
         self.sockets = {}
         self.connections = set()
         self.seen_ports = set()
@@ -127,7 +128,7 @@ class Service(worker.Child):
         return self.control(text, *labels)
 
     def control(self, text, *labels):
-        return wire.control(f"{RUNTIME}/control", text, self._fds(labels))
+        return wire.control(f"{self.runtime}/control", text, self._fds(labels))
 
     def retrieve(self, service=None):
         """FDRETRIEVE=1; serves on what comes back, under the labels retrieved-0 and so on. Returns the answer."""
@@ -147,11 +148,11 @@ class Service(worker.Child):
 
     def notify(self, text, *labels):
         """The same by sd_notify(3): no answer, so a barrier tells when it was dealt with."""
-        wire.notify(f"{RUNTIME}/notify", text, self._fds(labels))
+        wire.notify(f"{self.runtime}/notify", text, self._fds(labels))
 
     def notify_and_wait(self, text, *labels):
         self.notify(text, *labels)
-        wire.barrier(f"{RUNTIME}/notify")
+        wire.barrier(f"{self.runtime}/notify")
 
     def _fds(self, labels):
         return [self.sockets[label].fileno() for label in labels]

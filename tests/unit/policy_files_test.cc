@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "broker/base/default_places.h"
 #include "broker/policy/files.h"
 #include "broker/policy/read_files.h"
 
@@ -58,8 +59,26 @@ protected:
 };
 
 TEST(PolicyFolders, AreTheFourOfTheManualInOrder) {
-        EXPECT_EQ(default_config_dirs(),
+        EXPECT_EQ(DefaultPlaces{}.config_dirs,
                   (Strings{"/etc/sockbroker", "/run/sockbroker", "/usr/local/lib/sockbroker", "/usr/lib/sockbroker"}));
+}
+
+TEST(PolicyFolders, OfANamedNetworkNamespaceLieBelowThem) {
+        const auto places = places_of_netns("edge-1");
+        ASSERT_TRUE(places);
+        EXPECT_EQ(places->config_dirs,
+                  (Strings{"/etc/sockbroker/netns/edge-1", "/run/sockbroker/netns/edge-1",
+                           "/usr/local/lib/sockbroker/netns/edge-1", "/usr/lib/sockbroker/netns/edge-1"}));
+        EXPECT_EQ(places->runtime_dir, "/run/sockbroker/netns/edge-1");
+        EXPECT_EQ(places->bpffs, "/run/sockbroker/bpf/netns/edge-1");
+        EXPECT_EQ(places->state_dir, "/var/lib/sockbroker/netns/edge-1");
+}
+
+TEST(PolicyFolders, AreRefusedToNamesThatMeanAnotherPlaceOrNone) {
+        for (const char* name : {"", ".", "..", "a/b", "../x", "edge.1", "edge 1", "%i", "\n",
+                                 "a234567890123456789012345678901234567890x"}) {
+                EXPECT_FALSE(places_of_netns(name)) << name;
+        }
 }
 
 TEST_F(PolicyFiles, FoldersThatDoNotExistAreEmpty) {

@@ -284,27 +284,6 @@ TEST(PolicyParse, ALineOf199BytesIsTakenWhole) {
         EXPECT_EQ("Unit=" + parsed.policy->services[0].units[0].value, line);
 }
 
-TEST(TimeSpan, AsSystemdWritesThem) {
-        const std::int64_t sec = 1'000'000;
-        EXPECT_EQ(parse_span("0"), 0);
-        EXPECT_EQ(parse_span("30"), 30 * sec);
-        EXPECT_EQ(parse_span("30s"), 30 * sec);
-        EXPECT_EQ(parse_span("1min 30s"), 90 * sec);
-        EXPECT_EQ(parse_span("1min30"), 90 * sec);
-        EXPECT_EQ(parse_span("2 h"), 7200 * sec);
-        EXPECT_EQ(parse_span("1.5h"), 5400 * sec);
-        EXPECT_EQ(parse_span("0.25"), sec / 4);
-        EXPECT_EQ(parse_span("1d"), 86400 * sec);
-        EXPECT_EQ(parse_span("1w"), 7 * 86400 * sec);
-        EXPECT_EQ(parse_span("500ms"), sec / 2);
-        EXPECT_EQ(parse_span("7us"), 7);
-        EXPECT_EQ(parse_span("3 seconds 2 minutes"), 123 * sec) << "in any order";
-        for (const auto* wrong : {"", " ", "s", "-1", "1x", "1.", ".5", "1,5", "infinity", "30S", "1e3", "0x10",
-                                  "99999999999999999999", "31622401", "1min  ms", "1 s x"}) {
-                EXPECT_FALSE(parse_span(wrong)) << wrong;
-        }
-}
-
 TEST(UnitPattern, NamesGlobsAndTemplates) {
         const std::tuple<const char*, const char*, bool> cases[] = {
                 {"web.service", "web.service", true},

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/capabilities.h"
+#include "broker/base/capabilities.h"
 
+#include <linux/securebits.h>
 #include <sys/prctl.h>
 
-#include <algorithm>
 #include <memory>
 
 namespace sockbroker {
@@ -15,9 +15,27 @@ struct FreeCap {
 };
 using OwnedCap = std::unique_ptr<std::remove_pointer_t<cap_t>, FreeCap>;
 
+// Root's exec gives nothing, a change of uid gives nothing, and neither these bits nor the ambient set can be changed
+// any more.
+constexpr unsigned kSecureBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                                 SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                 SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+
 bool permitted(cap_t caps, cap_value_t cap) {
         cap_flag_value_t value = CAP_CLEAR;
         return cap_get_flag(caps, cap, CAP_PERMITTED, &value) == 0 && value == CAP_SET;
+}
+
+Result<void> close_the_ways_back() {
+        for (cap_value_t cap = 0; cap < cap_max_bits(); cap++) {
+                if (cap_drop_bound(cap) != 0) {
+                        return fail_errno("cannot drop a capability from the bounding set");
+                }
+        }
+        if (prctl(PR_SET_SECUREBITS, kSecureBits, 0, 0, 0) != 0) {
+                return fail_errno("cannot lock the securebits");
+        }
+        return {};
 }
 
 }  // namespace
@@ -29,10 +47,8 @@ Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted) {
                 return fail_errno("cannot read own capabilities");
         }
         if (permitted(current.get(), CAP_SETPCAP)) {
-                for (cap_value_t cap = 0; cap < cap_max_bits(); cap++) {
-                        if (std::ranges::find(wanted, cap) == wanted.end() && cap_drop_bound(cap) != 0) {
-                                return fail_errno("cannot drop a capability from the bounding set");
-                        }
+                if (auto closed = close_the_ways_back(); !closed) {
+                        return closed;
                 }
         }
         for (const cap_value_t cap : wanted) {
@@ -47,7 +63,18 @@ Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
                 return fail_errno("cannot set no_new_privs");
         }
+        const OwnedCap kept(cap_get_proc());
+        if (!kept || cap_compare(kept.get(), next.get()) != 0) {
+                return fail(EPERM, "the kernel did not take the capabilities away that were to be dropped");
+        }
         return {};
+}
+
+void drop_thread_capabilities() {
+        const OwnedCap none(cap_init());
+        if (none) {
+                (void)cap_set_proc(none.get());  // less is always allowed
+        }
 }
 
 }  // namespace sockbroker

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Landlock: which files a process may still touch, whatever its uid and capabilities, and for good. Knows nothing of
+// what the folders are for. System calls by number: libc has none, and Debian 12's header ends at the second ABI.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+
+namespace sockbroker {
+
+// Folders and what lies below them. Those that do not exist are left out, and stay out of reach if they come later.
+struct FileAccess {
+        std::vector<std::string> read;
+        std::vector<std::string> write;   // and read: regular files may be made, written, renamed within, and removed
+        std::vector<std::string> remove;  // files may be listed and removed
+};
+
+// For this thread and those that it makes from now on; needs no_new_privs. Beside files: no TCP bind or connect (from
+// 6.7), no signal to a process outside and no abstract socket of one (from 6.12), no ptrace, no mount. The result is
+// the ABI of the kernel. Errors: ENOSYS, EOPNOTSUPP if the kernel has none of it; then nothing is restricted.
+[[nodiscard]] Result<int> restrict_files(const FileAccess& access);
+
+}  // namespace sockbroker

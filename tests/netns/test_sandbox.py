@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The broker's own sandbox, from outside while it serves, and from inside a broker that was taken over."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+import subprocess
+
+import pytest
+
+from harness import broker as broker_module
+from harness import kernel
+from words import everywhere, handed_over, section
+
+CAP_NET_ADMIN = 1 << 12
+OWN_UID = 61900  # in place of the user sockbroker
+TAKEOVER = broker_module.BUILD / "tests/sandbox/sockbrokerd-takeover"
+
+EPERM, EACCES, ENOSYS = errno.EPERM, errno.EACCES, errno.ENOSYS
+# What hostile code inside the broker meets, by name in tests/sandbox/takeover.cc. 0: it can.
+MEETS = {
+    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin": EPERM, "open-a-map-by-id": EPERM,
+    "open-a-program-by-id": EPERM, "attach-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
+    "userfaultfd": ENOSYS, "keyring": ENOSYS, "set-the-clock": ENOSYS,
+    "read-shadow": EACCES, "read-roots-home": EACCES, "list-homes": EACCES, "read-var": EACCES, "read-devices": EACCES,
+    "read-boot": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES, "write-etc": EACCES,
+    "write-shm": EACCES, "write-own-code": EACCES, "write-a-sysctl": EACCES, "append": EPERM, "make-a-folder": ENOSYS,
+    "make-a-link": ENOSYS, "make-a-socket-file": EACCES, "chmod-a-pin": ENOSYS, "chown-a-pin": ENOSYS,
+    "remove-a-socket-of-the-broker": EACCES, "rename-a-pin": EACCES,
+    "tcp-socket": EPERM, "udp-socket": EPERM, "raw-socket": EPERM, "packet-socket": EPERM, "netfilter": EPERM,
+    "transparent": EPERM, "mark": EPERM, "listen": ENOSYS, "interface-down": EPERM, "abstract-socket": EPERM,
+    "kill": EPERM, "tgkill": EPERM, "kill-by-pidfd": EPERM, "take-a-descriptor": ENOSYS, "read-its-memory": EACCES,
+    "fork": EPERM, "vfork": ENOSYS, "clone3": ENOSYS,
+    "user-namespace": ENOSYS, "clone-into-user-namespace": EPERM, "enter-a-namespace": ENOSYS, "mount": ENOSYS,
+    "chroot": ENOSYS,
+    "capset-cap-bpf": EPERM, "ambient-cap-bpf": EPERM, "securebits": EPERM, "become-root": ENOSYS,
+    "another-filter": ENOSYS, "core-and-ptrace": EPERM,
+    "map-executable": EPERM, "make-executable": EPERM, "map-a-file-executable": EPERM, "pkey": ENOSYS,
+    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0, "can-add-routes": 0,
+    "can-end-dispatch": 0,
+}
+DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",
+          "foreign-architecture"]
+
+
+def as_the_unit_does(broker):
+    """A user of its own with three ambient capabilities, as sockbrokerd.service starts it."""
+    pins = broker.bpffs / "dispatch"
+    broker.bpffs.mkdir(parents=True, exist_ok=True)
+    kernel.mount("bpf", str(broker.bpffs), "bpf", 0, "mode=0755")
+    pins.mkdir(mode=0o700)
+    for path in (pins, broker.state):
+        os.chown(path, OWN_UID, OWN_UID)
+    capabilities = "+bpf,+perfmon,+net_admin"
+    broker.before = ["setpriv", f"--reuid={OWN_UID}", f"--regid={OWN_UID}", "--clear-groups",
+                     f"--inh-caps=-all,{capabilities}", f"--ambient-caps=-all,{capabilities}",
+                     f"--bounding-set=-all,{capabilities}", "--no-new-privs"]
+
+
+def threads(pid):
+    """Of each thread, what /proc says of its privilege."""
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        yield int(task.name), dict(re.findall(r"^(\w+):\s*(\S+)", (task / "status").read_text(), re.M))
+
+
+@pytest.mark.parametrize("by", ["root", "its-own-user"])
+def test_every_thread_is_confined_and_only_the_loop_keeps_cap_net_admin(netns, spawn, by):  # pylint: disable=unused-argument
+    broker = broker_module.Broker(activated=True)
+    if by == "its-own-user":
+        as_the_unit_does(broker)
+    try:
+        broker.policy(section("web", 61001, everywhere())).start()
+        handed_over(spawn("web"), "tcp", "ipv4")
+        with contextlib.ExitStack() as kept:  # a descriptor whose close may wait, for which a thread is made
+            one, other = socket.socketpair()
+            kept.enter_context(one)
+            kept.enter_context(other)
+            broker.ask("FDSTORE=1", [one.fileno()])
+        assert broker.reload()[0] == 0
+        seen = dict(threads(broker.process.pid))
+        assert len(seen) >= 4, "the loop, the journal's writer, the loader, one that closes"
+        for thread, status in seen.items():
+            loop = thread == broker.process.pid
+            for which in ("CapEff", "CapPrm"):
+                assert int(status[which], 16) == (CAP_NET_ADMIN if loop else 0), (thread, which)
+            for which in ("CapInh", "CapAmb"):
+                assert int(status[which], 16) == 0, (thread, which)
+            assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+            # Root may empty this set; who was given three has no right to, and there is no exec that would look at it.
+            assert int(status["CapBnd"], 16) == (0 if by == "root" else CAP_NET_ADMIN | 1 << 38 | 1 << 39)
+    finally:
+        broker.discard()
+
+
+class Taken:
+    """A taken-over broker and a victim: a service under another uid that serves meanwhile."""
+
+    def __init__(self, by, attempt=""):
+        self.broker = broker_module.Broker(activated=by != "root", program=TAKEOVER)
+        if by != "root":
+            as_the_unit_does(self.broker)
+        self.victim = subprocess.Popen(["sleep", "1000"], user=61666)  # pylint: disable=consider-using-with
+        self.broker.environment = {"SOCKBROKER_TAKEOVER": attempt, "SOCKBROKER_VICTIM": str(self.victim.pid)}
+        self.broker.policy(section("web", 61001, everywhere()))
+
+    def end(self):
+        assert self.victim.poll() is None, "the victim is gone"
+        self.victim.kill()
+        self.victim.wait()
+        self.broker.discard()
+
+
+@pytest.fixture
+def taken(netns):  # pylint: disable=unused-argument
+    if not TAKEOVER.exists():
+        pytest.skip("built without -Dsandbox_tests=true")
+    made = []
+
+    def take(*arguments):
+        made.append(Taken(*arguments))
+        return made[-1].broker
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as abstract:
+        abstract.bind("\0sockbroker-victim")
+        abstract.listen(1)
+        yield take
+        for one in made:
+            one.end()
+
+
+@pytest.mark.parametrize("by", ["root", "its-own-user"])
+def test_a_broker_taken_over_can_do_no_more_than_the_manual_says(taken, by):
+    broker = taken(by).start()
+    broker.wait_log("takeover end 0")
+    met = {name: int(number) for name, number in re.findall(r"^takeover (\S+) (\d+)$", broker.log(), re.M)}
+    met.pop("end")
+    expected = dict(MEETS)
+    if by == "root":
+        # /etc has to be read, for accounts; who is root's uid may read all of it. docs/security.md says so.
+        expected["read-shadow"] = 0
+    assert met == expected
+    assert broker.ask("VERB=version").result == "ok"
+    assert not [path for folder in ("/tmp", "/run", "/etc", "/dev/shm")
+                for path in pathlib.Path(folder).glob("mine*")]
+
+
+@pytest.mark.parametrize("attempt", DEADLY)
+def test_a_broker_taken_over_ends_when_it_tries(taken, attempt):
+    broker = taken("root", attempt)
+    with pytest.raises(RuntimeError):
+        broker.start()
+    assert broker.process.returncode == -signal.SIGSYS
+    assert "takeover" not in broker.log()
+
+
+SECCOMP, LANDLOCK_CREATE_RULESET = 317, 444
+
+
+def refuse(number, error):
+    """For preexec_fn: one system call less for what is executed."""
+    def install():
+        filters = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 0x06, 0, 0, 0x00050000 | error,
+                              0x06, 0, 0, 0x7fff0000)
+        text = ctypes.create_string_buffer(filters)
+        program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(text)))
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        kernel.prctl(22, 2, ctypes.addressof(program))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    return install
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls are of x86-64")
+def test_without_its_filter_the_broker_does_not_start(broker):
+    done = subprocess.run([str(broker.program), *broker.options()], preexec_fn=refuse(SECCOMP, errno.EPERM),
+                          stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "cannot install the system call filter, and the broker does not serve without it" in done.stderr
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls are of x86-64")
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_on_a_kernel_without_landlock_the_broker_serves_and_says_so(broker, error):
+    process = subprocess.Popen([str(broker.program), *broker.options()], text=True, stderr=subprocess.PIPE,
+                               preexec_fn=refuse(LANDLOCK_CREATE_RULESET, error))
+    try:
+        line = process.stderr.readline()
+        assert "cannot restrict access to files with Landlock" in line, line
+        assert process.stderr.readline().startswith("start: ")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_a_policy_that_is_a_link_out_of_the_folders_is_refused_with_its_name(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    outside = pathlib.Path("/run/elsewhere.conf")
+    outside.write_text(section("other", 61002, "ListenStream=9000"))
+    (broker.config / "conf.d/90-link.conf").symlink_to(outside)
+    status, output = broker.reload()
+    assert status == 1
+    assert "90-link.conf: cannot read the file" in output

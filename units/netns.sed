@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Makes the units of the broker of a named network namespace, sockbrokerd@NETNS.service and .socket, of those of the
+# machine's own, so that a line that is added or hardened there is so here. All places become those of --netns=.
+/^# SPDX/a\
+#\
+# For the network namespace of the name that stands after the "@", as ip-netns(8) makes it. Order whatever makes it\
+# before this unit. What follows is made of the unit of the same name without "@".
+s|^Description=Socket Broker.*|& of Network Namespace %i|
+s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
+s|^Also=sockbrokerd\.socket$|Also=sockbrokerd@%i.socket|
+s|^ExecStart=/usr/lib/sockbroker/sockbrokerd$|& --netns=%i|
+s|^ExecReload=!/usr/bin/sockbrokerctl reload$|ExecReload=!/usr/bin/sockbrokerctl --netns=%i reload|
+s|^StateDirectory=sockbroker$|&/netns/%i|
+/^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
+/^ReadWritePaths=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
+s|^InaccessiblePaths=.*|InaccessiblePaths=-/run/sockbroker/bpf/dispatch|
+s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
+/^User=sockbroker$/i\
+# The two sockets are files, which know no network namespace: PID 1 makes them in its own.\
+NetworkNamespacePath=/run/netns/%i\
+
