@@ -383,14 +383,13 @@ Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
                 return std::unexpected(pins.error());
         }
         // The link first: without it the rest means nothing, should this process die in between.
-        const auto link = pins->get(kLinkPin);
         if (auto removed = pins->remove(kLinkPin); !removed) {
                 return removed;
         }
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
-        if (link && bpf_link_detach(link->get()) != 0 && errno != EINVAL) {
+        if (link >= 0 && bpf_link_detach(link) != 0 && errno != EINVAL) {
                 const auto error = fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
-                (void)pins->pin(kLinkPin, link->get());
+                (void)pins->pin(kLinkPin, link);
                 return error;
         }
         return pins->clear();
