@@ -14,7 +14,7 @@ from harness import hostile, kernel, wire, worker
 from words import add_routes, everywhere, listen, section, who
 
 HONEST, HOSTILE = 61001, 61666
-SECONDS = 1.5
+SECONDS = 0.8
 USUAL, SLOWEST = 0.25, 2.5  # seconds that 9 of 10 honest requests, and all of them, may take
 
 
@@ -252,6 +252,6 @@ def test_a_broker_short_of_descriptors_turns_some_away_and_serves_the_rest(broke
         good = stack.enter_context(running(hostile.Honest, HONEST, "web"))
         for one in hostiles:
             one.begin("descriptors")
-        waited = good.latencies(2 * SECONDS)
+        waited = good.latencies(SECONDS)
         in_time("descriptors run out", waited, sum(one.count() for one in hostiles))
     assert broker.ask("VERB=version").result == "ok"
