@@ -272,7 +272,7 @@ def test_flood_by_hostile_peers_and_descriptors_exhausted(stage):
         limit = resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE)
         used = len(os.listdir(f"/proc/{broker.process.pid}/fd"))
         resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, (used + 8, limit[1]))
-        stage.during("descriptors", "the same, and the broker has no free descriptor", 1,
+        stage.during("descriptors", "the broker has no free descriptor, two hostile processes flood both sockets", 1,
                      lambda traffic: traffic.more(CONNECTIONS))
     resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, limit)
     assert broker.ask("VERB=version").result == "ok"
