@@ -231,6 +231,8 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
                         return refuse(*still, peer, service.name);
                 }
         }
+        tell_departures(registry_.make_room(offers.size()), Action::kGone,
+                        "it was displaced, and others need its place");
         const auto handed = registry_.commit(service, peer, offers);
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);

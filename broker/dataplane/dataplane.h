@@ -125,6 +125,7 @@ public:
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
         // Says something else of the socket that is in the slot.
         [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
+        [[nodiscard]] std::uint32_t free_slots() const;
         // Makes these the service's sockets, all in one step.
         [[nodiscard]] Result<void> set_targets(ServiceId id, const Targets& targets);
         [[nodiscard]] Targets targets(ServiceId id) const;

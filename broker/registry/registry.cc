@@ -378,6 +378,40 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
         return occupancy;
 }
 
+Result<std::vector<Departure>> Registry::make_room(std::size_t slots) {
+        std::vector<Departure> departures;
+        while (dataplane_.free_slots() < slots) {
+                const std::string* service = nullptr;
+                Slot oldest = 0;
+                std::size_t most = 0;
+                for (const auto& [name, seat] : seats_) {
+                        std::size_t draining = 0;
+                        Slot last = 0;
+                        for (const auto& one : seat.registrations) {
+                                if (!one.held() && !is_live(seat.registrations, seat.spread, one)) {
+                                        draining++;
+                                        last = one.slot;
+                                }
+                        }
+                        if (draining > most) {
+                                most = draining;
+                                oldest = last;
+                                service = &name;
+                        }
+                }
+                if (service == nullptr) {
+                        break;
+                }
+                auto gone = remove(
+                        *service, [oldest](const std::string&, const Registration& one) { return one.slot == oldest; });
+                if (!gone) {
+                        return gone;
+                }
+                std::ranges::move(*gone, std::back_inserter(departures));
+        }
+        return departures;
+}
+
 std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& service, const Peer& peer,
                                                              std::span<const Offer> offers) {
         const auto found = seats_.find(service.name);
