@@ -27,8 +27,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPeriod = std::chrono::milliseconds(100);
-// A broker with very many sockets is asked less often: it answers for a tenth of the time at most.
+// A broker that takes its time is asked less often; not much less, since one that starts takes its time once.
 constexpr unsigned kRest = 9;
+constexpr auto kMostRest = std::chrono::seconds(1);
 // What an answer may take though the time given is shorter; and the longest time, should the broker die over it.
 constexpr auto kLeastPatience = std::chrono::seconds(1), kMostPatience = std::chrono::seconds(60);
 // Handshakes that were half-open when a listener was displaced end there. The kernel repeats its part of one after 1 s
@@ -211,8 +212,8 @@ int Wait::run() {
                                 fmt::format("timed out: {}", sockets ? missing->value_or("") : sockets.error().text()));
                         return sockets ? kExitTimedOut : kExitUnreachable;
                 }
-                const Clock::duration rest = sockets ? kRest * (Clock::now() - asked) : Clock::duration::zero();
-                std::this_thread::sleep_for(std::min(std::max<Clock::duration>(kPeriod, rest), left()));
+                const auto rest = std::clamp<Clock::duration>(kRest * (Clock::now() - asked), kPeriod, kMostRest);
+                std::this_thread::sleep_for(std::min(rest, left()));
         }
 }
 
