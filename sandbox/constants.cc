@@ -48,6 +48,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(SOCK_STREAM),
         NAMED(SOCK_DGRAM),
         NAMED(SOCK_SEQPACKET),
+        NAMED(MSG_FASTOPEN),
         NAMED(SOCK_RAW),
         NAMED(SOCK_CLOEXEC),
         NAMED(SOCK_NONBLOCK),

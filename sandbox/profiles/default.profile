@@ -12,6 +12,9 @@ include strict
 allow socket arg0 == AF_UNIX
 allow socket arg0 in {AF_INET, AF_INET6} and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_DGRAM} and arg2 in {0, IPPROTO_TCP, IPPROTO_UDP}
 allow bind connect
+# What they could reach by these they may connect to anyway.
+allow socketpair arg0 == AF_UNIX
+allow send sendto sendmsg sendmmsg
 
 # Just-in-time compilers: what is mapped has the rights of its file.
 allow mmap mmap2 mprotect pkey_mprotect  # why: just-in-time compilers

@@ -87,10 +87,16 @@ allow ioctl arg1 in {TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPGRP, TI
 allow ioctl arg1 in {0x802c542a, 0x402c542b, 0x402c542c, 0x402c542d}  # TCGETS2, TCSETS2, TCSETSW2, TCSETSF2
 allow ioctl arg1 in {SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFMTU}
 
-# Sockets that are there already. A pair of local ones is how a program talks to its own processes.
-allow socketpair arg0 == AF_UNIX
+# Sockets that are there already. A pair of local ones is how a program talks to its own processes; not of datagrams, for
+# one of those may send to any other socket by its name.
+allow socketpair arg0 == AF_UNIX and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_SEQPACKET}
 allow listen accept accept4 shutdown getsockname getpeername getsockopt
-allow send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg
+allow recv recvfrom recvmsg recvmmsg
+# MSG_FASTOPEN connects, and a listener that was shut down can be connected.
+allow send arg3 !& MSG_FASTOPEN
+allow sendto arg3 !& MSG_FASTOPEN
+allow sendmsg arg2 !& MSG_FASTOPEN
+allow sendmmsg arg3 !& MSG_FASTOPEN
 
 # Options by name, since their values lie in memory. Not here: IP_TRANSPARENT, IP_FREEBIND and those of IPv6 (foreign
 # addresses), SO_MARK, SO_PRIORITY, SO_BINDTODEVICE (routing), SO_*BUFFORCE, BPF on sockets, raw headers, IP options,

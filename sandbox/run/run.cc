@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "broker/base/printable.h"
+#include "broker/socket/facts.h"
 #include "sandbox/compile.h"
 #include "sandbox/load.h"
 #include "sandbox/run/confine.h"
@@ -24,13 +25,23 @@ std::unexpected<Failure> failed(const Error& error) {
         return std::unexpected(Failure{kExitFailed, error.text()});
 }
 
-// What was held before what was passed before what has to be made.
+// Whether one of the sockets is what this asks for; port 0 is any.
+bool is_there(const Listen& listen, const std::vector<NamedFd>& sockets) {
+        return std::ranges::any_of(sockets, [&](const NamedFd& socket) {
+                const auto facts = probe_socket(socket.fd.get());
+                return facts && facts->protocol == listen.protocol && facts->bound.address == listen.at.address &&
+                       (listen.at.port == 0 || facts->bound.port == listen.at.port);
+        });
+}
+
+// What was passed is all that there is to be. Otherwise what is held, and what has to be made beside it.
 std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) {
         auto passed = take_passed();
         if (!passed) {
                 return failed(passed.error());
         }
         std::vector<NamedFd> sockets = std::move(*passed);
+        const bool makes = sockets.empty();
         if (options.retrieves) {
                 auto held = retrieve(options);
                 if (!held) {
@@ -38,10 +49,10 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
                 }
                 std::ranges::move(*held, std::back_inserter(sockets));
         }
-        if (!sockets.empty()) {
-                return sockets;
-        }
         for (const Listen& listen : options.listens) {
+                if (!makes || is_there(listen, sockets)) {
+                        continue;
+                }
                 auto made = make_socket(listen, options.service);
                 if (!made) {
                         return failed(made.error());
