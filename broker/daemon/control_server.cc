@@ -2,9 +2,12 @@
 #include "broker/daemon/control_server.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <chrono>
+#include <ctime>
 #include <exception>
 #include <utility>
 
@@ -13,6 +16,22 @@
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
+
+namespace {
+
+std::int64_t steady_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+// Processor time of this thread: when others keep it from running, that is nobody's fault here.
+std::int64_t own_usec() {
+        timespec time{};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return time.tv_sec * std::int64_t{1'000'000} + time.tv_nsec / 1000;
+}
+
+}  // namespace
 
 // Reads a request, then writes its answer to the end before it reads the next: what a peer can make the broker keep
 // is one record.
@@ -50,7 +69,14 @@ public:
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
+                if (server_.shares_.is_behind(uid_, steady_usec()) != behind_) {
+                        behind_ = !behind_;
+                        if (sd_event_source_set_priority(io_.get(), behind_ ? kBehind : kAhead) >= 0 && behind_) {
+                                return;  // still ready, but the others come first
+                        }
+                }
                 last_turn_ = ++server_.turns_;
+                const auto used_before = own_usec();
                 bool goes_on = false;
                 try {
                         // While the answer is being made only a hang-up is heard.
@@ -60,6 +86,7 @@ private:
                         // connection.
                         goes_on = false;
                 }
+                server_.shares_.used(uid_, own_usec() - used_before, steady_usec());
                 if (!goes_on) {
                         server_.drop(this);
                 }
@@ -177,6 +204,7 @@ private:
         }
 
         ControlServer& server_;
+        bool behind_ = false;  // waits behind users with less of the loop's time
         const uid_t uid_;
         std::uint64_t last_turn_;
         OwnedFd fd_;
@@ -211,6 +239,10 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
         const int flags = fcntl(server->fd_.get(), F_GETFL);
         if (flags < 0 || fcntl(server->fd_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
                 return fail_errno("cannot make the control socket non-blocking");
+        }
+        rlimit descriptors{};
+        if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+                server->max_connections_ = std::clamp<std::size_t>(descriptors.rlim_cur / 2, 1, kMaxConnections);
         }
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
@@ -266,7 +298,7 @@ void ControlServer::admit(OwnedFd fd) {
                 closer_.close_connection(std::move(fd));
                 return;
         }
-        if (connections_.size() >= kMaxConnections) {
+        if (connections_.size() >= max_connections_) {
                 drop(most_dispensable());
         }
         auto connection = std::make_unique<Connection>(*this, std::move(fd), connected.uid);

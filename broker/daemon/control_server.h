@@ -17,11 +17,13 @@
 #include "broker/daemon/broker.h"
 #include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/turns.h"
 
 namespace sockbroker {
 
 class ControlServer {
 public:
+        // And no more than half of the descriptors that the process may have: the others are for what messages carry.
         static constexpr std::size_t kMaxConnections = 512;
         static constexpr std::size_t kMaxConnectionsPerUid = 32;  // root: not counted
         static constexpr std::size_t kMaxRecordBytes = std::size_t{64} * 1024;
@@ -53,7 +55,9 @@ private:
         OwnedFd reserve_;  // given up for a moment when descriptors run out, so that a peer can be turned away
         OwnedSource source_;
         std::map<Connection*, std::unique_ptr<Connection>> connections_;
+        std::size_t max_connections_ = kMaxConnections;
         std::map<uid_t, std::size_t> per_uid_;
+        Turns shares_;             // of the loop's time
         std::uint64_t turns_ = 0;  // of all connections: a clock that says who was silent for longest
 };
 

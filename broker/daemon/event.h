@@ -6,9 +6,14 @@
 
 #include <systemd/sd-event.h>
 
+#include <cstdint>
 #include <memory>
 
 namespace sockbroker {
+
+// Of sources that work for somebody who has had more than a share: after all that are ready at the normal priority.
+inline constexpr std::int64_t kAhead = SD_EVENT_PRIORITY_NORMAL;
+inline constexpr std::int64_t kBehind = kAhead + 10;
 
 struct FreeSource {
         void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }

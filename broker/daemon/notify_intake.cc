@@ -34,17 +34,26 @@ Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, Owne
 }
 
 void NotifyIntake::drain() {
+        const bool all = drain_some();
+        if (all == behind_) {
+                behind_ = !behind_;
+                (void)sd_event_source_set_priority(source_.get(), behind_ ? kBehind : kAhead);
+        }
+}
+
+bool NotifyIntake::drain_some() {
         const auto began = std::chrono::steady_clock::now();
         for (int i = 0; i < kMessagesPerWakeUp && std::chrono::steady_clock::now() - began < kTimePerWakeUp; i++) {
                 auto message = receive(fd_.get());
                 if (!message) {
-                        return;  // EAGAIN, or a passing shortage: the next wake-up tries again
+                        return true;  // EAGAIN, or a passing shortage: the next wake-up tries again
                 }
                 // Nobody reads an answer here, the journal has it.
                 static_cast<void>(broker_.handle(Channel::kNotify, *message));
                 closer_.close(std::move(message->fds));
                 closer_.close(std::move(message->dropped));
         }
+        return false;
 }
 
 }  // namespace sockbroker

@@ -20,11 +20,13 @@ private:
         NotifyIntake(OwnedFd fd, Broker& broker, Closer& closer)
                 : broker_(broker), closer_(closer), fd_(std::move(fd)) {}
         void drain();
+        [[nodiscard]] bool drain_some();  // false: there may be more
 
         Broker& broker_;
         Closer& closer_;
         OwnedFd fd_;
         OwnedSource source_;
+        bool behind_ = false;  // more waits than one turn can do: then all others come first
 };
 
 }  // namespace sockbroker

@@ -217,6 +217,10 @@ Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
         return *slot;
 }
 
+std::uint32_t Dataplane::free_slots() const {
+        return state_->kernel.capacity.sockets - std::min(state_->kernel.capacity.sockets, state_->slots_in_use);
+}
+
 Result<void> Dataplane::set_targets(ServiceId id, const Targets& targets) {
         State& state = *state_;
         if (!state.valid(id)) {

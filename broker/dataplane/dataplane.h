@@ -49,6 +49,7 @@ struct Registrant {
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, microseconds
         std::int64_t gone_usec = 0;        // CLOCK_MONOTONIC, since when its service is gone; 0: it is not
         std::string unit;                  // at most 255 bytes
+        bool nested = false;               // in a cgroup below the unit's own
 };
 
 inline constexpr std::size_t kReserveDepth = 4;
@@ -125,6 +126,7 @@ public:
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
         // Says something else of the socket that is in the slot.
         [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
+        [[nodiscard]] std::uint32_t free_slots() const;
         // Makes these the service's sockets, all in one step.
         [[nodiscard]] Result<void> set_targets(ServiceId id, const Targets& targets);
         [[nodiscard]] Targets targets(ServiceId id) const;

@@ -34,7 +34,11 @@ Registration from_record(Slot slot, const Registrant& record) {
                 .family = static_cast<SocketFamily>(record.family),
                 .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
                 .bound = record.bound,
-                .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
+                .registrant = {.pid = record.pid,
+                               .uid = record.uid,
+                               .gid = record.gid,
+                               .unit = record.unit,
+                               .nested = record.nested},
                 .registered_usec = record.registered_usec,
                 .gone_usec = record.gone_usec,
         };
@@ -56,6 +60,7 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .unit = registration.registrant.unit,
+                .nested = registration.registrant.nested,
         };
 }
 
@@ -376,6 +381,40 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
         }
         occupancy.live = static_cast<std::uint32_t>(spread(service).share ? others.size() : still_live.size());
         return occupancy;
+}
+
+Result<std::vector<Departure>> Registry::make_room(std::size_t slots) {
+        std::vector<Departure> departures;
+        while (dataplane_.free_slots() < slots) {
+                const std::string* service = nullptr;
+                Slot oldest = 0;
+                std::size_t most = 0;
+                for (const auto& [name, seat] : seats_) {
+                        std::size_t draining = 0;
+                        Slot last = 0;
+                        for (const auto& one : seat.registrations) {
+                                if (!one.held() && !is_live(seat.registrations, seat.spread, one)) {
+                                        draining++;
+                                        last = one.slot;
+                                }
+                        }
+                        if (draining > most) {
+                                most = draining;
+                                oldest = last;
+                                service = &name;
+                        }
+                }
+                if (service == nullptr) {
+                        break;
+                }
+                auto gone = remove(
+                        *service, [oldest](const std::string&, const Registration& one) { return one.slot == oldest; });
+                if (!gone) {
+                        return gone;
+                }
+                std::ranges::move(*gone, std::back_inserter(departures));
+        }
+        return departures;
 }
 
 std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& service, const Peer& peer,

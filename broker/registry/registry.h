@@ -125,6 +125,10 @@ public:
         [[nodiscard]] Occupancy occupancy(const std::string& service, const Peer& peer,
                                           std::span<const Offer> offers) const;
 
+        // Where fewer slots than that are free: displaced sockets are forgotten, the oldest of whoever has most of them
+        // first. So they never keep anybody from registering.
+        [[nodiscard]] Result<std::vector<Departure>> make_room(std::size_t slots);
+
         // One transaction: all offers into free slots, then one switch. A failure changes nothing.
         [[nodiscard]] std::expected<std::vector<Handed>, Refusal> commit(const Service& service, const Peer& peer,
                                                                          std::span<const Offer> offers);

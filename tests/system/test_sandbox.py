@@ -1,123 +1,164 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Row S11 with the units as they are installed, and a broker that was taken over in the unit's own sandbox."""
-import errno
+"""Sandboxed services under a real systemd: behind sockbroker-run, and by the drop-ins for units without it."""
 import json
-import pathlib
-import sys
 
 import pytest
+from conftest import EXAMPLES
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from test_registration import ask, query
 
-from harness import takeover  # noqa: E402
-
-SIDES = ("left", "right")
-PORT = 8000
-
-# Registers its listener with the broker of a namespace and says its own name to whoever connects; or registers alone.
-SERVICE = """\
-import socket, sys
-name, netns, stays = sys.argv[1:]
-listener = socket.create_server(("127.0.0.1", 0))
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
-    broker.connect(f"/run/sockbroker/netns/{netns}/control")
-    socket.send_fds(broker, [f"FDSTORE=1\\nFDNAME={name}".encode()], [listener.fileno()])
-    print(broker.recv(4096).decode().partition("\\n")[0], flush=True)
-while stays == "stay":
+PASSED_ECHO = """\
+import os, socket
+names = os.environ["LISTEN_FDNAMES"].split(":")
+assert int(os.environ["LISTEN_PID"]) == os.getpid()
+listener = socket.socket(fileno=3)
+if "NOTIFY_SOCKET" in os.environ:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.connect(os.environ["NOTIFY_SOCKET"])
+        manager.send(b"READY=1\\nSTATUS=" + ",".join(names).encode())
+while True:
     connection, _ = listener.accept()
     with connection:
-        connection.recv(64)
-        connection.sendall(name.encode())
+        connection.sendall(connection.recv(65536))
 """
 
-WEB = """\
-[Unit]
-Wants=sockbrokerd@%i.socket
-After=sockbrokerd@%i.socket
+POLICY = """\
+[Service walled]
+Unit=walled.service
+ListenStream=198.51.100.0/24:80
+ListenStream=[2001:db8:2::]/48:80
+"""
+
+WALLED = """\
 [Service]
-ExecStart=/usr/bin/python3 /etc/s11.py web-%i %i stay
+ExecStart=/usr/bin/sockbroker-run {options} /usr/bin/python3 /etc/walled.py
 DynamicUser=yes
-NetworkNamespacePath=/run/netns/%i
+{lines}
 """
 
 
-@pytest.fixture
-def sides(broker):
-    broker.write("/etc/s11.py", SERVICE)
-    broker.unit("web@.service", WEB)
-    for side in SIDES:
-        broker.run(f"ip netns add {side} && ip -n {side} link set lo up && "
-                   f"ip -n {side} route add local 192.0.2.0/24 dev lo")
-        broker.write(f"/etc/sockbroker/netns/{side}/conf.d/web.conf",
-                     f"[Service web-{side}]\nUnit=web@{side}.service\nListenStream=192.0.2.0/24:{PORT}\n"
-                     f"[Service any]\nUser=0\nListenStream={PORT + 1}\n")
-        broker.run(f"systemctl start sockbrokerd@{side}.socket sockbrokerd@{side}.service web@{side}.service")
-    yield broker
-    for side in SIDES:
-        broker.run(f"systemctl stop web@{side} sockbrokerd@{side}.socket sockbrokerd@{side}.service; "
-                   f"sockbrokerctl --netns={side} unload; systemctl reset-failed; ip netns del {side}", check=False)
-    broker.run("rm -rf /etc/s11.py /var/lib/sockbroker/netns")
+def walled(broker, options, lines=""):
+    broker.policy("walled.conf", POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    broker.write("/etc/walled.py", PASSED_ECHO)
+    broker.unit("walled.service", WALLED.format(options=options, lines=lines))
 
 
-def listed(machine, side, verb="list"):
-    return json.loads(machine.out(f"sockbrokerctl --netns={side} --json=short {verb}"))
+def confined(broker, unit):
+    """What /proc says of the unit's main process."""
+    pid = broker.show(unit, "MainPID")
+    status = dict(line.split(":\t", 1) for line in broker.out(f"cat /proc/{pid}/status").splitlines() if ":\t" in line)
+    assert {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == dict.fromkeys(
+        ("CapInh", "CapPrm", "CapEff", "CapAmb"), 0)
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["Uid"].split()[0]) >= 61184, "a dynamic user"
+    return pid
 
 
-def answer(machine, side):
-    return machine.run(f"ip netns exec {side} /opt/system-tests/client.py tcp 192.0.2.77 {PORT} x", check=False).stdout
+def test_S4_a_server_behind_sockbroker_run_serves_its_prefixes(broker):
+    walled(broker, "--service=walled --listen-stream=127.0.0.1:0 --listen-stream=[::1]:0",
+           "Type=notify\nAmbientCapabilities=CAP_NET_BIND_SERVICE")
+    broker.run("systemctl start walled.service")
+    assert broker.show("walled.service", "StatusText") == "walled,walled"
+    confined(broker, "walled.service")
+    assert {(row["family"], row["unit"]) for row in broker.registered("walled")} == {
+        ("ipv4", "walled.service"), ("ipv6", "walled.service")}
+    for address in ("198.51.100.7", "198.51.100.200"):
+        assert ask(broker, "tcp", address, 80, "hi") == "hi"
+    broker.run("systemctl stop walled.service")
+    assert broker.show("walled.service", "Result") == "success"
 
 
-def test_S11_brokers_of_two_namespaces_have_the_same_prefixes_and_nothing_in_common(sides):
-    for side in SIDES:
-        sides.until(f"the socket of {side}", lambda side=side: listed(sides, side))
-        assert [row["service"] for row in listed(sides, side)] == [f"web-{side}"]
-        assert {row["service"] for row in listed(sides, side, "bindings")} == {f"web-{side}", "any"}
-        assert answer(sides, side) == f"web-{side}"
-        places = sides.out(f"stat -c '%A %U' /run/sockbroker/netns/{side} /run/sockbroker/netns/{side}/control "
-                           f"/run/sockbroker/bpf/netns/{side}/dispatch /var/lib/sockbroker/netns/{side}").splitlines()
-        assert places == ["drwxr-xr-x root", "srw-rw-rw- root", "drwx------ sockbroker", "drwx------ sockbroker"]
-        sides.run(f"systemctl reload sockbrokerd@{side}")
-    assert not sides.registered("web-left") and sides.status()["state"] == "running"  # the machine's own has no part in it
-
-    assert sides.out("ip netns exec left python3 /etc/s11.py any left once") == "RESULT=ok"
-    assert sides.out("ip netns exec left python3 /etc/s11.py any right once") == "RESULT=foreign-netns"
-
-    # What ends one leaves the other.
-    sides.run("systemctl kill -s KILL sockbrokerd@left && sockbrokerctl --netns=right unload")
-    assert (answer(sides, "left"), answer(sides, "right")) == ("web-left", "")
-    sides.until("the other broker", lambda: [row["service"] for row in listed(sides, "left")] == ["web-left"])
-
-
-def test_S11_a_namespace_that_comes_late_is_served_when_it_is_there(broker):
-    broker.run("systemctl start sockbrokerd@late.socket; systemctl start --no-block sockbrokerd@late.service")
-    try:
-        broker.until("a first failure", lambda: int(broker.show("sockbrokerd@late", "NRestarts")) > 0)
-        broker.run("ip netns add late")
-        broker.until("the broker", lambda: broker.show("sockbrokerd@late", "ActiveState") == "active")
-        assert broker.show("sockbrokerd@late.socket", "ActiveState") == "active"
-    finally:
-        broker.run("systemctl stop sockbrokerd@late.socket sockbrokerd@late.service; "
-                   "sockbrokerctl --netns=late unload; systemctl reset-failed; ip netns del late", check=False)
-
-
-def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(broker):
-    if broker.run("test -x /usr/lib/sockbroker-tests/sockbrokerd-takeover", check=False).returncode != 0:
-        pytest.skip("built without -Dsandbox_tests=true")
-    victim = broker.start("exec python3 -c \"import os, socket; s = socket.socket(socket.AF_UNIX); "
-                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, 1)\"")
-    pid = victim.stdout.readline().strip()
-    broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/usr/lib/sockbroker-tests/sockbrokerd-takeover\n"
-                   f"Environment=SOCKBROKER_VICTIM={pid}\n")
-    broker.run("mkdir -p /etc/sockbroker/conf.d")
+def test_a_refusal_fails_the_start_with_what_the_broker_says(broker):
+    walled(broker, "--service=nosuch --listen-stream=127.0.0.1:0", "Type=exec")
     cursor = broker.cursor()
-    broker.run("systemctl restart sockbrokerd")
-    log = "\n".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=sockbrokerd.service"))
-    try:
-        # These two are read-only mounts as well.
-        assert takeover.met(log) == takeover.MEETS | {"write-etc": errno.EROFS, "write-a-policy": errno.EROFS}
-        assert broker.status()["state"] == "running"
-        assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0
-    finally:
-        victim.stdin.close()
-        victim.wait(10)
-        broker.run("ip route del local 198.51.100.1 dev lo; rm -f /var/lib/sockbroker/policy.mine", check=False)
+    broker.run("systemctl start walled.service", check=False)
+    broker.until("the unit to fail", lambda: broker.show("walled.service", "ActiveState") == "failed")
+    assert broker.show("walled.service", "ExecMainStatus") == "77"
+    assert any("unknown-service" in entry["MESSAGE"]
+               for entry in broker.journal(cursor, "_SYSTEMD_UNIT=walled.service"))
+
+
+@pytest.mark.parametrize("profile", ["default", "strict"])
+def test_S17_a_server_with_no_network_of_its_own_serves_its_prefixes(broker, profile):
+    """The example: sockets of a .socket unit, PrivateNetwork=yes, the profile strict."""
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run(f"cp -r {EXAMPLES}/resolver.service.d /etc/systemd/system/")
+    if profile != "strict":
+        broker.run(f"sed -i s/--profile=strict/--profile={profile}/ /etc/systemd/system/resolver.service.d/50-sandbox.conf")
+    broker.run("systemctl daemon-reload && systemctl start resolver.socket")
+    broker.until_registered("resolver", 4)
+    for address in ("203.0.113.53", "203.0.113.54"):
+        assert query(broker, address) == [0, address, address, 53]
+    assert query(broker, "2001:db8:3::53")[2:] == ["2001:db8:3::53", 53]
+    assert query(broker, "2001:db8:3:ffff::99")[2:] == ["2001:db8:3:ffff::99", 53]
+    pid = confined(broker, "resolver.service")
+    assert broker.out(f"readlink /proc/{pid}/ns/net") != broker.out("readlink /proc/1/ns/net")
+    links = json.loads(broker.out(f"nsenter --target {pid} --net ip -json link"))
+    assert {link["ifname"] for link in links if link["operstate"] == "UP" or "LOWER_UP" in link["flags"]} <= {"lo"}
+
+
+def test_S17_it_hands_its_sockets_over_itself_and_keeps_them_over_a_restart(broker):
+    walled(broker, "--profile=strict --service=walled", "PrivateNetwork=yes\nRestart=on-failure")
+    broker.unit("walled.socket", "[Socket]\nListenStream=127.0.0.9:80\n")
+    broker.run("systemctl start walled.socket walled.service")
+    row, = broker.until_registered("walled", 1)
+    assert ask(broker, "tcp", "198.51.100.9", 80, "hi") == "hi"
+    broker.run("systemctl restart walled.service")
+    assert ask(broker, "tcp", "198.51.100.9", 80, "hi") == "hi"
+    assert [again["cookie"] for again in broker.registered("walled")] == [row["cookie"]]
+
+
+def attempts(broker, unit):
+    """The answers of attempts.py, which the unit runs once."""
+    cursor = broker.cursor()
+    broker.run(f"systemctl start {unit}")
+    said = [entry["MESSAGE"] for entry in broker.journal(cursor, f"_SYSTEMD_UNIT={unit}")
+            if entry["MESSAGE"].startswith("{")]
+    assert said, "the unit said nothing"
+    return json.loads(said[0])
+
+
+TRIES = "[Service]\nType=oneshot\nDynamicUser=yes\nExecStart={before}/usr/bin/python3 /opt/system-tests/attempts.py\n{lines}\n"
+ALLOWED = {"udp", "unix", "code"}  # by the profile default and by 50-sandbox.conf
+CANNOT_TELL = {"freebind"}  # a unit cannot; a profile can
+
+
+def test_S4_the_drop_in_for_units_refuses_what_it_says(broker):
+    broker.unit("tries.service", TRIES.format(before="", lines=""))
+    free = attempts(broker, "tries.service")
+    assert {name for name, answer in free.items() if answer is None} >= {"udp", "unix", "code", "netlink", "freebind"}
+    broker.run(f"mkdir /etc/systemd/system/tries.service.d && cp {EXAMPLES}/sandbox/50-sandbox.conf "
+               "/etc/systemd/system/tries.service.d/ && systemctl daemon-reload")
+    shut = attempts(broker, "tries.service")
+    assert {name for name, answer in shut.items() if answer is None} == ALLOWED | CANNOT_TELL
+    assert set(shut.values()) <= {None, "EPERM", "EAFNOSUPPORT"}, shut
+    assert len(shut) >= 11
+    broker.run(f"cp {EXAMPLES}/sandbox/60-sandbox-strict.conf /etc/systemd/system/tries.service.d/ && "
+               "systemctl daemon-reload")
+    broker.unit("tries.socket", "[Socket]\nListenStream=127.0.0.9:81\nService=tries.service\n")
+    broker.run("systemctl start tries.socket")
+    strict = attempts(broker, "tries.service")
+    assert {name for name, answer in strict.items() if answer is None} == CANNOT_TELL
+
+
+@pytest.mark.parametrize("profile, allowed", [("default", ALLOWED), ("strict", set())])
+def test_S4_the_profiles_refuse_the_same_and_more_under_systemd(broker, profile, allowed):
+    broker.unit("tries.service", TRIES.format(before=f"/usr/bin/sockbroker-run --profile={profile} ", lines=""))
+    broker.unit("tries.socket", "[Socket]\nListenStream=127.0.0.9:81\nService=tries.service\n")
+    broker.run("systemctl start tries.socket")
+    answers = attempts(broker, "tries.service")
+    assert {name for name, answer in answers.items() if answer is None} == allowed
+    assert set(answers.values()) <= {None, "EPERM"}, answers
+
+
+def test_the_drop_in_exposes_little_and_lets_the_examples_serve(broker):
+    broker.example("hello", "hello.service")
+    broker.run(f"mkdir /etc/systemd/system/hello.service.d && cp {EXAMPLES}/sandbox/50-sandbox.conf "
+               "/etc/systemd/system/hello.service.d/ && systemctl daemon-reload && systemctl start hello.service")
+    broker.until_registered("hello", 1)
+    for address in ("192.0.2.7", "2001:db8:1::7"):
+        assert ask(broker, "tcp", address, 80, "GET / HTTP/1.0\r\n\r\n").endswith(f"you asked for {address} port 80\n")
+    confined(broker, "hello.service")
+    exposure = broker.out("systemd-analyze security --no-pager hello.service | tail -1")
+    assert float(exposure.split(": ")[1].split()[0]) < 2.0, exposure
