@@ -227,7 +227,7 @@ TEST_F(PolicyCopy, WhenItCannotBeWrittenTheOldOneStays) {
         fs::create_directory(path() + ".new");
         const auto failed = write_policy_copy(path(), {{"a.conf", "new"}});
         ASSERT_FALSE(failed);
-        EXPECT_EQ(failed.error().text(), "cannot keep a copy of the policy in " + path() + " (open): Is a directory");
+        EXPECT_EQ(failed.error().text(), "cannot keep a copy of the policy in " + path() + " (open): File exists");
         EXPECT_EQ(read_policy_copy(path())->at(0).text, "old");
 }
 
