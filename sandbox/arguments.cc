@@ -72,9 +72,10 @@ std::size_t check(Code& code, const Condition& condition) {
 
 Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal) {
         Code code;
+        std::vector<std::size_t> passes;
         code.load(offsetof(seccomp_data, arch));
         code.put(BPF_JMP | BPF_JEQ | BPF_K, ::seccomp_arch_native(), 1, 0);
-        code.answer(SECCOMP_RET_ALLOW);
+        passes.push_back(code.jump());
         code.load(offsetof(seccomp_data, nr));
         for (const auto& [call, rule] : profile.rules) {
                 const int number = ::seccomp_syscall_resolve_name(call.c_str());
@@ -88,16 +89,18 @@ Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal)
                         for (const Condition& condition : line.conditions) {
                                 fails.push_back(check(code, condition));
                         }
-                        code.answer(SECCOMP_RET_ALLOW);
+                        passes.push_back(code.jump());
                         for (const std::size_t fail : fails) {
                                 code.land(fail);
                         }
                 }
                 code.answer(refusal);
-                // Here the number is still loaded: the block has left it and come to an answer.
+                // Here the number is still loaded: the block has left it and gone elsewhere.
                 code.land(other_call);
         }
-        code.answer(SECCOMP_RET_ALLOW);
+        for (const std::size_t pass : passes) {
+                code.land(pass);
+        }
         return code.take();
 }
 

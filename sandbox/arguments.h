@@ -11,8 +11,8 @@
 
 namespace sockbroker::sandbox {
 
-// For calls of this architecture that have conditions: allow if a line holds, else `refusal` (SECCOMP_RET_*). All other
-// calls, and other architectures, are allowed here; they are another program's matter.
+// For calls of this architecture that have conditions and of which no line holds: `refusal` (SECCOMP_RET_*). All else
+// goes on to what is appended to the program.
 [[nodiscard]] Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal);
 
 }  // namespace sockbroker::sandbox

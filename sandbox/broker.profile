@@ -46,13 +46,14 @@ allow clock_gettime clock_getres gettimeofday
 allow epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll
 allow eventfd2 signalfd4 timerfd_create timerfd_settime pipe2
 allow read write readv writev pread64 lseek close
-allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS}
+allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_ADD_SEALS, F_GET_SEALS}
 allow ioctl arg1 == TCGETS  # isatty(3), which stdio asks of each file
 allow memfd_create  # journal entries too large for a datagram; it can be neither executed nor mapped so
 
-# Files: policies, /proc, and what NSS reads. To write, only as the copy of the policy is written; Landlock says where.
+# Files: policies, /proc, and what NSS reads. To write, only a file that did not exist, as the copy of the policy is
+# written: no sysctl, no /proc/self/mem, nobody's file. Landlock says where.
 allow openat arg2 & O_ACCMODE|O_CREAT|O_TRUNC == O_RDONLY
-allow openat arg2 == O_WRONLY|O_CREAT|O_TRUNC|O_NOFOLLOW|O_CLOEXEC
+allow openat arg2 == O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC
 allow fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2 getdents64
 allow fsync rename renameat unlink unlinkat
 

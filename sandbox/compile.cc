@@ -62,15 +62,16 @@ Result<Filter::Program> exported(const Context& context) {
 }
 
 Result<Filter::Program> names_program(const Profile& profile, Denial denial) {
-        // Without, the library asks the running kernel, and a sandbox may keep it from that. 5: Linux 5.0.
+        // First of all: without, the library asks the kernel by seccomp(2), which may be fatal in a unit with a filter
+        // of its own. 5: Linux 5.0.
         constexpr unsigned kApiLevel = 5;
         constexpr std::uint32_t kBinaryTree = 2;
         const std::uint32_t fallback = code(profile.unnamed, denial);
-        const Context context(::seccomp_init(fallback));
-        if (context == nullptr) {
-                return fail(ENOMEM, "cannot make a seccomp filter");
-        }
         int r = ::seccomp_api_set(kApiLevel);
+        const Context context(r >= 0 ? ::seccomp_init(fallback) : nullptr);
+        if (context == nullptr) {
+                return fail(r < 0 ? r : ENOMEM, "cannot make a seccomp filter");
+        }
         if (r >= 0) {
                 r = ::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, code(profile.foreign, denial));
         }
@@ -93,13 +94,16 @@ Result<Filter::Program> names_program(const Profile& profile, Denial denial) {
         return exported(context);
 }
 
+// The kernel only reads it.
+sock_fprog for_kernel(const Filter::Program& program) {
+        return {static_cast<unsigned short>(program.size()), const_cast<sock_filter*>(program.data())};
+}
+
 }  // namespace
 
 Result<void> Filter::install() const {
         for (const Program& program : programs) {
-                // The kernel only reads it.
-                const sock_fprog wanted{static_cast<unsigned short>(program.size()),
-                                        const_cast<sock_filter*>(program.data())};
+                const sock_fprog wanted = for_kernel(program);
                 const long r = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &wanted);
                 if (r < 0) {
                         return fail_errno("cannot install a seccomp filter (no_new_privs is needed)");
@@ -112,26 +116,31 @@ Result<void> Filter::install() const {
         return {};
 }
 
-Result<Filter> compile(const Profile& profile, Denial denial) {
-        Filter filter;
-        const bool conditional =
-                std::ranges::any_of(profile.rules, [](const auto& entry) { return entry.second.conditional(); });
-        if (conditional) {
-                filter.programs.push_back(arguments_program(profile, code(profile.arguments, denial)));
+Result<void> Filter::install_in_this_thread() const {
+        for (const Program& program : programs) {
+                const sock_fprog wanted = for_kernel(program);
+                if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &wanted, 0, 0) < 0) {
+                        return fail_errno("cannot install a seccomp filter (no_new_privs is needed)");
+                }
         }
-        auto names = names_program(profile, denial);
+        return {};
+}
+
+Result<Filter> compile(const Profile& profile, Denial denial) {
+        const auto names = names_program(profile, denial);
         if (!names) {
                 return std::unexpected(names.error());
         }
-        filter.programs.push_back(std::move(*names));
-        for (const Filter::Program& program : filter.programs) {
-                if (program.empty() || program.size() > BPF_MAXINSNS) {
-                        return fail(
-                                fmt::format("profile {} makes a filter of {} instructions, the kernel takes up to {}: "
-                                            "fewer conditions are needed",
-                                            profile.name, program.size(), BPF_MAXINSNS));
-                }
+        Filter::Program program = arguments_program(profile, code(profile.arguments, denial));
+        program.insert(program.end(), names->begin(), names->end());
+        if (names->empty() || program.size() > BPF_MAXINSNS) {
+                return fail(
+                        fmt::format("profile {} makes a filter of {} instructions, the kernel takes up to {}: fewer "
+                                    "conditions are needed",
+                                    profile.name, program.size(), BPF_MAXINSNS));
         }
+        Filter filter;
+        filter.programs.push_back(std::move(program));
         return filter;
 }
 

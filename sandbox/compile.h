@@ -3,9 +3,8 @@
 // A Profile to classic BPF, as data: to be looked at, evaluated (evaluator.h) and installed byte by byte as it was
 // looked at.
 //
-// A profile becomes up to two programs, of which the kernel takes the strictest answer. libseccomp makes the one that
-// knows architectures and names; arguments.h makes the other, which knows arguments. So calls that nobody named get
-// what `default:` says, and wrong arguments get what `arguments:` says, without either knowing of the other.
+// A profile becomes one program of two parts: arguments.h makes the first, which knows arguments and refuses what no
+// line allows; what it lets pass goes on to libseccomp's, which knows architectures and names.
 #pragma once
 
 #include <linux/filter.h>
@@ -21,10 +20,14 @@ namespace sockbroker::sandbox {
 
 struct Filter {
         using Program = std::vector<sock_filter>;
-        std::vector<Program> programs;  // in the order in which they are installed
+        std::vector<Program> programs;  // compile() makes one
 
         // For all threads of the process and what they execute, for good. Needs no_new_privs (or CAP_SYS_ADMIN).
         [[nodiscard]] Result<void> install() const;
+
+        // For the calling thread and what it executes, by prctl(2): seccomp(2) is in none of systemd's sets of calls,
+        // so that a unit's SystemCallFilter= may forbid it.
+        [[nodiscard]] Result<void> install_in_this_thread() const;
 };
 
 enum class Denial : std::uint8_t {

@@ -263,6 +263,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(F_DUPFD_CLOEXEC),
         NAMED(F_SETPIPE_SZ),
         NAMED(F_GETPIPE_SZ),
+        {"F_DUPFD_QUERY", 1027},
         NAMED(F_ADD_SEALS),
         NAMED(F_GET_SEALS),
         // ioctl(2)
@@ -334,7 +335,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(NETLINK_ROUTE),
         NAMED(SO_PASSSEC),
         NAMED(O_RDONLY),
-        NAMED(O_NOFOLLOW),
+        NAMED(O_EXCL),
         NAMED(O_CLOEXEC),
         NAMED(O_CREAT),
         NAMED(O_WRONLY),

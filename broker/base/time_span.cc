@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
+#include <cmath>
 #include <optional>
 
 #include "broker/base/printable.h"
@@ -109,7 +109,7 @@ Result<std::chrono::microseconds> parse_time_span(std::string_view text) {
                 sum += *number * unit->microseconds;
         } while (!left.empty());
         constexpr double kMost = 4e15;  // 127 years, which fit into nanoseconds too
-        return sum >= kMost ? kForever : std::chrono::microseconds(static_cast<std::int64_t>(sum + 0.5));
+        return sum >= kMost ? kForever : std::chrono::microseconds(std::llround(sum));
 }
 
 }  // namespace sockbroker

@@ -3,11 +3,11 @@
 // The verbs register and unregister. Sockets come as systemd passes them, sd_listen_fds(3); all of one service
 // go in one request, which the broker takes whole or not at all.
 #include <fmt/format.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
+#include "broker/client/named_fds.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
 #include "broker/ctl/render.h"
@@ -17,7 +17,7 @@ namespace sockbroker::ctl {
 
 namespace {
 
-Result<std::vector<PassedFd>> take_passed() {
+Result<std::vector<NamedFd>> take_sockets() {
         // Before sd_listen_fds(3), which says nothing of why it finds none.
         const char* const addressee = std::getenv("LISTEN_PID");
         if (addressee != nullptr && addressee != std::to_string(::getpid())) {
@@ -26,18 +26,8 @@ Result<std::vector<PassedFd>> take_passed() {
                                     "sockbrokerctl itself, not a shell around it",
                                     addressee, ::getpid()));
         }
-        char** names = nullptr;
-        const int number = ::sd_listen_fds_with_names(1, &names);
-        if (number < 0) {
-                return fail(number, "cannot take the sockets that systemd passed");
-        }
-        std::vector<PassedFd> passed;
-        for (int i = 0; i < number; ++i) {
-                passed.push_back({.fd = SD_LISTEN_FDS_START + i, .name = names[i]});
-                std::free(names[i]);
-        }
-        std::free(static_cast<void*>(names));
-        if (passed.empty()) {
+        auto passed = take_passed();
+        if (passed && passed->empty()) {
                 return fail(
                         "no sockets were passed: run this as ExecStartPost= of a .socket unit (systemd 256 and "
                         "newer, with PassFileDescriptorsToExec=yes), or as ExecStart= of a one-shot service with "
@@ -68,13 +58,17 @@ int report(const Options& options, Output& output, JsonArray& array, const Hando
 }  // namespace
 
 int register_sockets(const Options& options) {
-        const Result<std::vector<PassedFd>> passed = take_passed();
+        const Result<std::vector<NamedFd>> passed = take_sockets();
         if (!passed) {
                 complain(passed.error().text());
                 return kExitFailed;
         }
         const std::string service = options.arguments.empty() ? "" : options.arguments.front();
-        const Result<std::vector<Handout>> handouts = hand_out(*passed, service);
+        std::vector<PassedFd> sockets;
+        for (const NamedFd& socket : *passed) {
+                sockets.push_back({.fd = socket.fd.get(), .name = socket.name});
+        }
+        const Result<std::vector<Handout>> handouts = hand_out(sockets, service);
         if (!handouts) {
                 complain(handouts.error().text());
                 return kExitUsage;

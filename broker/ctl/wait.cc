@@ -27,6 +27,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPeriod = std::chrono::milliseconds(100);
+// A broker with very many sockets is asked less often: it answers for a tenth of the time at most.
+constexpr unsigned kRest = 9;
+// What an answer may take though the time given is shorter; and the longest time, should the broker die over it.
+constexpr auto kLeastPatience = std::chrono::seconds(1), kMostPatience = std::chrono::seconds(60);
 // Handshakes that were half-open when a listener was displaced end there. The kernel repeats its part of one after 1 s
 // and 3 s; so this is two losses in a row, and the client's answer to the second repetition.
 constexpr auto kHandshake = std::chrono::seconds(4);
@@ -63,7 +67,7 @@ public:
         int run();
 
 private:
-        [[nodiscard]] Result<std::vector<Socket>> look() const;
+        [[nodiscard]] Result<std::vector<Socket>> look(Clock::duration patience) const;
         [[nodiscard]] Result<Missing> live(const std::vector<Socket>& sockets) const;
         [[nodiscard]] Result<Missing> drained(const std::vector<Socket>& sockets);
 
@@ -78,11 +82,13 @@ private:
         std::map<std::uint64_t, Seen> seen_;
 };
 
-Result<std::vector<Socket>> Wait::look() const {
+Result<std::vector<Socket>> Wait::look(Clock::duration patience) const {
         Result<ControlClient> client = ControlClient::connect(options_.runtime_dir);
         if (!client) {
                 return std::unexpected(client.error());
         }
+        client->set_timeout(std::chrono::duration_cast<std::chrono::milliseconds>(
+                std::clamp<Clock::duration>(patience, kLeastPatience, kMostPatience)));
         std::vector<Socket> sockets;
         const auto answer = client->call("VERB=list\n", {}, [&](std::string_view line) {
                 const std::optional<Json> row = parse_row(line);
@@ -161,8 +167,13 @@ Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
 
 int Wait::run() {
         const auto start = Clock::now();
+        const auto left = [&]() -> Clock::duration {
+                return options_.timeout == kForever ? Clock::duration::max()
+                                                    : options_.timeout - (Clock::now() - start);
+        };
         for (;;) {
-                const Result<std::vector<Socket>> sockets = look();
+                const auto asked = Clock::now();
+                const Result<std::vector<Socket>> sockets = look(left());
                 Result<Missing> missing;
                 if (sockets) {
                         missing = options_.wait_for == "live" ? live(*sockets) : drained(*sockets);
@@ -174,12 +185,13 @@ int Wait::run() {
                                 return kExitOk;
                         }
                 }
-                const auto left = options_.timeout == kForever ? kPeriod : options_.timeout - (Clock::now() - start);
-                if (left <= left.zero()) {
-                        complain(fmt::format("timed out: {}", sockets ? **missing : sockets.error().text()));
+                if (left() <= Clock::duration::zero()) {
+                        complain(
+                                fmt::format("timed out: {}", sockets ? missing->value_or("") : sockets.error().text()));
                         return sockets ? kExitTimedOut : kExitUnreachable;
                 }
-                std::this_thread::sleep_for(std::min<Clock::duration>(kPeriod, left));
+                const Clock::duration rest = sockets ? kRest * (Clock::now() - asked) : Clock::duration::zero();
+                std::this_thread::sleep_for(std::min(std::max<Clock::duration>(kPeriod, rest), left()));
         }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/confine.h"
 
+#include <dlfcn.h>
 #include <grp.h>
 #include <pwd.h>
 
@@ -40,8 +41,9 @@ Result<sandbox::Profile> built_in_profile() {
 
 // The libraries of NSS are loaded when they are first asked, which maps them executable: too late in a moment. A name
 // and an id that nobody has go through all of them. A library that /etc/nsswitch.conf gets later is used after the
-// next start.
+// next start, but for the one that knows the users of DynamicUser=, which is loaded wherever it is installed.
 void load_account_libraries() {
+        (void)dlopen("libnss_systemd.so.2", RTLD_NOW | RTLD_LOCAL);
         const Accounts accounts = system_accounts();
         (void)accounts.user("sockbroker-nobody");
         (void)accounts.group("sockbroker-nobody");

@@ -56,6 +56,11 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
         }
         for (std::size_t i = 0; i < handed.size(); i++) {
                 const Registration& added = handed[i].added;
+                // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
+                // is nobody's.
+                for (const auto& old : handed[i].displaced) {
+                        holds_->release(old.cookie);
+                }
                 if (!may_be_held(service, added)) {
                         holds_->release(added.cookie);
                         continue;

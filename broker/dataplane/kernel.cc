@@ -389,7 +389,7 @@ Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
         if (link >= 0 && bpf_link_detach(link) != 0 && errno != EINVAL) {
                 const auto error = fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
-                (void)pins->pin(kLinkPin, link);
+                (void)pins->pin(kLinkPin, link);  // a broker that serves may not, and keeps it open
                 return error;
         }
         return pins->clear();

@@ -141,7 +141,9 @@ Result<void> write_policy_copy(const std::string& path, const std::vector<Policy
                 ::unlink(aside.c_str());
                 return fail(errnum, fmt::format("cannot keep a copy of the policy in {} ({})", path, error.message));
         };
-        const OwnedFd fd(::open(aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+        // New, whatever a broker that died has left: to open what exists for writing is denied, sandbox/broker.profile.
+        ::unlink(aside.c_str());
+        const OwnedFd fd(::open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
         if (!fd) {
                 return blame({errno, "open"});
         }

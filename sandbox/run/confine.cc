@@ -60,11 +60,15 @@ Result<void> give_up_privileges() {
         if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
                 return fail_errno("cannot set no_new_privs");
         }
-        const Capabilities none = own(::cap_init());
-        if (!none || ::cap_set_proc(static_cast<cap_t>(none.get())) < 0) {
-                return fail_errno("cannot give the capabilities up");
+        auto left = any_left();
+        if (left && *left) {
+                // Only where there are some: a unit's SystemCallFilter=~@privileged may forbid it.
+                const Capabilities none = own(::cap_init());
+                if (!none || ::cap_set_proc(static_cast<cap_t>(none.get())) < 0) {
+                        return fail_errno("cannot give the capabilities up");
+                }
+                left = any_left();
         }
-        const auto left = any_left();
         if (!left) {
                 return std::unexpected(left.error());
         }

@@ -31,24 +31,10 @@ std::unexpected<Failure> no_answer(const Error& error) {
         return std::unexpected(Failure{kExitUnreachable, error.text()});
 }
 
-// What docs/protocol.md says to do about a refusal, where its message does not say so itself.
-std::string_view remedy(const std::string& result) {
-        static const std::map<std::string, std::string_view, std::less<>> remedies = {
-                {"unknown-service",
-                 "see the names in sockbrokerctl status; after editing a policy: systemctl reload sockbrokerd"},
-                {"not-permitted", "compare Unit=, User= and Group= of the service in the policy"},
-                {"quota", "close old sockets, or raise MaxSockets="},
-                {"busy", "stop the one that holds it, or change Handover= of the service"},
-                {"internal", "see journalctl -u sockbrokerd"},
-        };
-        const auto found = remedies.find(result);
-        return found == remedies.end() ? "" : found->second;
-}
-
+// The broker's message says what to do about it.
 std::unexpected<Failure> refused(const std::string& service, const ControlClient::Answer& answer) {
-        const std::string_view what = remedy(answer.result);
-        return std::unexpected(Failure{kExitRefused, fmt::format("{}: {}: {}{}{}", service, answer.result,
-                                                                 answer.message, what.empty() ? "" : "; ", what)});
+        return std::unexpected(
+                Failure{kExitRefused, fmt::format("{}: {}: {}", service, answer.result, answer.message)});
 }
 
 bool names_service(const std::string& name) {

@@ -5,8 +5,8 @@
 #pragma once
 
 #include <expected>
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sandbox/run/sockets.h"

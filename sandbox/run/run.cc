@@ -111,7 +111,7 @@ int run(const Options& options) {
                 done = give_up_privileges();
         }
         if (done) {
-                done = filter->install();
+                done = filter->install_in_this_thread();
         }
         if (!done) {
                 return tell({kExitFailed, done.error().text()});

@@ -5,10 +5,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -68,21 +66,6 @@ std::string bind_hint(int errnum) {
 
 }  // namespace
 
-Result<std::vector<NamedFd>> take_passed() {
-        char** names = nullptr;
-        const int number = ::sd_listen_fds_with_names(1, &names);
-        if (number < 0) {
-                return fail(number, "cannot take the sockets that were passed (LISTEN_FDS, LISTEN_FDNAMES)");
-        }
-        std::vector<NamedFd> passed;
-        for (int i = 0; i < number; ++i) {
-                passed.push_back({OwnedFd(SD_LISTEN_FDS_START + i), names[i]});
-                std::free(names[i]);
-        }
-        std::free(static_cast<void*>(names));
-        return passed;
-}
-
 Result<NamedFd> make_socket(const Listen& listen, const std::string& name) {
         const bool stream = listen.protocol == Protocol::kTcp;
         OwnedFd fd(::socket(listen.at.address.family == Family::kIpv4 ? AF_INET : AF_INET6,
@@ -109,44 +92,6 @@ bool is_ip_socket(int fd) {
         socklen_t size = sizeof domain;
         return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
                (domain == AF_INET || domain == AF_INET6);
-}
-
-Result<void> pass_on(std::vector<NamedFd>& sockets) {
-        const int first = SD_LISTEN_FDS_START;
-        const int end = first + static_cast<int>(sockets.size());
-        // First out of the way of each other.
-        for (NamedFd& socket : sockets) {
-                const int moved = ::fcntl(socket.fd.get(), F_DUPFD_CLOEXEC, end);
-                if (moved < 0) {
-                        return fail_errno("cannot arrange the sockets for the program (LimitNOFILE=?)");
-                }
-                socket.fd.reset(moved);
-        }
-        std::vector<std::string> names;
-        for (std::size_t i = 0; i < sockets.size(); ++i) {
-                if (::dup2(sockets[i].fd.get(), first + static_cast<int>(i)) < 0) {
-                        return fail_errno("cannot arrange the sockets for the program");
-                }
-                names.push_back(sockets[i].name.empty() ? "unknown" : sockets[i].name);
-                (void)sockets[i].fd.release();  // closed below, with all others
-        }
-        if (::close_range(static_cast<unsigned>(end), ~0U, 0) < 0) {
-                return fail_errno("cannot close what the program is not to have");
-        }
-        if (sockets.empty()) {
-                // Of others, and not for the program.
-                ::unsetenv("LISTEN_PID");
-                ::unsetenv("LISTEN_FDS");
-                ::unsetenv("LISTEN_FDNAMES");
-                return {};
-        }
-        const bool set = ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1) == 0 &&
-                         ::setenv("LISTEN_FDS", std::to_string(sockets.size()).c_str(), 1) == 0 &&
-                         ::setenv("LISTEN_FDNAMES", fmt::format("{}", fmt::join(names, ":")).c_str(), 1) == 0;
-        if (!set) {
-                return fail_errno("cannot set LISTEN_FDS for the program");
-        }
-        return {};
 }
 
 }  // namespace sockbroker::launcher

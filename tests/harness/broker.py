@@ -15,6 +15,8 @@ from harness import wire
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", TOP / "build"))
+# tests/sandbox/try_out: a broker that tells what its filter would refuse, and makes one such call itself.
+TRIAL = pathlib.Path(os.environ["SOCKBROKER_TRIAL"]) if "SOCKBROKER_TRIAL" in os.environ else None
 TIMEOUT = 15
 
 
@@ -39,14 +41,12 @@ class Broker:
             self.runtime = self.config = self.runtime / "netns" / netns
             self.state = pathlib.Path(f"/run/state-{netns}")
         self.before = []  # words in front of the command; they must end in an exec
-        self.environment = {}
+        self.environment = {}  # more of it, for the next start
         (self.config / "conf.d").mkdir(parents=True)
         self.state.mkdir()
         self.control_path = str(self.runtime / "control")
         self.notify_path = str(self.runtime / "notify")
-        self.program = BUILD / "sockbrokerd"
         self.process = None
-        self.environment = {}  # more of it, for the next start
         self.activated = self._make_sockets() if activated else []
         self._log = ""
         self._log_pipe = None
@@ -134,6 +134,9 @@ class Broker:
             self._end(signal.SIGKILL)
         for sock in self.activated:
             sock.close()
+        if TRIAL and self.process is not None and self.program.resolve() == TRIAL:
+            told = set(re.findall(r"^sandbox trial: (\w+.*)$", self.log(), re.M))
+            assert {line.split()[0] for line in told} == {"getpriority"}, f"the filter would refuse {sorted(told)}"
 
     def log(self):
         """All that it wrote to standard error so far, over all its lives."""

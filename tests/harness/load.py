@@ -93,7 +93,8 @@ class Answerer:
     def _run(self, fd, name):
         self._answered = self._function(fd, name, ctypes.byref(self._stop))
 
-    def finish(self):
-        self._stop.value = 1
+    def finish(self, unread=False):
+        """Answers what was accepted and, but for `unread`, what datagrams there are; returns how many it answered in all."""
+        self._stop.value = 2 if unread else 1
         self._thread.join()
         return self._answered

@@ -12,7 +12,7 @@ import pathlib
 from harness import load
 
 FOLDER = os.environ.get("SOCKBROKER_RELIABILITY")
-CONNECTIONS = int(os.environ.get("SOCKBROKER_CONNECTIONS", "600"))
+CONNECTIONS = int(os.environ.get("SOCKBROKER_CONNECTIONS", "400"))
 
 
 def rounds(short, long):

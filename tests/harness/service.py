@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 
 from harness import kernel, load, namespace, oddities, wire, worker
 from harness.client import family_of, plain
@@ -173,6 +174,17 @@ class Service(worker.Child):
             self.selector.unregister(sock)
         sock.close()
 
+    def wait_for_queue(self, label, connections):
+        """Returns when so many wait to be accepted: tcpi_unacked of struct tcp_info, for a listener."""
+        def queued():
+            info = self.sockets[label].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            return struct.unpack_from("=I", info, 24)[0]
+
+        deadline = time.monotonic() + 15
+        while queued() < connections:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {queued()} of {connections} connections wait")
+
     def receive_at(self, path):
         """Where another may pass a socket on; take_received() takes it under the label that comes with it."""
         self.inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -190,6 +202,10 @@ class Service(worker.Child):
     def finish_load(self, *labels):
         """Answers what was accepted, then leaves the sockets alone, which stay open; returns the number of answers."""
         return sum(self.answerers.pop(label).finish() for label in labels)
+
+    def finish_accepted(self, *labels):
+        """The same, and leaves what datagrams there are unread."""
+        return sum(self.answerers.pop(label).finish(unread=True) for label in labels)
 
     def shutdown(self, label):
         self.sockets[label].shutdown(socket.SHUT_RD)

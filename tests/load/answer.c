@@ -88,6 +88,8 @@ long sb_answer_udp(int fd, const char* name, const volatile int* stop) {
 
         for (;;) {
                 const int last = *stop;
+                if (last == 2)
+                        return answered;
                 struct pollfd readable = {.fd = fd, .events = POLLIN};
                 poll(&readable, 1, last ? 0 : kWaitMsec);
                 for (int most = 0; most < 1024; most++) {

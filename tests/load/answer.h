@@ -6,5 +6,6 @@
 
 // Accepts from the listener until `*stop` is set; then finishes what it has accepted. Returns how many it answered.
 long sb_answer_tcp(int listener, const char* name, const volatile int* stop);
-// Reads from the socket until `*stop` is set and its queue is empty. IP_PKTINFO and IPV6_RECVPKTINFO are set already.
+// Reads from the socket until `*stop` is 1 and its queue is empty, or until it is 2. IP_PKTINFO and IPV6_RECVPKTINFO
+// are set already.
 long sb_answer_udp(int fd, const char* name, const volatile int* stop);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Slots are used again and brokers die, yet no packet ever reaches a socket of another service: sockets are registered,
-// closed, shut down, connected, unregistered, brokers are lost, also in the midst of any of this, and policies reloaded
-// in random order, beside a model of a few lines; the kernel is asked after each step.
+// closed, shut down, connected, held, given back, unregistered, brokers are lost, also in the midst of any of this, and
+// policies reloaded in random order, beside a model of a few lines; the kernel is asked after each step.
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -22,6 +22,7 @@ struct Model {
         struct Socket {
                 std::shared_ptr<TestSocket> socket;
                 bool alive = true;
+                bool held = false;  // its service is gone, the descriptor is the broker's
         };
         bool in_policy = true;
         bool share = false;
@@ -33,19 +34,24 @@ struct Model {
         [[nodiscard]] std::size_t alive() const {
                 return static_cast<std::size_t>(std::ranges::count_if(sockets, &Socket::alive));
         }
-        // Of a service that shares, any socket that lives.
+        // Of a service that shares, any socket that lives; one that is held only if there is no other.
         [[nodiscard]] bool allows(std::uint64_t cookie) const {
+                const bool none_but_held = std::ranges::none_of(
+                        sockets, [](const Socket& one) { return one.alive && !one.held; });
                 return !share        ? cookie == expected()
                        : cookie == 0 ? alive() == 0
-                                     : std::ranges::any_of(sockets, [cookie](const Socket& one) {
-                                               return one.alive && one.socket->cookie == cookie;
+                                     : std::ranges::any_of(sockets, [&](const Socket& one) {
+                                               return one.alive && one.held <= none_but_held &&
+                                                      one.socket->cookie == cookie;
                                        });
         }
-        // The kernel tries no more than the reserve holds.
+        // Those that are held stand behind all others. The kernel tries no more than the reserve holds.
         [[nodiscard]] std::uint64_t expected() const {
-                for (std::size_t i = 0; i < std::min(sockets.size(), kReserveDepth); i++) {
-                        if (sockets[i].alive) {
-                                return sockets[i].socket->cookie;
+                auto order = sockets;
+                std::ranges::stable_partition(order, [](const Socket& one) { return !one.held; });
+                for (std::size_t i = 0; i < std::min(order.size(), kReserveDepth); i++) {
+                        if (order[i].alive) {
+                                return order[i].socket->cookie;
                         }
                 }
                 return 0;
@@ -104,6 +110,7 @@ protected:
                 auto socket = std::make_shared<TestSocket>(make_socket(protocol_of(i), Family::kIpv4));
                 const auto handed = commit(i, *socket);
                 ASSERT_TRUE(handed) << handed.error().message;
+                std::erase_if(models_[i].sockets, [](const Model::Socket& one) { return one.held; });
                 model_has(i, std::move(socket));
         }
 
@@ -126,6 +133,22 @@ protected:
                 if (model.sockets.size() > kMaxSockets + 1) {  // one is live, the others drain
                         model.sockets.resize(kMaxSockets + 1);
                 }
+        }
+
+        // Its service goes, or, held already, the next instance has it back.
+        void hold_or_give_back(std::size_t i, std::size_t which) {
+                Model& model = models_[i];
+                if (model.sockets.empty()) {
+                        return;
+                }
+                auto& one = model.sockets[which % model.sockets.size()];
+                if (!one.alive) {
+                        return;
+                }
+                const auto done = one.held ? registry_->give_back(kNames[i], one.socket->cookie, Peer{.pid = 2})
+                                           : registry_->set_gone(kNames[i], one.socket->cookie, 1);
+                ASSERT_TRUE(done) << done.error().text();
+                one.held = !one.held;
         }
 
         // A broker that dies before its n-th change, counted from now; false: it was through before that.
@@ -158,9 +181,33 @@ protected:
                 dies_in(n, [&] { (void)commit(i, *socket); });
                 start();
                 const auto all = registry_->registrations(kNames[i]);
-                if (std::ranges::find(all, socket->cookie, &Registration::cookie) != all.end()) {
+                const auto known = [&](std::uint64_t cookie) {
+                        return std::ranges::find(all, cookie, &Registration::cookie) != all.end();
+                };
+                // Between the switch and the end a held one that was succeeded is still there, behind the new one.
+                std::erase_if(models_[i].sockets,
+                              [&](const Model::Socket& one) { return one.held && !known(one.socket->cookie); });
+                if (known(socket->cookie)) {
                         model_has(i, std::move(socket));
                 }
+        }
+
+        // The record is the truth: targets that do not say the same yet are mended by the next broker.
+        void die_in_hold(std::size_t i, std::size_t which, unsigned n) {
+                Model& model = models_[i];
+                if (model.sockets.empty() || !model.sockets[which % model.sockets.size()].alive) {
+                        return;
+                }
+                auto& one = model.sockets[which % model.sockets.size()];
+                dies_in(n, [&] {
+                        (void)(one.held ? registry_->give_back(kNames[i], one.socket->cookie, Peer{.pid = 2})
+                                        : registry_->set_gone(kNames[i], one.socket->cookie, 1));
+                });
+                start();
+                const auto all = registry_->registrations(kNames[i]);
+                const auto found = std::ranges::find(all, one.socket->cookie, &Registration::cookie);
+                ASSERT_NE(found, all.end());
+                one.held = found->held();
         }
 
         void die_in_unregister(std::size_t i, unsigned n) {
@@ -243,8 +290,11 @@ TEST_F(RegistryProperty, no_order_of_events_gives_one_services_traffic_to_anothe
                         if (models_[i].in_policy) {
                                 hand_over(i);
                         }
-                } else if (event < 80) {
-                        what += "close or shut down";
+                } else if (event < 60) {
+                        what += "the service goes, or comes back";
+                        hold_or_give_back(i, below(kMaxSockets + 1));
+                } else if (event < 82) {
+                        what += "close, shut down, or the end of a hold";
                         end_one(i, below(2) == 0, below(kMaxSockets + 1));
                 } else if (event < 90) {
                         what += "liveness";
@@ -262,15 +312,17 @@ TEST_F(RegistryProperty, no_order_of_events_gives_one_services_traffic_to_anothe
                         check_slots(what);
                 } else if (event < 98) {
                         const unsigned change = 1 + below(16);
-                        const auto dies = below(models_[i].in_policy ? 3 : 1);
+                        const auto dies = below(models_[i].in_policy ? 4 : 1);
                         what += "death before change " + std::to_string(change) + " of a " +
-                                std::array{"reload", "hand-over", "removal"}[dies];
+                                std::array{"reload", "hand-over", "removal", "hold"}[dies];
                         if (dies == 0) {
                                 die_in_reload(i, change);
                         } else if (dies == 1) {
                                 die_in_hand_over(i, change);
-                        } else {
+                        } else if (dies == 2) {
                                 die_in_unregister(i, change);
+                        } else {
+                                die_in_hold(i, below(kMaxSockets + 1), change);
                         }
                         check_slots(what);
                 } else {

@@ -4,12 +4,14 @@
 Services here run in no unit, so the broker goes by their processes; tests/system has the same with units."""
 
 import socket
+import subprocess
 import time
 
 import pytest
 
+from harness import broker as broker_module
 from harness import client
-from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over
+from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
 from words import refused, section, who
 
 HELD = "HoldSec=30\n"
@@ -175,6 +177,19 @@ def test_clients_do_not_queue_while_somebody_else_can_serve_them(broker, spawn):
     assert states(broker) == ["draining", "live"]
 
 
+def test_a_displaced_listener_that_its_owner_closes_is_closed(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4", "old")
+    handed_over(one, "tcp", "ipv4", "new")
+    waiting, file = knock(ADDRESS["ipv4"])
+    assert file.readline().startswith(b"web ")
+    waiting.close()
+    assert states(broker) == ["draining", "live"]
+    one.close("old")
+    assert states(broker) == ["live"], "the broker has no descriptor of it any more"
+
+
 def test_a_displaced_socket_is_not_held(broker, spawn):
     broker.policy(section("web", 61001, everywhere(), HELD)).start()
     blue, green = spawn("blue"), spawn("green")
@@ -258,3 +273,37 @@ def test_status_says_what_is_held_and_that_it_ends_with_a_broker_of_no_manager(b
     end(one, broker)
     status = broker.status()[0]
     assert status["sockets"] == {"live": 0, "draining": 0, "held": 1}
+
+
+PROGRAM = """
+import os, socket
+count = int(os.environ.get("LISTEN_FDS", 0))
+if count:
+    assert (os.environ["LISTEN_PID"], os.environ["LISTEN_FDNAMES"]) == (str(os.getpid()), "web")
+    listener = socket.socket(fileno=3)
+    connection, _ = listener.accept()
+    connection.sendall(b"the next instance\\n")
+print(count)
+"""
+
+
+def retrieve_by_tool(service):
+    command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups", str(broker_module.BUILD / "sockbrokerctl"),
+               "retrieve", service, "--", "/usr/bin/python3", "-c", PROGRAM]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_sockbrokerctl_retrieve_passes_held_sockets_on_as_systemd_would(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD) + section("other", 61002, listen("tcp", "198.51.100.0/24"))).start()
+    first = retrieve_by_tool("web")
+    assert (first.returncode, first.stdout, first.stderr) == (0, "0\n", ""), "nothing is held, the program runs"
+    refused_one = retrieve_by_tool("other")
+    assert refused_one.returncode != 0 and "not-permitted" in refused_one.stderr and not refused_one.stdout
+    old = spawn("web")
+    handed_over(old, "tcp", "ipv4")
+    end(old, broker)
+    waiting, file = knock(ADDRESS["ipv4"])
+    done = retrieve_by_tool("web")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    assert file.readline() == b"the next instance\n"
+    waiting.close()

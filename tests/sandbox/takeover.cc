@@ -31,6 +31,8 @@ namespace sockbroker {
 
 namespace {
 
+constexpr int kNewFile = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;  // how the broker writes its own
+
 struct Attempt {
         std::string name;
         std::function<long()> run;  // as a system call: -1 and errno
@@ -209,16 +211,15 @@ std::vector<Attempt> attempts(const DaemonOptions& options) {
                 {"list-homes", open_file("/home", O_RDONLY | O_DIRECTORY)},
                 {"read-var", open_file("/var/log", O_RDONLY | O_DIRECTORY)},
                 {"read-devices", open_file("/dev/urandom", O_RDONLY)},
-                {"read-boot", open_file("/boot", O_RDONLY | O_DIRECTORY)},
-                {"write-tmp", open_file("/tmp/mine", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-run", open_file("/run/mine", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-a-policy", open_file(options.config_dirs.front() + "/conf.d/00-mine.conf",
-                                             O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-etc", open_file("/etc/mine", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-shm", open_file("/dev/shm/mine", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-own-code", open_file("/proc/self/mem", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
-                {"write-a-sysctl",
-                 open_file("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
+                {"read-opt", open_file("/opt", O_RDONLY | O_DIRECTORY)},
+                {"write-tmp", open_file("/tmp/mine", kNewFile)},
+                {"write-run", open_file("/run/mine", kNewFile)},
+                {"write-a-policy", open_file(options.config_dirs.front() + "/conf.d/00-mine.conf", kNewFile)},
+                {"write-etc", open_file("/etc/mine", kNewFile)},
+                {"write-shm", open_file("/dev/shm/mine", kNewFile)},
+                {"write-own-code", open_file("/proc/self/mem", kNewFile)},
+                {"write-a-sysctl", open_file("/proc/sys/net/ipv4/ip_forward", kNewFile)},
+                {"overwrite", open_file("/proc/self/mem", O_WRONLY)},
                 {"append", open_file("/tmp/mine", O_RDWR | O_APPEND)},
                 {"make-a-folder", call(SYS_mkdir, "/tmp/mine", 0700)},
                 {"make-a-link", call(SYS_symlink, "/etc/shadow", (options.state_dir + "/mine").c_str())},
@@ -276,8 +277,7 @@ std::vector<Attempt> attempts(const DaemonOptions& options) {
                 // What it can still do. See docs/security.md.
                 {"can-read-accounts", open_file("/etc/passwd", O_RDONLY)},
                 {"can-read-processes", open_file("/proc/" + std::to_string(victim) + "/stat", O_RDONLY)},
-                {"can-write-its-state",
-                 open_file(options.state_dir + "/policy.mine", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)},
+                {"can-write-its-state", open_file(options.state_dir + "/policy.mine", kNewFile)},
                 {"can-write-maps", write_map},
                 {"can-add-routes", add_route},
                 {"can-end-dispatch", [=] { return unlink((options.pin_dir() + "/program").c_str()); }},

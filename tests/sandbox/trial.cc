@@ -62,10 +62,14 @@ void listen_to(int listener) {
                         }
                         return;
                 }
-                tell(call);
                 seccomp_notif_resp response{};
                 response.id = call.id;
-                response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+                if (call.data.nr == SYS_clone3) {
+                        response.error = -ENOSYS;  // refused on purpose at each thread, and libc then takes clone
+                } else {
+                        tell(call);
+                        response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+                }
                 (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
         }
 }

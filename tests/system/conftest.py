@@ -17,6 +17,8 @@ sys.path.insert(0, str(SOURCE / "tests"))
 EXAMPLES = "/usr/share/doc/sockbroker/examples"
 CLIENT = "/opt/system-tests/client.py"
 # The AnyIP routes by which a machine takes the prefixes of the example policies as its own.
+# tests/sandbox/try_out: a broker that tells what its filter would refuse, and refuses nothing.
+TRIAL = os.environ.get("SOCKBROKER_TRIAL")
 PREFIXES = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
 
 EARLY_SOCKET = f"""\
@@ -33,7 +35,7 @@ ExecStartPost={CLIENT} control VERB=version
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
     """The project as `meson install` puts it."""
-    build = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", SOURCE / "build"))
+    build = pathlib.Path(SOURCE / "build" if TRIAL else os.environ.get("SOCKBROKER_BUILD", SOURCE / "build"))
     folder = tmp_path_factory.mktemp("stage")
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True)
     # One thing of the tests' own that must be there at boot, see test_boot.py.
@@ -44,6 +46,15 @@ def stage(tmp_path_factory):
     shutil.copy(build / "tests/load/load", folder / "usr/lib/sockbroker-tests")
     (units / "sockets.target.wants").mkdir()
     (units / "sockets.target.wants/early.socket").symlink_to("../early.socket")
+    # And the broker that attacks its own sandbox.
+    if (build / "tests/sandbox/sockbrokerd-takeover").exists():
+        shutil.copy(build / "tests/sandbox/sockbrokerd-takeover", folder / "usr/lib/sockbroker-tests")
+    if TRIAL:
+        shutil.copy(TRIAL, folder / "usr/lib/sockbroker/sockbrokerd")
+        for unit in ("sockbrokerd.service", "sockbrokerd@.service"):
+            # The unit's own filter would answer first. And the thread that is told takes its place among the tasks.
+            (units / f"{unit}.d").mkdir()
+            (units / f"{unit}.d/trial.conf").write_text("[Service]\nSystemCallFilter=\nTasksMax=17\n")
     yield folder
     shutil.rmtree(folder)
 
@@ -58,6 +69,9 @@ def booted(stage, tmp_path_factory):
             machine.run(f"ip route add local {prefix} dev lo")
         machine.run("journalctl --update-catalog")  # as install.md says, and a package's trigger does
         yield machine
+        if TRIAL:
+            told = set(machine.run("journalctl -q -b -o cat | grep '^sandbox trial: '", check=False).stdout.splitlines())
+            assert {line.split()[2] for line in told} == {"getpriority"}, "\n".join(sorted(told))
     finally:
         machine.end()
 

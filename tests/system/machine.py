@@ -92,7 +92,8 @@ class Machine:
             with open(self.log, "wb") as log:
                 self._process = subprocess.Popen(
                     ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", f"--directory={self._root}",
-                     "--volatile=yes", "--boot", "--private-network", "--capability=all", "--system-call-filter=bpf",
+                     "--volatile=yes", "--boot", "--private-network", "--capability=all",
+                     "--system-call-filter=bpf seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.

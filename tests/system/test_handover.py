@@ -33,6 +33,11 @@ def _instances(broker):
     return start
 
 
+def restart(broker, unit):
+    """As often as the table wants it, without meeting the limit of starts."""
+    broker.run(f"systemctl reset-failed {unit}; systemctl restart {unit}")
+
+
 def ask(broker):
     return broker.client("tcp", "192.0.2.9", 8081, "hi\n").stdout
 
@@ -53,6 +58,11 @@ def test_blue_green_by_two_instances_of_a_template(broker, instances, load):
             broker.run("sockbrokerctl wait bluegreen --for=live --timeout=5s")
             assert states(broker) == {f"bluegreen@{old}.service": "draining", f"bluegreen@{new}.service": "live"}
             traffic.until_answered_by(f"bluegreen-{new}")
+            # There and back before it is done: the old one takes back, and over again.
+            for name, other in ((old, new), (new, old)):
+                broker.run(f"systemctl reload bluegreen@{name}")
+                broker.until(f"{name} to serve", lambda n=name, o=other: states(broker) == {
+                    f"bluegreen@{o}.service": "draining", f"bluegreen@{n}.service": "live"})
             broker.run(f"systemctl stop bluegreen@{old}")
             assert broker.show(f"bluegreen@{old}", "Result") == "success"
             traffic.more(CONNECTIONS // times)
@@ -137,7 +147,7 @@ def test_restart_of_a_service_whose_sockets_a_socket_unit_holds(broker, load):
     with load([("tcp", "192.0.2.5", 8082, "lines")]) as traffic:
         traffic.more(50)
         for _ in range(times):
-            broker.run("systemctl restart lines.service")
+            restart(broker, "lines.service")
             traffic.more(CONNECTIONS // times)
         result = traffic.end()
     nothing_lost("socket-unit", "service restarted, its `.socket` unit holds the socket", result, times)
@@ -151,12 +161,31 @@ def _echo(broker):
     return broker
 
 
+STEADY = [("tcp", "203.0.113.5", 443, "echo"), ("tcp", "2001:db8:4::5", 443, "echo")]
+
+
+def test_restart_of_a_service_with_hold(broker, load):
+    """The next instance retrieves the socket of the one before it. While none is there clients wait in its queue."""
+    broker.example("steady", "steady.service")
+    broker.run("systemctl start steady.service")
+    before = broker.until_registered("steady", 1)[0]["cookie"]
+    times = rounds(2, 20)
+    with load(STEADY) as traffic:
+        traffic.more(50)
+        for _ in range(times):
+            restart(broker, "steady.service")
+            traffic.more(CONNECTIONS // times)
+        result = traffic.end()
+    nothing_lost("systemctl-restart-hold", "`systemctl restart` of the service, `HoldSec=30`", result, times)
+    assert broker.until_registered("steady", 1)[0]["cookie"] == before
+
+
 def test_service_restart_without_hold(echo, load):
     times = rounds(2, 20)
     with load(ECHO, timeout=2) as traffic:
         traffic.more(50)
         for _ in range(times):
-            echo.run("systemctl restart echo.service")
+            restart(echo, "echo.service")
             traffic.more(CONNECTIONS // times)
         result = traffic.end()
     record("service-restart", "`systemctl restart` of the service, no `HoldSec=`", result, times, promised=False)
@@ -173,7 +202,7 @@ def test_broker_and_manager_by_systemctl(echo, load):
         with load(ECHO) as traffic:
             traffic.more(50)
             for _ in range(times):
-                echo.run(command)
+                echo.run(f"systemctl reset-failed; {command}")
                 traffic.more(CONNECTIONS // times)
             nothing_lost(row, f"`{command}`", traffic.end(), times)
     assert len(echo.registered("echo")) == 2

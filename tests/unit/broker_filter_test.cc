@@ -79,7 +79,7 @@ struct Call {
 
 constexpr std::uint64_t kThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
                                   CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
-constexpr std::uint64_t kCopy = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+constexpr std::uint64_t kCopy = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
 constexpr std::uint64_t kIn = static_cast<std::uint32_t>(AT_FDCWD);
 
 const std::vector<Call> kCalls{

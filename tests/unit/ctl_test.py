@@ -459,6 +459,33 @@ def test_unregister_asks_for_the_service(tmp_path):
     assert peer.requests == [("VERB=unregister\nFDNAME=dns\n", [])]
 
 
+# wait
+
+
+def test_wait_wants_to_know_for_what_and_how_long(tmp_path):
+    for arguments, said in (
+        (["wait", "web"], "wait for what? write --for=live or --for=drained"),
+        (["wait"], "too few arguments, write: sockbrokerctl wait SERVICE"),
+        (["wait", "web", "--for=held"], 'cannot wait for "held", write --for=live or --for=drained'),
+        (["wait", "web", "--for=live", "--timeout=soon"], '"soon" is no time span, write for example 30s, 2min or 500ms'),
+        (["wait", "no/name", "--for=live"], "no/name"),
+    ):
+        done = ctl(*arguments, "--runtime-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (2, "") and said in done.stderr, arguments
+
+
+def test_wait_for_a_broker_that_never_comes_ends_when_its_time_is_over(tmp_path):
+    done = ctl("wait", "web", "--for=drained", "--timeout=150ms", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (3, "") and "timed out: cannot connect to " in done.stderr
+
+
+def test_wait_takes_each_service_for_itself_and_only_what_is_live(tmp_path):
+    states = [("dns", "draining"), ("dns-two", "live"), ("dns", "held")]
+    Peer(tmp_path, lambda _: [rows(*[{**ROW, "service": name, "state": state} for name, state in states]), OK])
+    done = ctl("wait", "dns", "--for=live", "--timeout=0", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (4, "sockbrokerctl: timed out: service dns has no live socket\n")
+
+
 # reload
 
 

@@ -61,6 +61,45 @@ def test_the_manual_describes_each_option(option):
     assert option in manual("sockbrokerctl.1").partition(".SH OPTIONS")[2].partition(".SH JSON")[0]
 
 
+RUN_HELP = subprocess.run([os.environ["SOCKBROKER_RUN"], "--help"], capture_output=True, text=True, check=True).stdout
+RUN_OPTIONS = sorted(re.findall(r"--[a-z-]+", RUN_HELP.partition("Sockets:")[2]))
+
+
+def test_the_help_of_sockbroker_run_fits_a_terminal():
+    assert len(RUN_OPTIONS) == 11 and max(map(len, RUN_HELP.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("option", RUN_OPTIONS)
+def test_the_manual_of_sockbroker_run_describes_each_option(option):
+    assert option in manual("sockbroker-run.1").partition(".SH OPTIONS")[2].partition(".SH PROFILES")[0]
+
+
+def test_the_manual_of_sockbroker_run_lists_each_exit_status():
+    source = (ROOT / "sandbox/run/options.h").read_text()
+    statuses = re.findall(r"kExit\w+ = (\d+);", source)
+    assert len(statuses) == 7
+    section = manual("sockbroker-run.1").partition(".SH EXIT STATUS")[2].partition(".SH EXAMPLES")[0]
+    assert re.findall(r"^\.B (\d+)$", section, re.M) == statuses
+
+
+def complete_run(*words):
+    script = (
+        f'source {ROOT}/docs/bash-completion/sockbroker-run; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sockbroker_run; '
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", "sockbroker-run", *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_completion_of_sockbroker_run_offers_options_then_programs():
+    assert sorted(complete_run("--")) == RUN_OPTIONS
+    assert "setpriv" in complete_run("--profile", "=", "strict", "setpr")
+    assert complete_run("setpriv", "--reu") == []
+    assert complete_run("--runtime-dir", "=", str(ROOT / "docs/ma")) == [str(ROOT / "docs/man")]
+
+
 def test_the_manual_lists_every_message_id_with_its_action():
     source = (ROOT / "broker/audit/action.cc").read_text()
     table = re.findall(r'Row\{Action::\w+, "([a-z-]+)", "([0-9a-f]{32})"\}', source)

@@ -37,6 +37,50 @@ TEST(Targets, OfADualStackSocketAreInBothFamiliesThatItServes) {
         EXPECT_EQ(targets_of(one, {}).slots[0][1], (std::vector<Slot>{9}));
 }
 
+Registration held(Registration one) {
+        one.gone_usec = 1;
+        return one;
+}
+
+TEST(Held, IsTriedAfterThoseWhoseServiceLives) {
+        auto old = registration(1, Protocol::kTcp, true, true);
+        old.since_usec = 10;
+        auto gone = held(registration(2, Protocol::kTcp, true, true));
+        gone.since_usec = 20;
+        EXPECT_TRUE(is_before(old, gone));
+        EXPECT_FALSE(is_before(gone, old));
+        EXPECT_EQ(targets_of(std::vector{old, gone}, {}).slots[0][0], (std::vector<Slot>{1, 2}));
+        EXPECT_EQ(targets_of(std::vector{old, gone}, {.share = true}).slots[0][0], (std::vector<Slot>{1}));
+        EXPECT_EQ(targets_of(std::vector{gone}, {.share = true}).slots[0][0], (std::vector<Slot>{2}));
+}
+
+TEST(Held, IsSucceededByWhatServesAllThatItServed) {
+        const auto old = held(registration(1, Protocol::kTcp, true, true));
+        const auto offer = [](Protocol protocol, bool ipv4, bool ipv6) {
+                SocketFacts facts;
+                facts.protocol = protocol;
+                return Offer{.facts = facts, .serves = {.ipv4 = ipv4, .ipv6 = ipv6}};
+        };
+        const std::vector both = {offer(Protocol::kTcp, true, false), offer(Protocol::kTcp, false, true)};
+        const std::vector half = {offer(Protocol::kTcp, true, false)};
+        const std::vector other = {offer(Protocol::kUdp, true, true)};
+        EXPECT_TRUE(is_succeeded(old, {}, both, {}));
+        EXPECT_FALSE(is_succeeded(old, {}, half, {})) << "IPv6 would be nobody's";
+        EXPECT_FALSE(is_succeeded(old, {}, other, {}));
+        EXPECT_FALSE(is_succeeded(registration(1, Protocol::kTcp, true, true), {}, both, {})) << "its service lives";
+}
+
+TEST(Held, IsSucceededByItsOwnNextInstanceAloneWhereTheyShare) {
+        auto old = held(registration(1, Protocol::kTcp, true, false));
+        old.registrant = {.uid = 7, .unit = "a@1.service"};
+        SocketFacts facts;
+        const std::vector offers = {Offer{.facts = facts, .serves = {.ipv4 = true}}};
+        EXPECT_TRUE(is_succeeded(old, {.uid = 7, .unit = "a@1.service"}, offers, {.share = true}));
+        EXPECT_FALSE(is_succeeded(old, {.uid = 7, .unit = "a@2.service"}, offers, {.share = true}));
+        EXPECT_FALSE(is_succeeded(old, {.uid = 7}, offers, {.share = true})) << "not of its unit";
+        EXPECT_TRUE(is_succeeded(old, {.uid = 8, .unit = "a@2.service"}, offers, {})) << "displaces it anyway";
+}
+
 TEST(Live, IsASocketThatIsTheFirstChoiceSomewhere) {
         const std::vector<Registration> newest_first = {registration(3, Protocol::kTcp, true, false),
                                                         registration(2, Protocol::kTcp, true, true),

@@ -4,8 +4,8 @@
 
 What makes a change of instances lose nothing: the listener is in the SO_REUSEPORT group of all instances (same address,
 port and user); READY=1 is said when the broker has agreed, so that `systemctl start` returns when this instance serves;
-on SIGTERM what has been accepted, or waits to be, is answered first. The unit does the rest: it sends SIGTERM only when
-nothing new can come.
+on SIGHUP it registers again, which makes it the newest, hence the one that serves; on SIGTERM what has been accepted, or
+waits to be, is answered first. The unit does the rest: it sends SIGTERM only when nothing new can come.
 """
 import os
 import selectors
@@ -37,11 +37,12 @@ name = f"{SERVICE}-{sys.argv[1]}"
 listener = socket.create_server(
     ("::ffff:127.0.0.1", 8081), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
 listener.setblocking(False)
-ended, on_signal = socket.socketpair()
-for end in ended, on_signal:
+signals, on_signal = socket.socketpair()
+for end in signals, on_signal:
     end.setblocking(False)
 signal.set_wakeup_fd(on_signal.fileno())
-signal.signal(signal.SIGTERM, lambda *_: None)
+for number in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, lambda *_: None)
 watched = selectors.DefaultSelector()
 connections = set()
 
@@ -68,19 +69,22 @@ def answer(connection: socket.socket) -> None:
 
 
 watched.register(listener, selectors.EVENT_READ, accept)
-watched.register(ended, selectors.EVENT_READ, None)
+watched.register(signals, selectors.EVENT_READ)
 register(listener)
 tell_systemd("READY=1")
 stopping = False
 while not stopping:
     for key, _ in watched.select():
-        if key.fileobj is ended:
-            stopping = True
-        else:
+        if key.fileobj is not signals:
             key.data()
+            continue
+        for number in signals.recv(64):
+            if number == signal.SIGHUP:
+                register(listener)
+            stopping = stopping or number == signal.SIGTERM
 accept()
 watched.unregister(listener)
-watched.unregister(ended)
+watched.unregister(signals)
 listener.close()
 while connections and (ready := watched.select(1)):  # who says nothing for a second is left alone
     for key, _ in ready:

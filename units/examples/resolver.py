@@ -4,7 +4,7 @@
 activated service does, and answers each query for an A record with the address that was asked.
 
 All it adds to a common server: a UDP answer leaves from the address that the client asked, which the kernel tells by
-IP_PKTINFO (IPV6_PKTINFO) and takes back the same way.
+IP_PKTINFO (IPV6_PKTINFO) and takes back the same way; in IPv6 because the socket unit says FreeBind=yes.
 """
 import os
 import selectors
@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-IP_PKTINFO, IPV6_FREEBIND = 8, 78  # linux/in.h, linux/in6.h; not in every version of Python's socket module
+IP_PKTINFO = 8  # linux/in.h; not in every version of Python's socket module
 
 
 def answer(query: bytes, asked: str) -> bytes:
@@ -60,7 +60,6 @@ for fd in range(3, 3 + int(os.environ.get("LISTEN_FDS", "0"))):
         ready.register(passed, selectors.EVENT_READ, serve_datagram)
     else:
         passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        passed.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         ready.register(passed, selectors.EVENT_READ, serve_datagram)
 if not ready.get_map():
     sys.exit("no sockets were passed, start resolver.socket")

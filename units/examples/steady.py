@@ -7,6 +7,8 @@ Both requests go to the control socket, which answers. What it must never do: cl
 what the next instance gets.
 """
 import os
+import select
+import signal
 import socket
 import sys
 
@@ -41,9 +43,20 @@ def take_over_or_make() -> socket.socket:
     return listener
 
 
+# SIGTERM ends it between two connections: the one that it has accepted is nobody else's.
+ended, on_signal = socket.socketpair()
+for end in ended, on_signal:
+    end.setblocking(False)
+signal.set_wakeup_fd(on_signal.fileno())
+signal.signal(signal.SIGTERM, lambda *_: None)
+
 listener = take_over_or_make()
-while True:
-    connection, _ = listener.accept()
+listener.setblocking(False)
+while ended not in select.select([listener, ended], [], [])[0]:
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:  # two instances side by side have one queue
+        continue
     with connection:
         try:
             connection.settimeout(1)

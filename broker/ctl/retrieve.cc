@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verb retrieve: the sockets of a service that are held for its next instance, and the program that gets them as
+// systemd would pass them. None held is no error: that is how every first instance begins.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "broker/base/printable.h"
+#include "broker/client/named_fds.h"
+#include "broker/ctl/ask.h"
+#include "broker/ctl/passed.h"
+#include "broker/ctl/verbs.h"
+#include "broker/protocol/request.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+int become(const std::vector<std::string>& command) {
+        std::vector<char*> words;
+        for (const std::string& word : command) {
+                words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
+        }
+        words.push_back(nullptr);
+        ::execvp(words[0], words.data());
+        complain(fmt::format("cannot run {}: {}", printable(command[0]), std::strerror(errno)));
+        return kExitFailed;
+}
+
+}  // namespace
+
+int retrieve_sockets(const Options& options) {
+        const std::string& service = options.arguments.front();
+        if (!valid_service_name(service)) {
+                complain(hand_out({}, service).error().text());
+                return kExitUsage;
+        }
+        std::expected<ControlClient, int> client = connect(options);
+        if (!client) {
+                return client.error();
+        }
+        std::vector<OwnedFd> fds;
+        const auto answer = client->call(format_request({sockbroker::Verb::kRetrieve, service}), {}, {}, &fds);
+        if (!answer) {
+                complain(answer.error().text());
+                return kExitFailed;
+        }
+        if (answer->result != "ok" && answer->result != "not-held") {
+                return report_refusal(*answer, service);
+        }
+        std::vector<NamedFd> sockets;
+        for (OwnedFd& fd : fds) {
+                sockets.push_back({.fd = std::move(fd), .name = service});
+        }
+        if (const auto passed = pass_on(sockets); !passed) {
+                complain(passed.error().text());
+                return kExitFailed;
+        }
+        return become({options.arguments.begin() + 1, options.arguments.end()});
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What hostile code inside the broker meets: the attempts of tests/sandbox/takeover.cc, and what becomes of each."""
+
+import errno
+import re
+
+EPERM, EACCES, EEXIST, ENOSYS = errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOSYS
+# 0: it can. docs/security.md tells of each of those.
+MEETS = {
+    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin": EPERM, "open-a-map-by-id": EPERM,
+    "open-a-program-by-id": EPERM, "attach-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
+    "userfaultfd": ENOSYS, "keyring": ENOSYS, "set-the-clock": ENOSYS,
+    "read-shadow": EACCES, "read-roots-home": EACCES, "list-homes": EACCES, "read-var": EACCES, "read-devices": EACCES,
+    "read-opt": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES, "write-etc": EACCES,
+    "write-shm": EACCES, "write-own-code": EEXIST, "write-a-sysctl": EEXIST, "overwrite": EPERM, "append": EPERM, "make-a-folder": ENOSYS,
+    "make-a-link": ENOSYS, "make-a-socket-file": EACCES, "chmod-a-pin": ENOSYS, "chown-a-pin": ENOSYS,
+    "remove-a-socket-of-the-broker": EACCES, "rename-a-pin": EACCES,
+    "tcp-socket": EPERM, "udp-socket": EPERM, "raw-socket": EPERM, "packet-socket": EPERM, "netfilter": EPERM,
+    "transparent": EPERM, "mark": EPERM, "listen": ENOSYS, "interface-down": EPERM, "abstract-socket": EPERM,
+    "kill": EPERM, "tgkill": EPERM, "kill-by-pidfd": EPERM, "take-a-descriptor": ENOSYS, "read-its-memory": EACCES,
+    "fork": EPERM, "vfork": ENOSYS, "clone3": ENOSYS,
+    "user-namespace": ENOSYS, "clone-into-user-namespace": EPERM, "enter-a-namespace": ENOSYS, "mount": ENOSYS,
+    "chroot": ENOSYS,
+    "capset-cap-bpf": EPERM, "ambient-cap-bpf": EPERM, "securebits": EPERM, "become-root": ENOSYS,
+    "another-filter": ENOSYS, "core-and-ptrace": EPERM,
+    "map-executable": EPERM, "make-executable": EPERM, "map-a-file-executable": EPERM, "pkey": ENOSYS,
+    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0, "can-add-routes": 0,
+    "can-end-dispatch": 0,
+}
+DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",
+          "foreign-architecture"]
+
+
+def met(log):
+    """From lines "takeover NAME ERRNO" to numbers by name."""
+    told = {name: int(number) for name, number in re.findall(r"^takeover (\S+) (\d+)$", log, re.M)}
+    assert told.pop("end", None) == 0, "it did not come to its end"
+    return told

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""sockbroker-run from outside: what the program finds, what the broker is told, and how each failure ends."""
+
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from harness import sandbox
+from words import everywhere, section
+
+# What a program sees of its sockets, as a program of any language would.
+SHOW = r'for name in LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; do echo $name=${!name}; done; echo PID=$$; ls /proc/self/fd'
+
+
+def shown(output):
+    values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    fds = {int(line) for line in output.splitlines() if line.isdigit()}
+    return values, fds
+
+
+@pytest.fixture
+def web(broker):
+    """A broker with one service, and sockbroker-run installed beside it."""
+    broker.policy(section("web", 61001, everywhere())).start()
+    sandbox.install()
+    return broker
+
+
+@pytest.fixture
+def alone(netns):  # pylint: disable=unused-argument
+    """sockbroker-run without a broker."""
+    sandbox.install()
+
+
+def run_with(named, *words):
+    """With sockets passed to it, (name, socket) each. LISTEN_PID needs the child's own pid, so a shell says it."""
+    fds = [sock.fileno() for _, sock in named]
+    moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
+    names = ":".join(name for name, _ in named)
+    script = f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ LISTEN_FDNAMES={names} exec "$@" {moves}'
+    done = subprocess.run(["bash", "-c", script, "-", *sandbox.command(*words)], pass_fds=fds, capture_output=True,
+                          text=True, timeout=sandbox.TIMEOUT, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def listener(family=socket.AF_INET):
+    return socket.create_server(("127.0.0.1" if family == socket.AF_INET else "::1", 0), family=family, reuse_port=True)
+
+
+def test_the_program_takes_the_place_of_the_launcher(alone):  # pylint: disable=unused-argument
+    assert sandbox.run("/bin/sh", "-c", "exit 42")[0] == 42
+    assert sandbox.run("/bin/sh", "-c", "kill -TERM $$")[0] == -signal.SIGTERM
+    with sandbox.Sandboxed("/bin/sh", "-c", "echo $$; echo there; read line") as shell:
+        assert shell.lines_until("there") == [str(shell.process.pid)]
+        shell.process.send_signal(signal.SIGINT)
+        assert shell.process.wait(10) == -signal.SIGINT
+
+
+def test_sockets_made_are_registered_and_passed_on(web):
+    status, output, said = sandbox.run("--service=web", "--listen-stream=127.0.0.1:0", "--listen-stream=[::1]:0",
+                                       "--listen-datagram=127.0.0.1:0", "/bin/bash", "-c", SHOW)
+    assert (status, said) == (0, "")
+    values, fds = shown(output)
+    assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "3", "LISTEN_FDNAMES": "web:web:web"}
+    assert fds - {6} == {0, 1, 2, 3, 4, 5}  # 6 is the folder that ls reads
+    assert web.log().count("register: ") == 3
+
+
+def test_passed_sockets_are_registered_under_their_names(web):
+    """Those named as services, IP sockets among them; all are passed on, in their order and with their names."""
+    with listener() as first, listener(socket.AF_INET6) as second, listener() as third, \
+            socket.socket(socket.AF_UNIX) as local:
+        status, output, said = run_with([("web", first), ("unknown", third), ("web", local), ("web", second)],
+                                        "/bin/bash", "-c", SHOW)
+        assert (status, said) == (0, "")
+        values, _ = shown(output)
+        assert (values["LISTEN_PID"], values["LISTEN_FDS"]) == (values["PID"], "4")
+        assert values["LISTEN_FDNAMES"] == "web:unknown:web:web"
+        bound = {line["bound"] for line in web.list()}
+        assert bound == {f"127.0.0.1:{first.getsockname()[1]}", f"[::1]:{second.getsockname()[1]}"}
+
+
+def test_service_names_all_of_them_and_listens_yield_to_what_was_passed(web):
+    with listener() as passed:
+        status, output, _ = run_with([("web.socket", passed)], "--service=web", "--listen-stream=127.0.0.1:0",
+                                     "/bin/bash", "-c", SHOW)
+        values, _ = shown(output)
+        assert (status, values["LISTEN_FDS"], values["LISTEN_FDNAMES"]) == (0, "1", "web")
+        assert [line["bound"] for line in web.list()] == [f"127.0.0.1:{passed.getsockname()[1]}"]
+
+
+def test_the_next_instance_retrieves_what_is_held(broker):
+    """--retrieve: nothing is held at first, so a socket is made; later the same socket is passed on, and serves."""
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=30\n")).start()
+    sandbox.install()
+    words = ["--service=web", "--retrieve", "--listen-stream=127.0.0.1:0", "/bin/bash", "-c", SHOW + "; echo there; read line"]
+    with sandbox.Sandboxed(*words) as first:
+        first.lines_until("there")
+        made, = broker.list()
+    broker.wait_log("waits")
+    assert [line["state"] for line in broker.list()] == ["held"]
+    with sandbox.Sandboxed(*words) as second:
+        values, _ = shown("\n".join(second.lines_until("there")))
+        assert (values["LISTEN_FDS"], values["LISTEN_FDNAMES"]) == ("1", "web")
+        again, = broker.list()
+        assert (again["cookie"], again["state"], again["pid"]) == (made["cookie"], "live", second.process.pid)
+
+
+def test_no_register_asks_nobody(web):
+    with listener() as passed:
+        status, output, _ = run_with([("web", passed)], "--no-register", "/bin/bash", "-c", SHOW)
+        assert (status, shown(output)[0]["LISTEN_FDS"], web.list()) == (0, "1", [])
+
+
+def test_sockets_of_somebody_else_are_not_taken_for_ones_own(alone):  # pylint: disable=unused-argument
+    status, output, _ = sandbox.run("/bin/bash", "-c", SHOW)
+    values, fds = shown(output)
+    assert (status, values["LISTEN_FDS"], fds - {3}) == (0, "", {0, 1, 2})
+
+
+def test_the_made_sockets_can_be_joined_by_the_next_instance(web):  # pylint: disable=unused-argument
+    """SO_REUSEPORT on every one: two instances at the same address."""
+    with sandbox.Sandboxed("--service=web", "--listen-stream=127.0.0.1:8080", "--listen-datagram=127.0.0.1:8080",
+                           "/bin/bash", "-c", "echo there; read line") as first:
+        first.lines_until("there")
+        assert sandbox.run("--service=web", "--listen-stream=127.0.0.1:8080", "--listen-datagram=127.0.0.1:8080",
+                           "/bin/true") == (0, "", "")
+
+
+def test_a_drop_in_adds_to_a_profile_and_takes_from_it(alone):  # pylint: disable=unused-argument
+    probe = ["/usr/bin/python3", "-c", "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)"]
+    assert "Operation not permitted" in sandbox.run(*probe)[2]
+    drop_ins = sandbox.PROFILES / "default.profile.d"
+    drop_ins.mkdir()
+    (drop_ins / "50-netlink.profile").write_text("allow socket arg0 == AF_NETLINK and arg2 == NETLINK_ROUTE\n")
+    assert sandbox.run(*probe) == (0, "", "")
+    (drop_ins / "60-none.profile").write_text("errno EAFNOSUPPORT socket\n")
+    assert "Address family not supported" in sandbox.run(*probe)[2]
+    (drop_ins / "60-none.profile").write_text("errno EAFNOSUPPORT sockt\n")
+    status, _, said = sandbox.run(*probe)
+    assert (status, said) == (78, f"sockbroker-run: {drop_ins}/60-none.profile:1: \"sockt\" is a system call of no "
+                                  "architecture\n")
+
+
+def test_a_trial_denies_nothing(alone):  # pylint: disable=unused-argument
+    assert sandbox.run("--log-denials", "--profile=strict", "/usr/bin/python3", "-c",
+                       "import socket; socket.socket(); print('made')") == (0, "made\n", "")
+
+
+# How failures end: (words, exit status, what it says).
+FAILURES = [
+    (["--profile=nosuch", "true"], 78, "sockbroker-run: nosuch: there is no nosuch.profile in /etc/sockbroker/sandbox, "
+                                       "/run/sockbroker/sandbox, /usr/local/lib/sockbroker/sandbox, "
+                                       "/usr/lib/sockbroker/sandbox\n"),
+    (["--service=other", "--listen-stream=127.0.0.1:0", "true"], 77,
+     "sockbroker-run: other: unknown-service: no policy has a section [Service other], check FDNAME= or add one and "
+     "reload\n"),
+    (["--service=web", "--listen-stream=127.0.0.1:80", "true"], 71,
+     "sockbroker-run: cannot listen at tcp 127.0.0.1:80: Permission denied; a port below "
+     "net.ipv4.ip_unprivileged_port_start is bound by a .socket unit, or with "
+     "AmbientCapabilities=CAP_NET_BIND_SERVICE, which the program will not have\n"),
+    (["--service=web", "--listen-stream=203.0.113.1:8080", "true"], 71,
+     "sockbroker-run: cannot listen at tcp 203.0.113.1:8080: Cannot assign requested address; bind to a loopback "
+     "address, the policy says what traffic comes\n"),
+    (["/no/such/program"], 127, "sockbroker-run: cannot run /no/such/program: No such file or directory\n"),
+    (["/etc/passwd"], 126, "sockbroker-run: cannot run /etc/passwd: Permission denied\n"),
+    ([], 64, "sockbroker-run: a program is missing, as in: sockbroker-run --service=web /usr/bin/server\n"),
+]
+
+
+def test_each_failure_has_its_status_and_its_remedy(web):  # pylint: disable=unused-argument
+    for words, status, said in FAILURES:
+        assert sandbox.run(*words, ambient="") == (status, "", said), words
+
+
+def test_not_permitted_by_policy_is_said_in_the_words_of_the_broker(web):  # pylint: disable=unused-argument
+    status, _, said = sandbox.run("--service=web", "--listen-stream=127.0.0.1:0", "true", uid=61002)
+    assert (status, said) == (77, "sockbroker-run: web: not-permitted: not admitted to service web: User=61001 at "
+                                  "/run/config/conf.d/50-test.conf:2 does not match, the sender has uid 61002\n")
+
+
+def test_without_a_broker_the_message_says_what_to_do(alone):  # pylint: disable=unused-argument
+    status, output, said = sandbox.run("--service=web", "--listen-stream=127.0.0.1:0", "/bin/echo", "ran")
+    assert (status, output) == (69, "")
+    assert said == ("sockbroker-run: cannot connect to /run/sockbroker/control (is sockbrokerd running?): No such file or "
+                    "directory: start sockbrokerd.socket; in a container bind-mount /run/sockbroker into it; or run the "
+                    "program with --no-register, without the broker\n")
+    assert sandbox.run("--no-register", "/bin/echo", "ran") == (0, "ran\n", "")
+
+
+def test_root_is_turned_away(alone):  # pylint: disable=unused-argument
+    status, _, said = sandbox.run("/bin/true", uid=0, ambient="")
+    assert (status, said) == (64, "sockbroker-run: does not run a program as root, whose files are the machine's even "
+                                  "without a capability: set DynamicUser=yes or User= in the unit\n")
+
+
+def test_capabilities_are_gone_for_whoever_cannot_empty_the_bounding_set_too(alone):  # pylint: disable=unused-argument
+    status, output, _ = sandbox.run("/bin/cat", "/proc/self/status", ambient="+net_bind_service")
+    sets = {line.split()[0]: int(line.split()[1], 16) for line in output.splitlines() if line.startswith("Cap")}
+    assert status == 0 and sets["CapBnd:"] != 0
+    assert {name for name, value in sets.items() if value} == {"CapBnd:"}
+    assert "NoNewPrivs:\t1\n" in output
