@@ -36,14 +36,14 @@ struct Model {
         }
         // Of a service that shares, any socket that lives; one that is held only if there is no other.
         [[nodiscard]] bool allows(std::uint64_t cookie) const {
-                const bool none_but_held = std::ranges::none_of(
-                        sockets, [](const Socket& one) { return one.alive && !one.held; });
-                return !share        ? cookie == expected()
-                       : cookie == 0 ? alive() == 0
-                                     : std::ranges::any_of(sockets, [&](const Socket& one) {
-                                               return one.alive && one.held <= none_but_held &&
-                                                      one.socket->cookie == cookie;
-                                       });
+                const bool none_but_held =
+                        std::ranges::none_of(sockets, [](const Socket& one) { return one.alive && !one.held; });
+                return !share ? cookie == expected()
+                       : cookie == 0
+                               ? alive() == 0
+                               : std::ranges::any_of(sockets, [&](const Socket& one) {
+                                         return one.alive && one.held <= none_but_held && one.socket->cookie == cookie;
+                                 });
         }
         // Those that are held stand behind all others. The kernel tries no more than the reserve holds.
         [[nodiscard]] std::uint64_t expected() const {
