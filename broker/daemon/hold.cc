@@ -28,9 +28,9 @@ bool may_be_held(const Service& service, const Registration& registration) {
 }
 
 Held held_of(const Service& service, const Registration& registration) {
-        return {.service = service.name,
-                .cookie = registration.cookie,
+        return {.key = {service.name, registration.cookie},
                 .unit = registration.registrant.unit,
+                .nested = registration.registrant.nested,
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .hold_usec = service.hold_usec};
@@ -59,10 +59,10 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
                 for (const auto& old : handed[i].displaced) {
-                        holds_->release(old.cookie);
+                        holds_->release({service.name, old.cookie});
                 }
                 if (!may_be_held(service, added)) {
-                        holds_->release(added.cookie);
+                        holds_->release({service.name, added.cookie});
                         continue;
                 }
                 OwnedFd socket(fcntl(message.fds[i].get(), F_DUPFD_CLOEXEC, 3));
@@ -75,7 +75,12 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                 OwnedFd process = message.pidfd
                                           ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
                                           : open_process(added.registrant.pid, added.registrant.uid, added.since_usec);
-                holds_->keep(held_of(service, added), std::move(socket), std::move(process));
+                if (!holds_->keep(held_of(service, added), std::move(socket), std::move(process))) {
+                        note(4,
+                             fmt::format("the {} socket {} of {} is not in the store of systemd: should the broker end "
+                                         "while it is held, it is lost",
+                                         to_string(added.protocol), added.bound.to_string(), service.name));
+                }
         }
         drop_lost_holds(service.name);
 }
@@ -85,9 +90,9 @@ void Broker::drop_lost_holds(const std::string& service) {
         if (holds_ == nullptr) {
                 return;
         }
-        for (const auto cookie : holds_->cookies_of(service)) {
-                if (find_registration(service, cookie) == nullptr) {
-                        holds_->release(cookie);
+        for (const auto& key : holds_->keys_of(service)) {
+                if (find_registration(service, key.cookie) == nullptr) {
+                        holds_->release(key);
                 }
         }
 }
@@ -103,13 +108,13 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                         continue;
                 }
                 const auto& registrant = registration->registrant;
-                holds_->keep(held_of(*service, *registration), std::move(fd),
-                             open_process(registrant.pid, registrant.uid, registration->since_usec), true);
+                (void)holds_->keep(held_of(*service, *registration), std::move(fd),
+                                   open_process(registrant.pid, registrant.uid, registration->since_usec), true);
         }
         for (const auto& service : registry_.services()) {
                 for (const auto& one :
                      std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
-                        if (one.held() && holds_->find(one.cookie) == nullptr) {
+                        if (one.held() && holds_->find({service, one.cookie}) == nullptr) {
                                 note(4, fmt::format("the {} socket {} of {} was held and its descriptor is lost",
                                                     to_string(one.protocol), one.bound.to_string(), service));
                                 (void)registry_.set_gone(service, one.cookie, 0);
@@ -124,30 +129,31 @@ void Broker::follow_holds() {
                 return;
         }
         for (const auto& service : policy_->services) {
-                for (const auto cookie : holds_->cookies_of(service.name)) {
-                        const auto* one = find_registration(service.name, cookie);
+                for (const auto& key : holds_->keys_of(service.name)) {
+                        const auto* one = find_registration(service.name, key.cookie);
                         if (one == nullptr || !may_be_held(service, *one)) {
-                                end_hold(*holds_->find(cookie), "HoldSec= is 0 now");
-                                holds_->release(cookie);
+                                end_hold(*holds_->find(key), "HoldSec= is 0 now");
+                                holds_->release(key);
                         } else {
-                                holds_->set_span(cookie, service.hold_usec);
+                                holds_->set_span(key, service.hold_usec);
                         }
                 }
         }
 }
 
 void Broker::on_gone(const Held& held) {
-        const auto* one = find_registration(held.service, held.cookie);
-        if (one == nullptr || !is_live(registry_.registrations(held.service), registry_.spread(held.service), *one)) {
-                holds_->release(held.cookie);  // displaced: nobody would be waiting for the next instance
+        const auto* one = find_registration(held.key.service, held.key.cookie);
+        if (one == nullptr ||
+            !is_live(registry_.registrations(held.key.service), registry_.spread(held.key.service), *one)) {
+                holds_->release(held.key);  // displaced: nobody would be waiting for the next instance
                 return;
         }
-        if (const auto done = registry_.set_gone(held.service, held.cookie, held.gone_usec); !done) {
+        if (const auto done = registry_.set_gone(held.key.service, held.key.cookie, held.gone_usec); !done) {
                 note(3, "cannot note that a service is gone: " + done.error().text());
         }
-        one = find_registration(held.service, held.cookie);
-        Entry entry = entry_of(Action::kHold, held.service, *one);
-        entry.message = fmt::format("{} is gone, its {} socket {} waits {} for the next instance", held.service,
+        one = find_registration(held.key.service, held.key.cookie);
+        Entry entry = entry_of(Action::kHold, held.key.service, *one);
+        entry.message = fmt::format("{} is gone, its {} socket {} waits {} for the next instance", held.key.service,
                                     to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
         audit_.write(std::move(entry));
 }
@@ -161,7 +167,7 @@ void Broker::on_hold_end(const Held& held, HoldEnd why) {
         case HoldEnd::kActivated:
                 // PID 1 keeps the sockets of a .socket unit. Others of such a service are not told apart.
                 if (held.gone_usec != 0) {
-                        (void)registry_.set_gone(held.service, held.cookie, 0);
+                        (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
                 }
         }
 }
@@ -169,17 +175,17 @@ void Broker::on_hold_end(const Held& held, HoldEnd why) {
 // The descriptor is given up. Whether that was the last one is the kernel's to say: a socket that somebody else has
 // goes on.
 void Broker::end_hold(const Held& held, const std::string& why) {
-        const auto* one = find_registration(held.service, held.cookie);
+        const auto* one = find_registration(held.key.service, held.key.cookie);
         if (one == nullptr) {
                 return;
         }
         if (one->held()) {
-                Entry entry = entry_of(Action::kExpire, held.service, *one);
+                Entry entry = entry_of(Action::kExpire, held.key.service, *one);
                 entry.message = fmt::format("the {} socket {} of {} is not held any more: {}", to_string(one->protocol),
-                                            one->bound.to_string(), held.service, why);
+                                            one->bound.to_string(), held.key.service, why);
                 entry.priority = 5;
                 audit_.write(std::move(entry));
-                (void)registry_.set_gone(held.service, held.cookie, 0);
+                (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
         }
 }
 
@@ -194,8 +200,10 @@ Answer Broker::retrieve(const Request& request, const Peer& peer, const Message&
         }
         auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
                                                                : OwnedFd());
-        return Answer{.later = [this, service, peer, process](const Reply& reply) {
-                holds_->settle(service, [=, this] { reply(give_back(service, peer, *process)); });
+        Peer next = peer;
+        next.nested = !peer.unit.empty() && runs_below(peer.pid, peer.unit);
+        return Answer{.later = [this, service, next, process](const Reply& reply) {
+                holds_->settle(service, [=, this] { reply(give_back(service, next, *process)); });
         }};
 }
 
@@ -206,18 +214,18 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
         }
         Answer result;
         std::string lines;
-        std::vector<std::uint64_t> given;
+        std::vector<HoldKey> given;
         for (const auto& one :
              std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
                 if (!one.held() || given.size() == kMaxMessageFds) {
                         continue;
                 }
-                OwnedFd socket = holds_->duplicate(one.cookie);
+                OwnedFd socket = holds_->duplicate({service, one.cookie});
                 if (!socket || !registry_.give_back(service, one.cookie, peer)) {
                         continue;  // it stays held, and can be asked for again
                 }
                 result.fds.push_back(std::move(socket));
-                given.push_back(one.cookie);
+                given.push_back({service, one.cookie});
                 const auto* now = find_registration(service, one.cookie);
                 OwnedFd watched = process ? OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))
                                           : open_process(peer.pid, peer.uid, now->since_usec);
@@ -228,7 +236,7 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
                 entry.message = fmt::format("{} has the {} socket {} of {} back", peer.to_string(),
                                             to_string(now->protocol), now->bound.to_string(), service);
                 audit_.write(std::move(entry));
-                holds_->pass_on(one.cookie, peer.unit, now->registered_usec, std::move(watched));
+                holds_->pass_on({service, one.cookie}, peer, now->registered_usec, std::move(watched));
         }
         if (given.empty()) {
                 return not_held(service);
@@ -237,8 +245,8 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
         result.rows = rows_of_lines(std::move(lines));
         // Nobody has them: the clock goes on as if they had not been asked for.
         result.undelivered = [this, given] {
-                for (const auto cookie : given) {
-                        holds_->take_back(cookie);
+                for (const auto& key : given) {
+                        holds_->take_back(key);
                 }
         };
         return result;

@@ -24,8 +24,8 @@ bool has_ended(int pidfd) {
 
 }  // namespace
 
-std::string stored_name(std::uint64_t cookie, const std::string& service) {
-        return fmt::format("{}{:016x}-{}", kStoredPrefix, cookie, service);
+std::string stored_name(const HoldKey& key) {
+        return fmt::format("{}{:016x}-{}", kStoredPrefix, key.cookie, key.service);
 }
 
 std::string service_of_stored(const std::string& name) {
@@ -49,19 +49,17 @@ Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
                          .settled =
                                  [this] {
                                          look_at_each([](const Held&) { return true; });
-                                         for (const auto& [cookie, then] : std::exchange(waiting_, {})) {
-                                                 look_at(cookie, then);
+                                         for (const auto& [key, then] : std::exchange(waiting_, {})) {
+                                                 look_at(key, then);
                                          }
                                  }}) {}
 
 Holds::~Holds() = default;
 
-void Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
-        const auto cookie = held.cookie;
-        if (!stored) {
-                (void)store_.add(stored_name(cookie, held.service), socket.get());
-        }
-        Kept& kept = kept_[cookie];
+bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
+        const HoldKey key = held.key;
+        const bool told = stored || store_.add(stored_name(key), socket.get());
+        Kept& kept = kept_[key];
         kept.process_watch.reset();
         kept = {.held = std::move(held),
                 .socket = std::move(socket),
@@ -72,44 +70,46 @@ void Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
                 units_.want();
         }
         set_timer();
-        look_at(cookie);
+        look_at(key);
+        return told;
 }
 
-void Holds::pass_on(std::uint64_t cookie, std::string unit, std::int64_t registered_usec, OwnedFd process) {
-        const auto found = kept_.find(cookie);
+void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, OwnedFd process) {
+        const auto found = kept_.find(key);
         if (found == kept_.end()) {
                 return;
         }
         Kept& kept = found->second;
         kept.process_watch.reset();
         kept.process = std::move(process);
-        kept.held.unit = std::move(unit);
+        kept.held.unit = peer.unit;
+        kept.held.nested = peer.nested;
         kept.held.registered_usec = registered_usec;
         kept.held.gone_usec = 0;
         watch_process(kept);
         set_timer();
-        look_at(cookie);
+        look_at(key);
 }
 
-void Holds::take_back(std::uint64_t cookie) {
-        if (const auto found = kept_.find(cookie); found != kept_.end() && found->second.held.gone_usec == 0) {
+void Holds::take_back(const HoldKey& key) {
+        if (const auto found = kept_.find(key); found != kept_.end() && found->second.held.gone_usec == 0) {
                 set_gone(found->second, monotonic_now_usec());
         }
 }
 
-void Holds::set_span(std::uint64_t cookie, std::int64_t hold_usec) {
-        if (const auto found = kept_.find(cookie); found != kept_.end()) {
+void Holds::set_span(const HoldKey& key, std::int64_t hold_usec) {
+        if (const auto found = kept_.find(key); found != kept_.end()) {
                 found->second.held.hold_usec = hold_usec;
                 set_timer();
         }
 }
 
-void Holds::release(std::uint64_t cookie) {
-        const auto found = kept_.find(cookie);
+void Holds::release(const HoldKey& key) {
+        const auto found = kept_.find(key);
         if (found == kept_.end()) {
                 return;
         }
-        store_.remove(stored_name(cookie, found->second.held.service));
+        store_.remove(stored_name(key));
         std::vector<OwnedFd> socket;
         socket.push_back(std::move(found->second.socket));
         kept_.erase(found);
@@ -117,60 +117,58 @@ void Holds::release(std::uint64_t cookie) {
         set_timer();
 }
 
-const Held* Holds::find(std::uint64_t cookie) const {
-        const auto found = kept_.find(cookie);
+const Held* Holds::find(const HoldKey& key) const {
+        const auto found = kept_.find(key);
         return found == kept_.end() ? nullptr : &found->second.held;
 }
 
-std::vector<std::uint64_t> Holds::cookies_of(const std::string& service) const {
-        std::vector<std::uint64_t> result;
-        for (const auto& [cookie, kept] : kept_) {
-                if (kept.held.service == service) {
-                        result.push_back(cookie);
-                }
+std::vector<HoldKey> Holds::keys_of(const std::string& service) const {
+        std::vector<HoldKey> result;
+        for (auto at = kept_.lower_bound({service, 0}); at != kept_.end() && at->first.service == service; at++) {
+                result.push_back(at->first);
         }
         return result;
 }
 
-OwnedFd Holds::duplicate(std::uint64_t cookie) const {
-        const auto found = kept_.find(cookie);
+OwnedFd Holds::duplicate(const HoldKey& key) const {
+        const auto found = kept_.find(key);
         return found == kept_.end() ? OwnedFd() : OwnedFd(fcntl(found->second.socket.get(), F_DUPFD_CLOEXEC, 3));
 }
 
 void Holds::settle(const std::string& service, std::function<void()> then) {
         // Called when the last of those that hold it has let go of it.
         const std::shared_ptr<void> settled(nullptr, [then = std::move(then)](void*) { then(); });
-        for (const auto cookie : cookies_of(service)) {
-                look_at(cookie, [settled] {});
+        for (const auto& key : keys_of(service)) {
+                look_at(key, [settled] {});
         }
 }
 
 // `then` ends with the answer.
-void Holds::look_at(std::uint64_t cookie, const std::function<void()>& then) {
-        const auto found = kept_.find(cookie);
+void Holds::look_at(const HoldKey& key, const std::function<void()>& then) {
+        const auto found = kept_.find(key);
         if (found == kept_.end()) {
                 return;
         }
         const Held& held = found->second.held;
         if (!held.unit.empty() && units_.pending()) {
                 if (then) {
-                        waiting_.emplace_back(cookie, then);
+                        waiting_.emplace_back(key, then);
                 }
                 return;  // as soon as the bus answers, or does not
         }
         if (held.unit.empty() || !units_.connected()) {
-                return judge(cookie, nullptr);
+                return judge(key, nullptr);
         }
-        units_.ask(held.unit, [this, cookie, registered = held.registered_usec, then](const UnitState* state) {
-                const Held* now = find(cookie);
+        units_.ask(held.unit, [this, key, registered = held.registered_usec, then](const UnitState* state) {
+                const Held* now = find(key);
                 if (now != nullptr && now->registered_usec == registered) {  // else of another registrant since
-                        judge(cookie, state);
+                        judge(key, state);
                 }
         });
 }
 
-void Holds::judge(std::uint64_t cookie, const UnitState* state) {
-        Kept& kept = kept_.at(cookie);
+void Holds::judge(const HoldKey& key, const UnitState* state) {
+        Kept& kept = kept_.at(key);
         if (state == nullptr) {  // what is known is the process
                 if (kept.held.gone_usec == 0 && has_ended(kept.process.get())) {
                         set_gone(kept, monotonic_now_usec());
@@ -178,13 +176,17 @@ void Holds::judge(std::uint64_t cookie, const UnitState* state) {
                 return;
         }
         if (!state->triggered_by.empty()) {
-                return end(cookie, HoldEnd::kActivated);
+                return end(key, HoldEnd::kActivated);
         }
         switch (presence_of(*state, kept.held.registered_usec)) {
         case Presence::kThere:
+                // A unit that holds other managers or containers says nothing of what ends within.
+                if (kept.held.nested && kept.held.gone_usec == 0 && has_ended(kept.process.get())) {
+                        set_gone(kept, monotonic_now_usec());
+                }
                 return;
         case Presence::kStopped:
-                return end(cookie, HoldEnd::kStopped);
+                return end(key, HoldEnd::kStopped);
         case Presence::kGone:
                 if (kept.held.gone_usec == 0) {
                         const auto ended = state->ended_usec;
@@ -200,9 +202,9 @@ void Holds::set_gone(Kept& kept, std::int64_t gone_usec) {
         hooks_.gone(copy);
 }
 
-void Holds::end(std::uint64_t cookie, HoldEnd why) {
-        const Held held = kept_.at(cookie).held;
-        release(cookie);
+void Holds::end(const HoldKey& key, HoldEnd why) {
+        const Held held = kept_.at(key).held;
+        release(key);
         hooks_.ended(held, why);
 }
 
@@ -212,17 +214,17 @@ void Holds::watch_process(Kept& kept) {
         }
         struct Context {
                 Holds* holds;
-                std::uint64_t cookie;
+                HoldKey key;
         };
         sd_event_source* source = nullptr;
-        auto context = std::make_unique<Context>(Context{this, kept.held.cookie});
+        auto context = std::make_unique<Context>(Context{this, kept.held.key});
         const int r = sd_event_add_io(
                 event_, &source, kept.process.get(), EPOLLIN,
                 [](sd_event_source* ended, int, std::uint32_t, void* userdata) {
                         sd_event_source_set_enabled(ended, SD_EVENT_OFF);
-                        const auto [holds, cookie] = *static_cast<Context*>(userdata);
+                        const auto [holds, key] = *static_cast<Context*>(userdata);  // copies: this may end
                         try {
-                                holds->look_at(cookie);
+                                holds->look_at(key);
                         } catch (const std::exception&) {
                                 // For want of memory; settle() looks again.
                         }
@@ -238,20 +240,20 @@ void Holds::watch_process(Kept& kept) {
 }
 
 void Holds::look_at_each(const std::function<bool(const Held&)>& concerned) {
-        std::vector<std::uint64_t> cookies;  // what is looked at may be released
-        for (const auto& [cookie, kept] : kept_) {
+        std::vector<HoldKey> keys;  // what is looked at may be released
+        for (const auto& [key, kept] : kept_) {
                 if (concerned(kept.held)) {
-                        cookies.push_back(cookie);
+                        keys.push_back(key);
                 }
         }
-        for (const auto cookie : cookies) {
-                look_at(cookie);
+        for (const auto& key : keys) {
+                look_at(key);
         }
 }
 
 void Holds::set_timer() {
         std::int64_t next = 0;
-        for (const auto& [cookie, kept] : kept_) {
+        for (const auto& [key, kept] : kept_) {
                 if (kept.held.gone_usec != 0) {
                         const auto end = kept.held.gone_usec + kept.held.hold_usec;
                         next = next == 0 ? end : std::min(next, end);
@@ -278,14 +280,14 @@ void Holds::set_timer() {
 
 void Holds::expire() {
         const auto now = monotonic_now_usec();
-        std::vector<std::uint64_t> over;
-        for (const auto& [cookie, kept] : kept_) {
+        std::vector<HoldKey> over;
+        for (const auto& [key, kept] : kept_) {
                 if (kept.held.gone_usec != 0 && kept.held.gone_usec + kept.held.hold_usec <= now) {
-                        over.push_back(cookie);
+                        over.push_back(key);
                 }
         }
-        for (const auto cookie : over) {
-                end(cookie, HoldEnd::kExpired);
+        for (const auto& key : over) {
+                end(key, HoldEnd::kExpired);
         }
         set_timer();
 }

@@ -6,6 +6,7 @@
 // on.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -19,13 +20,22 @@
 #include "broker/daemon/event.h"
 #include "broker/daemon/fd_store.h"
 #include "broker/daemon/unit_watch.h"
+#include "broker/peer/peer.h"
 
 namespace sockbroker {
 
-struct Held {
+// A socket may be registered for more than one service.
+struct HoldKey {
         std::string service;
         std::uint64_t cookie = 0;
+
+        auto operator<=>(const HoldKey&) const = default;
+};
+
+struct Held {
+        HoldKey key;
         std::string unit;                  // of the registrant, empty: none
+        bool nested = false;               // it may end and its unit go on, see Peer
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, as all times here
         std::int64_t gone_usec = 0;        // when the registrant went; 0: it has not
         std::int64_t hold_usec = 0;
@@ -51,22 +61,22 @@ public:
         Holds& operator=(const Holds&) = delete;
 
         // Takes both descriptors; `process` is a pidfd of the registrant, none: it has ended. `stored`: PID 1 has the
-        // socket already.
-        void keep(Held held, OwnedFd socket, OwnedFd process, bool stored = false);
+        // socket already. False: it is kept, but PID 1 cannot be told, and so it ends with this process.
+        [[nodiscard]] bool keep(Held held, OwnedFd socket, OwnedFd process, bool stored = false);
         // Of another registrant from now on.
-        void pass_on(std::uint64_t cookie, std::string unit, std::int64_t registered_usec, OwnedFd process);
+        void pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, OwnedFd process);
         // The registrant did not come to have it, and counts as gone.
-        void take_back(std::uint64_t cookie);
+        void take_back(const HoldKey& key);
         // HoldSec= has changed.
-        void set_span(std::uint64_t cookie, std::int64_t hold_usec);
+        void set_span(const HoldKey& key, std::int64_t hold_usec);
         // Gives it up without a word.
-        void release(std::uint64_t cookie);
+        void release(const HoldKey& key);
         // What PID 1 keeps under this name is of no use.
         void forget_stored(const std::string& name) { store_.remove(name); }
 
-        [[nodiscard]] const Held* find(std::uint64_t cookie) const;
-        [[nodiscard]] std::vector<std::uint64_t> cookies_of(const std::string& service) const;
-        [[nodiscard]] OwnedFd duplicate(std::uint64_t cookie) const;
+        [[nodiscard]] const Held* find(const HoldKey& key) const;
+        [[nodiscard]] std::vector<HoldKey> keys_of(const std::string& service) const;
+        [[nodiscard]] OwnedFd duplicate(const HoldKey& key) const;
         [[nodiscard]] std::size_t size() const { return kept_.size(); }
         [[nodiscard]] bool has_store() const { return store_.exists(); }
         [[nodiscard]] unsigned manager_version() const { return units_.version(); }
@@ -81,10 +91,10 @@ private:
                 OwnedFd process;
                 OwnedSource process_watch;  // ends before what it watches
         };
-        void look_at(std::uint64_t cookie, const std::function<void()>& then = {});
-        void judge(std::uint64_t cookie, const UnitState* state);
+        void look_at(const HoldKey& key, const std::function<void()>& then = {});
+        void judge(const HoldKey& key, const UnitState* state);
         void set_gone(Kept& kept, std::int64_t gone_usec);
-        void end(std::uint64_t cookie, HoldEnd why);
+        void end(const HoldKey& key, HoldEnd why);
         void watch_process(Kept& kept);
         void set_timer();
         void expire();
@@ -95,13 +105,13 @@ private:
         Hooks hooks_;
         FdStore store_;
         OwnedSource timer_;
-        std::map<std::uint64_t, Kept> kept_;
-        std::vector<std::pair<std::uint64_t, std::function<void()>>> waiting_;  // for the bus
+        std::map<HoldKey, Kept> kept_;
+        std::vector<std::pair<HoldKey, std::function<void()>>> waiting_;  // for the bus
         UnitWatch units_;
 };
 
 // Names in PID 1's store: held-COOKIE-SERVICE.
-[[nodiscard]] std::string stored_name(std::uint64_t cookie, const std::string& service);
+[[nodiscard]] std::string stored_name(const HoldKey& key);
 // The service of such a name; empty: it is none.
 [[nodiscard]] std::string service_of_stored(const std::string& name);
 

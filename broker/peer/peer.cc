@@ -171,6 +171,15 @@ std::string Peer::to_string() const {
                             : fmt::format("pid {}, uid {}, unit {}", pid, uid, unit);
 }
 
+bool runs_below(pid_t pid, const std::string& unit) {
+        char* raw = nullptr;
+        if (sd_pid_get_cgroup(pid, &raw) < 0) {
+                return true;
+        }
+        const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
+        return !std::string_view(path.get()).ends_with("/" + unit);
+}
+
 OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t since_usec) {
         OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
         const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

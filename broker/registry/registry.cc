@@ -34,7 +34,11 @@ Registration from_record(Slot slot, const Registrant& record) {
                 .family = static_cast<SocketFamily>(record.family),
                 .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
                 .bound = record.bound,
-                .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
+                .registrant = {.pid = record.pid,
+                               .uid = record.uid,
+                               .gid = record.gid,
+                               .unit = record.unit,
+                               .nested = record.nested},
                 .registered_usec = record.registered_usec,
                 .gone_usec = record.gone_usec,
         };
@@ -56,6 +60,7 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .unit = registration.registrant.unit,
+                .nested = registration.registrant.nested,
         };
 }
 

@@ -275,6 +275,23 @@ def test_status_says_what_is_held_and_that_it_ends_with_a_broker_of_no_manager(b
     assert status["sockets"] == {"live": 0, "draining": 0, "held": 1}
 
 
+
+def test_a_socket_of_two_services_is_held_for_each(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD)
+                  + section("other", 61001, listen("tcp", "192.0.2.0/24", 7001), "HoldSec=1")).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    assert one.register("tcp-ipv4", service="other").result == "ok"
+    end(one, broker, "web is gone(.*\n)+.*other is gone|other is gone(.*\n)+.*web is gone")
+    broker.wait_log("expire: .* of other")
+    assert (states(broker, "web"), states(broker, "other")) == (["held"], ["live"]), "somebody has it: the broker itself"
+    new = spawn("web")
+    assert new.retrieve().result == "ok"
+    new.kill()
+    broker.wait_log("retrieve: (.*\n)+.*web is gone")
+    assert broker.ctl("unregister", "web")[0] == 0
+    assert broker.list() == [], "no descriptor is left behind"
+
 PROGRAM = """
 import os, socket
 count = int(os.environ.get("LISTEN_FDS", 0))

@@ -139,6 +139,29 @@ def test_a_new_pid_1_is_heard_as_the_old_one(steady):
     assert another_instance(steady, before)["cookie"] == before["cookie"]
 
 
+NEST = """\
+[Service]
+Delegate=yes
+ExecStart=/bin/sh -c 'cd /sys/fs/cgroup/system.slice/nest.service && mkdir inner && \\
+        (echo 0 >inner/cgroup.procs; exec /opt/system-tests/client.py store steady 127.0.0.1 8099 hold) & exec sleep infinity'
+"""
+
+
+def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broker):
+    """A user manager, a container, a delegated subtree: the broker goes by the process."""
+    broker.policy("steady.conf", WITHOUT_HOLD.replace("steady.service", "nest.service") + "HoldSec=2\n")
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("nest.service", NEST)
+    broker.run("systemctl start nest.service")
+    one, = broker.until_registered("steady", 1)
+    assert one["unit"] == "nest.service"
+    broker.run(f"kill -9 {one['pid']}")
+    until_state(broker, "held")
+    assert broker.show("nest.service", "ActiveState") == "active"
+    broker.until("a refusal", lambda: "ConnectionRefusedError" in broker.client(
+        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=8)
+
+
 def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
     broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
     text = broker.out("cat /etc/sockbroker/conf.d/resolver.conf")

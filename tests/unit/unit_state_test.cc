@@ -45,7 +45,7 @@ TEST(UnitState, InactiveWithoutAJobIsAStopOnPurpose) {
 }
 
 TEST(StoredName, GoesThereAndBack) {
-        EXPECT_EQ(stored_name(0x1a, "web-1.x_y"), "held-000000000000001a-web-1.x_y");
+        EXPECT_EQ(stored_name({"web-1.x_y", 0x1a}), "held-000000000000001a-web-1.x_y");
         EXPECT_EQ(service_of_stored("held-000000000000001a-web-1.x_y"), "web-1.x_y");
         for (const auto* other : {"", "held-", "connection", "held-000000000000001a-", "sockbrokerd.socket"}) {
                 EXPECT_EQ(service_of_stored(other), "") << other;
