@@ -95,7 +95,8 @@ private:
                 const Result<std::chrono::microseconds> usual(BrokerConfig{}.rate_interval_usec);
                 const auto span = value.empty() ? usual : parse_time_span(value);
                 if (!span || *span > std::chrono::hours(24)) {
-                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", kInterval, value));
+                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", kInterval,
+                                                       value));
                 }
                 if (place_ == Place::kBroker) {
                         parsed_.config.rate_interval_usec = span->count();
