@@ -86,6 +86,7 @@ Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal)
                 const std::size_t other_call = code.jump();
                 for (const Line& line : rule.lines) {
                         std::vector<std::size_t> fails;
+                        fails.reserve(line.conditions.size());
                         for (const Condition& condition : line.conditions) {
                                 fails.push_back(check(code, condition));
                         }

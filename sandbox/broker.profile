@@ -29,7 +29,7 @@ errno ENOSYS clone3
 allow set_robust_list rseq futex sched_yield sched_getaffinity exit exit_group
 allow rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
 # A thread gives its capabilities up, and names itself. Neither raises anything: what is not permitted cannot be.
-allow capget capset
+allow capget capset  # why: what is not permitted cannot be raised
 allow prctl arg0 in {PR_SET_NAME, PR_GET_NAME}
 # No signal to anybody: abort(3) ends by an invalid instruction instead. The exception is signal 0, which asks whether a
 # registrant still lives.

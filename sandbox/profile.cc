@@ -62,6 +62,7 @@ std::string dump(const Profile& profile) {
                 std::vector<std::string> lines;
                 for (const Line& line : rule.lines) {
                         std::vector<std::string_view> conditions;
+                        conditions.reserve(line.conditions.size());
                         for (const Condition& condition : line.conditions) {
                                 conditions.emplace_back(condition.text);
                         }

@@ -27,8 +27,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPeriod = std::chrono::milliseconds(100);
-// A broker with very many sockets is asked less often: it answers for a tenth of the time at most.
+// A broker that takes its time is asked less often; not much less, since one that starts takes its time once.
 constexpr unsigned kRest = 9;
+constexpr auto kMostRest = std::chrono::seconds(1);
 // What an answer may take though the time given is shorter; and the longest time, should the broker die over it.
 constexpr auto kLeastPatience = std::chrono::seconds(1), kMostPatience = std::chrono::seconds(60);
 // Handshakes that were half-open when a listener was displaced end there. The kernel repeats its part of one after 1 s
@@ -71,15 +72,19 @@ private:
         [[nodiscard]] Result<Missing> live(const std::vector<Socket>& sockets) const;
         [[nodiscard]] Result<Missing> drained(const std::vector<Socket>& sockets);
 
-        struct Seen {
-                Clock::time_point first;
+        struct Displaced {
+                Socket socket;
+                Clock::time_point first;  // when it was seen displaced
+                bool listed = false;      // now; else it is closed, or lost its place while its owner has it still
                 unsigned unseen = 0;
         };
 
+        void note(const std::vector<Socket>& sockets);
+
         const Options& options_;
         std::string service_;
-        std::optional<std::string> unit_;  // decided by the first look; empty: the sockets of all
-        std::map<std::uint64_t, Seen> seen_;
+        std::optional<std::string> unit_;               // decided by the first look; empty: the sockets of all
+        std::map<std::uint64_t, Displaced> displaced_;  // by cookie
 };
 
 Result<std::vector<Socket>> Wait::look(Clock::duration patience) const {
@@ -122,45 +127,62 @@ std::string own_unit(const std::vector<Socket>& sockets) {
         return std::ranges::any_of(sockets, [&](const Socket& one) { return one.unit == name; }) ? name : "";
 }
 
-Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
-        const auto now = Clock::now();
+void Wait::note(const std::vector<Socket>& sockets) {
         if (!unit_) {
                 unit_ = own_unit(sockets);
         }
+        for (auto& [cookie, one] : displaced_) {
+                one.listed = false;
+        }
+        for (const Socket& one : sockets) {
+                if (one.state != "draining") {
+                        displaced_.erase(one.cookie);  // it serves again
+                } else if (unit_->empty() || one.unit == *unit_) {
+                        displaced_.try_emplace(one.cookie, Displaced{.socket = one, .first = Clock::now()})
+                                .first->second.listed = true;
+                }
+        }
+}
+
+Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
+        note(sockets);
         std::map<std::pair<Protocol, int>, Queues> queues;
         Missing missing;
-        for (const Socket& one : sockets) {
-                if (one.state != "draining" || (!unit_->empty() && one.unit != *unit_)) {
-                        seen_.erase(one.cookie);  // should it be displaced once more
-                        continue;
-                }
-                const auto [known, fresh] = queues.try_emplace({one.protocol, one.address_family});
+        for (auto at = displaced_.begin(); at != displaced_.end();) {
+                const auto& [cookie, entry] = *at;
+                const Socket& socket = entry.socket;
+                const auto [known, fresh] = queues.try_emplace({socket.protocol, socket.address_family});
                 if (fresh) {
-                        auto read = read_queues(one.protocol, one.address_family);
+                        auto read = read_queues(socket.protocol, socket.address_family);
                         if (!read) {
                                 return std::unexpected(read.error());
                         }
                         known->second = std::move(*read);
                 }
-                Seen& seen = seen_.try_emplace(one.cookie, Seen{.first = now}).first->second;
-                const auto queue = known->second.find(one.cookie);
-                seen.unseen = queue == known->second.end() ? seen.unseen + 1 : 0;
-                if (seen.unseen > kUnseen) {
+                const auto queue = known->second.find(cookie);
+                const bool there = queue != known->second.end();
+                if (!there && !entry.listed) {
+                        at = displaced_.erase(at);
+                        continue;
+                }
+                at->second.unseen = there ? 0 : entry.unseen + 1;
+                if (entry.unseen > kUnseen) {
                         return fail(
                                 fmt::format("the kernel does not show the socket {} of service {}: run this in the "
                                             "broker's network namespace",
-                                            one.bound, service_));
+                                            socket.bound, service_));
                 }
-                if (seen.unseen > 0) {
-                        missing = fmt::format("socket {} of service {} is not seen", one.bound, service_);
+                if (!there) {
+                        missing = fmt::format("socket {} of service {} is not seen", socket.bound, service_);
                 } else if (queue->second > 0) {
-                        missing = fmt::format("socket {} of service {} has {} in its queue", one.bound, service_,
-                                              one.protocol == Protocol::kTcp ? count(queue->second, "connection")
-                                                                             : count(queue->second, "byte"));
-                } else if (one.protocol == Protocol::kTcp && now - seen.first < kHandshake) {
-                        missing = fmt::format("socket {} of service {} may have half-open handshakes", one.bound,
+                        missing = fmt::format("socket {} of service {} has {} in its queue", socket.bound, service_,
+                                              socket.protocol == Protocol::kTcp ? count(queue->second, "connection")
+                                                                                : count(queue->second, "byte"));
+                } else if (socket.protocol == Protocol::kTcp && Clock::now() - entry.first < kHandshake) {
+                        missing = fmt::format("socket {} of service {} may have half-open handshakes", socket.bound,
                                               service_);
                 }
+                ++at;
         }
         return missing;
 }
@@ -190,8 +212,8 @@ int Wait::run() {
                                 fmt::format("timed out: {}", sockets ? missing->value_or("") : sockets.error().text()));
                         return sockets ? kExitTimedOut : kExitUnreachable;
                 }
-                const Clock::duration rest = sockets ? kRest * (Clock::now() - asked) : Clock::duration::zero();
-                std::this_thread::sleep_for(std::min(std::max<Clock::duration>(kPeriod, rest), left()));
+                const auto rest = std::clamp<Clock::duration>(kRest * (Clock::now() - asked), kPeriod, kMostRest);
+                std::this_thread::sleep_for(std::min(rest, left()));
         }
 }
 

@@ -69,6 +69,7 @@ public:
         void take_up_holds(std::vector<StoredFd> stored);
         // The hooks of Holds.
         void on_gone(const Held& held);
+        void on_there(const Held& held);
         void on_hold_end(const Held& held, HoldEnd why);
 
         // Looks the names of Interface= up again, and installs the rules anew if one means another interface now. Says

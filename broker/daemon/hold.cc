@@ -24,7 +24,9 @@ std::string seconds(std::int64_t usec) {
 
 // PID 1 itself keeps what its .socket units opened.
 bool may_be_held(const Service& service, const Registration& registration) {
-        return service.hold_usec > 0 && !registration.registrant.unit.ends_with(".socket");
+        // Where the kernel chooses within a group it would choose the held one too, while others could serve.
+        const bool chosen_by_kernel = service.reuse_port && service.handover == Handover::kShare;
+        return service.hold_usec > 0 && !chosen_by_kernel && !registration.registrant.unit.ends_with(".socket");
 }
 
 Held held_of(const Service& service, const Registration& registration) {
@@ -72,9 +74,9 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                                             to_string(added.protocol), added.bound.to_string(), service.name));
                         continue;
                 }
-                OwnedFd process = message.pidfd
-                                          ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
-                                          : open_process(added.registrant.pid, added.registrant.uid, added.since_usec);
+                OwnedFd process =
+                        message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
+                                      : open_process(added.registrant.pid, added.registrant.uid, added.registered_usec);
                 if (!holds_->keep(held_of(service, added), std::move(socket), std::move(process))) {
                         note(4,
                              fmt::format("the {} socket {} of {} is not in the store of systemd: should the broker end "
@@ -97,19 +99,27 @@ void Broker::drop_lost_holds(const std::string& service) {
         }
 }
 
+// Those alone that serve or are held: a displaced one was about to be given up.
 void Broker::take_up_holds(std::vector<StoredFd> stored) {
         for (auto& [name, fd] : stored) {
                 const auto facts = probe_socket(fd.get());
-                const Service* service = policy_->find(service_of_stored(name));
-                const auto* registration =
-                        facts && service != nullptr ? find_registration(service->name, facts->cookie) : nullptr;
-                if (registration == nullptr || !may_be_held(*service, *registration)) {
-                        holds_->forget_stored(name);
-                        continue;
+                std::size_t users = 0;
+                for (const auto& service : facts ? registry_.services() : std::vector<std::string>()) {
+                        const Service* policy = policy_->find(service);
+                        const auto* one = find_registration(service, facts->cookie);
+                        if (policy == nullptr || one == nullptr || !may_be_held(*policy, *one) ||
+                            !(one->held() ||
+                              is_live(registry_.registrations(service), registry_.spread(service), *one))) {
+                                continue;
+                        }
+                        users++;
+                        const auto& registrant = one->registrant;
+                        (void)holds_->keep(held_of(*policy, *one), OwnedFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)),
+                                           open_process(registrant.pid, registrant.uid, one->registered_usec), true);
                 }
-                const auto& registrant = registration->registrant;
-                (void)holds_->keep(held_of(*service, *registration), std::move(fd),
-                                   open_process(registrant.pid, registrant.uid, registration->since_usec), true);
+                if (users == 0) {
+                        holds_->forget_stored(name);
+                }
         }
         for (const auto& service : registry_.services()) {
                 for (const auto& one :
@@ -156,6 +166,11 @@ void Broker::on_gone(const Held& held) {
         entry.message = fmt::format("{} is gone, its {} socket {} waits {} for the next instance", held.key.service,
                                     to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
         audit_.write(std::move(entry));
+}
+
+void Broker::on_there(const Held& held) {
+        (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
+        note(6, fmt::format("{} is there, its socket is not held", held.key.service));
 }
 
 void Broker::on_hold_end(const Held& held, HoldEnd why) {
@@ -228,7 +243,7 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
                 given.push_back({service, one.cookie});
                 const auto* now = find_registration(service, one.cookie);
                 OwnedFd watched = process ? OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))
-                                          : open_process(peer.pid, peer.uid, now->since_usec);
+                                          : open_process(peer.pid, peer.uid, now->registered_usec);
                 lines += list_line(service, *now, true);
                 Entry entry = entry_of(Action::kRetrieve, service, *now);
                 entry.rule = admission->rule;

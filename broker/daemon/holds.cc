@@ -24,13 +24,12 @@ bool has_ended(int pidfd) {
 
 }  // namespace
 
-std::string stored_name(const HoldKey& key) {
-        return fmt::format("{}{:016x}-{}", kStoredPrefix, key.cookie, key.service);
+std::string stored_name(std::uint64_t cookie) {
+        return fmt::format("{}{:016x}", kStoredPrefix, cookie);
 }
 
-std::string service_of_stored(const std::string& name) {
-        constexpr std::size_t kBefore = kStoredPrefix.size() + 16 + 1;
-        return name.starts_with(kStoredPrefix) && name.size() > kBefore ? name.substr(kBefore) : std::string();
+bool is_stored_name(const std::string& name) {
+        return name.starts_with(kStoredPrefix);
 }
 
 std::int64_t monotonic_now_usec() {
@@ -54,22 +53,27 @@ Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
                                          }
                                  }}) {}
 
-Holds::~Holds() = default;
+// What waits for the bus ends with it, and must find nobody to act for.
+Holds::~Holds() {
+        *open_ = false;
+}
 
 bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
         const HoldKey key = held.key;
-        const bool told = stored || store_.add(stored_name(key), socket.get());
-        Kept& kept = kept_[key];
+        const bool told = stored || store_.add(stored_name(key.cookie), socket.get());
+        const auto gone_usec = std::exchange(held.gone_usec, 0);
+        const auto hold_usec = held.hold_usec;
+        const auto [at, fresh] = kept_.try_emplace(key);
+        services_of_[key.cookie] += fresh ? 1 : 0;
+        Kept& kept = at->second;
+        set_clock(kept, 0, 0);
         kept.process_watch.reset();
-        kept = {.held = std::move(held),
-                .socket = std::move(socket),
-                .process = std::move(process),
-                .process_watch = {}};
+        kept = {.held = std::move(held), .socket = std::move(socket), .process = std::move(process)};
+        set_clock(kept, gone_usec, hold_usec);
         watch_process(kept);
         if (!kept.held.unit.empty()) {
                 units_.want();
         }
-        set_timer();
         look_at(key);
         return told;
 }
@@ -85,22 +89,25 @@ void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registere
         kept.held.unit = peer.unit;
         kept.held.nested = peer.nested;
         kept.held.registered_usec = registered_usec;
-        kept.held.gone_usec = 0;
+        kept.undelivered = false;
+        set_clock(kept, 0, kept.held.hold_usec);
         watch_process(kept);
-        set_timer();
+        if (!peer.unit.empty()) {
+                units_.want();
+        }
         look_at(key);
 }
 
 void Holds::take_back(const HoldKey& key) {
         if (const auto found = kept_.find(key); found != kept_.end() && found->second.held.gone_usec == 0) {
+                found->second.undelivered = true;
                 set_gone(found->second, monotonic_now_usec());
         }
 }
 
 void Holds::set_span(const HoldKey& key, std::int64_t hold_usec) {
         if (const auto found = kept_.find(key); found != kept_.end()) {
-                found->second.held.hold_usec = hold_usec;
-                set_timer();
+                set_clock(found->second, found->second.held.gone_usec, hold_usec);
         }
 }
 
@@ -109,12 +116,16 @@ void Holds::release(const HoldKey& key) {
         if (found == kept_.end()) {
                 return;
         }
-        store_.remove(stored_name(key));
+        set_clock(found->second, 0, 0);
         std::vector<OwnedFd> socket;
         socket.push_back(std::move(found->second.socket));
+        const auto cookie = key.cookie;  // the key may be of what ends here
         kept_.erase(found);
+        if (--services_of_[cookie] == 0) {
+                services_of_.erase(cookie);
+                store_.remove(stored_name(cookie));
+        }
         closer_.close(std::move(socket));
-        set_timer();
 }
 
 const Held* Holds::find(const HoldKey& key) const {
@@ -137,7 +148,15 @@ OwnedFd Holds::duplicate(const HoldKey& key) const {
 
 void Holds::settle(const std::string& service, std::function<void()> then) {
         // Called when the last of those that hold it has let go of it.
-        const std::shared_ptr<void> settled(nullptr, [then = std::move(then)](void*) { then(); });
+        const std::shared_ptr<void> settled(nullptr, [then = std::move(then), open = open_](void*) {
+                try {
+                        if (*open) {
+                                then();
+                        }
+                } catch (const std::exception&) {
+                        // For want of memory: the peer hears nothing, and what it asked for stays held.
+                }
+        });
         for (const auto& key : keys_of(service)) {
                 look_at(key, [settled] {});
         }
@@ -161,9 +180,13 @@ void Holds::look_at(const HoldKey& key, const std::function<void()>& then) {
         }
         units_.ask(held.unit, [this, key, registered = held.registered_usec, then](const UnitState* state) {
                 const Held* now = find(key);
-                if (now != nullptr && now->registered_usec == registered) {  // else of another registrant since
-                        judge(key, state);
+                if (now == nullptr || now->registered_usec != registered) {
+                        return;  // of another registrant since
                 }
+                if (state == nullptr && units_.connected()) {
+                        return ask_again_later();  // PID 1 is busy: that says nothing of the unit
+                }
+                judge(key, state);
         });
 }
 
@@ -181,8 +204,14 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
         switch (presence_of(*state, kept.held.registered_usec)) {
         case Presence::kThere:
                 // A unit that holds other managers or containers says nothing of what ends within.
-                if (kept.held.nested && kept.held.gone_usec == 0 && has_ended(kept.process.get())) {
-                        set_gone(kept, monotonic_now_usec());
+                if (kept.held.nested && has_ended(kept.process.get())) {
+                        if (kept.held.gone_usec == 0) {
+                                set_gone(kept, monotonic_now_usec());
+                        }
+                } else if (kept.held.gone_usec != 0 && !kept.undelivered) {
+                        set_clock(kept, 0, kept.held.hold_usec);
+                        const Held copy = kept.held;
+                        hooks_.there(copy);
                 }
                 return;
         case Presence::kStopped:
@@ -196,8 +225,7 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
 }
 
 void Holds::set_gone(Kept& kept, std::int64_t gone_usec) {
-        kept.held.gone_usec = gone_usec;
-        set_timer();
+        set_clock(kept, gone_usec, kept.held.hold_usec);
         const Held copy = kept.held;  // it may be released by what follows
         hooks_.gone(copy);
 }
@@ -251,14 +279,46 @@ void Holds::look_at_each(const std::function<bool(const Held&)>& concerned) {
         }
 }
 
-void Holds::set_timer() {
-        std::int64_t next = 0;
-        for (const auto& [key, kept] : kept_) {
-                if (kept.held.gone_usec != 0) {
-                        const auto end = kept.held.gone_usec + kept.held.hold_usec;
-                        next = next == 0 ? end : std::min(next, end);
-                }
+void Holds::ask_again_later() {
+        constexpr std::uint64_t kLaterUsec = 2'000'000;
+        if (again_) {
+                return;
         }
+        sd_event_source* source = nullptr;
+        const int r = sd_event_add_time_relative(
+                event_, &source, CLOCK_MONOTONIC, kLaterUsec, 0,
+                [](sd_event_source*, std::uint64_t, void* self) {
+                        auto* holds = static_cast<Holds*>(self);
+                        holds->again_.reset();
+                        try {
+                                holds->look_at_each([](const Held& held) { return !held.unit.empty(); });
+                        } catch (const std::exception&) {
+                                // For want of memory; the next change of a unit looks again.
+                        }
+                        return 0;
+                },
+                this);
+        again_.reset(r < 0 ? nullptr : source);
+}
+
+void Holds::set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec) {
+        Held& held = kept.held;
+        const auto before = ends_.empty() ? 0 : ends_.begin()->first;
+        if (held.gone_usec != 0) {
+                ends_.erase({held.gone_usec + held.hold_usec, held.key});
+        }
+        held.gone_usec = gone_usec;
+        held.hold_usec = hold_usec;
+        if (gone_usec != 0) {
+                ends_.insert({gone_usec + hold_usec, held.key});
+        }
+        if (before != (ends_.empty() ? 0 : ends_.begin()->first)) {
+                set_timer();
+        }
+}
+
+void Holds::set_timer() {
+        const auto next = ends_.empty() ? 0 : ends_.begin()->first;
         timer_.reset();
         if (next == 0) {
                 return;
@@ -281,10 +341,11 @@ void Holds::set_timer() {
 void Holds::expire() {
         const auto now = monotonic_now_usec();
         std::vector<HoldKey> over;
-        for (const auto& [key, kept] : kept_) {
-                if (kept.held.gone_usec != 0 && kept.held.gone_usec + kept.held.hold_usec <= now) {
-                        over.push_back(key);
+        for (const auto& [when, key] : ends_) {
+                if (when > now) {
+                        break;
                 }
+                over.push_back(key);
         }
         for (const auto& key : over) {
                 end(key, HoldEnd::kExpired);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,8 +51,10 @@ enum class HoldEnd : std::uint8_t {
 class Holds {
 public:
         struct Hooks {
-                // The registrant went just now: the clock starts.
+                // The registrant went: the clock starts.
                 std::function<void(const Held&)> gone;
+                // It did not, after all: nobody could be asked about its unit before.
+                std::function<void(const Held&)> there;
                 // The descriptor is given up; with the kernel's last close the socket is gone.
                 std::function<void(const Held&, HoldEnd)> ended;
         };
@@ -87,6 +90,7 @@ public:
 private:
         struct Kept {
                 Held held;
+                bool undelivered = false;  // its registrant asked for it and did not get it
                 OwnedFd socket;
                 OwnedFd process;
                 OwnedSource process_watch;  // ends before what it watches
@@ -94,6 +98,8 @@ private:
         void look_at(const HoldKey& key, const std::function<void()>& then = {});
         void judge(const HoldKey& key, const UnitState* state);
         void set_gone(Kept& kept, std::int64_t gone_usec);
+        void set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec);
+        void ask_again_later();
         void end(const HoldKey& key, HoldEnd why);
         void watch_process(Kept& kept);
         void set_timer();
@@ -105,15 +111,18 @@ private:
         Hooks hooks_;
         FdStore store_;
         OwnedSource timer_;
+        OwnedSource again_;
+        std::shared_ptr<bool> open_ = std::make_shared<bool>(true);  // false: nobody is answered any more
         std::map<HoldKey, Kept> kept_;
+        std::map<std::uint64_t, std::size_t> services_of_;                // how many of kept_ are of this cookie
+        std::set<std::pair<std::int64_t, HoldKey>> ends_;                 // when holds run out
         std::vector<std::pair<HoldKey, std::function<void()>>> waiting_;  // for the bus
         UnitWatch units_;
 };
 
-// Names in PID 1's store: held-COOKIE-SERVICE.
-[[nodiscard]] std::string stored_name(const HoldKey& key);
-// The service of such a name; empty: it is none.
-[[nodiscard]] std::string service_of_stored(const std::string& name);
+// Names in PID 1's store. It keeps a socket once, however many services it is registered for.
+[[nodiscard]] std::string stored_name(std::uint64_t cookie);
+[[nodiscard]] bool is_stored_name(const std::string& name);
 
 [[nodiscard]] std::int64_t monotonic_now_usec();
 

@@ -28,7 +28,7 @@ Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names
         int fd = SD_LISTEN_FDS_START - 1;
         for (const auto& name : names) {
                 OwnedFd owned(++fd);
-                if (!service_of_stored(name).empty()) {
+                if (is_stored_name(name)) {
                         sockets.stored.push_back({name, std::move(owned)});
                 } else if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
                         sockets.notify = std::move(owned);

@@ -144,7 +144,9 @@ void Broker::revoke_unadmitted() {
         const auto gone = [this](const std::string& service, const Registration& registration) {
                 const auto* found = policy_->find(service);
                 Accounts accounts = accounts_;
-                if (registration.held()) {  // the user of a DynamicUser= service is nobody until its next instance runs
+                // The user of a DynamicUser= service is nobody until its next instance runs. At the start nobody knows
+                // yet whose service has gone.
+                if (registration.held() || (holds_ == nullptr && found != nullptr && found->hold_usec > 0)) {
                         accounts.user = [this, uid = registration.registrant.uid](const std::string& name) {
                                 return std::optional(accounts_.user(name).value_or(uid));
                         };

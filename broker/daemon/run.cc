@@ -113,6 +113,7 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         loop.holds = std::make_unique<Holds>(
                 event, loop.closer,
                 Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
+                             .there = [&broker = *loop.broker](const Held& held) { broker.on_there(held); },
                              .ended = [&broker = *loop.broker](const Held& held,
                                                                HoldEnd why) { broker.on_hold_end(held, why); }});
         loop.broker->use(*loop.holds);
@@ -138,6 +139,21 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         return {};
 }
 
+// A broker that cannot start, and is started again and again, watches no clock: clients of a service that went
+// meanwhile would wait for ever. So what PID 1 keeps is given up, unless the broker comes to serve.
+struct StoreGuard {
+        std::vector<std::string> names;
+
+        StoreGuard() = default;
+        StoreGuard(const StoreGuard&) = delete;
+        StoreGuard& operator=(const StoreGuard&) = delete;
+        ~StoreGuard() {
+                for (const auto& name : names) {
+                        sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name.c_str());
+                }
+        }
+};
+
 }  // namespace
 
 Result<void> run_daemon(const DaemonOptions& options) {
@@ -161,6 +177,10 @@ Result<void> run_daemon(const DaemonOptions& options) {
         auto sockets = open_intake_sockets(options.runtime_dir);
         if (!sockets) {
                 return std::unexpected(sockets.error());
+        }
+        StoreGuard guard;
+        for (const auto& one : sockets->stored) {
+                guard.names.push_back(one.name);
         }
         if (auto made = make_state_dir(options.state_dir); !made) {
                 return made;
@@ -205,6 +225,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto filled = fill(loop, std::move(*sockets)); !filled) {
                 return filled;
         }
+        guard.names.clear();
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);
 #endif

@@ -14,8 +14,10 @@ Presence presence_of(const UnitState& state, std::int64_t registered_usec) {
                 return Presence::kGone;
         }
         // Active, or about to be; but is it the same activation? "auto-restart", the wait for the next one, counts as
-        // activating and begins a new one.
-        return state.began_usec > registered_usec ? Presence::kGone : Presence::kThere;
+        // activating and begins a new one; with RestartMode=direct the same one goes on, but was active before.
+        const bool other = state.began_usec > registered_usec || state.ended_usec > registered_usec ||
+                           state.sub.starts_with("auto-restart");
+        return other ? Presence::kGone : Presence::kThere;
 }
 
 }  // namespace sockbroker

@@ -19,10 +19,6 @@ constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
 
-struct Question {
-        UnitWatch::Then then;
-};
-
 // The callbacks of sd-bus: what is thrown ends here.
 template <class Act>
 int guarded(Act act) {
@@ -91,14 +87,6 @@ bool read_state(sd_bus_message* reply, UnitState& state) {
         return !state.active.empty();
 }
 
-int on_state(sd_bus_message* reply, void* userdata, sd_bus_error*) {
-        return guarded([&] {
-                UnitState state;
-                const bool known = read_state(reply, state);
-                static_cast<Question*>(userdata)->then(known ? &state : nullptr);
-        });
-}
-
 }  // namespace
 
 void UnitWatch::want() {
@@ -111,6 +99,7 @@ void UnitWatch::settle(bool connected) {
         connected_ = connected;
         pending_ = false;
         hooks_.settled();
+        ask_next();
 }
 
 void UnitWatch::try_again() {
@@ -119,11 +108,12 @@ void UnitWatch::try_again() {
         const int r = sd_event_add_time_relative(
                 event_, &source, CLOCK_MONOTONIC, kRetryUsec, 0,
                 [](sd_event_source*, std::uint64_t, void* self) {
-                        auto* watch = static_cast<UnitWatch*>(self);
-                        if (watch->connect() < 0) {
-                                watch->try_again();
-                        }
-                        return 0;
+                        return guarded([&] {
+                                auto* watch = static_cast<UnitWatch*>(self);
+                                if (watch->connect() < 0) {
+                                        watch->try_again();
+                                }
+                        });
                 },
                 this);
         timer_.reset(r < 0 ? nullptr : source);
@@ -132,6 +122,7 @@ void UnitWatch::try_again() {
 
 int UnitWatch::connect() {
         bus_.reset();
+        asked_ = 0;
         sd_bus* bus = nullptr;
         int r = sd_bus_open_system(&bus);
         if (r < 0) {
@@ -206,15 +197,48 @@ int UnitWatch::on_lost(sd_bus_message*, void* self, sd_bus_error*) {
         return guarded([&] { static_cast<UnitWatch*>(self)->try_again(); });
 }
 
+int UnitWatch::on_state(sd_bus_message* reply, void* userdata, sd_bus_error*) {
+        auto* question = static_cast<Question*>(userdata);
+        question->watch->asked_--;
+        return guarded([&] {
+                UnitState state;
+                const bool known = read_state(reply, state);
+                for (const auto& then : question->askers) {
+                        then(known ? &state : nullptr);
+                }
+                question->watch->ask_next();
+        });
+}
+
 void UnitWatch::ask(const std::string& unit, Then then) {
-        char* raw = nullptr;
-        if (!connected_ || sd_bus_path_encode(kUnitPrefix, unit.c_str(), &raw) < 0) {
+        if (!connected_) {
                 return then(nullptr);
+        }
+        to_ask_[unit].push_back(std::move(then));
+        ask_next();
+}
+
+void UnitWatch::ask_next() {
+        while (!to_ask_.empty() && asked_ < kMaxQuestions) {
+                auto next = to_ask_.extract(to_ask_.begin());
+                auto question = std::make_unique<Question>(Question{this, std::move(next.mapped())});
+                if (!connected_ || send(next.key(), question) < 0) {
+                        for (const auto& then : question->askers) {
+                                then(nullptr);
+                        }
+                }
+        }
+}
+
+// On success the question belongs to its slot, and that to the bus.
+int UnitWatch::send(const std::string& unit, std::unique_ptr<Question>& question) {
+        char* raw = nullptr;
+        if (const int r = sd_bus_path_encode(kUnitPrefix, unit.c_str(), &raw); r < 0) {
+                return r;
         }
         const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
         sd_bus_message* call = nullptr;
         sd_bus_slot* slot = nullptr;
-        auto question = std::make_unique<Question>(std::move(then));
         int r = sd_bus_message_new_method_call(bus_.get(), &call, kManager, path.get(), kProperties, "GetAll");
         if (r >= 0) {
                 r = sd_bus_message_append(call, "s", kUnitInterface);
@@ -224,12 +248,14 @@ void UnitWatch::ask(const std::string& unit, Then then) {
         }
         sd_bus_message_unref(call);
         if (r < 0) {
-                return question->then(nullptr);
+                return r;
         }
         sd_bus_slot_set_destroy_callback(slot, [](void* userdata) { delete static_cast<Question*>(userdata); });
         (void)question.release();
+        asked_++;
         sd_bus_slot_set_floating(slot, 1);
         sd_bus_slot_unref(slot);
+        return 0;
 }
 
 }  // namespace sockbroker

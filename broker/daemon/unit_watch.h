@@ -6,9 +6,12 @@
 
 #include <systemd/sd-bus.h>
 
+#include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "broker/daemon/event.h"
 #include "broker/daemon/unit_state.h"
@@ -22,6 +25,7 @@ public:
                 std::function<void()> settled;                         // connected or not: that is known now
         };
         UnitWatch(sd_event* event, Hooks hooks) : event_(event), hooks_(std::move(hooks)) {}
+        ~UnitWatch() = default;  // whoever asked hears nothing any more
         UnitWatch(const UnitWatch&) = delete;
         UnitWatch& operator=(const UnitWatch&) = delete;
 
@@ -32,7 +36,8 @@ public:
         // The major version of the system manager; 0: not known.
         [[nodiscard]] unsigned version() const { return version_; }
 
-        // Null: PID 1 does not answer. May be called before this returns.
+        // Null: nobody knows, now. May be called before this returns. Many may ask of one unit: one question to PID 1
+        // that begins after them answers them all, and few are on their way at a time (dbus-daemon allows 128).
         using Then = std::function<void(const UnitState* state)>;
         void ask(const std::string& unit, Then then);
 
@@ -40,7 +45,15 @@ private:
         struct FreeBus {
                 void operator()(sd_bus* bus) const { sd_bus_close_unref(bus); }
         };
+        static constexpr std::size_t kMaxQuestions = 32;
+        struct Question {
+                UnitWatch* watch;
+                std::vector<Then> askers;
+        };
         [[nodiscard]] int connect();
+        void ask_next();
+        [[nodiscard]] int send(const std::string& unit, std::unique_ptr<Question>& question);
+        static int on_state(sd_bus_message* reply, void* question, sd_bus_error*);
         void try_again();
         void settle(bool connected);
         static int on_hello(sd_bus_message* reply, void* self, sd_bus_error*);
@@ -55,6 +68,8 @@ private:
         bool connected_ = false;
         bool pending_ = false;
         unsigned version_ = 0;
+        std::map<std::string, std::vector<Then>, std::less<>> to_ask_;
+        std::size_t asked_ = 0;  // on their way
         OwnedSource timer_;
         std::unique_ptr<sd_bus, FreeBus> bus_;
 };

@@ -127,6 +127,13 @@ std::int64_t now_usec(clockid_t clock) {
         return now.tv_sec * kUsecPerSec + now.tv_nsec / 1000;
 }
 
+// CLOCK_BOOTTIME, rounded down to ticks (10 ms).
+std::int64_t start_usec(const Incarnation& process) {
+        const std::int64_t ticks_per_sec = sysconf(_SC_CLK_TCK);
+        const auto ticks = static_cast<std::int64_t>(process.start_ticks);
+        return ticks / ticks_per_sec * kUsecPerSec + ticks % ticks_per_sec * kUsecPerSec / ticks_per_sec;
+}
+
 // Whether a process of this start existed at `sent_usec`. A message from the future means that the clock was set
 // back since, and nothing can be said; one of unknown time (0) is before every start. Ticks are rounded down, so that a
 // process which starts and sends within one tick (10 ms) is believed; the whole pid space would have to be used up in
@@ -134,10 +141,7 @@ std::int64_t now_usec(clockid_t clock) {
 bool older_than(const Incarnation& process, std::int64_t sent_usec) {
         const std::int64_t real = now_usec(CLOCK_REALTIME);
         const std::int64_t boot = now_usec(CLOCK_BOOTTIME);
-        const std::int64_t ticks_per_sec = sysconf(_SC_CLK_TCK);
-        const auto ticks = static_cast<std::int64_t>(process.start_ticks);
-        const std::int64_t start =
-                real - boot + ticks / ticks_per_sec * kUsecPerSec + ticks % ticks_per_sec * kUsecPerSec / ticks_per_sec;
+        const std::int64_t start = real - boot + start_usec(process);
         return start <= sent_usec && sent_usec <= real;
 }
 
@@ -177,17 +181,21 @@ bool runs_below(pid_t pid, const std::string& unit) {
                 return true;
         }
         const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
-        return !std::string_view(path.get()).ends_with("/" + unit);
+        // PID 1 runs what goes before and after the main process of a unit with Delegate= in a cgroup of its own.
+        const std::string_view below(path.get());
+        return !below.ends_with("/" + unit) && !below.ends_with("/" + unit + "/.control");
 }
 
-OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t since_usec) {
+OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t registered_usec) {
         OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
         const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!pidfd || !process) {
                 return {};
         }
         const auto incarnation = read_incarnation(process.get());
-        const bool same = incarnation && incarnation->uid == uid && older_than(*incarnation, since_usec);
+        // Starts are counted with the time that the machine was suspended, registrations without.
+        const std::int64_t registered = registered_usec + now_usec(CLOCK_BOOTTIME) - now_usec(CLOCK_MONOTONIC);
+        const bool same = incarnation && incarnation->uid == uid && start_usec(*incarnation) <= registered;
         // Still there: so what was read was of the process of the pidfd.
         return same && still_there(pidfd.get()) ? std::move(pidfd) : OwnedFd();
 }

@@ -34,8 +34,8 @@ struct Peer {
 // Whether the process runs in a cgroup below that of the unit; also where that cannot be read.
 [[nodiscard]] bool runs_below(pid_t pid, const std::string& unit);
 
-// A pidfd of the process that a registration is of: of this pid and real uid, and there at `since_usec` (microseconds
-// since the epoch). None: it has ended, or nobody can tell any more which process is meant.
-[[nodiscard]] OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t since_usec);
+// A pidfd of the process that a registration is of: of this pid and real uid, and there at `registered_usec`
+// (CLOCK_MONOTONIC, microseconds). None: it has ended, or nobody can tell any more which process is meant.
+[[nodiscard]] OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t registered_usec);
 
 }  // namespace sockbroker

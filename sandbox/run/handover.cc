@@ -79,6 +79,7 @@ std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options) {
                 return refused(options.service, *answer);
         }
         std::vector<NamedFd> sockets;
+        sockets.reserve(fds.size());
         for (OwnedFd& fd : fds) {
                 sockets.push_back({std::move(fd), options.service, true});
         }

@@ -53,6 +53,7 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
 
 int execute(const std::vector<std::string>& command) {
         std::vector<char*> words;
+        words.reserve(command.size() + 1);
         for (const std::string& word : command) {
                 words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
         }

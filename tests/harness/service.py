@@ -169,6 +169,8 @@ class Service(worker.Child):
         watch(sock, selectors.EVENT_READ, lambda: on_readable(sock))
 
     def close(self, label):
+        if label in self.answerers:
+            self.finish_load(label)
         sock = self.sockets.pop(label)
         if sock in self.selector.get_map():
             self.selector.unregister(sock)

@@ -272,8 +272,9 @@ def test_flood_by_hostile_peers_and_descriptors_exhausted(stage):
         limit = resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE)
         used = len(os.listdir(f"/proc/{broker.process.pid}/fd"))
         resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, (used + 8, limit[1]))
-        stage.during("descriptors", "the same, and the broker has no free descriptor", 1,
+        stage.during("descriptors", "the broker has no free descriptor, two hostile processes flood both sockets", 1,
                      lambda traffic: traffic.more(CONNECTIONS))
+    assert "while the broker has no free descriptor" in broker.log()
     resource.prlimit(broker.process.pid, resource.RLIMIT_NOFILE, limit)
     assert broker.ask("VERB=version").result == "ok"
     stage.now = stage.instance()
@@ -282,23 +283,29 @@ def test_flood_by_hostile_peers_and_descriptors_exhausted(stage):
 
 def test_maps_full(broker, spawn, remote):
     (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=16\nMaxServices=3\nMaxSockets=9\n")
-    stage = Stage(broker, spawn, remote)
+    # They share: one that is displaced would make room for those that serve.
+    stage = Stage(broker, spawn, remote, section("web", 61001, everywhere(), "Handover=share"))
     greedy = spawn("web-greedy")
     greedy.for_load()
-    labels = []
+    results = []
+    while len(results) < 4:  # of nine places six are taken
+        label = f"tcp-{len(results)}"
+        greedy.open(label, "tcp", "127.0.0.1")
+        results.append(greedy.register(label, service="web").result)
+        if results[-1] != "ok":
+            greedy.close(label)  # nobody will come
+    assert results == ["ok", "ok", "ok", "quota"]
 
-    def fill(_):
-        refused = False
-        while not refused:
-            labels.append(f"tcp-{len(labels)}")
-            greedy.open(labels[-1], "tcp", "127.0.0.1")
-            refused = greedy.register(labels[-1], service="web").result != "ok"
-        assert greedy.register(labels[-1], service="web").result == "quota"
+    def more(_):
+        one = stage.new()
+        one.open("tcp", "tcp", "127.0.0.1")
+        assert one.register("tcp", service="web").result == "quota"
+        one.kill()
         broker.policy(WEB + OTHER + section("more", 61003, *[listen("tcp", f"203.0.{i}.0/24") for i in range(20)]))
         assert broker.reload()[0] != 0
 
-    stage.during("maps-full", "the maps are full: sockets refused by quota, a policy refused by MaxBindings=",
-                 rounds(2, 20), fill)
+    stage.during("maps-full", "the maps are full: sockets refused by quota, a policy refused by `MaxBindings=`",
+                 rounds(2, 20), more)
 
 
 # The service.

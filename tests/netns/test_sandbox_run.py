@@ -120,6 +120,13 @@ def test_sockets_of_somebody_else_are_not_taken_for_ones_own(alone):  # pylint: 
     assert (status, values["LISTEN_FDS"], fds - {3}) == (0, "", {0, 1, 2})
 
 
+def test_no_other_descriptor_comes_through(alone):  # pylint: disable=unused-argument
+    script = 'exec "$@" 5</etc/hostname 9</etc/hostname'
+    done = subprocess.run(["bash", "-c", script, "-", *sandbox.command("ls", "/proc/self/fd")], capture_output=True,
+                          text=True, timeout=sandbox.TIMEOUT, check=True)
+    assert {int(fd) for fd in done.stdout.split()} - {3} == {0, 1, 2}  # 3 is the folder that ls reads
+
+
 def test_the_made_sockets_can_be_joined_by_the_next_instance(web):  # pylint: disable=unused-argument
     """SO_REUSEPORT on every one: two instances at the same address."""
     with sandbox.Sandboxed("--service=web", "--listen-stream=127.0.0.1:8080", "--listen-datagram=127.0.0.1:8080",

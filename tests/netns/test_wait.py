@@ -93,6 +93,9 @@ def test_drained_waits_for_queues_and_handshakes_of_tcp(web, spawn):
         4, f"sockbrokerctl: timed out: socket {bound} of service web has 3 connections in its queue\n")
     time.sleep(HANDSHAKE + 0.3)
     assert waiting.goes_on(), "three connections are not accepted"
+    assert old.control("FDSTOREREMOVE=1\nFDNAME=web").result == "ok"
+    time.sleep(0.3)
+    assert waiting.goes_on(), "and that the broker knows it no more changes nothing of it"
     old.resume("tcp-ipv4")
     assert waiting.end(1)[0] == 0
     for one in clients:

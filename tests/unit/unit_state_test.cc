@@ -27,6 +27,12 @@ TEST(UnitState, AnotherActivationIsNotTheOneThatRegistered) {
         EXPECT_EQ(judge({.active = "active", .sub = "running", .began_usec = 1001}), Presence::kGone);
         EXPECT_EQ(judge({.active = "activating", .sub = "start", .began_usec = 1001}), Presence::kGone);
         EXPECT_EQ(judge({.active = "activating", .sub = "auto-restart", .began_usec = 1001}), Presence::kGone);
+        EXPECT_EQ(judge({.active = "activating", .sub = "auto-restart", .began_usec = 900}), Presence::kGone)
+                << "RestartMode=direct does not go through inactive";
+        EXPECT_EQ(judge({.active = "active", .sub = "running", .began_usec = 900, .ended_usec = 1001}), Presence::kGone)
+                << "and has been active twice then";
+        EXPECT_EQ(judge({.active = "active", .sub = "running", .began_usec = 900, .ended_usec = 800}), Presence::kThere)
+                << "what ended before the registration is not its end";
 }
 
 TEST(UnitState, ACrashAndTheWayToARestartAreAHold) {
@@ -44,11 +50,11 @@ TEST(UnitState, InactiveWithoutAJobIsAStopOnPurpose) {
                 << "a unit that PID 1 does not know";
 }
 
-TEST(StoredName, GoesThereAndBack) {
-        EXPECT_EQ(stored_name({"web-1.x_y", 0x1a}), "held-000000000000001a-web-1.x_y");
-        EXPECT_EQ(service_of_stored("held-000000000000001a-web-1.x_y"), "web-1.x_y");
-        for (const auto* other : {"", "held-", "connection", "held-000000000000001a-", "sockbrokerd.socket"}) {
-                EXPECT_EQ(service_of_stored(other), "") << other;
+TEST(StoredName, IsToldFromTheNamesOfOtherDescriptors) {
+        EXPECT_EQ(stored_name(0x1a), "held-000000000000001a");
+        EXPECT_TRUE(is_stored_name(stored_name(0x1a)));
+        for (const auto* other : {"", "connection", "sockbrokerd.socket"}) {
+                EXPECT_FALSE(is_stored_name(other)) << other;
         }
 }
 
