@@ -69,10 +69,12 @@ public:
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready() {
-                if (server_.shares_.is_behind(uid_, steady_usec()) != behind_) {
-                        behind_ = !behind_;
-                        if (sd_event_source_set_priority(io_.get(), behind_ ? kBehind : kAhead) >= 0 && behind_) {
-                                return;  // still ready, but the others come first
+                const int level = server_.shares_.level(uid_, steady_usec());
+                if (level != level_) {
+                        const bool later = level > level_;
+                        level_ = level;
+                        if (sd_event_source_set_priority(io_.get(), kAhead + level) >= 0 && later) {
+                                return;  // still ready, but others come first
                         }
                 }
                 last_turn_ = ++server_.turns_;
@@ -204,7 +206,7 @@ private:
         }
 
         ControlServer& server_;
-        bool behind_ = false;  // waits behind users with less of the loop's time
+        int level_ = 0;  // of its user among all, when it was last looked at
         const uid_t uid_;
         std::uint64_t last_turn_;
         OwnedFd fd_;

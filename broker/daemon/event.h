@@ -11,9 +11,9 @@
 
 namespace sockbroker {
 
-// Of sources that work for somebody who has had more than a share: after all that are ready at the normal priority.
+// The priority of sources that work for peers: the more of the loop's time they have had, the later (Turns::level()).
 inline constexpr std::int64_t kAhead = SD_EVENT_PRIORITY_NORMAL;
-inline constexpr std::int64_t kBehind = kAhead + 10;
+inline constexpr std::int64_t kBehind = kAhead + 4;  // of a queue that never ends
 
 struct FreeSource {
         void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Who has had more than a share of the event loop lately: such users wait behind all others, and take turns among
-// themselves. Nobody who is alone waits for anything. Pure: the caller brings the time.
+// Whose turn comes first in the event loop: of users who have had less of its time lately. Nobody who is alone waits
+// for anything. Pure: the caller brings the time.
 #pragma once
 
 #include <sys/types.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -15,30 +16,43 @@ namespace sockbroker {
 
 class Turns {
 public:
-        // A hundredth of the time, of which ten milliseconds may come at once.
-        static constexpr std::int64_t kShare = 100;
-        static constexpr std::int64_t kWindowUsec = 1'000'000;
-        static constexpr std::int64_t kLongestUsec = 10'000'000;  // for so long nobody is behind who has stopped
+        static constexpr double kMemoryUsec = 2'000'000;  // what was used that long ago counts by 1/e
         static constexpr std::size_t kMaxUsers = 4096;
+        static constexpr int kLevels = 8;
 
         void used(uid_t uid, std::int64_t usec, std::int64_t now_usec) {
-                if (due_.size() >= kMaxUsers && !due_.contains(uid)) {
-                        std::erase_if(due_, [now_usec](const auto& entry) { return entry.second <= now_usec; });
-                        if (due_.size() >= kMaxUsers) {
-                                due_.clear();  // so many at work at once: all are equal
+                if (uses_.size() >= kMaxUsers && !uses_.contains(uid)) {
+                        std::erase_if(uses_, [&](const auto& entry) { return level_of(entry.second, now_usec) == 0; });
+                        if (uses_.size() >= kMaxUsers) {
+                                uses_.clear();  // so many at work at once: all are equal
                         }
                 }
-                std::int64_t& due = due_[uid];
-                due = std::min(std::max(due, now_usec) + usec * kShare, now_usec + kWindowUsec + kLongestUsec);
+                Use& use = uses_[uid];
+                use.share = share_of(use, now_usec) + static_cast<double>(usec) / kMemoryUsec;
+                use.at_usec = now_usec;
         }
 
-        [[nodiscard]] bool is_behind(uid_t uid, std::int64_t now_usec) const {
-                const auto found = due_.find(uid);
-                return found != due_.end() && found->second > now_usec + kWindowUsec;
+        // 0: less than a hundredth of the time. Each level above means twice as much.
+        [[nodiscard]] int level(uid_t uid, std::int64_t now_usec) const {
+                const auto found = uses_.find(uid);
+                return found == uses_.end() ? 0 : level_of(found->second, now_usec);
         }
 
 private:
-        std::map<uid_t, std::int64_t> due_;  // when the time used would have been due at a steady share
+        struct Use {
+                double share = 0;
+                std::int64_t at_usec = 0;
+        };
+
+        static double share_of(const Use& use, std::int64_t now_usec) {
+                return use.share * std::exp(static_cast<double>(use.at_usec - now_usec) / kMemoryUsec);
+        }
+        static int level_of(const Use& use, std::int64_t now_usec) {
+                const double hundredths = share_of(use, now_usec) * 100;
+                return hundredths < 1 ? 0 : std::min(kLevels - 1, 1 + static_cast<int>(std::log2(hundredths)));
+        }
+
+        std::map<uid_t, Use> uses_;
 };
 
 }  // namespace sockbroker

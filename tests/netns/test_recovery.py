@@ -123,7 +123,7 @@ class Scenario:
     answers to `questions`, set by prepare()."""
 
     questions = (TCP, UDP)
-    step = 2  # 1: every point
+    step = 3  # 1: every point
 
     def __init__(self, world):
         self.world = world
@@ -176,7 +176,7 @@ class Share(Scenario):
     """A seventh socket for a service that spreads its flows over more than a record holds."""
 
     questions = (SHARED,) * 4
-    step = 3
+    step = 4
 
     def prepare(self):
         self.world.unregister("pool")
@@ -191,7 +191,7 @@ class Reload(Scenario):
     """Another policy: a rule of web moves, a service with a socket goes, one comes."""
 
     questions = (TCP, UDP, FIRST, SECOND, GUEST, OTHER)
-    step = 3
+    step = 4
 
     def prepare(self):
         world = self.world
@@ -217,7 +217,7 @@ class Reload(Scenario):
 class Start(Scenario):
     """A broker that takes up what another one left."""
 
-    step = 7
+    step = 10
 
     def prepare(self):
         self.world.register("two", "tcp", service="web")
@@ -232,7 +232,7 @@ class Start(Scenario):
 class Growth(Start):
     """A limit was raised: the maps are made anew, larger, with all that they hold."""
 
-    step = 9
+    step = 14
 
     def act(self):
         self.world.broker.kill()
@@ -244,7 +244,7 @@ class Growth(Start):
 class Unload(Scenario):
     """The operator takes dispatch away."""
 
-    step = 4
+    step = 5
 
     def prepare(self):
         self.world.register("one", "tcp", "udp", service="web")
@@ -259,7 +259,7 @@ class Unload(Scenario):
 class FirstStart(Scenario):
     """Nothing is in the kernel, as after a boot."""
 
-    step = 12
+    step = 20
 
     def prepare(self):
         assert self.world.broker.ctl("unload")[0] == 0

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Nothing that works may stop working because the control plane stops, dies, or is given a bad policy."""
+import json
+import re
 import time
 
 import pytest
@@ -21,7 +23,7 @@ def serving(broker):
 
 @pytest.mark.parametrize("command", [
     "systemctl kill -s KILL sockbrokerd", "systemctl restart sockbrokerd", "systemctl stop sockbrokerd",
-    "systemctl reload sockbrokerd"])
+    "systemctl reload sockbrokerd", "systemctl daemon-reexec"])
 def test_S7_not_one_connection_fails_during(echo, command):
     before = {row["cookie"]: row for row in echo.registered("echo")}
     clients = echo.hammer("198.51.100.1", 80)
@@ -32,7 +34,7 @@ def test_S7_not_one_connection_fails_during(echo, command):
         if "stop" in command:
             assert echo.show("sockbrokerd", "ActiveState") == "inactive"
             echo.run("systemctl start sockbrokerd")
-        if "reload" not in command:
+        if "reload" not in command and "reexec" not in command:
             echo.until("another broker", lambda: echo.pid() not in (0, pid) and echo.show(
                 "sockbrokerd", "ActiveState") == "active")
         clients.wait_for_more(echo)
@@ -40,6 +42,46 @@ def test_S7_not_one_connection_fails_during(echo, command):
     assert (counts["failed"], counts["errors"]) == (0, []) and counts["good"] > 1000
     # What the kernel held was taken up as it was.
     assert {row["cookie"]: row for row in echo.registered("echo")} == before
+
+
+
+def link(broker):
+    """Ids of the link that the namespace runs and of the program in it."""
+    shown = json.loads(broker.out("bpftool -j link show pinned /run/sockbroker/bpf/dispatch/link"))
+    return shown["id"], shown["prog_id"]
+
+
+def test_S7_an_upgrade_of_the_package_fails_not_one_connection(echo):
+    """Another build in the place of the old one while that runs, another unit file, and what a package's script does."""
+    daemon, unit = "/usr/lib/sockbroker/sockbrokerd", "sockbrokerd.service"
+    before, (link_before, program_before) = echo.registered("echo"), link(echo)
+    version = echo.status()["version"]
+    newer = version[:-1] + "9"
+    clients = echo.hammer("198.51.100.1", 80)
+    try:
+        # Not LIBBPF_0.1.0 and its like, which are names of symbols.
+        echo.run(f"LC_ALL=C sed 's/\\([^_]\\){re.escape(version)}/\\1{newer}/g' {daemon} > /opt/newer && chmod 755 /opt/newer && "
+                 f"mount --bind /opt/newer {daemon}")
+        echo.run(f"sed 's/^Description=.*/& (newer)/' /usr/lib/systemd/system/{unit} > /etc/systemd/system/{unit}")
+        clients.wait_for_more(echo)
+        echo.run("systemctl daemon-reload && systemctl try-restart sockbrokerd.service")
+        assert echo.status()["version"] == newer
+        assert echo.show(unit, "Description").endswith("(newer)")
+        clients.wait_for_more(echo, 1000)
+        link_after, program_after = link(echo)
+        assert link_after == link_before and program_after != program_before, "the program was replaced in its link"
+        assert echo.registered("echo") == before
+    finally:
+        echo.run(f"umount --lazy {daemon}; rm -f /opt/newer /etc/systemd/system/{unit}; systemctl daemon-reload")
+    echo.run("systemctl try-restart sockbrokerd.service")
+    assert echo.status()["version"] == version
+    clients.wait_for_more(echo)
+    counts = clients.end()
+    assert (counts["failed"], counts["errors"]) == (0, []) and counts["good"] > 1000
+    # A new registration is the other build's work.
+    echo.run("systemctl restart echo.service")
+    echo.until_registered("echo", 2)
+    assert serving(echo)
 
 
 def test_a_bad_policy_at_reload_is_refused_and_the_running_rules_stay(echo, message_ids):
