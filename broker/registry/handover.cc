@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Sockets that come: what stands in their way, the one transaction that makes them a service's, and what becomes of
+// them when their service goes and comes back.
+#include <algorithm>
+#include <chrono>
+
+#include <fmt/format.h>
+
+#include "broker/registry/registry.h"
+
+namespace sockbroker {
+
+namespace {
+
+std::int64_t now_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+std::int64_t monotonic_usec() {  // CLOCK_MONOTONIC in libstdc++, as systemd's time stamps
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+Registrant to_record(ServiceId id, const Registration& registration) {
+        return Registrant{
+                .service = id,
+                .cookie = registration.cookie,
+                .since_usec = registration.since_usec,
+                .pid = registration.registrant.pid,
+                .uid = registration.registrant.uid,
+                .gid = registration.registrant.gid,
+                .protocol = registration.protocol,
+                .family = static_cast<std::uint8_t>(registration.family),
+                .serves_ipv4 = registration.serves.ipv4,
+                .serves_ipv6 = registration.serves.ipv6,
+                .bound = registration.bound,
+                .registered_usec = registration.registered_usec,
+                .gone_usec = registration.gone_usec,
+                .unit = registration.registrant.unit,
+                .nested = registration.registrant.nested,
+        };
+}
+
+}  // namespace
+
+Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
+        Occupancy occupancy;
+        std::vector<Registration> others;  // without those that are offered again, or held for who offers now
+        for (const auto& registration : registrations(service)) {
+                const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
+                if (std::ranges::none_of(offers, same) && !is_succeeded(registration, peer, offers, spread(service))) {
+                        others.push_back(registration);
+                }
+        }
+        std::vector<Slot> still_live;
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        const auto* holder = first_choice(others, protocol, family);
+                        if (holder == nullptr) {
+                                continue;
+                        }
+                        if (!holder->held()) {  // that one is nobody's
+                                occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                        holder->registrant.to_string();
+                        }
+                        const auto taken_over = [&](const Offer& offer) {
+                                return offer.facts.protocol == protocol &&
+                                       (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
+                        };
+                        if (std::ranges::none_of(offers, taken_over) &&
+                            std::ranges::find(still_live, holder->slot) == still_live.end()) {
+                                still_live.push_back(holder->slot);
+                        }
+                }
+        }
+        occupancy.live = static_cast<std::uint32_t>(spread(service).share ? others.size() : still_live.size());
+        return occupancy;
+}
+
+std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& service, const Peer& peer,
+                                                             std::span<const Offer> offers) {
+        const auto found = seats_.find(service.name);
+        if (found == seats_.end()) {
+                return std::unexpected(Refusal{ResultCode::kInternal, "service has no place in the kernel", {}});
+        }
+        Seat& seat = found->second;
+        std::vector<Registration> added;
+        const auto refuse = [&](const Error& error) {
+                for (const auto& registration : added) {
+                        dataplane_.remove(registration.slot);
+                }
+                const auto code = error.errnum == EBUSY ? ResultCode::kQuota : ResultCode::kInternal;
+                return std::unexpected(Refusal{code, error.text(), {}});
+        };
+        for (const auto& offer : offers) {
+                last_since_usec_ = std::max(last_since_usec_ + 1, now_usec());
+                Registration registration{
+                        .cookie = offer.facts.cookie,
+                        .since_usec = last_since_usec_,
+                        .protocol = offer.facts.protocol,
+                        .family = offer.facts.family,
+                        .serves = offer.serves,
+                        .bound = offer.facts.bound,
+                        .registrant = peer,
+                        .registered_usec = monotonic_usec(),
+                };
+                const auto slot = dataplane_.install(offer.fd, to_record(seat.id, registration));
+                if (!slot) {
+                        return refuse(slot.error());
+                }
+                registration.slot = *slot;
+                added.push_back(registration);
+        }
+
+        std::vector<Registration> after(added.rbegin(), added.rend());
+        for (const auto& registration : seat.registrations) {
+                if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end() &&
+                    !is_succeeded(registration, peer, offers, seat.spread)) {
+                        after.push_back(registration);
+                }
+        }
+        // Displaced sockets are kept for their owners to see, but never more of them than the quota.
+        std::size_t draining = 0;
+        std::erase_if(after, [&, whole = after](const Registration& registration) {
+                return !is_live(whole, seat.spread, registration) && ++draining > service.max_sockets;
+        });
+        const std::vector<Registration> before = seat.registrations;
+        if (const auto done = replace_registrations(seat, std::move(after)); !done) {
+                return refuse(done.error());
+        }
+
+        std::vector<Handed> handed;
+        for (const auto& registration : added) {
+                Handed& one = handed.emplace_back();
+                one.added = registration;
+                for (const auto& old : before) {
+                        const bool loses = is_live(before, seat.spread, old) && old.cookie != registration.cookie &&
+                                           !is_live(seat.registrations, seat.spread, old) &&
+                                           old.protocol == registration.protocol &&
+                                           ((old.serves.ipv4 && registration.serves.ipv4) ||
+                                            (old.serves.ipv6 && registration.serves.ipv6));
+                        if (loses) {
+                                one.displaced.push_back(old);
+                        }
+                }
+        }
+        return handed;
+}
+
+// The record first: a broker that dies in between finds an order that its targets do not have yet, and mends it.
+Result<void> Registry::rewrite(const std::string& service, std::uint64_t cookie,
+                               const std::function<void(Registration&)>& change) {
+        const auto seat = seats_.find(service);
+        if (seat == seats_.end()) {
+                return fail(ENOENT, fmt::format("service {} has no place in the kernel", service));
+        }
+        auto after = seat->second.registrations;
+        const auto one = std::ranges::find(after, cookie, &Registration::cookie);
+        if (one == after.end()) {
+                return fail(ENOENT, fmt::format("service {} has no socket {:016x}", service, cookie));
+        }
+        change(*one);
+        if (auto done = dataplane_.set_registrant(one->slot, to_record(seat->second.id, *one)); !done) {
+                return done;
+        }
+        std::ranges::sort(after, is_before);
+        return replace_registrations(seat->second, std::move(after));
+}
+
+Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec) {
+        return rewrite(service, cookie, [&](Registration& one) { one.gone_usec = gone_usec; });
+}
+
+Result<void> Registry::give_back(const std::string& service, std::uint64_t cookie, const Peer& peer) {
+        return rewrite(service, cookie, [&](Registration& one) {
+                one.gone_usec = 0;
+                one.registered_usec = monotonic_usec();
+                one.registrant = peer;
+        });
+}
+
+}  // namespace sockbroker
