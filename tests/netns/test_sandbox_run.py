@@ -106,6 +106,13 @@ def test_the_next_instance_retrieves_what_is_held(broker):
         assert (values["LISTEN_FDS"], values["LISTEN_FDNAMES"]) == ("1", "web")
         again, = broker.list()
         assert (again["cookie"], again["state"], again["pid"]) == (made["cookie"], "live", second.process.pid)
+    broker.wait_log("retrieve: (.*\n)+.*waits")
+    words.insert(3, "--listen-datagram=127.0.0.1:7000")
+    with sandbox.Sandboxed(*words) as third:
+        values, _ = shown("\n".join(third.lines_until("there")))
+        assert (values["LISTEN_FDS"], values["LISTEN_FDNAMES"]) == ("2", "web:web"), "what was added is made"
+        assert {(line["protocol"], line["cookie"] == made["cookie"]) for line in broker.list()} == {
+            ("tcp", True), ("udp", False)}
 
 
 def test_no_register_asks_nobody(web):

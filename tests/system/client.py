@@ -8,6 +8,7 @@
     client.py store SERVICE ADDRESS PORT [hold]    listens and registers by the notify socket; hold: serves as an echo
     client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
     client.py serve NAME                 answers lines on the listener that systemd has passed, until SIGTERM
+    client.py many SERVICE,... COUNT               listens so many times, registers all for each service, and stays
     client.py control LINES              one request to the control socket, and its answer
 
 Its exit status is 0 where the network did not refuse.
@@ -127,6 +128,17 @@ def serve(name: str) -> None:
             connection.sendall(name.encode() + b" " + connection.recv(4096))
 
 
+def many(services: str, count: str) -> None:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(count))]
+    for service in services.split(","):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+            broker.settimeout(TIMEOUT)
+            broker.connect("/run/sockbroker/control")
+            socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [one.fileno() for one in listeners])
+            print(broker.recv(65536).decode(), flush=True)
+    signal.pause()
+
+
 def control(lines: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.settimeout(TIMEOUT)
@@ -142,7 +154,7 @@ def control(lines: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "register": register,
+        {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "register": register, "many": many,
          "serve": serve, "control": control}[sys.argv[1]](*sys.argv[2:])
     except OSError as refusal:
         sys.exit(f"{type(refusal).__name__}: {refusal}")

@@ -139,6 +139,60 @@ def test_a_new_pid_1_is_heard_as_the_old_one(steady):
     assert another_instance(steady, before)["cookie"] == before["cookie"]
 
 
+MANY = """\
+[Service]
+ExecStart=/opt/system-tests/client.py many crowd,other 200
+DynamicUser=yes
+"""
+MANY_POLICY = """\
+[Service crowd]
+Unit=many.service
+ListenStream=203.0.113.0/24:1000
+Handover=share
+HoldSec=60
+[Service other]
+Unit=many.service
+ListenStream=203.0.113.0/24:1001
+Handover=share
+HoldSec=60
+"""
+
+
+def test_two_hundred_sockets_of_two_services_are_held_over_the_death_of_the_broker(broker):
+    """PID 1 keeps a socket once, however many services have it; and one question to it is for all of a unit."""
+    broker.policy("many.conf", MANY_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("many.service", MANY)
+    broker.run("systemctl start many.service")
+
+    def states():
+        return {(row["service"], row["state"]) for row in broker.rows("list")}
+
+    def stored():
+        return int(broker.show("sockbrokerd", "NFileDescriptorStore"))
+
+    broker.until_registered("crowd", 200)
+    broker.until_registered("other", 200)
+    broker.until("PID 1 to have them", lambda: stored() == 200)
+    pid = broker.pid()
+    broker.run("systemctl kill -s KILL sockbrokerd")
+    broker.until("another broker", lambda: broker.pid() not in (0, pid) and broker.show(
+        "sockbrokerd", "ActiveState") == "active")
+    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    assert states() == {("crowd", "live"), ("other", "live")}
+    broker.run("systemctl kill -s KILL many.service")
+    broker.until("all to be held", lambda: states() == {("crowd", "held"), ("other", "held")})
+    pid = broker.pid()
+    broker.run("systemctl kill -s KILL sockbrokerd")
+    broker.until("another broker", lambda: broker.pid() not in (0, pid) and states() == {
+        ("crowd", "held"), ("other", "held")})
+    broker.run("sockbrokerctl unregister crowd")
+    assert stored() == 200, "the other service has them still"
+    broker.run("sockbrokerctl unregister other")
+    broker.until("PID 1 to have none", lambda: stored() == 0)
+    assert broker.rows("list") == []
+
+
 NEST = """\
 [Service]
 Delegate=yes
@@ -155,6 +209,9 @@ def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broke
     broker.run("systemctl start nest.service")
     one, = broker.until_registered("steady", 1)
     assert one["unit"] == "nest.service"
+    broker.run("systemctl restart sockbrokerd")
+    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    assert broker.registered("steady") == [one], "live, as before"
     broker.run(f"kill -9 {one['pid']}")
     until_state(broker, "held")
     assert broker.show("nest.service", "ActiveState") == "active"
