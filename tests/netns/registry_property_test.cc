@@ -333,7 +333,7 @@ TEST_F(RegistryProperty, no_order_of_events_gives_one_services_traffic_to_anothe
                 }
                 check(what);
         }
-        EXPECT_GT(deaths_, 10) << "or the points of death were not met";
+        EXPECT_GE(deaths_, 5) << "or the points of death were not met";
 }
 
 // A broker that dies between the steps of a transaction leaves a socket in a slot that nothing names.
