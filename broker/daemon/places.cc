@@ -139,7 +139,8 @@ Result<void> check_netns(const std::string& name) {
         if (named.st_dev != own.st_dev || named.st_ino != own.st_ino) {
                 return fail(
                         fmt::format("--netns {0} names another network namespace than the one in which sockbrokerd was "
-                                    "started; use sockbrokerd@{0}.service, or ip netns exec {0}",
+                                    "started; use sockbrokerd@{0}.service, or "
+                                    "nsenter --net=/run/netns/{0}",
                                     name));
         }
         return {};

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # For services behind the broker: all that ordinary network servers do, threads and just-in-time compilers included.
-# Language: sockbroker-run(1). What it does not stop: docs/sandbox.md.
+# Language: sockbroker-run(1). What it does not stop: /usr/share/doc/sockbroker/sandbox.md.
 # Add to it in default.profile.d/*.profile, not here.
 
 include strict

@@ -2,9 +2,9 @@
 #
 # For a service that gets all its sockets passed and makes none: it can accept, send and receive, and do nothing that would
 # reach a socket of another address. No connect(2) either, so that a datagram socket takes nobody's flow, and so no
-# sd_notify(3), syslog(3) or name service. Language: sockbroker-run(1). What it does not stop: docs/sandbox.md.
-# A call that no line names does not exist, so that programs and the C library take their older ways; one that is here,
-# with other arguments, is not permitted. Add to it in strict.profile.d/*.profile, not here.
+# sd_notify(3), syslog(3) or name service. Language: sockbroker-run(1). What it does not stop: sandbox.md in
+# /usr/share/doc/sockbroker. A call that no line names does not exist, so that programs and the C library take their older
+# ways; one that is here, with other arguments, is not permitted. Add to it in strict.profile.d/*.profile, not here.
 
 default: errno ENOSYS
 arguments: errno EPERM

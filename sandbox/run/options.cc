@@ -172,7 +172,7 @@ std::string help_text() {
                "  --runtime-dir=DIR        Where the broker's sockets are\n"
                "\n"
                "Sandbox:\n"
-               "  --profile=NAME|PATH      default (which it is), strict, or one of your own\n"
+               "  --profile=NAME|PATH      default (which it is), interfaces, strict, your own\n"
                "  --log-denials            Trial: log what would be denied, deny nothing\n"
                "  --dump                   Show the profile with its drop-ins, run nothing\n"
                "\n"
