@@ -21,6 +21,7 @@ namespace {
 
 int become(const std::vector<std::string>& command) {
         std::vector<char*> words;
+        words.reserve(command.size() + 1);
         for (const std::string& word : command) {
                 words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
         }
@@ -52,6 +53,7 @@ int retrieve_sockets(const Options& options) {
                 return report_refusal(*answer, service);
         }
         std::vector<NamedFd> sockets;
+        sockets.reserve(fds.size());
         for (OwnedFd& fd : fds) {
                 sockets.push_back({.fd = std::move(fd), .name = service});
         }

@@ -21,7 +21,7 @@ constexpr std::array kVerbs = {
         Verb{"bindings", "bindings", "List the bindings of the policy in force", 0, 0, show_bindings},
         Verb{"register", "register [SERVICE]", "Hand over the sockets passed by systemd", 0, 1, register_sockets},
         Verb{"unregister", "unregister SERVICE", "Remove the sockets of a service", 1, 1, unregister_service},
-        Verb{"retrieve", "retrieve SERVICE -- ...", "Run a program with the sockets held for it", 2,
+        Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2,
              std::numeric_limits<std::size_t>::max(), retrieve_sockets},
         Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service},
         Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/broker.h"
+#include "broker/daemon/event.h"
 
 #include <algorithm>
 #include <chrono>
@@ -16,11 +17,6 @@ constexpr uid_t kUnknownSender = static_cast<uid_t>(-1);  // counts for itself, 
 std::int64_t now_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-std::int64_t steady_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
 Answer answer(ResultCode code, std::string message, Rows rows = {}) {

@@ -19,11 +19,6 @@ namespace sockbroker {
 
 namespace {
 
-std::int64_t steady_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
-}
-
 // Processor time of this thread: when others keep it from running, that is nobody's fault here.
 std::int64_t own_usec() {
         timespec time{};

@@ -6,7 +6,10 @@
 
 #include <systemd/sd-event.h>
 
+#include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <exception>
 #include <memory>
 
 namespace sockbroker {
@@ -24,5 +27,23 @@ struct FreeEvent {
         void operator()(sd_event* event) const { sd_event_unref(event); }
 };
 using OwnedEvent = std::unique_ptr<sd_event, FreeEvent>;
+
+// CLOCK_MONOTONIC, microseconds.
+[[nodiscard]] inline std::int64_t steady_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+// What a callback of a C library does: nothing that is thrown may cross it. It can be memory only; that costs the one
+// thing that was to be done.
+template <class Act>
+int guarded(Act act) noexcept {
+        try {
+                act();
+        } catch (const std::exception& error) {
+                (void)std::fputs(error.what(), stderr);
+        }
+        return 0;
+}
 
 }  // namespace sockbroker

@@ -100,8 +100,8 @@ void Broker::drop_lost_holds(const std::string& service) {
 }
 
 // Those alone that serve or are held: a displaced one was about to be given up.
-void Broker::take_up_holds(std::vector<StoredFd> stored) {
-        for (auto& [name, fd] : stored) {
+void Broker::take_up_holds(const std::vector<StoredFd>& stored) {
+        for (const auto& [name, fd] : stored) {
                 const auto facts = probe_socket(fd.get());
                 std::size_t users = 0;
                 for (const auto& service : facts ? registry_.services() : std::vector<std::string>()) {

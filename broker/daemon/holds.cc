@@ -6,8 +6,6 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
-#include <chrono>
-#include <exception>
 
 #include <fmt/format.h>
 
@@ -30,11 +28,6 @@ std::string stored_name(std::uint64_t cookie) {
 
 bool is_stored_name(const std::string& name) {
         return name.starts_with(kStoredPrefix);
-}
-
-std::int64_t monotonic_now_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
 Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
@@ -101,7 +94,7 @@ void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registere
 void Holds::take_back(const HoldKey& key) {
         if (const auto found = kept_.find(key); found != kept_.end() && found->second.held.gone_usec == 0) {
                 found->second.undelivered = true;
-                set_gone(found->second, monotonic_now_usec());
+                set_gone(found->second, steady_usec());
         }
 }
 
@@ -149,13 +142,11 @@ OwnedFd Holds::duplicate(const HoldKey& key) const {
 void Holds::settle(const std::string& service, std::function<void()> then) {
         // Called when the last of those that hold it has let go of it.
         const std::shared_ptr<void> settled(nullptr, [then = std::move(then), open = open_](void*) {
-                try {
+                (void)guarded([&] {
                         if (*open) {
                                 then();
                         }
-                } catch (const std::exception&) {
-                        // For want of memory: the peer hears nothing, and what it asked for stays held.
-                }
+                });
         });
         for (const auto& key : keys_of(service)) {
                 look_at(key, [settled] {});
@@ -194,7 +185,7 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
         Kept& kept = kept_.at(key);
         if (state == nullptr) {  // what is known is the process
                 if (kept.held.gone_usec == 0 && has_ended(kept.process.get())) {
-                        set_gone(kept, monotonic_now_usec());
+                        set_gone(kept, steady_usec());
                 }
                 return;
         }
@@ -206,7 +197,7 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
                 // A unit that holds other managers or containers says nothing of what ends within.
                 if (kept.held.nested && has_ended(kept.process.get())) {
                         if (kept.held.gone_usec == 0) {
-                                set_gone(kept, monotonic_now_usec());
+                                set_gone(kept, steady_usec());
                         }
                 } else if (kept.held.gone_usec != 0 && !kept.undelivered) {
                         set_clock(kept, 0, kept.held.hold_usec);
@@ -219,7 +210,7 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
         case Presence::kGone:
                 if (kept.held.gone_usec == 0) {
                         const auto ended = state->ended_usec;
-                        set_gone(kept, ended > kept.held.registered_usec ? ended : monotonic_now_usec());
+                        set_gone(kept, ended > kept.held.registered_usec ? ended : steady_usec());
                 }
         }
 }
@@ -251,12 +242,7 @@ void Holds::watch_process(Kept& kept) {
                 [](sd_event_source* ended, int, std::uint32_t, void* userdata) {
                         sd_event_source_set_enabled(ended, SD_EVENT_OFF);
                         const auto [holds, key] = *static_cast<Context*>(userdata);  // copies: this may end
-                        try {
-                                holds->look_at(key);
-                        } catch (const std::exception&) {
-                                // For want of memory; settle() looks again.
-                        }
-                        return 0;
+                        return guarded([&, holds = holds, key = key] { holds->look_at(key); });
                 },
                 context.get());
         if (r < 0) {
@@ -290,12 +276,8 @@ void Holds::ask_again_later() {
                 [](sd_event_source*, std::uint64_t, void* self) {
                         auto* holds = static_cast<Holds*>(self);
                         holds->again_.reset();
-                        try {
-                                holds->look_at_each([](const Held& held) { return !held.unit.empty(); });
-                        } catch (const std::exception&) {
-                                // For want of memory; the next change of a unit looks again.
-                        }
-                        return 0;
+                        return guarded(
+                                [&] { holds->look_at_each([](const Held& held) { return !held.unit.empty(); }); });
                 },
                 this);
         again_.reset(r < 0 ? nullptr : source);
@@ -327,19 +309,14 @@ void Holds::set_timer() {
         const int r = sd_event_add_time(
                 event_, &source, CLOCK_MONOTONIC, static_cast<std::uint64_t>(next), 1,
                 [](sd_event_source*, std::uint64_t, void* self) {
-                        try {
-                                static_cast<Holds*>(self)->expire();
-                        } catch (const std::exception&) {
-                                // For want of memory; the next change sets the timer again.
-                        }
-                        return 0;
+                        return guarded([&] { static_cast<Holds*>(self)->expire(); });
                 },
                 this);
         timer_.reset(r < 0 ? nullptr : source);
 }
 
 void Holds::expire() {
-        const auto now = monotonic_now_usec();
+        const auto now = steady_usec();
         std::vector<HoldKey> over;
         for (const auto& [when, key] : ends_) {
                 if (when > now) {

@@ -124,6 +124,4 @@ private:
 [[nodiscard]] std::string stored_name(std::uint64_t cookie);
 [[nodiscard]] bool is_stored_name(const std::string& name);
 
-[[nodiscard]] std::int64_t monotonic_now_usec();
-
 }  // namespace sockbroker

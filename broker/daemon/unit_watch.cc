@@ -2,7 +2,6 @@
 #include "broker/daemon/unit_watch.h"
 
 #include <cstdlib>
-#include <exception>
 
 #include "broker/base/net.h"
 
@@ -19,24 +18,13 @@ constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
 
-// The callbacks of sd-bus: what is thrown ends here.
-template <class Act>
-int guarded(Act act) {
-        try {
-                act();
-        } catch (const std::exception&) {
-                // For want of memory. The unit's next change, or the next retry, asks again.
-        }
-        return 0;
-}
-
 void read_triggers(sd_bus_message* reply, UnitState& state) {
         if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "as") <= 0 ||
             sd_bus_message_enter_container(reply, SD_BUS_TYPE_ARRAY, "s") < 0) {
                 return;
         }
         const char* unit = nullptr;
-        while (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, &unit) > 0) {
+        while (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, static_cast<void*>(&unit)) > 0) {
                 if (std::string_view(unit).ends_with(".socket")) {
                         state.triggered_by = unit;
                 }
@@ -76,7 +64,7 @@ bool read_state(sd_bus_message* reply, UnitState& state) {
         }
         while (sd_bus_message_enter_container(reply, SD_BUS_TYPE_DICT_ENTRY, "sv") > 0) {
                 const char* name = nullptr;
-                if (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, &name) <= 0) {
+                if (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, static_cast<void*>(&name)) <= 0) {
                         return false;
                 }
                 read_property(reply, name, state);
@@ -133,16 +121,27 @@ int UnitWatch::connect() {
                                        kProperties + "',member='PropertiesChanged',path_namespace='" + kUnitPrefix +
                                        "',arg0='" + kUnitInterface + "'";
         // Never the blocking kind: PID 1 may wait for the bus, and the bus for PID 1.
-        if ((r = sd_bus_attach_event(bus, event_, 0)) < 0 ||
-            (r = sd_bus_match_signal(bus, nullptr, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
-                                     "org.freedesktop.DBus.Local", "Disconnected", on_lost, this)) < 0 ||
-            (r = sd_bus_add_match_async(bus, nullptr, unit_match.c_str(), on_changed, nullptr, this)) < 0 ||
-            (r = sd_bus_match_signal_async(bus, nullptr, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                           "org.freedesktop.DBus", "NameOwnerChanged", on_owner, nullptr, this)) < 0 ||
-            (r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kProperties, "Get", on_version, this,
-                                          "ss", kManagerInterface, "Version")) < 0 ||
-            (r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kManagerInterface, "Subscribe",
-                                          on_hello, this, "")) < 0) {
+        r = sd_bus_attach_event(bus, event_, 0);
+        if (r >= 0) {
+                r = sd_bus_match_signal(bus, nullptr, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
+                                        "org.freedesktop.DBus.Local", "Disconnected", on_lost, this);
+        }
+        if (r >= 0) {
+                r = sd_bus_add_match_async(bus, nullptr, unit_match.c_str(), on_changed, nullptr, this);
+        }
+        if (r >= 0) {
+                r = sd_bus_match_signal_async(bus, nullptr, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                              "org.freedesktop.DBus", "NameOwnerChanged", on_owner, nullptr, this);
+        }
+        if (r >= 0) {
+                r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kProperties, "Get", on_version, this,
+                                             "ss", kManagerInterface, "Version");
+        }
+        if (r >= 0) {
+                r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kManagerInterface, "Subscribe",
+                                             on_hello, this, "");
+        }
+        if (r < 0) {
                 bus_.reset();
         }
         pending_ = r >= 0;
