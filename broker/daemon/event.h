@@ -37,7 +37,7 @@ using OwnedEvent = std::unique_ptr<sd_event, FreeEvent>;
 // What a callback of a C library does: nothing that is thrown may cross it. It can be memory only; that costs the one
 // thing that was to be done.
 template <class Act>
-int guarded(Act act) noexcept {
+int guarded(const Act& act) noexcept {
         try {
                 act();
         } catch (const std::exception& error) {

@@ -55,6 +55,7 @@ private:
                         return;
                 }
                 std::vector<std::int64_t> all;
+                all.reserve(due_.size());
                 for (const auto& [peer, due] : due_) {
                         all.push_back(due);
                 }
