@@ -115,7 +115,7 @@ TEST_F(Growth, cut_off_at_any_moment_is_finished_or_undone_by_the_next_start) {
         const auto names = pins();
         unsigned finished = 0;
         std::int64_t whole_usec = 0;
-        constexpr unsigned kRounds = 10;
+        constexpr unsigned kRounds = 6;
         for (unsigned round = 0; round <= kRounds; round++) {
                 const Capacity before = dataplane_->capacity();
                 const Capacity wanted{.bindings = 20 + round * 10, .services = 3 + round, .sockets = 4 + round};

@@ -293,7 +293,7 @@ TEST_F(Life, every_half_done_step_is_told_truthfully_or_cleared) {
 
 TEST_F(Life, killed_at_any_moment_it_leaves_a_state_that_fits_together) {
         std::mt19937 random(1);
-        for (int round = 0; round < 12; round++) {
+        for (int round = 0; round < 6; round++) {
                 int ready[2];
                 ASSERT_EQ(pipe(ready), 0);
                 const pid_t child = fork();

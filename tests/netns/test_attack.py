@@ -185,7 +185,7 @@ def test_a_registration_cut_short_by_kill_leaves_one_registration_of_a_socket(br
     broker.policy(section("web", 61001, everywhere())).start()
     read, write = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        for _ in range(25):
+        for _ in range(12):
             child = register_for_ever(broker, 61001, listener, write)
             os.read(read, 1)
             broker.kill()

@@ -65,6 +65,20 @@ def test_no_client_is_lost_while_the_service_is_away(steady, message_ids, how):
     assert given[0]["SOCKBROKER_UNIT"] == "steady.service"
 
 
+def test_the_next_instance_may_ask_before_the_broker_has_heard_of_the_last_ones_end(steady):
+    before = row(steady)
+    broker = steady.pid()
+    steady.run(f"kill -STOP {broker}")
+    try:
+        crash(steady)
+        pid = steady.until("the next instance", lambda: (new := int(steady.show("steady.service", "MainPID"))) not in (
+            0, before["pid"]) and new)
+        steady.until("its question", lambda: "skb" in steady.out(f"cat /proc/{pid}/wchan"))
+    finally:
+        steady.run(f"kill -CONT {broker}")
+    assert another_instance(steady, before)["cookie"] == before["cookie"]
+
+
 def test_without_holdsec_a_restart_refuses_clients_at_once_and_none_hangs(broker):
     broker.example("steady", "steady.service")
     broker.policy("steady.conf", WITHOUT_HOLD)
