@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The dispatch program: which socket takes a new connection or an unconnected datagram. It owns the maps; the walk
- * through the rules is bpf/walk.h. Runs on 6.1, so it uses nothing newer. It must release every socket that it looks
+ * through the rules is bpf/walk.inc. Runs on 6.1, so it uses nothing newer. It must release every socket that it looks
  * up, and must read the generation, and a service's record, in one load each: these are the only switches.
  */
 #include <linux/bpf.h>
@@ -351,7 +351,7 @@ static __always_inline void sb_count(__u32 index, int delivered)
 		counter->no_socket++;
 }
 
-#include "bpf/walk.h"
+#include "bpf/walk.inc"
 
 SEC("sk_lookup")
 int dispatch(struct bpf_sk_lookup *ctx)

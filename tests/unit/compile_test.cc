@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The compiler of rules against the specification. What it writes is walked by bpf/walk.h, the very lines that the
+// The compiler of rules against the specification. What it writes is walked by bpf/walk.inc, the very lines that the
 // kernel runs.
 #include "broker/dataplane/compile.h"
 
@@ -70,7 +70,7 @@ void sb_count(__u32 counter, int delivered) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
 #pragma GCC diagnostic ignored "-Wshadow"
-#include "bpf/walk.h"
+#include "bpf/walk.inc"
 #pragma GCC diagnostic pop
 
 namespace sockbroker {
