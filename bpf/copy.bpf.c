@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Copies sockets from one sockmap to another of another size, run by BPF_PROG_TEST_RUN and never attached: user space
- * has no descriptor of them. The slot comes as the client's address.
+ * Copies a socket from one sockmap to another, run by BPF_PROG_TEST_RUN and never attached: so user space needs no
+ * descriptor of it, and takes no lock that its owner could keep. Where from comes as the client's address, where to as
+ * the local one.
  */
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/layout.h"
@@ -27,12 +29,12 @@ long error; /* of the last copy */
 SEC("sk_lookup")
 int copy(struct bpf_sk_lookup *ctx)
 {
-	__u32 slot = ctx->remote_ip4;
-	struct bpf_sock *sk = bpf_map_lookup_elem(&before, &slot);
+	__u32 from = ctx->remote_ip4, to = ctx->local_ip4;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&before, &from);
 
-	error = 0;
+	error = -ENOENT;
 	if (sk) {
-		error = bpf_map_update_elem(&after, &slot, sk, BPF_ANY);
+		error = bpf_map_update_elem(&after, &to, sk, BPF_ANY);
 		bpf_sk_release(sk);
 	}
 	return SK_PASS;

@@ -44,6 +44,17 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
         state->link = std::move(*link);
         const KernelObjects& objects = state->kernel;
         state->idle_generation_rests = objects.taken_up;
+        bpf_map_create_opts with_cookies{.sz = sizeof with_cookies};
+        state->staging.reset(bpf_map_create(BPF_MAP_TYPE_SOCKMAP, "staging", sizeof(std::uint32_t),
+                                            sizeof(std::uint64_t), kStagingEntries, &with_cookies));
+        if (!state->staging) {
+                return fail_errno("cannot make the staging map");
+        }
+        auto copier = SocketCopier::load(state->staging.get(), objects.fd(KernelMap::kSockets));
+        if (!copier) {
+                return std::unexpected(copier.error());
+        }
+        state->copier = std::move(*copier);
         state->cpus = libbpf_num_possible_cpus();
         if (state->cpus < 1) {
                 return fail(state->cpus, "cannot find out the number of processors");
@@ -185,7 +196,9 @@ Result<void> Dataplane::set_registrant(Slot slot, const Registrant& registrant) 
         return write_registrant(state_->kernel.fd(KernelMap::kRegistrants), slot, &registrant);
 }
 
-Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
+// `put` puts the socket into the slot that it is given, and leaves it empty where it fails.
+template <class Put>
+Result<Slot> Dataplane::install_by(const Registrant& registrant, Put put) {
         State& state = *state_;
         const KernelObjects& kernel = state.kernel;
         if (registrant.service == 0) {
@@ -201,11 +214,8 @@ Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
         if (!slot) {
                 return std::unexpected(slot.error());
         }
-        const std::uint64_t value = static_cast<std::uint64_t>(fd);
         Result<void> done = write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, &registrant);
-        if (done && bpf_map_update_elem(kernel.fd(KernelMap::kSockets), &*slot, &value, BPF_NOEXIST) != 0) {
-                done = fail_errno(
-                        fmt::format("cannot put the socket {} into the socket map", registrant.bound.to_string()));
+        if (done && !(done = put(*slot))) {
                 (void)write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, nullptr);
         }
         if (!done) {
@@ -215,6 +225,37 @@ Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
         state.slot_used[*slot] = true;
         state.slots_in_use++;
         return *slot;
+}
+
+Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
+        return install_by(registrant, [&](Slot slot) -> Result<void> {
+                const std::uint64_t value = static_cast<std::uint64_t>(fd);
+                if (bpf_map_update_elem(state_->kernel.fd(KernelMap::kSockets), &slot, &value, BPF_NOEXIST) != 0) {
+                        return fail_errno(fmt::format("cannot put the socket {} into the socket map",
+                                                      registrant.bound.to_string()));
+                }
+                return {};
+        });
+}
+
+int Dataplane::staging_fd() const {
+        return state_->staging.get();
+}
+
+Result<Slot> Dataplane::install_staged(std::uint32_t entry, const Registrant& registrant) {
+        return install_by(registrant, [&](Slot slot) -> Result<void> {
+                if (auto copied = state_->copier->copy(entry, slot); !copied) {
+                        return copied;
+                }
+                // Whoever writes to the staging map may have put another one there since it was looked at. Nobody else
+                // writes to the slot.
+                if (cookie(slot) != registrant.cookie) {
+                        (void)bpf_map_delete_elem(state_->kernel.fd(KernelMap::kSockets), &slot);
+                        return fail(ENOENT, fmt::format("the socket {} is not in the staging map any more",
+                                                        registrant.bound.to_string()));
+                }
+                return {};
+        });
 }
 
 std::uint32_t Dataplane::free_slots() const {

@@ -124,6 +124,13 @@ public:
 
         // Puts a duplicate of the socket into a free slot that no target names. EBUSY: all slots taken.
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
+        // A map of this many entries, made anew at each open() and pinned nowhere: who has only its descriptor can offer
+        // sockets, and cannot touch one that serves.
+        static constexpr std::uint32_t kStagingEntries = 8192;
+        [[nodiscard]] int staging_fd() const;
+        // The same as install() with the socket that stands in this entry, if it is the one of registrant.cookie.
+        // ENOENT: it is not, or its last descriptor was closed meanwhile. No descriptor and no lock of it is needed.
+        [[nodiscard]] Result<Slot> install_staged(std::uint32_t entry, const Registrant& registrant);
         // Says something else of the socket that is in the slot.
         [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
         [[nodiscard]] std::uint32_t free_slots() const;
@@ -144,6 +151,8 @@ public:
 
 private:
         struct State;
+        template <class Put>
+        [[nodiscard]] Result<Slot> install_by(const Registrant& registrant, Put put);
         explicit Dataplane(std::unique_ptr<State> state);
         std::unique_ptr<State> state_;
 };

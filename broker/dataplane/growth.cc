@@ -3,7 +3,6 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <memory>
@@ -12,14 +11,8 @@
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/libbpf_log.h"
+#include "broker/dataplane/copier.h"
 #include "broker/dataplane/mapping.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "copy.skel.h"
-#pragma GCC diagnostic pop
 
 namespace sockbroker {
 
@@ -73,34 +66,19 @@ Result<void> copy_rules(const KernelObjects& before, const KernelObjects& after,
 }
 
 Result<void> copy_sockets(const KernelObjects& before, const KernelObjects& after) {
-        const std::unique_ptr<copy, void (*)(copy*)> skeleton(copy__open(), copy__destroy);
-        if (!skeleton) {
-                return fail_errno("cannot open the program that copies sockets");
-        }
-        if (bpf_map__reuse_fd(skeleton->maps.before, before.fd(KernelMap::kSockets)) != 0 ||
-            bpf_map__reuse_fd(skeleton->maps.after, after.fd(KernelMap::kSockets)) != 0 ||
-            copy__load(skeleton.get()) != 0) {
-                return fail_errno(fmt::format("cannot load the program that copies sockets: {}", LibbpfLog::tail()));
+        const auto copier = SocketCopier::load(before.fd(KernelMap::kSockets), after.fd(KernelMap::kSockets));
+        if (!copier) {
+                return std::unexpected(copier.error());
         }
         const auto info = info_of(before.fd(KernelMap::kSockets));
         if (!info) {
                 return std::unexpected(info.error());
         }
         for (std::uint32_t slot = 1; slot < info->max_entries; slot++) {
-                bpf_sk_lookup context{};
-                context.family = AF_INET;
-                context.remote_ip4 = slot;
-                bpf_test_run_opts options{};
-                options.sz = sizeof options;
-                options.ctx_in = &context;
-                options.ctx_size_in = sizeof context;
-                if (bpf_prog_test_run_opts(bpf_program__fd(skeleton->progs.copy), &options) != 0) {
-                        return fail_errno(
-                                fmt::format("cannot run the program that copies the socket in slot {}", slot));
-                }
-                // One that its owner has shut down is taken by no map any more, and served nobody.
-                if (const auto error = static_cast<int>(skeleton->bss->error); error != 0 && error != -EOPNOTSUPP) {
-                        return fail(-error, fmt::format("cannot copy the socket in slot {}", slot));
+                // One that its owner has shut down served nobody.
+                if (auto done = (*copier)->copy(slot, slot);
+                    !done && done.error().errnum != ENOENT && done.error().errnum != EOPNOTSUPP) {
+                        return done;
                 }
         }
         return {};

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bpf/layout.h"
+#include "broker/dataplane/copier.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/dataplane/grace.h"
 #include "broker/dataplane/kernel.h"
@@ -26,6 +27,8 @@ struct Dataplane::State {
         // For unload(): a broker that runs may open no pin any more, see sandbox/broker.profile.
         std::string pin_dir;
         OwnedFd link;
+        OwnedFd staging;  // sockets on their way into a slot
+        std::unique_ptr<SocketCopier> copier;
         Grace grace;
         Mapping<sb_meta> meta;
         Mapping<sb_service> services;

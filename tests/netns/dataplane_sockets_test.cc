@@ -2,10 +2,13 @@
 //
 // Which socket takes a packet, what is counted, and when a slot is used again. The last tests send real packets over
 // the loopback interface of the test's own namespace.
+#include <bpf/bpf.h>
 #include <net/if.h>
 #include <poll.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <set>
 
 #include "tests/netns/dataplane_fixture.h"
@@ -51,6 +54,55 @@ TEST_F(Sockets, the_newest_serves_and_the_reserve_when_it_goes) {
         EXPECT_EQ(counters.lookups, 3U);
         EXPECT_EQ(counters.assigned, 2U);
         EXPECT_EQ(counters.no_socket, 1U);
+}
+
+// What a process does that has nothing but the staging map.
+void offer(const Dataplane& dataplane, std::uint32_t entry, const TestSocket& socket) {
+        const std::uint64_t value = static_cast<std::uint64_t>(socket.fd.get());
+        ASSERT_EQ(bpf_map_update_elem(dataplane.staging_fd(), &entry, &value, BPF_ANY), 0) << std::strerror(errno);
+}
+
+TEST_F(Sockets, a_socket_from_the_staging_map_serves) {
+        const auto socket = make_socket(Protocol::kTcp, Family::kIpv4);
+        offer(*dataplane_, 17, socket);
+        const auto slot = dataplane_->install_staged(17, {.service = id_, .cookie = socket.cookie});
+        ASSERT_TRUE(slot) << slot.error().text();
+        target(Protocol::kTcp, Family::kIpv4, {*slot});
+        EXPECT_EQ(ask_tcp4().cookie, socket.cookie);
+}
+
+TEST_F(Sockets, another_socket_than_the_one_that_was_judged_is_not_installed) {
+        const auto judged = make_socket(Protocol::kTcp, Family::kIpv4);
+        const auto other = make_socket(Protocol::kTcp, Family::kIpv4);
+        offer(*dataplane_, 17, other);
+        const auto free_before = dataplane_->free_slots();
+        const auto slot = dataplane_->install_staged(17, {.service = id_, .cookie = judged.cookie});
+        ASSERT_FALSE(slot);
+        EXPECT_EQ(slot.error().errnum, ENOENT);
+        EXPECT_EQ(dataplane_->free_slots(), free_before);
+        EXPECT_TRUE(dataplane_->registrants().empty());
+}
+
+TEST_F(Sockets, a_socket_that_was_closed_meanwhile_is_not_installed) {
+        auto socket = make_socket(Protocol::kUdp, Family::kIpv4);
+        offer(*dataplane_, 17, socket);
+        socket.fd.reset();
+        const auto slot = dataplane_->install_staged(17, {.service = id_, .cookie = socket.cookie});
+        ASSERT_FALSE(slot);
+        EXPECT_EQ(slot.error().errnum, ENOENT);
+}
+
+TEST_F(Sockets, who_has_the_staging_map_alone_cannot_touch_a_slot) {
+        const auto serving = make_socket(Protocol::kTcp, Family::kIpv4);
+        offer(*dataplane_, 17, serving);
+        const auto slot = dataplane_->install_staged(17, {.service = id_, .cookie = serving.cookie});
+        ASSERT_TRUE(slot) << slot.error().text();
+        target(Protocol::kTcp, Family::kIpv4, {*slot});
+        const auto other = make_socket(Protocol::kTcp, Family::kIpv4);
+        for (std::uint32_t entry = 0; entry < Dataplane::kStagingEntries; entry++) {
+                offer(*dataplane_, entry, other);
+        }
+        EXPECT_EQ(ask_tcp4().cookie, serving.cookie);
 }
 
 TEST_F(Sockets, a_listener_that_was_shut_down_falls_to_the_reserve) {
