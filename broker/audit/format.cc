@@ -14,7 +14,7 @@ std::vector<std::string> journal_fields(const Entry& entry) {
         std::vector<std::string> fields;
         const auto add = [&](std::string_view name, std::string_view value) {
                 if (!value.empty()) {
-                        fields.push_back(fmt::format("{}={}", name, value));
+                        fields.push_back(fmt::format("{}={}", name, printable(value)));
                 }
         };
         const auto add_cookie = [&](std::string_view name, std::uint64_t cookie) {
@@ -22,7 +22,8 @@ std::vector<std::string> journal_fields(const Entry& entry) {
                         fields.push_back(fmt::format("{}={:016x}", name, cookie));
                 }
         };
-        fields.push_back(fmt::format("MESSAGE={}", entry.message));
+        // journalctl shows what is UTF-8 as it is.
+        fields.push_back(fmt::format("MESSAGE={}", printable(entry.message)));
         fields.push_back(fmt::format("MESSAGE_ID={}", message_id(entry.action)));
         fields.push_back(fmt::format("PRIORITY={}", entry.priority));
         add("SOCKBROKER_SERVICE", entry.service);

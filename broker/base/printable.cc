@@ -3,22 +3,30 @@
 // See printable.h. Pure.
 #include "broker/base/printable.h"
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 namespace sockbroker {
 
 namespace {
 
-// Bytes of the well-formed UTF-8 character at the front of `text`, which is not empty; 0: none there (RFC 3629).
-std::size_t character_length(std::string_view text) {
+struct Character {
+        std::size_t length = 0;  // bytes; 0: the text does not begin with well-formed UTF-8
+        std::uint32_t point = 0;
+};
+
+// The character at the front of `text`, which is not empty (RFC 3629).
+Character first_character(std::string_view text) {
         const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
         const std::uint8_t lead = byte(0);
         std::size_t length = 0;
         std::uint32_t point = 0;
         std::uint32_t least = 0;
         if (lead < 0x80) {
-                return 1;
+                return {1, lead};
         } else if ((lead & 0xe0) == 0xc0) {
                 length = 2, point = lead & 0x1f, least = 0x80;
         } else if ((lead & 0xf0) == 0xe0) {
@@ -26,27 +34,39 @@ std::size_t character_length(std::string_view text) {
         } else if ((lead & 0xf8) == 0xf0) {
                 length = 4, point = lead & 0x07, least = 0x10000;
         } else {
-                return 0;
+                return {};
         }
         if (text.size() < length) {
-                return 0;
+                return {};
         }
         for (std::size_t i = 1; i < length; ++i) {
                 if ((byte(i) & 0xc0) != 0x80) {
-                        return 0;
+                        return {};
                 }
                 point = point << 6 | (byte(i) & 0x3f);
         }
         const bool surrogate = 0xd800 <= point && point <= 0xdfff;
-        return point < least || point > 0x10ffff || surrogate ? 0 : length;
+        return point < least || point > 0x10ffff || surrogate ? Character{} : Character{length, point};
 }
 
-bool is_control(std::string_view character) {
-        const auto first = static_cast<std::uint8_t>(character[0]);
-        if (character.size() == 1) {
-                return first < 0x20 || first == 0x7f;
-        }
-        return character.size() == 2 && first == 0xc2 && static_cast<std::uint8_t>(character[1]) < 0xa0;
+struct Range {
+        std::uint32_t first;
+        std::uint32_t last;
+};
+
+// Categories Cc, Cf, Zl and Zp of Unicode 15.1, and the block of tags as a whole, in order.
+constexpr std::array kUnseen{
+        Range{0x0000, 0x001f},   Range{0x007f, 0x009f},   Range{0x00ad, 0x00ad},   Range{0x0600, 0x0605},
+        Range{0x061c, 0x061c},   Range{0x06dd, 0x06dd},   Range{0x070f, 0x070f},   Range{0x0890, 0x0891},
+        Range{0x08e2, 0x08e2},   Range{0x180e, 0x180e},   Range{0x200b, 0x200f},   Range{0x2028, 0x202e},
+        Range{0x2060, 0x206f},   Range{0xfeff, 0xfeff},   Range{0xfff9, 0xfffb},   Range{0x110bd, 0x110bd},
+        Range{0x110cd, 0x110cd}, Range{0x13430, 0x1343f}, Range{0x1bca0, 0x1bca3}, Range{0x1d173, 0x1d17a},
+        Range{0xe0000, 0xe007f},
+};
+
+bool is_unseen(std::uint32_t point) {
+        const auto after = std::ranges::upper_bound(kUnseen, point, {}, &Range::first);
+        return after != kUnseen.begin() && point <= std::prev(after)->last;
 }
 
 }  // namespace
@@ -56,9 +76,9 @@ std::string printable(std::string_view text) {
         std::string result;
         result.reserve(text.size());
         while (!text.empty()) {
-                const std::size_t length = character_length(text);
+                const auto [length, point] = first_character(text);
                 const std::string_view character = text.substr(0, length == 0 ? 1 : length);
-                if (length != 0 && !is_control(character)) {
+                if (length != 0 && !is_unseen(point)) {
                         result += character;
                 } else {
                         for (const char c : character) {

@@ -9,7 +9,8 @@
 
 namespace sockbroker {
 
-// Control characters (C0, DEL, and C1 in UTF-8) and bytes that are no UTF-8 become \xNN; all else stays as it is.
+// Bytes that are no UTF-8, control characters (C0, DEL, C1) and what has no shape of its own but changes how the text
+// around it is shown (Unicode's categories Cf, Zl and Zp: U+202E and its like) become \xNN; all else stays as it is.
 [[nodiscard]] std::string printable(std::string_view text);
 
 }  // namespace sockbroker

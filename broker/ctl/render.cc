@@ -23,6 +23,11 @@ std::size_t width(std::string_view text) {
                 std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
+// Printable ASCII, as a broker of this version sends it.
+bool is_plain(std::string_view text) {
+        return std::ranges::all_of(text, [](char c) { return 0x20 <= c && c < 0x7f; });
+}
+
 std::string padded(std::string_view text, std::size_t to, bool right) {
         const std::string space(to - std::min(to, width(text)), ' ');
         return right ? space + std::string(text) : std::string(text) + space;
@@ -62,9 +67,9 @@ std::string count(std::uint64_t number, std::string_view noun) {
 }
 
 std::string dump(const Json& value, JsonMode mode) {
-        // Bytes that are no UTF-8 (a file's name) must not end the program.
+        // Bytes that are no UTF-8 (a file's name) must not end the program, and none that a terminal obeys reaches one.
         const auto replace = Json::error_handler_t::replace;
-        return (mode == JsonMode::kPretty ? value.dump(1, '\t', false, replace) : value.dump(-1, ' ', false, replace)) +
+        return (mode == JsonMode::kPretty ? value.dump(1, '\t', true, replace) : value.dump(-1, ' ', true, replace)) +
                "\n";
 }
 
@@ -85,7 +90,7 @@ Json to_json(const Diagnostic& diagnostic) {
 }
 
 void JsonArray::add_line(std::string_view line) {
-        if (mode_ == JsonMode::kPretty) {
+        if (mode_ == JsonMode::kPretty || !is_plain(line)) {
                 if (const std::optional<Json> row = parse_row(line)) {
                         add(*row);
                         return;

@@ -10,9 +10,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Text that did not come from a checked name may hold any bytes.
+// Text that did not come from a checked name may hold any bytes. ASCII alone: what a terminal would obey is escaped.
 std::string line_of(const Json& row) {
-        return row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+        return row.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n";
 }
 
 Json text_or_null(const std::string& text) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <regex>
@@ -98,6 +99,28 @@ TEST(Printable, KeepsTextAndEscapesControls) {
         EXPECT_EQ(printable("\xc0\x8a"), "\\xc0\\x8a");           // over-long new line
         EXPECT_EQ(printable("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // surrogate
         EXPECT_EQ(printable("\xe2\x86"), "\\xe2\\x86");           // cut off
+}
+
+TEST(Printable, EscapesWhatIsNotSeenButChangesHowTextIsShown) {
+        EXPECT_EQ(printable("\u202egnp.conf"), "\\xe2\\x80\\xaegnp.conf");
+        for (const char* unseen :
+             {"\u00ad", "\u061c",     "\u180e",     "\u200b",     "\u200d",    "\u200e", "\u200f", "\u2028",
+              "\u2029", "\u202a",     "\u202b",     "\u202c",     "\u202d",    "\u202e", "\u2060", "\u2064",
+              "\u2066", "\u2067",     "\u2068",     "\u2069",     "\u206a",    "\u206f", "\ufeff", "\ufff9",
+              "\ufffb", "\U0001d173", "\U000e0001", "\U000e0041", "\U000e007f"}) {
+                const auto shown = printable(std::string("a") + unseen + "b");
+                EXPECT_TRUE(std::ranges::all_of(shown, [](char c) { return 0x20 <= c && c < 0x7f; })) << shown;
+        }
+        for (const char* seen : {"\u00ac", "\u00ae", "\u200a", "\u2010", "\u2027", "\u202f", "\u2070", "\ufffd"}) {
+                EXPECT_EQ(printable(seen), seen);
+        }
+}
+
+TEST(AuditFields, HoldNothingThatATerminalWouldObey) {
+        Entry entry{.action = Action::kDiagnostic, .message = "a\x1b[2J\u202e\n", .rule = "/x/\u202egnp.conf:1"};
+        const auto fields = journal_fields(entry);
+        EXPECT_EQ(fields.front(), "MESSAGE=a\\x1b[2J\\xe2\\x80\\xae\\x0a");
+        EXPECT_EQ(fields.back(), "SOCKBROKER_RULE=/x/\\xe2\\x80\\xaegnp.conf:1");
 }
 
 TEST(AuditStderr, TheJournalStreamIsKnownByDeviceAndInode) {

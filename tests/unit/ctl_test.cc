@@ -200,6 +200,14 @@ TEST(CtlJson, PrettyIsIndentedWithTheFieldsInTheirOrder) {
                   "]\n");
 }
 
+TEST(CtlJson, EscapesWhatATerminalWouldObey) {
+        const std::string escaped = R"([{"a":"\u001b[2J\u202e\u009b\u007f"}])"
+                                    "\n";
+        EXPECT_EQ(array_of(JsonMode::kShort, {"{\"a\":\"\\u001b[2J\u202e\xc2\x9b\x7f\"}"}), escaped);
+        EXPECT_EQ(dump(Json::parse("{\"a\":\"\u202e\x7f\"}"), JsonMode::kPretty),
+                  "{\n\t\"a\": \"\\u202e\\u007f\"\n}\n");
+}
+
 TEST(CtlDiagnostics, SayFileLineAndWhetherItIsAWarning) {
         const Diagnostic error{.file = "/a.conf", .line = 3, .severity = Severity::kError, .message = "bad"};
         const Diagnostic warning{.file = "/a.conf", .line = 4, .severity = Severity::kWarning, .message = "odd"};

@@ -114,6 +114,16 @@ def test_verify_prints_every_error_with_its_place(policy):
     assert len(lines) == 2
 
 
+def test_a_file_name_drives_no_terminal(policy):
+    names = ["10-\x1b[2J", "20-\u202egnp", "30-\u2066a\u009b31m"]
+    folder = policy(**{name: "Nonsense=\x1b[31m\n" for name in names})
+    for option in ("--json=off", "--json=short", "--json=pretty"):
+        done = ctl("verify", option, "--config-dir", folder)
+        assert done.returncode == 1
+        assert [char for char in done.stdout if not (char in "\n\t" or " " <= char <= "~")] == []
+    assert [os.path.basename(row["file"]) for row in json.loads(done.stdout)] == [f"{name}.conf" for name in names]
+
+
 def test_verify_as_json(policy):
     folder = policy(bad=BAD)
     done = ctl("verify", "--json=short", "--config-dir", folder)
