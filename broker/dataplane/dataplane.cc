@@ -60,8 +60,8 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 return fail(state->cpus, "cannot find out the number of processors");
         }
         auto meta = Mapping<sb_meta>::create(objects.fd(KernelMap::kMeta), 1, "meta");
-        auto services = Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.capacity.services + 1,
-                                                    "services");
+        auto services =
+                Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.service_ids + 1, "services");
         auto records =
                 Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records");
         for (const Error* error : {meta ? nullptr : &meta.error(), services ? nullptr : &services.error(),

@@ -40,9 +40,9 @@ std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
         const auto set = [&](bpf_map* map, std::uint32_t entries) { bpf_map__set_max_entries(map, entries); };
         set(skeleton.maps.arena, 2 * lines);
-        set(skeleton.maps.services, capacity.services + 1);
-        set(skeleton.maps.names, capacity.services + 1);
-        set(skeleton.maps.counters, capacity.services + 1);
+        set(skeleton.maps.services, service_ids(capacity.services) + 1);
+        set(skeleton.maps.names, service_ids(capacity.services) + 1);
+        set(skeleton.maps.counters, service_ids(capacity.services) + 1);
         set(skeleton.maps.records, record_places(capacity));
         set(skeleton.maps.binding_counters, counter_places(capacity.accounted));
         set(skeleton.maps.counted, counter_places(capacity.accounted));
@@ -117,6 +117,9 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
                                 fmt::format("{} is of another type or size than its layout says; run sockbrokerctl "
                                             "unload, then start again",
                                             pins.path_of(kMapPins[i])));
+                }
+                if (i == static_cast<std::size_t>(KernelMap::kServices)) {
+                        result.service_ids = info.max_entries - 1;
                 }
                 if (i == static_cast<std::size_t>(KernelMap::kCounted)) {
                         result.capacity.accounted = (info.max_entries - 1) / 2;
@@ -206,12 +209,13 @@ Result<void> pin_all(const PinDir& pins, const dispatch& skeleton) {
 
 Result<void> check_capacity(const Capacity& capacity) {
         constexpr std::uint32_t kMost = 1U << 24;
+        constexpr std::uint32_t kMostServices = SB_META_SERVICE / 2;  // see service_ids()
         if (capacity.bindings == 0 || capacity.bindings > kMost || capacity.services == 0 ||
-            capacity.services > SB_META_SERVICE || capacity.sockets == 0 || capacity.sockets > kMost) {
-                return fail(fmt::format(
-                        "cannot make room for {} bindings, {} services and {} sockets; MaxBindings= and "
-                        "MaxSockets= reach {}, MaxServices= {}",
-                        capacity.bindings, capacity.services, capacity.sockets, kMost, int{SB_META_SERVICE}));
+            capacity.services > kMostServices || capacity.sockets == 0 || capacity.sockets > kMost) {
+                return fail(
+                        fmt::format("cannot make room for {} bindings, {} services and {} sockets; MaxBindings= and "
+                                    "MaxSockets= reach {}, MaxServices= {}",
+                                    capacity.bindings, capacity.services, capacity.sockets, kMost, kMostServices));
         }
         return {};
 }
@@ -261,6 +265,7 @@ Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Ca
         }
         KernelObjects result;
         result.capacity = capacity;
+        result.service_ids = service_ids(capacity.services);
         result.lines = lines_for(capacity.bindings);
         set_sizes(skeleton, result.capacity, result.lines);
         auto done = load(skeleton);
@@ -297,6 +302,7 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
         KernelObjects result;
         result.taken_up = true;
         result.capacity = capacity;
+        result.service_ids = std::max(before.service_ids, service_ids(capacity.services));
         result.lines = std::max(before.lines, lines_for(capacity.bindings));
         set_sizes(**skeleton, result.capacity, result.lines);
         auto done = load(**skeleton);
@@ -346,7 +352,8 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
                 return found;
         }
         std::string not_grown;
-        if (const auto wanted = larger(capacity, found->capacity); wanted != found->capacity) {
+        if (const auto wanted = larger(capacity, found->capacity);
+            wanted != found->capacity || found->service_ids < service_ids(wanted.services)) {
                 auto grown = grow(*pins, link->get(), *found, wanted);
                 if (grown) {
                         return grown;

@@ -41,6 +41,11 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
         return sockets < 1024 ? sockets : 1024;
 }
 
+// Twice as many ids as services: a reload may exchange them all, and the old ones are in the rules until its switch.
+[[nodiscard]] constexpr std::uint32_t service_ids(std::uint32_t services) {
+        return 2 * services;
+}
+
 // One for each service, and the chains of those that share: five sockets or more in two families, 15 in a record.
 [[nodiscard]] constexpr std::uint32_t record_places(const Capacity& capacity) {
         return 1 + capacity.services + 2 * (capacity.sockets / 5) + kSpareRecords;
@@ -57,8 +62,9 @@ struct KernelObjects {
         OwnedFd probe;  // the program that asks about one slot, never attached
         bool taken_up = false;
         Capacity capacity;
-        std::uint32_t lines = 0;  // arena lines of one generation
-        std::string not_grown;    // why the maps were not made larger, although that was asked
+        std::uint32_t service_ids = 0;  // as the maps have them; an earlier version made no spare ones
+        std::uint32_t lines = 0;        // arena lines of one generation
+        std::string not_grown;          // why the maps were not made larger, although that was asked
 
         [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
 };

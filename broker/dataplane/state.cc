@@ -55,9 +55,9 @@ Result<void> Dataplane::State::rebuild() {
                 }
         };
 
-        names.resize(capacity.services + 1);
+        names.resize(kernel.service_ids + 1);
         std::vector<bool> record_named(record_places(capacity));
-        for (std::uint32_t id = capacity.services; id > 0; id--) {
+        for (std::uint32_t id = kernel.service_ids; id > 0; id--) {
                 sb_name name{};
                 if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {
                         return fail_errno(fmt::format("cannot read the name of service {}", id));

@@ -184,12 +184,12 @@ TEST_F(Sockets, ids_of_services_are_used_again_with_their_counters_at_zero) {
         EXPECT_EQ(dataplane_->counters(id_).no_socket, 0U);
         EXPECT_EQ(dataplane_->service_names()[id_], "");
         std::set<ServiceId> ids;
-        for (unsigned i = 0; i < kSmall.services; i++) {
+        for (unsigned i = 0; i < 2 * kSmall.services; i++) {  // those of two policies, one after the other
                 const ServiceId id = add("n" + std::to_string(i));
                 EXPECT_EQ(dataplane_->counters(id).lookups, 0U);
                 ids.insert(id);
         }
-        EXPECT_EQ(ids.size(), kSmall.services);
+        EXPECT_EQ(ids.size(), 2 * kSmall.services);
         const auto full = dataplane_->add_service("one-more");
         ASSERT_FALSE(full);
         EXPECT_NE(full.error().message.find("MaxServices="), std::string::npos) << full.error().message;

@@ -43,3 +43,22 @@ def test_a_refusal_over_a_limit_names_it_and_raising_it_takes_live_sockets_along
     assert len(broker.list()) == 2
     assert one.register("udp-ipv4").result == "ok"
     assert who("udp", "ipv4") == "web"
+
+
+def test_whatever_runs_now_a_policy_within_the_limits_replaces_it(broker):
+    """Every service and every counted binding is another one, several times over."""
+    limits(broker, MaxServices=8, MaxBindings=8, MaxAccountedBindings=8)
+
+    def named(letter):
+        return "".join(section(f"{letter}{i}", 61001, "Accounting=binding", listen("tcp", f"10.{ord(letter)}.{i}.0/24"))
+                       for i in range(8))
+
+    broker.policy(named("a")).start()
+    for round_, letter in enumerate("bcdefgh"):
+        broker.policy(named(letter))
+        assert broker.reload() == (0, "")
+        assert {line["service"] for line in broker.ask("VERB=bindings").lines} == {f"{letter}{i}" for i in range(8)}
+        if round_ == 3:
+            broker.stop()
+            broker.start()
+            assert broker.status()[0]["state"] == "running"
