@@ -118,6 +118,13 @@ Result<ControlClient> ControlClient::connect(const std::string& runtime_dir) {
 Result<ControlClient::Answer> ControlClient::call(std::string_view request, const std::vector<int>& fds,
                                                   const std::function<void(std::string_view line)>& on_line,
                                                   std::vector<OwnedFd>* received) {
+        if (fds.size() > kMaxMessageFds) {
+                return fail(
+                        fmt::format("{} sockets are too many for one message, which carries {} and is taken whole or "
+                                    "not at all: register them in several messages (several .socket units), for a "
+                                    "service with Handover=share",
+                                    fds.size(), kMaxMessageFds));
+        }
         auto deadline = Clock::now() + timeout_;
         for (auto sent = send_record(fd_.get(), request, fds); !sent; sent = send_record(fd_.get(), request, fds)) {
                 if (sent.error().errnum != EAGAIN) {

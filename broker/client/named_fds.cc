@@ -51,6 +51,9 @@ Result<void> pass_on(std::vector<NamedFd>& sockets) {
         if (::close_range(static_cast<unsigned>(end), ~0U, 0) < 0) {
                 return fail_errno("cannot close what the program is not to have");
         }
+        // Of libsystemd 259 and newer, beside LISTEN_PID: whose it is nobody here has looked at, and LISTEN_PID
+        // suffices.
+        ::unsetenv("LISTEN_PIDFDID");
         if (sockets.empty()) {
                 // Of others, and not for the program.
                 ::unsetenv("LISTEN_PID");

@@ -10,6 +10,7 @@
 
 #include "broker/base/printable.h"
 #include "broker/client/named_fds.h"
+#include "broker/client/retrieve.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
 #include "broker/ctl/verbs.h"
@@ -44,7 +45,7 @@ int retrieve_sockets(const Options& options) {
                 return client.error();
         }
         std::vector<OwnedFd> fds;
-        const auto answer = client->call(format_request({sockbroker::Verb::kRetrieve, service}), {}, {}, &fds);
+        const auto answer = retrieve_all(*client, service, fds);
         if (!answer) {
                 complain(answer.error().text());
                 return kExitFailed;

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "broker/client/client.h"
+#include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
 
 namespace sockbroker::launcher {
@@ -68,7 +69,7 @@ std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options) {
                 return std::unexpected(client.error());
         }
         std::vector<OwnedFd> fds;
-        const auto answer = client->call(format_request({Verb::kRetrieve, options.service}), {}, {}, &fds);
+        const auto answer = retrieve_all(*client, options.service, fds);
         if (!answer) {
                 return no_answer(answer.error());
         }

@@ -12,13 +12,21 @@ import pytest
 from harness import broker as broker_module
 from harness import client
 from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
-from words import refused, section, who
+from words import open_socket, refused, section, who
 
 HELD = "HoldSec=30\n"
 
 
 def states(broker, service="web"):
     return sorted(row["state"] for row in broker.list() if row["service"] == service)
+
+
+def until(condition, what):
+    """Asks again and again: for what the broker finds out by itself and the journal does not tell one by one."""
+    deadline = time.monotonic() + client.TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.01)
 
 
 def end(one, broker, held="waits"):
@@ -292,6 +300,8 @@ def test_a_socket_of_two_services_is_held_for_each(broker, spawn):
     assert broker.ctl("unregister", "web")[0] == 0
     assert broker.list() == [], "no descriptor is left behind"
 
+
+
 PROGRAM = """
 import os, socket
 count = int(os.environ.get("LISTEN_FDS", 0))
@@ -324,3 +334,29 @@ def test_sockbrokerctl_retrieve_passes_held_sockets_on_as_systemd_would(broker, 
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
     assert file.readline() == b"the next instance\n"
     waiting.close()
+
+
+COUNT = "echo $LISTEN_FDS ${LISTEN_PIDFDID-unset}; read line"
+RETRIEVE = {
+    "sockbrokerctl": ["sockbrokerctl", "retrieve", "web", "--"],
+    "sockbroker-run": ["sockbroker-run", f"--profile={broker_module.TOP}/sandbox/profiles/default.profile", "--service=web",
+                       "--retrieve"],
+}
+
+
+@pytest.mark.parametrize("tool", RETRIEVE)
+def test_all_sockets_of_a_service_are_passed_on_however_many_messages_they_take(broker, spawn, tool):
+    """256 may be shared, a message carries 253; and whose LISTEN_PIDFDID= was inherited says nothing of the program."""
+    broker.policy(section("web", 61001, everywhere(), HELD, "Handover=share")).start()
+    old = spawn("web")
+    labels = [f"tcp-{i}" for i in range(256)]
+    for label in labels:
+        open_socket(old, "tcp", "ipv4", label)
+    assert old.register(*labels[:200]).result == old.register(*labels[200:]).result == "ok"
+    old.kill()
+    until(lambda: states(broker).count("held") == 256, "all to be held")
+    command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups", "env", "LISTEN_PIDFDID=12345",
+               str(broker_module.BUILD / RETRIEVE[tool][0]), *RETRIEVE[tool][1:], "/bin/bash", "-c", COUNT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "256 unset\n"
+        assert set(states(broker)) == {"live"}

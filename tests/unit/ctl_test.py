@@ -407,6 +407,15 @@ def test_register_makes_one_request_a_name_with_all_its_sockets(tmp_path):
     assert peer.requests == [("FDSTORE=1\nFDNAME=dns\n", [a, c]), ("FDSTORE=1\nFDNAME=web\n", [b])]
 
 
+def test_register_of_more_sockets_than_a_message_carries_says_what_to_do(tmp_path):
+    peer = Peer(tmp_path, lambda _: [OK])
+    done, _ = register([], ["dns"] * 254, tmp_path)
+    assert done.returncode != 0 and not done.stdout
+    assert "254 sockets are too many for one message, which carries 253" in done.stderr
+    assert "in several messages (several .socket units), for a service with Handover=share" in done.stderr
+    assert not peer.requests
+
+
 def test_register_with_a_service_gives_it_all_sockets(tmp_path):
     peer = Peer(tmp_path, lambda _: [OK])
     done, addresses = register(["dns"], ["a.socket", "b.socket"], tmp_path)
