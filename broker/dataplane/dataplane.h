@@ -124,8 +124,8 @@ public:
 
         // Puts a duplicate of the socket into a free slot that no target names. EBUSY: all slots taken.
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
-        // A map of this many entries, made anew at each open() and pinned nowhere: who has only its descriptor can offer
-        // sockets, and cannot touch one that serves.
+        // A map of this many entries, made anew at each open() and pinned nowhere: who has only its descriptor can
+        // offer sockets, and cannot touch one that serves.
         static constexpr std::uint32_t kStagingEntries = 8192;
         [[nodiscard]] int staging_fd() const;
         // The same as install() with the socket that stands in this entry, if it is the one of registrant.cookie.
