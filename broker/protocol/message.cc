@@ -14,18 +14,7 @@
 #include <fmt/format.h>
 
 #include "broker/protocol/request.h"
-
-// Kernel 6.5; Debian 12's headers lack both. The values are those of include/uapi/asm-generic/socket.h and
-// include/linux/socket.h.
-#ifndef SO_PASSPIDFD
-#define SO_PASSPIDFD 76
-#endif
-#ifndef SCM_PIDFD
-#define SCM_PIDFD 4
-#endif
-#ifndef SCM_SECURITY
-#define SCM_SECURITY 3
-#endif
+#include "broker/protocol/socket_options.h"
 
 namespace sockbroker {
 namespace {

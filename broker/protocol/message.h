@@ -20,6 +20,7 @@ namespace sockbroker {
 struct Message {
         std::string text;
         std::vector<OwnedFd> fds;
+        bool has_fds = false;              // of a message that was peeked: some came with it
         std::optional<ucred> credentials;  // SCM_CREDENTIALS; of a message without: none
         OwnedFd pidfd;                     // SCM_PIDFD, on kernels from 6.5
         bool sender_gone = false;          // the kernel had no pidfd to give: the sender was reaped already

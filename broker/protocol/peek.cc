@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/protocol/peek.h"
+
+#include <sys/time.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "broker/protocol/request.h"
+#include "broker/protocol/socket_options.h"
+
+namespace sockbroker {
+namespace {
+
+Result<void> set_option(int fd, int option, int value, const char* name) {
+        if (setsockopt(fd, SOL_SOCKET, option, &value, sizeof value) < 0) {
+                return fail_errno(fmt::format("cannot set {} of a socket of the broker to {}", name, value));
+        }
+        return {};
+}
+
+Result<ssize_t> receive_into(int fd, msghdr& header, int flags) {
+        const msghdr before = header;
+        ssize_t length = -1;
+        do {
+                header = before;
+                length = recvmsg(fd, &header, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        } while (length < 0 && errno == EINTR);
+        if (length < 0) {
+                return fail_errno("cannot receive a message");
+        }
+        return length;
+}
+
+template <class T>
+bool read_payload(const cmsghdr* header, T& value) {
+        if (header->cmsg_len < CMSG_LEN(sizeof value)) {
+                return false;
+        }
+        std::memcpy(&value, CMSG_DATA(header), sizeof value);
+        return true;
+}
+
+}  // namespace
+
+Result<void> prepare_for_peeking(int fd) {
+        auto done = set_option(fd, SO_PASSCRED, 1, "SO_PASSCRED");
+        done = done ? set_option(fd, SO_TIMESTAMP, 1, "SO_TIMESTAMP") : done;
+        done = done ? set_option(fd, SO_PASSSEC, 0, "SO_PASSSEC") : done;
+        if (done) {
+                done = set_option(fd, SO_PASSPIDFD, 0, "SO_PASSPIDFD");
+                if (!done && done.error().errnum == ENOPROTOOPT) {
+                        return {};  // before 6.5 there is none
+                }
+        }
+        return done;
+}
+
+Result<Message> peek(int fd) {
+        char text[kMaxMessageBytes];
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(timeval)) + CMSG_SPACE(sizeof(ucred))];
+        iovec vector = {.iov_base = text, .iov_len = sizeof text};
+        msghdr header = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        const auto length = receive_into(fd, header, MSG_PEEK);
+        if (!length) {
+                return std::unexpected(length.error());
+        }
+        Message message;
+        for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
+                if (ucred credentials{}; part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS &&
+                                         read_payload(part, credentials)) {
+                        message.credentials = credentials;
+                } else if (timeval sent{}; part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_TIMESTAMP &&
+                                           read_payload(part, sent)) {
+                        message.sent_usec = sent.tv_sec * std::int64_t{1'000'000} + sent.tv_usec;
+                }
+        }
+        message.has_fds = (header.msg_flags & MSG_CTRUNC) != 0;
+        message.truncated = (header.msg_flags & MSG_TRUNC) != 0;
+        if (!message.truncated) {
+                message.text.assign(text, static_cast<std::size_t>(*length));
+        }
+        return message;
+}
+
+Result<void> consume(int fd, Message& message) {
+        const bool asked = set_option(fd, SO_PASSPIDFD, 1, "SO_PASSPIDFD").has_value();
+        char text = 0;
+        alignas(cmsghdr) char
+                control[CMSG_SPACE(sizeof(timeval)) + CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(sizeof(int))];
+        iovec vector = {.iov_base = &text, .iov_len = sizeof text};
+        msghdr header = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        const auto length = receive_into(fd, header, 0);
+        if (asked) {
+                (void)set_option(fd, SO_PASSPIDFD, 0, "SO_PASSPIDFD");
+        }
+        if (!length) {
+                return std::unexpected(length.error());
+        }
+        for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
+                if (int value = -1;
+                    part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_PIDFD && read_payload(part, value)) {
+                        if (value >= 0) {
+                                message.pidfd.reset(value);
+                        } else if (value == -ESRCH || value == -EINVAL) {
+                                // Before 6.16 the kernel puts an errno there: ESRCH, in older ones EINVAL, for a sender
+                                // that was reaped already.
+                                message.sender_gone = true;
+                        } else {
+                                // Out of descriptors. Falling back to the numeric pid would let a peer choose the
+                                // weaker check.
+                                message.truncated = true;
+                        }
+                }
+        }
+        return {};
+}
+
+void pin_sender(int connection, Message& message) {
+        ucred connected{};
+        socklen_t size = sizeof connected;
+        if (!message.credentials || getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0 ||
+            connected.pid != message.credentials->pid) {
+                return;
+        }
+        int pidfd = -1;
+        size = sizeof pidfd;
+        if (getsockopt(connection, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0) {
+                message.pidfd.reset(pidfd);
+        }
+}
+
+}  // namespace sockbroker
