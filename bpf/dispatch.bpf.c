@@ -170,67 +170,81 @@ static __always_inline __u64 flow_of(const struct bpf_sk_lookup *ctx)
 	return sb_flow(flow, sb_half(ctx->local_ip6[2], ctx->local_ip6[3]));
 }
 
+/* The one of `count` slots that is worth most to the flow, if more than `best` and below `limit`. */
+static __always_inline __u64 best_of(const __u32 *slots, __u32 count, __u64 flow, __u64 limit, __u64 best)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < count; i++) {
+		__u32 slot = slots[i] & SB_SLOT_NUMBER;
+		__u64 worth = sb_worth(flow, slot);
+
+		if (slot && worth > best && worth < limit)
+			best = worth;
+	}
+	return best;
+}
+
+/* A record of a chain for itself: the verifier would follow loops in one another through the product of their rounds.
+ */
+SB_GLOBAL __u64 sb_best_in_chain(__u32 index, __u64 flow, __u64 limit, __u64 best)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+
+	return record ? best_of(record->chain.slot, SB_CHAIN, flow, limit, best) : best;
+}
+
+/* The record after this one. 0: none. */
+static __always_inline __u32 next_in_chain(__u32 index)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+
+	return record ? record->chain.next : 0;
+}
+
 /* Of the slots that a record shares among, the one worth most to the flow, if below `limit`. 0: none. */
 SB_GLOBAL __u32 sb_best_slot(__u32 index, __u32 which, __u64 flow, __u64 limit)
 {
 	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
 	__u64 best = 0;
-	__u32 first;
 
 	if (!record || which >= 4)
 		return 0;
-	first = record->slot[which][0];
-	if (!(first & SB_SLOT_CHAIN)) {
+	if (!(record->slot[which][0] & SB_SLOT_CHAIN))
+		return best_of(record->slot[which], SB_DEPTH, flow, limit, 0) & SB_SLOT_NUMBER;
+	index = record->slot[which][0] & SB_SLOT_NUMBER;
 #pragma clang loop unroll(disable)
-		for (__u32 i = 0; i < SB_DEPTH; i++) {
-			__u32 slot = record->slot[which][i] & SB_SLOT_NUMBER;
-			__u64 worth = sb_worth(flow, slot);
-
-			if (slot && worth > best && worth < limit)
-				best = worth;
-		}
-		return best & SB_SLOT_NUMBER;
-	}
-	index = first & SB_SLOT_NUMBER;
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < SB_CHAINED_RECORDS; i++) {
-		record = bpf_map_lookup_elem(&records, &index);
-		if (!record)
-			break;
-#pragma clang loop unroll(disable)
-		for (__u32 j = 0; j < SB_CHAIN; j++) {
-			__u32 slot = record->chain.slot[j] & SB_SLOT_NUMBER;
-			__u64 worth = sb_worth(flow, slot);
-
-			if (slot && worth > best && worth < limit)
-				best = worth;
-		}
-		index = record->chain.next;
-		if (!index)
-			break;
+	for (__u32 i = 0; i < SB_CHAINED_RECORDS && index; i++) {
+		best = sb_best_in_chain(index, flow, limit, best);
+		index = next_in_chain(index);
 	}
 	return best & SB_SLOT_NUMBER;
 }
 
+/* Tries all slots of one record of a chain. */
+SB_GLOBAL int sb_try_chained(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+
+	if (!record)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SB_CHAIN; i++) {
+		__u32 slot = record->chain.slot[i] & SB_SLOT_NUMBER;
+
+		if (slot && sb_try_slot(ctx, slot, flags, service))
+			return 1;
+	}
+	return 0;
+}
+
 /* Tries all slots of a chain. Only after a mass death, until the broker has tidied up. */
-SB_GLOBAL int sb_try_chain(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
+static __always_inline int try_chain(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
 {
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < SB_CHAINED_RECORDS; i++) {
-		const union sb_record *record = bpf_map_lookup_elem(&records, &index);
-
-		if (!record)
-			break;
-#pragma clang loop unroll(disable)
-		for (__u32 j = 0; j < SB_CHAIN; j++) {
-			__u32 slot = record->chain.slot[j] & SB_SLOT_NUMBER;
-
-			if (slot && sb_try_slot(ctx, slot, flags, service))
-				return 1;
-		}
-		index = record->chain.next;
-		if (!index)
-			break;
+	for (__u32 i = 0; i < SB_CHAINED_RECORDS && index; i++) {
+		if (sb_try_chained(ctx, index, flags, service))
+			return 1;
+		index = next_in_chain(index);
 	}
 	return 0;
 }
@@ -252,7 +266,7 @@ SB_GLOBAL int sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 	}
 	if (!(first & SB_SLOT_CHAIN))
 		return 0;
-	return sb_try_chain(ctx, first & SB_SLOT_NUMBER, flags, service);
+	return try_chain(ctx, first & SB_SLOT_NUMBER, flags, service);
 }
 
 /* Tries the sockets of one record. 1: one of them took the packet. */
