@@ -66,7 +66,9 @@ public:
 
         // From now on sockets are held, those among `stored` that still count too. It must end before the broker does.
         void use(Holds& holds) { holds_ = &holds; }
-        void take_up_holds(const std::vector<StoredFd>& stored);
+        void take_up_holds(std::vector<StoredFd> stored);
+        // Closes what PID 1 keeps for the broker and the broker does not know.
+        void drop_strangers(std::vector<StoredFd> strangers);
         // The hooks of Holds.
         void on_gone(const Held& held);
         void on_there(const Held& held);

@@ -122,11 +122,15 @@ void Closer::close(std::vector<OwnedFd> received) {
         hand_over(std::move(received));
 }
 
+void Closer::close_unseen(OwnedFd fd) {
+        std::vector<OwnedFd> batch;
+        batch.push_back(std::move(fd));
+        hand_over(std::move(batch));
+}
+
 void Closer::close_connection(OwnedFd connection) {
         if (holds_records(connection.get())) {
-                std::vector<OwnedFd> batch;
-                batch.push_back(std::move(connection));
-                hand_over(std::move(batch));
+                close_unseen(std::move(connection));
         }
 }
 

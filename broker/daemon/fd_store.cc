@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "broker/base/capabilities.h"
+#include "broker/base/net.h"
 
 namespace sockbroker {
 
@@ -34,6 +35,12 @@ FdStore::~FdStore() {
         if (exists_) {
                 state_->wake.wait_for(lock, kPatience, [this] { return state_->stopped; });
         }
+}
+
+std::size_t FdStore::capacity() {
+        const char* const said = std::getenv("FDSTORE");
+        const auto number = said == nullptr ? std::nullopt : parse_number(said, 1U << 20);
+        return number ? static_cast<std::size_t>(*number) : kUsualCapacity;
 }
 
 void FdStore::run(State& state) {

@@ -23,7 +23,13 @@ public:
         FdStore(const FdStore&) = delete;
         FdStore& operator=(const FdStore&) = delete;
 
+        // As many as the shipped unit lets PID 1 keep for it (FileDescriptorStoreMax=), which compares each new one
+        // with all that it has, and all again at each daemon-reload: with 4096 that takes it some seconds.
+        static constexpr std::size_t kUsualCapacity = 4096;
+
         [[nodiscard]] bool exists() const { return exists_; }
+        // How many it takes: $FDSTORE, which systemd sets from version 254 on.
+        [[nodiscard]] static std::size_t capacity();
         // A duplicate of the descriptor is kept under this name, whether or not anybody is at its other end. False: too
         // much waits to be told already.
         [[nodiscard]] bool add(const std::string& name, int fd);

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <map>
 
 #include <fmt/format.h>
 
+#include "broker/base/printable.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/holds.h"
 
@@ -56,6 +58,7 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
         if (holds_ == nullptr) {
                 return;
         }
+        std::size_t unstored = 0;
         for (std::size_t i = 0; i < handed.size(); i++) {
                 const Registration& added = handed[i].added;
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
@@ -77,12 +80,14 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                 OwnedFd process =
                         message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
                                       : open_process(added.registrant.pid, added.registrant.uid, added.registered_usec);
-                if (!holds_->keep(held_of(service, added), std::move(socket), std::move(process))) {
-                        note(4,
-                             fmt::format("the {} socket {} of {} is not in the store of systemd: should the broker end "
-                                         "while it is held, it is lost",
-                                         to_string(added.protocol), added.bound.to_string(), service.name));
-                }
+                unstored += holds_->keep(held_of(service, added), std::move(socket), std::move(process)) ? 0 : 1;
+        }
+        if (unstored > 0) {
+                note(4,
+                     fmt::format("{} of the sockets that {} has registered now found no place in the store of systemd, "
+                                 "which takes {} of the broker (FileDescriptorStoreMax=): should the broker end, they "
+                                 "are not held any more",
+                                 unstored, service.name, holds_->store_capacity()));
         }
         drop_lost_holds(service.name);
 }
@@ -100,11 +105,19 @@ void Broker::drop_lost_holds(const std::string& service) {
 }
 
 // Those alone that serve or are held: a displaced one was about to be given up.
-void Broker::take_up_holds(const std::vector<StoredFd>& stored) {
-        for (const auto& [name, fd] : stored) {
+void Broker::take_up_holds(std::vector<StoredFd> stored) {
+        std::multimap<std::uint64_t, std::string> services_of;  // by cookie
+        for (const auto& service : registry_.services()) {
+                for (const auto& one : registry_.registrations(service)) {
+                        services_of.emplace(one.cookie, service);
+                }
+        }
+        for (auto& [name, fd] : stored) {
                 const auto facts = probe_socket(fd.get());
                 std::size_t users = 0;
-                for (const auto& service : facts ? registry_.services() : std::vector<std::string>()) {
+                const auto [first, last] = services_of.equal_range(facts ? facts->cookie : 0);
+                for (auto at = first; at != last; at++) {
+                        const std::string& service = at->second;
                         const Service* policy = policy_->find(service);
                         const auto* one = find_registration(service, facts->cookie);
                         if (policy == nullptr || one == nullptr || !may_be_held(*policy, *one) ||
@@ -115,11 +128,12 @@ void Broker::take_up_holds(const std::vector<StoredFd>& stored) {
                         users++;
                         const auto& registrant = one->registrant;
                         (void)holds_->keep(held_of(*policy, *one), OwnedFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)),
-                                           open_process(registrant.pid, registrant.uid, one->registered_usec), true);
+                                           open_process(registrant.pid, registrant.uid, one->registered_usec), name);
                 }
                 if (users == 0) {
-                        holds_->forget_stored(name);
+                        holds_->forget_stored(name, std::move(fd));
                 }
+                fd.reset();  // not the last one; few are open twice at a time
         }
         for (const auto& service : registry_.services()) {
                 for (const auto& one :
@@ -267,12 +281,37 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
         return result;
 }
 
+// Whoever stored them: an older or newer version, an administrator by hand. Names that a socket of the broker has as
+// well are left with PID 1.
+void Broker::drop_strangers(std::vector<StoredFd> strangers) {
+        constexpr std::size_t kTold = 10;
+        for (std::size_t i = 0; i < strangers.size(); i++) {
+                if (i < kTold) {
+                        note(4,
+                             fmt::format("systemd passed a descriptor named {} that is nothing of the broker's; it is "
+                                         "closed",
+                                         printable(strangers[i].name)));
+                }
+                holds_->forget_stored(strangers[i].name, std::move(strangers[i].fd));
+        }
+        if (strangers.size() > kTold) {
+                note(4, fmt::format("{} more such descriptors are closed", strangers.size() - kTold));
+        }
+}
+
 std::vector<std::string> Broker::warnings() const {
         const bool wanted =
                 std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
         std::vector<std::string> result;
         if (!wanted || holds_ == nullptr) {
                 return result;
+        }
+        if (const auto unstored = holds_->unstored(); unstored > 0) {
+                result.push_back(
+                        fmt::format("{} sockets with HoldSec= found no place in the store of systemd, which takes {} "
+                                    "of the broker: "
+                                    "should the broker end, they are not held any more (FileDescriptorStoreMax=)",
+                                    unstored, holds_->store_capacity()));
         }
         if (!holds_->has_store()) {
                 result.emplace_back(

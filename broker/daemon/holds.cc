@@ -13,22 +13,12 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::string_view kStoredPrefix = "held-";
-
 bool has_ended(int pidfd) {
         pollfd entry{.fd = pidfd, .events = POLLIN, .revents = 0};
         return pidfd < 0 || poll(&entry, 1, 0) > 0;
 }
 
 }  // namespace
-
-std::string stored_name(std::uint64_t cookie) {
-        return fmt::format("{}{:016x}", kStoredPrefix, cookie);
-}
-
-bool is_stored_name(const std::string& name) {
-        return name.starts_with(kStoredPrefix);
-}
 
 Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
         : event_(event),
@@ -51,13 +41,31 @@ Holds::~Holds() {
         *open_ = false;
 }
 
-bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, bool stored) {
+void Holds::store(Stored& stored, int fd, const std::string& name) {
+        if (!stored.name.empty() || !store_.exists()) {
+                return;
+        }
+        if (!name.empty()) {
+                names_.reserve(name);
+                stored.name = name;
+        } else if (const auto fresh = names_.take()) {
+                if (store_.add(*fresh, fd)) {
+                        stored.name = *fresh;
+                } else {
+                        names_.release(*fresh);
+                }
+        }
+}
+
+bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, const std::string& stored_as) {
         const HoldKey key = held.key;
-        const bool told = stored || store_.add(stored_name(key.cookie), socket.get());
         const auto gone_usec = std::exchange(held.gone_usec, 0);
         const auto hold_usec = held.hold_usec;
         const auto [at, fresh] = kept_.try_emplace(key);
-        services_of_[key.cookie] += fresh ? 1 : 0;
+        Stored& stored = stored_[key.cookie];
+        stored.services += fresh ? 1 : 0;
+        store(stored, socket.get(), stored_as);
+        const bool told = !store_.exists() || !stored.name.empty();
         Kept& kept = at->second;
         set_clock(kept, 0, 0);
         kept.process_watch.reset();
@@ -114,11 +122,26 @@ void Holds::release(const HoldKey& key) {
         socket.push_back(std::move(found->second.socket));
         const auto cookie = key.cookie;  // the key may be of what ends here
         kept_.erase(found);
-        if (--services_of_[cookie] == 0) {
-                services_of_.erase(cookie);
-                store_.remove(stored_name(cookie));
+        const auto stored = stored_.find(cookie);
+        if (--stored->second.services == 0) {
+                if (const std::string& name = stored->second.name; !name.empty()) {
+                        store_.remove(name);
+                        names_.release(name);
+                }
+                stored_.erase(stored);
         }
         closer_.close(std::move(socket));
+}
+
+void Holds::forget_stored(const std::string& name, OwnedFd fd) {
+        store_.remove(name);
+        closer_.close_unseen(std::move(fd));
+}
+
+std::size_t Holds::unstored() const {
+        return store_.exists() ? static_cast<std::size_t>(std::ranges::count_if(
+                                         stored_, [](const auto& entry) { return entry.second.name.empty(); }))
+                               : 0;
 }
 
 const Held* Holds::find(const HoldKey& key) const {

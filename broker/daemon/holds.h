@@ -20,6 +20,7 @@
 #include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/fd_store.h"
+#include "broker/daemon/store_names.h"
 #include "broker/daemon/unit_watch.h"
 #include "broker/peer/peer.h"
 
@@ -63,9 +64,9 @@ public:
         Holds(const Holds&) = delete;
         Holds& operator=(const Holds&) = delete;
 
-        // Takes both descriptors; `process` is a pidfd of the registrant, none: it has ended. `stored`: PID 1 has the
-        // socket already. False: it is kept, but PID 1 cannot be told, and so it ends with this process.
-        [[nodiscard]] bool keep(Held held, OwnedFd socket, OwnedFd process, bool stored = false);
+        // Takes both descriptors; `process` is a pidfd of the registrant, none: it has ended. `stored`: the name under
+        // which PID 1 has the socket already. False: it is kept, but not by PID 1, and so it ends with this process.
+        [[nodiscard]] bool keep(Held held, OwnedFd socket, OwnedFd process, const std::string& stored = {});
         // Of another registrant from now on.
         void pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, OwnedFd process);
         // The registrant did not come to have it, and counts as gone.
@@ -74,14 +75,16 @@ public:
         void set_span(const HoldKey& key, std::int64_t hold_usec);
         // Gives it up without a word.
         void release(const HoldKey& key);
-        // What PID 1 keeps under this name is of no use.
-        void forget_stored(const std::string& name) { store_.remove(name); }
+        // What PID 1 keeps under this name is of no use; the descriptor is closed where that keeps nobody waiting.
+        void forget_stored(const std::string& name, OwnedFd fd);
 
         [[nodiscard]] const Held* find(const HoldKey& key) const;
         [[nodiscard]] std::vector<HoldKey> keys_of(const std::string& service) const;
         [[nodiscard]] OwnedFd duplicate(const HoldKey& key) const;
         [[nodiscard]] std::size_t size() const { return kept_.size(); }
         [[nodiscard]] bool has_store() const { return store_.exists(); }
+        [[nodiscard]] std::size_t store_capacity() const { return names_.most(); }
+        [[nodiscard]] std::size_t unstored() const;  // how many PID 1 does not have
         [[nodiscard]] unsigned manager_version() const { return units_.version(); }
 
         // Calls `then` when it is certain of each socket of the service whether its registrant is there.
@@ -95,6 +98,12 @@ private:
                 OwnedFd process;
                 OwnedSource process_watch;  // ends before what it watches
         };
+        // PID 1 keeps a socket once, however many services it is registered for.
+        struct Stored {
+                std::size_t services = 0;  // how many of kept_ are of this cookie
+                std::string name;          // empty: PID 1 does not have it
+        };
+        void store(Stored& stored, int fd, const std::string& name);
         void look_at(const HoldKey& key, const std::function<void()>& then = {});
         void judge(const HoldKey& key, const UnitState* state);
         void set_gone(Kept& kept, std::int64_t gone_usec);
@@ -110,18 +119,15 @@ private:
         Closer& closer_;
         Hooks hooks_;
         FdStore store_;
+        StoreNames names_{FdStore::capacity()};
         OwnedSource timer_;
         OwnedSource again_;
         std::shared_ptr<bool> open_ = std::make_shared<bool>(true);  // false: nobody is answered any more
         std::map<HoldKey, Kept> kept_;
-        std::map<std::uint64_t, std::size_t> services_of_;                // how many of kept_ are of this cookie
+        std::map<std::uint64_t, Stored> stored_;                          // by cookie
         std::set<std::pair<std::int64_t, HoldKey>> ends_;                 // when holds run out
         std::vector<std::pair<HoldKey, std::function<void()>>> waiting_;  // for the bus
         UnitWatch units_;
 };
-
-// Names in PID 1's store. It keeps a socket once, however many services it is registered for.
-[[nodiscard]] std::string stored_name(std::uint64_t cookie);
-[[nodiscard]] bool is_stored_name(const std::string& name);
 
 }  // namespace sockbroker

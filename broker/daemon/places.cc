@@ -14,7 +14,6 @@
 
 #include <fmt/format.h>
 
-#include "broker/daemon/holds.h"
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
@@ -23,29 +22,35 @@ namespace {
 
 constexpr int kBacklog = 128;
 
+// -1: it has none. Never waits; fstat(2), with which sd_is_socket(3) begins, may for a file.
+int option_of(int fd, int option) {
+        int value = -1;
+        socklen_t size = sizeof value;
+        return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 ? value : -1;
+}
+
 Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names) {
         IntakeSockets sockets;
-        int fd = SD_LISTEN_FDS_START - 1;
+        int next = SD_LISTEN_FDS_START;
         for (const auto& name : names) {
-                OwnedFd owned(++fd);
-                if (is_stored_name(name)) {
-                        sockets.stored.push_back({name, std::move(owned)});
-                } else if (sd_is_socket(fd, AF_UNIX, SOCK_DGRAM, -1) > 0 && !sockets.notify) {
-                        sockets.notify = std::move(owned);
-                } else if (sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0 && !sockets.control) {
-                        sockets.control = std::move(owned);
+                OwnedFd fd(next++);
+                const int domain = option_of(fd.get(), SO_DOMAIN);
+                const int type = option_of(fd.get(), SO_TYPE);
+                if (domain == AF_INET || domain == AF_INET6) {
+                        sockets.stored.push_back({name, std::move(fd)});
+                } else if (domain == AF_UNIX && type == SOCK_DGRAM && !sockets.notify) {
+                        sockets.notify = std::move(fd);
+                } else if (domain == AF_UNIX && type == SOCK_SEQPACKET && option_of(fd.get(), SO_ACCEPTCONN) == 1 &&
+                           !sockets.control) {
+                        sockets.control = std::move(fd);
                 } else {
-                        return fail(
-                                fmt::format("file descriptor {} was passed by systemd and is neither the notify "
-                                            "(datagram) nor the control (seqpacket) socket, compare the .socket "
-                                            "unit with the one that was installed",
-                                            fd));
+                        sockets.strangers.push_back({name, std::move(fd)});
                 }
         }
         if (!sockets.notify || !sockets.control) {
                 return fail(
-                        "systemd passed only one of the notify and control sockets, both must stand in the .socket "
-                        "unit");
+                        "systemd passed only one of the notify (datagram) and control (seqpacket) sockets, or none: "
+                        "compare the .socket unit with the one that was installed");
         }
         return sockets;
 }

@@ -117,7 +117,8 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
                              .ended = [&broker = *loop.broker](const Held& held,
                                                                HoldEnd why) { broker.on_hold_end(held, why); }});
         loop.broker->use(*loop.holds);
-        loop.broker->take_up_holds(sockets.stored);
+        loop.broker->take_up_holds(std::move(sockets.stored));
+        loop.broker->drop_strangers(std::move(sockets.strangers));
         auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);

@@ -3,7 +3,10 @@
 
 Services here run in no unit, so the broker goes by their processes; tests/system has the same with units."""
 
+import contextlib
+import os
 import socket
+import struct
 import subprocess
 import time
 
@@ -360,3 +363,70 @@ def test_all_sockets_of_a_service_are_passed_on_however_many_messages_they_take(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout.readline() == "256 unset\n"
         assert set(states(broker)) == {"live"}
+
+
+def test_what_the_broker_does_not_know_among_passed_descriptors_is_closed_and_no_reason_not_to_start(spawn):
+    """Another version's, or an administrator's. Some of them close only when their owner likes: nobody waits for it."""
+    broker = broker_module.Broker(activated=True)
+    try:
+        add_routes()
+        read, write = os.pipe()
+        pipe = os.fdopen(write, "w")
+        far, stream = socket.socketpair()
+        lingering = socket.create_server(("127.0.0.1", 0))
+        client_end = socket.create_connection(lingering.getsockname())
+        served, _ = lingering.accept()
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 30))
+        served.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # what nobody reads keeps its close(2)
+                served.send(bytes(1 << 20))
+        served.setblocking(True)
+        third = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        third.bind("/run/third")
+        strangers = [pipe, stream, open("/proc/self/status", encoding="ascii"), third, served, lingering,
+                     *(open("/dev/null", encoding="ascii") for _ in range(10))]
+        # Before, between and behind the two that are meant.
+        broker.activated[:0] = strangers[:2]
+        broker.activated[3:3] = strangers[2:4]
+        broker.activated += strangers[4:]
+        broker.policy(section("web", 61001, everywhere(), HELD)).start()
+        assert broker.status()[0]["state"] == "running"
+        handed_over(spawn("web"), "tcp", "ipv4")
+        assert who("tcp", "ipv4") == "web"
+        log = broker.log()
+        assert log.count("that is nothing of the broker's; it is closed") == 10 and "more such descriptors are closed" in log
+        for one in strangers:
+            broker.activated.remove(one)
+            one.close() if one is not served else None
+        assert os.read(read, 1) == b"" and far.recv(1) == b"", "nobody has them any more"
+        client_end.close()
+        served.close()
+        broker.stop()
+    finally:
+        broker.discard()
+
+
+@pytest.mark.parametrize("name", ["held-{:016x}", "0", "unknown"])
+def test_a_held_socket_is_taken_up_by_whatever_name_the_manager_keeps_it(spawn, name):
+    """The first is how versions before this one called it."""
+    broker = broker_module.Broker(activated=True)
+    try:
+        add_routes()
+        broker.policy(section("web", 61001, everywhere(), HELD)).start()
+        old = spawn("web")
+        cookie = handed_over(old, "tcp", "ipv4")
+        with old.borrowed("tcp-ipv4") as stored:
+            broker.kill()
+            old.kill()
+            waiting, file = knock(ADDRESS["ipv4"])
+            broker.activated.append(stored)
+            broker.environment["LISTEN_FDNAMES"] = "a:b:" + name.format(int(f"{cookie}", 16))
+            broker.start()
+            broker.activated.remove(stored)
+        assert states(broker) == ["held"]
+        assert spawn("web").retrieve().result == "ok"
+        assert file.readline().startswith(b"web ")
+        waiting.close()
+    finally:
+        broker.discard()

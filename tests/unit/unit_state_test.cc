@@ -3,7 +3,6 @@
 // What the states of a unit mean for a socket that it registered at 1000.
 #include <gtest/gtest.h>
 
-#include "broker/daemon/holds.h"
 #include "broker/daemon/unit_state.h"
 
 namespace sockbroker {
@@ -48,14 +47,6 @@ TEST(UnitState, InactiveWithoutAJobIsAStopOnPurpose) {
         EXPECT_EQ(judge({.active = "inactive", .sub = "dead", .began_usec = 900}), Presence::kStopped);
         EXPECT_EQ(judge({.active = "inactive", .sub = "dead", .began_usec = 0}), Presence::kStopped)
                 << "a unit that PID 1 does not know";
-}
-
-TEST(StoredName, IsToldFromTheNamesOfOtherDescriptors) {
-        EXPECT_EQ(stored_name(0x1a), "held-000000000000001a");
-        EXPECT_TRUE(is_stored_name(stored_name(0x1a)));
-        for (const auto* other : {"", "connection", "sockbrokerd.socket"}) {
-                EXPECT_FALSE(is_stored_name(other)) << other;
-        }
 }
 
 }  // namespace
