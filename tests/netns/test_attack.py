@@ -2,6 +2,7 @@
 """Peers with ordinary uids that mean harm: what they do costs them, and nobody else."""
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -12,10 +13,10 @@ import time
 
 import pytest
 
-from harness import wire
+from harness import namespace, wire
+from harness.namespace import own_uid
 from words import everywhere, section
 
-HOSTILE = 61666
 FOREVER = struct.pack("ii", 1, 3600)  # SO_LINGER for an hour
 
 
@@ -54,6 +55,28 @@ def connection_whose_close_waits():
     return sock, (listener, reader)
 
 
+def test_what_one_user_has_on_its_way_keeps_no_user_of_another_namespace_from_sending():
+    """Of these tests themselves: the kernel counts descriptors on their way for each uid over all namespaces."""
+    with contextlib.ExitStack() as stack:
+        def send(uid, count):
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            for end in ends:
+                stack.enter_context(end)
+            ends[0].setblocking(False)
+            with acting_as(uid):
+                for _ in range(count):
+                    socket.send_fds(ends[0], [b"x"], [ends[1].fileno()] * 253)
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, limit[1]))
+        with pytest.raises(OSError) as refusal:
+            send(own_uid(), 4)
+        assert refusal.value.errno == errno.ETOOMANYREFS
+        with namespace.Namespace():
+            send(own_uid(), 2)
+
+
 HOW = {
     "refused": [b"FDSTORE=1"],
     "too-long": [b"X" * 5000],
@@ -67,7 +90,7 @@ HOW = {
 def test_a_descriptor_whose_close_waits_keeps_nobody_waiting(broker, kind, how):
     broker.policy(section("web", 61001, everywhere())).start()
     trap, kept = connection_whose_close_waits()
-    with frozen(broker), acting_as(HOSTILE):
+    with frozen(broker), acting_as(own_uid()):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if kind == "control" else socket.SOCK_DGRAM) as peer:
             peer.connect(broker.control_path if kind == "control" else broker.notify_path)
             for record in HOW[how][:-1]:
@@ -85,9 +108,9 @@ def test_a_connection_that_is_turned_away_keeps_nobody_waiting(broker):
     trap, kept = connection_whose_close_waits()
     with contextlib.ExitStack() as stack:
         for _ in range(32):
-            with acting_as(HOSTILE):
+            with acting_as(own_uid()):
                 stack.enter_context(wire.Control(broker.control_path))
-        with frozen(broker), acting_as(HOSTILE), wire.Control(broker.control_path) as surplus:
+        with frozen(broker), acting_as(own_uid()), wire.Control(broker.control_path) as surplus:
             surplus.send("FDSTORE=1", [trap.fileno()])
             trap.close()
     assert broker.ask("VERB=version").result == "ok"
@@ -128,7 +151,7 @@ def test_users_with_many_uids_keep_nobody_from_connecting(broker, spawn):
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     idle = []
     try:
-        for uid in range(200_000, 200_020):
+        for uid in range(own_uid(1), own_uid(21)):
             with acting_as(uid):
                 for _ in range(32):
                     idle.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -152,7 +175,7 @@ def test_requests_without_a_name_cost_no_look_up_of_every_account(broker):
         hostile = []
         with frozen(broker):
             for _ in range(32):
-                with acting_as(HOSTILE):
+                with acting_as(own_uid()):
                     hostile.append(stack.enter_context(wire.Control(broker.control_path)))
                     for _ in range(8):
                         hostile[-1].send("FDSTORE=1", [listener.fileno()])

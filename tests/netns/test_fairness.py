@@ -11,9 +11,10 @@ import time
 import pytest
 
 from harness import hostile, kernel, wire, worker
+from harness.namespace import own_uid
 from words import add_routes, everywhere, listen, section, who
 
-HONEST, HOSTILE = 61001, 61666
+HONEST = 61001
 SECONDS = 0.8
 USUAL, SLOWEST = 0.25, 2.5  # seconds that 9 of 10 honest requests, and all of them, may take
 
@@ -70,9 +71,9 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_honest_registration_is_answered_in_time_beside(broker, attack):
-    broker.policy(section("web", HONEST, everywhere()) + section("evil", HOSTILE, listen("tcp", "198.51.100.0/24"))
+    broker.policy(section("web", HONEST, everywhere()) + section("evil", own_uid(), listen("tcp", "198.51.100.0/24"))
                   + MANY_BINDINGS).start()
-    with log_is_read(broker), running(hostile.Hostile, HOSTILE) as evil, running(hostile.Honest, HONEST, "web") as good:
+    with log_is_read(broker), running(hostile.Hostile, own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
         evil.begin(*ATTACKS[attack])
         waited = good.latencies(SECONDS)
         sent = evil.count()
@@ -83,7 +84,7 @@ def test_an_honest_registration_is_answered_in_time_beside(broker, attack):
 def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_through(broker):
     limits(broker, NotifyRateLimitBurst=2000)
     broker.policy(section("web", HONEST, everywhere())).start()
-    with log_is_read(broker), running(hostile.Hostile, HOSTILE) as evil, running(hostile.Honest, HONEST, "web") as good:
+    with log_is_read(broker), running(hostile.Hostile, own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
         before = broker.status()[0]["refused"]
         evil.begin("notify")
         waited = good.notify_latencies(SECONDS)
@@ -92,9 +93,9 @@ def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_th
     assert sent >= 4000
     assert refused >= sent - 2000 - 1024, "each one is counted"
     in_time("notify", waited, sent)
-    with log_is_read(broker), running(hostile.Hostile, HOSTILE + 1) as evil:
+    with log_is_read(broker), running(hostile.Hostile, own_uid(1)) as evil:
         evil.begin("notify", b"READY=1")  # of which nothing comes, so that this is its first refusal
-        broker.wait_log(r"uid 61667 has sent too many messages, ask again in \d+ ms \(NotifyRateLimitBurst=")
+        broker.wait_log(rf"uid {own_uid(1)} has sent too many messages, ask again in \d+ ms \(NotifyRateLimitBurst=")
 
 
 def test_who_asks_too_often_is_told_when_to_ask_again_and_nobody_else_is(broker, spawn):
@@ -145,7 +146,7 @@ def test_status_and_list_of_thousands_of_sockets_keep_nobody_waiting(broker):
         assert broker.status()[0]["sockets"]["draining"] == 3800 - len(names)
         with running(hostile.Honest, HONEST, "web") as good:
             for verb in (b"VERB=status", b"VERB=list"):
-                with running(hostile.Hostile, HOSTILE) as evil:
+                with running(hostile.Hostile, own_uid()) as evil:
                     evil.begin("verb", verb)
                     waited = good.latencies(SECONDS)
                     sent = evil.count()
@@ -248,7 +249,7 @@ def test_a_broker_short_of_descriptors_turns_some_away_and_serves_the_rest(broke
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     with contextlib.ExitStack() as stack, log_is_read(broker):
-        hostiles = [stack.enter_context(running(hostile.Hostile, HOSTILE + i)) for i in range(4)]
+        hostiles = [stack.enter_context(running(hostile.Hostile, own_uid(i))) for i in range(4)]
         good = stack.enter_context(running(hostile.Honest, HONEST, "web"))
         for one in hostiles:
             one.begin("descriptors")

@@ -25,7 +25,6 @@ OTHER = section("other", 61002, listen("tcp", "198.51.100.0/24"), listen("udp", 
 WEB = section("web", 61001, everywhere())
 TARGETS = [(protocol, address, PORT, "web") for protocol in ("tcp", "udp") for address in ADDRESS.values()] + [
     (protocol, "198.51.100.9", PORT, "other") for protocol in ("tcp", "udp")]
-HOSTILE = 61666
 
 
 class Stage:
@@ -235,7 +234,7 @@ def children_of(uid, *loops):
 
 @contextlib.contextmanager
 def hostile(*loops):
-    pids = children_of(HOSTILE, *loops)
+    pids = children_of(namespace.own_uid(), *loops)
     try:
         yield
     finally:

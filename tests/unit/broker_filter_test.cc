@@ -27,6 +27,7 @@
 #include "sandbox/compile.h"
 #include "sandbox/evaluator.h"
 #include "sandbox/parse.h"
+#include "tests/unit/support/child.h"
 
 namespace sockbroker {
 namespace {
@@ -346,8 +347,11 @@ TEST(BrokerFilter, TheKernelKillsCallsOfOtherArchitectures) {
                 asm volatile("int $0x80" : "+a"(result) : : "memory");
                 return 0;
         };
-        EXPECT_EQ(end_of_child(by_interrupt), -SIGSYS);
         EXPECT_EQ(end_of_child([] { return errno_after(SYS_getpid | 0x40000000, {}); }), -SIGSYS);
+        if (test::Child(by_interrupt).wait() != 0) {
+                GTEST_SKIP() << "this kernel has no 32-bit emulation: int $0x80 ends whoever tries, before any filter";
+        }
+        EXPECT_EQ(end_of_child(by_interrupt), -SIGSYS);
 }
 #endif
 
