@@ -96,6 +96,19 @@ _MAKERS = {
 }
 
 
+def kernel_has(kind):
+    """UDP-Lite has left the newest kernels, and MPTCP may be configured out."""
+    protocol = {"udplite": (socket.SOCK_DGRAM, IPPROTO_UDPLITE), "mptcp": (socket.SOCK_STREAM, kernel.IPPROTO_MPTCP)}.get(
+        kind.partition("-")[0])
+    if protocol is None:
+        return True
+    try:
+        socket.socket(socket.AF_INET, *protocol).close()
+        return True
+    except OSError:
+        return False
+
+
 def make(kind, family="ipv4"):
     """(object with fileno(), objects that must stay open with it). Some kinds need root."""
     made = _MAKERS[kind](socket.AF_INET if family == "ipv4" else socket.AF_INET6)

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from harness import broker as broker_module
-from harness import wire
+from harness import oddities, wire
 from words import add_routes, everywhere, handed_over, listen, who
 
 DATA = broker_module.TOP / "tests/data"
@@ -104,9 +104,16 @@ def message_of(mistake):
     return text, ["tcp-listener"] * fds if isinstance(fds, int) else fds
 
 
+@pytest.mark.parametrize("kind", sorted({kind for mistake in PROTOCOL_MISTAKES for kind in message_of(mistake)[1]}))
+def test_this_kernel_has(kind):
+    """What it does not have is left out below."""
+    if not oddities.kernel_has(kind):
+        pytest.skip("this kernel has no such socket")
+
+
 def on_channel(channel):
     return [(number, mistake) for number, mistake in enumerate(PROTOCOL_MISTAKES)
-            if mistake["channel"] in ("both", channel)]
+            if mistake["channel"] in ("both", channel) and all(map(oddities.kernel_has, message_of(mistake)[1]))]
 
 
 def sender(spawn, number, kinds):

@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/support/mistakes.h"
@@ -142,8 +144,13 @@ TEST(SocketFacts, EachWrongDescriptorGetsItsExactMessage) {
                 GTEST_SKIP() << "needs root for raw and packet sockets and a network namespace";
         }
         std::size_t checked = 0;
+        std::string left_out;
         for (const auto& mistake : test::read_mistakes()) {
                 if (mistake.result == to_string(ResultCode::kMalformed)) {
+                        continue;
+                }
+                if (!std::ranges::all_of(mistake.fds, test::kernel_has)) {
+                        left_out += " \"" + mistake.name + '"';
                         continue;
                 }
                 std::optional<Refusal> first;
@@ -157,7 +164,10 @@ TEST(SocketFacts, EachWrongDescriptorGetsItsExactMessage) {
                 EXPECT_EQ(to_string(first->code), mistake.result) << mistake.name;
                 EXPECT_EQ(first->message, mistake.message) << mistake.name;
         }
-        EXPECT_GE(checked, 20U);
+        EXPECT_GE(checked, 17U);
+        if (!left_out.empty()) {
+                GTEST_SKIP() << "all but the kinds that this kernel does not have:" << left_out;
+        }
 }
 
 // Of several things wrong with one socket the answer names kind, MPTCP, state, namespace, in this order.

@@ -107,6 +107,17 @@ inline OwnedFd foreign_listener() {
         return std::move(message->fds[0]);
 }
 
+// UDP-Lite has left the newest kernels, and MPTCP may be configured out.
+inline bool kernel_has(const std::string& kind) {
+        if (!kind.starts_with("udplite") && !kind.starts_with("mptcp")) {
+                return true;
+        }
+        const bool stream = kind.starts_with("mptcp");
+        const OwnedFd fd(
+                socket(AF_INET, (stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, stream ? 262 : IPPROTO_UDPLITE));
+        return fd.get() >= 0;
+}
+
 // The descriptor asked for comes first, then those that must stay open with it.
 inline std::vector<OwnedFd> make_kind(const std::string& kind) {
         std::vector<OwnedFd> fds;
