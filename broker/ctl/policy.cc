@@ -3,11 +3,13 @@
 // The verbs reload and verify: what is wrong with a policy, each place on a line of its own. verify asks no broker
 // and needs no privilege: it runs the same code on the same files.
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 
 #include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
@@ -74,11 +76,32 @@ int reload_policy(const Options& options) {
         return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer));
 }
 
+namespace {
+
+// What is wrong with the folder of --config-dir=, empty if nothing. One that is not there is empty to the broker; one that
+// was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
+std::string slip_of_config_dir(const std::string& dir) {
+        struct stat status {};
+        if (::stat(dir.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
+                return fmt::format("--config-dir={} is not a folder: give the one whose conf.d holds the file", dir);
+        }
+        if (::access(dir.c_str(), R_OK | X_OK) != 0) {
+                return fmt::format("cannot read the folder {} given by --config-dir: {}", dir, std::strerror(errno));
+        }
+        const bool whole = ::access((dir + "/conf.d").c_str(), F_OK) == 0;
+        const std::string_view name = std::string_view(dir).substr(0, dir.find_last_not_of('/') + 1);
+        if (!whole && (name == "conf.d" || name.ends_with("/conf.d"))) {
+                return fmt::format("--config-dir={} has no conf.d in it: give the folder above", dir);
+        }
+        return {};
+}
+
+}  // namespace
+
 int verify_policy(const Options& options) {
-        // A folder that is not there is empty to the broker; one that was named here is a slip of the pen.
-        if (!options.config_dir.empty() && ::access(options.config_dir.c_str(), R_OK | X_OK) != 0) {
-                complain(fmt::format("cannot read the folder {} given by --config-dir: {}", options.config_dir,
-                                     std::strerror(errno)));
+        if (const std::string slip = slip_of_config_dir(options.config_dir);
+            !options.config_dir.empty() && !slip.empty()) {
+                complain(slip);
                 return kExitFailed;
         }
         const std::vector<std::string>& dirs = options.config_dirs;
