@@ -35,7 +35,7 @@ def tell_systemd(state: str) -> None:
 
 name = f"{SERVICE}-{sys.argv[1]}"
 listener = socket.create_server(
-    ("::ffff:127.0.0.1", 8081), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
+    ("::ffff:127.0.0.6", 8081), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
 listener.setblocking(False)
 signals, on_signal = socket.socketpair()
 for end in signals, on_signal:

@@ -23,7 +23,7 @@ static void enable(int fd, int level, int option) {
                 err(EXIT_FAILURE, "cannot set socket option %d", option);
 }
 
-/* [::ffff:127.0.0.1] is dual-stack: one socket takes the look-ups of IPv4 and of IPv6. Bound to [::1] it would not. */
+/* [::ffff:127.0.0.5] is dual-stack: one socket takes the look-ups of IPv4 and of IPv6. Bound to [::1] it would not. */
 static int make_socket(int type) {
         struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(ECHO_PORT)};
         int fd = socket(AF_INET6, type | SOCK_CLOEXEC, 0);
@@ -32,7 +32,7 @@ static int make_socket(int type) {
         if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){0}, sizeof(int)) < 0)
                 err(EXIT_FAILURE, "cannot make the socket dual-stack");
         enable(fd, SOL_SOCKET, SO_REUSEPORT); /* lets a new instance join the group of the one that it relieves */
-        inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.sin6_addr);
+        inet_pton(AF_INET6, "::ffff:127.0.0.5", &address.sin6_addr);
         if (bind(fd, (const struct sockaddr*)&address, sizeof(address)) < 0)
                 err(EXIT_FAILURE, "cannot bind port %d of loopback", ECHO_PORT);
         return fd;

@@ -22,10 +22,11 @@ def register(service: str, *sockets: socket.socket) -> None:
     os.close(read_end)
 
 
-# The port is of no account to TCP clients: they see the one they asked for. SO_REUSEPORT lets a new instance join the
+# The port is of no account to TCP clients: they see the one they asked for. The address is this service's own, so that no
+# other server is in the way, or in one SO_REUSEPORT group with it. SO_REUSEPORT lets a new instance join the
 # old one's group, so that no half-open connection is lost when it takes over.
 listener = socket.create_server(
-    ("::ffff:127.0.0.1", 8080), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=1024)
+    ("::ffff:127.0.0.4", 8080), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=1024)
 try:
     register("hello", listener)
 except OSError as error:

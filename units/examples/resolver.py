@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Way (b): a name server that knows nothing of the broker. It takes the sockets that PID 1 passes, as any socket-
-activated service does, and answers each query for an A record with the address that was asked.
+activated service does, and answers each query for an A or AAAA record with the address that was asked; where that is of
+the other family, with one of its own.
 
 All it adds to a common server: a UDP answer leaves from the address that the client asked, which the kernel tells by
 IP_PKTINFO (IPV6_PKTINFO) and takes back the same way; in IPv6 because the socket unit says FreeBind=yes.
@@ -13,16 +14,23 @@ import struct
 import sys
 
 IP_PKTINFO = 8  # linux/in.h; not in every version of Python's socket module
+IN = 1
+OWN = {1: (socket.AF_INET, "203.0.113.53"), 28: (socket.AF_INET6, "2001:db8:3::53")}  # A and AAAA
 
 
 def answer(query: bytes, asked: str) -> bytes:
-    """One question in, the same question and one A record out; anything else is refused (RFC 1035, 4.1)."""
+    """One question in, the same question and one record out (RFC 1035, 4.1); no record for another type than A and AAAA,
+    and anything but one question of class IN is refused."""
     identity, flags, questions = struct.unpack("!HHH", query[:6])
     end = query.index(b"\0", 12) + 5
-    kind, _ = struct.unpack("!HH", query[end - 4:end])
-    good = questions == 1 and kind == 1 and ":" not in asked
-    header = struct.pack("!HHHHHH", identity, 0x8400 | flags & 0x0100 | (0 if good else 5), 1, int(good), 0, 0)
-    record = struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(asked) if good else b""
+    kind, class_ = struct.unpack("!HH", query[end - 4:end])
+    good = questions == 1 and class_ == IN
+    record = b""
+    if good and kind in OWN:
+        family, own = OWN[kind]
+        address = socket.inet_pton(family, asked if (":" in asked) == (family == socket.AF_INET6) else own)
+        record = struct.pack("!HHHIH", 0xC00C, kind, IN, 0, len(address)) + address
+    header = struct.pack("!HHHHHH", identity, 0x8400 | flags & 0x0100 | (0 if good else 5), 1, int(bool(record)), 0, 0)
     return header + query[12:end] + record
 
 

@@ -35,7 +35,7 @@ def take_over_or_make() -> socket.socket:
         return socket.socket(fileno=fds[0])
     # SO_REUSEPORT: two instances may stand side by side, and in one group no handshake is lost between them.
     listener = socket.create_server(
-        ("::ffff:127.0.0.1", 8082), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
+        ("::ffff:127.0.0.7", 8082), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
     answer, _ = ask(f"FDSTORE=1\nFDNAME={SERVICE}", listener)
     if answer["RESULT"] != "ok":
         sys.exit(f"the broker refused: {answer['MESSAGE']}")
