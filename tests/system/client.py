@@ -4,7 +4,7 @@
 
     client.py tcp ADDRESS PORT TEXT      what came back
     client.py udp ADDRESS PORT TEXT      what came back, and the address and port it came from
-    client.py hammer ADDRESS PORT        connects one after the other until standard input ends; then counts as JSON
+    client.py hammer ADDRESS PORT [http] connects one after the other until standard input ends; then counts as JSON
     client.py store SERVICE ADDRESS PORT [hold]    listens and registers by the notify socket; hold: serves as an echo
     client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
     client.py serve NAME                 answers lines on the listener that systemd has passed, until SIGTERM
@@ -47,8 +47,24 @@ def udp(address: str, port: str, text: str) -> None:
     print(json.dumps([answer.decode("latin-1"), source[0], source[1]]))
 
 
-def hammer(address: str, port: str) -> None:
+def echoed(client: socket.socket) -> str | None:
+    client.sendall(b"ping")
+    return None if client.recv(16) == b"ping" else "no echo"
+
+
+def fetched(client: socket.socket) -> str | None:
+    """The whole of an answer, up to its orderly end."""
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    answer = b""
+    while part := client.recv(65536):
+        answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return None if head.startswith(b"HTTP/1.1 200 ") and body else f"not answered: {answer!r}"
+
+
+def hammer(address: str, port: str, protocol: str = "echo") -> None:
     """Four at a time, each connection with a message there and back. Says when the first is through."""
+    exchange = {"echo": echoed, "http": fetched}[protocol]
     ended, lock = threading.Event(), threading.Lock()
     counts = {"good": 0, "failed": 0, "errors": []}
 
@@ -56,8 +72,7 @@ def hammer(address: str, port: str) -> None:
         while not ended.is_set():
             try:
                 with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
-                    client.sendall(b"ping")
-                    fault = None if client.recv(16) == b"ping" else "no echo"
+                    fault = exchange(client)
             except OSError as error:
                 fault = str(error)
             with lock:

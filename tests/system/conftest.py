@@ -89,8 +89,8 @@ def message_ids():
 class Hammer:
     """Clients that connect one after the other, four at a time, for as long as a test goes on."""
 
-    def __init__(self, machine: Machine, address: str, port: int):
-        self._process = machine.start(f"{CLIENT} hammer {address} {port}")
+    def __init__(self, machine: Machine, address: str, port: int, protocol: str = "echo"):
+        self._process = machine.start(f"{CLIENT} hammer {address} {port} {protocol}")
         assert self._process.stdout.readline() == "through\n", "the clients cannot connect at all"
 
     def counts(self) -> dict:
@@ -179,8 +179,8 @@ class Broker:
     def pid(self) -> int:
         return int(self.show("sockbrokerd", "MainPID"))
 
-    def hammer(self, address: str, port: int) -> Hammer:
-        self.hammers.append(Hammer(self.machine, address, port))
+    def hammer(self, address: str, port: int, protocol: str = "echo") -> Hammer:
+        self.hammers.append(Hammer(self.machine, address, port, protocol))
         return self.hammers[-1]
 
 

@@ -53,9 +53,13 @@ def _clear_away(cgroup: pathlib.Path) -> None:
 class Machine:
     """A booted machine. Commands run in all of its namespaces, as its root."""
 
+    _made = 0
+
     def __init__(self, stage: pathlib.Path, log: pathlib.Path, root: str = "/"):
         """`stage`: where the project was installed to. `root`: another Debian than this machine's, as mmdebstrap makes."""
-        self._name = f"sockbroker-test-{os.getpid()}"
+        number = Machine._made  # several at once have names of their own, the first the shortest
+        Machine._made += 1
+        self._name = f"sockbroker-test-{f'{number}-' if number else ''}{os.getpid()}"
         self._cgroups = []
         self._process = None
         self.leader = 0
@@ -102,7 +106,7 @@ class Machine:
                      # Of this machine's own services none is wanted, and none may ask questions.
                      "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",
                      "systemd.mask=systemd-networkd.service", "systemd.mask=systemd-resolved.service",
-                     "systemd.mask=postgresql.service"],
+                     "systemd.mask=postgresql.service", "systemd.mask=nginx.service", "systemd.mask=unbound.service"],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=before_exec,
                     env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
                          "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"})

@@ -65,7 +65,7 @@ def test_sockets_of_a_socket_unit_are_registered_by_a_one_shot(broker):
     rows = broker.until_registered("resolver", 4)
     assert {(row["protocol"], row["family"], row["bound"]) for row in rows} == {
         ("udp", "ipv4", "127.0.0.2:53"), ("tcp", "ipv4", "127.0.0.2:53"),
-        ("udp", "ipv6", "[::1]:53"), ("tcp", "ipv6", "[::1]:53")}
+        ("udp", "ipv6", "[fd73:6f63:6b62::2]:53"), ("tcp", "ipv6", "[fd73:6f63:6b62::2]:53")}
     assert {row["unit"] for row in rows} == {"resolver-register.service"}
     assert all(row["uid"] != 0 for row in rows), "the one-shot asks without privilege"
     # The service is started by its first query, which finds its answer, from the address that was asked.
@@ -76,8 +76,13 @@ def test_sockets_of_a_socket_unit_are_registered_by_a_one_shot(broker):
     assert query(broker, "203.0.113.53") == [0, "203.0.113.53", "203.0.113.53", 53]
     assert broker.show("resolver.service", "ActiveState") == "active"
     assert query(broker, "203.0.113.54") == [0, "203.0.113.54", "203.0.113.54", 53]
-    refused, _, source, port = query(broker, "2001:db8:3::53")
-    assert (refused, source, port) == (5, "2001:db8:3::53", 53)
+    for asked in "2001:db8:3::53", "2001:db8:3:ffff::1":
+        for tcp in "+notcp", "+tcp":
+            assert broker.out(f"dig +short {tcp} @{asked} example.org AAAA") == asked
+            assert broker.out(f"dig +short {tcp} @{asked} example.org A") == "203.0.113.53"
+    assert broker.out("dig +short @203.0.113.9 example.org AAAA") == "2001:db8:3::53"
+    assert "status: NOERROR" in broker.out("dig @2001:db8:3::53 example.org TXT")
+    assert "status: REFUSED" in broker.out("dig @2001:db8:3::53 -c CH example.org A")
 
 
 def test_sockets_of_a_socket_unit_are_registered_by_its_own_command_from_systemd_256_on(broker):

@@ -161,3 +161,16 @@ def test_systemd_takes_the_catalog(tmp_path):
     database = (tmp_path / "var/lib/systemd/catalog/database").read_bytes()
     for subject in re.findall(r"^Subject: .*$", (ROOT / "units/sockbroker.catalog").read_text(), re.M):
         assert subject.encode() in database
+
+
+def test_the_libraries_that_a_machine_needs_are_those_the_programs_are_linked_to():
+    """By Debian's packages; libc6, libgcc-s1 and what those of the list bring are everywhere."""
+    linked = set()
+    for program in CTL, os.environ["SOCKBROKER_RUN"], pathlib.Path(CTL).parent / "sockbrokerd":
+        header = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
+        linked |= set(re.findall(r"\(NEEDED\).*\[(.*)\]", header))
+    owners = subprocess.run(["dpkg-query", "--search", *(f"*-linux-gnu/{name}" for name in linked)], capture_output=True, text=True)
+    packages = {line.partition(":")[0] for line in owners.stdout.splitlines()}
+    listed = re.search(r"^apt-get install (lib.*)$", (ROOT / "docs/install.md").read_text(), re.M)[1].split()
+    other = {"libfmt9": "libfmt10", "libfmt10": "libfmt9"}  # the text names the other one
+    assert {other.get(name, name) if name not in packages else name for name in listed} == packages - {"libc6", "libgcc-s1"}

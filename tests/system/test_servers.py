@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The examples that run servers as Debian packages them, and the policies that are installed for reading."""
+import os
+
+import pytest
+
+from conftest import EXAMPLES
+
+ROUNDS, CONNECTIONS = (20, 1000) if "SOCKBROKER_LONG" in os.environ else (3, 200)
+ADDRESSES = "198.51.100.7", "2001:db8:2::7"
+
+
+@pytest.fixture
+def web(broker):
+    broker.run(f"install -D -m 644 {EXAMPLES}/web/nginx.conf /etc/nginx/web.conf")
+    broker.example("web", "web.socket", "web.service")
+    broker.run("systemctl start web.service")
+    return broker
+
+
+@pytest.mark.parametrize("what", ["reload", "restart", "stop"])
+def test_nginx_is_reloaded_restarted_and_stopped_under_load_with_no_connection_reset(web, what):
+    """Stopped: web.socket stays, so that the next client starts it again."""
+    hammers = [web.hammer(address, 80, "http") for address in ADDRESSES]
+    for _ in range(ROUNDS):
+        web.run(f"systemctl {what} web.service")
+        for hammer in hammers:
+            hammer.wait_for_more(web.machine, CONNECTIONS)
+    for hammer in hammers:
+        counts = hammer.end()
+        assert counts["failed"] == 0 and counts["good"] >= ROUNDS * CONNECTIONS, counts
+
+
+def test_nginx_runs_beside_the_other_web_server_of_the_examples(web):
+    """Each has an address and a port of its own."""
+    web.example("hello", "hello.service")
+    web.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=10s")
+    assert web.out("curl -s http://198.51.100.7/") == "nginx, you asked for 198.51.100.7"
+    assert web.out("curl -s http://192.0.2.7/") == "hello, you asked for 192.0.2.7 port 80"
+
+
+def test_nginx_may_write_where_its_settings_say(web):
+    """A body larger than its buffer goes into a temporary file."""
+    web.run("head -c 3000000 /dev/zero >/run/body")
+    said = web.out("curl -s -o /dev/null -w '%{http_code}' -H Expect: --data-binary @/run/body http://198.51.100.7/")
+    assert said in ("200", "413")
+    assert web.run("test -s /run/web/nginx.pid && ls -d /var/lib/web/body").returncode == 0
+
+
+def test_unbound_and_another_name_server_answer_on_port_53_each_for_its_prefixes(broker):
+    broker.run(f"install -D -m 644 {EXAMPLES}/cache/unbound.conf /etc/unbound/cache.conf")
+    broker.example("cache", "cache.socket", "cache.service", "cache-register.service")
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("systemctl start cache.socket resolver.socket")
+    for service in "cache", "resolver":
+        broker.until_registered(service, 4)
+    for tcp in "+notcp", "+tcp":
+        for address, kind, answer in (("198.51.100.7", "A", "192.0.2.53"), ("2001:db8:2::7", "AAAA", "2001:db8::53"),
+                                      ("203.0.113.7", "A", "203.0.113.7"), ("2001:db8:3::7", "AAAA", "2001:db8:3::7")):
+            assert broker.out(f"dig +short {tcp} @{address} example.org {kind}") == answer
+
+
+def test_the_policies_for_reading_are_good_together_and_with_those_of_the_examples(broker):
+    for folder in "/usr/share/doc/sockbroker/conf.d", f"{EXAMPLES}/conf.d":
+        broker.run(f"mkdir -p /run/together/conf.d && cp {folder}/*.conf /run/together/conf.d/")
+        valid = broker.out("sockbrokerctl verify --config-dir=/run/together").splitlines()
+        assert all("warning: User=" in line or "warning: Group=" in line or "warning: Interface=" in line
+                   for line in valid[:-1]), valid
+        broker.run("rm -r /run/together")
+
+
+def test_no_example_is_bound_to_the_one_loopback_address_of_ipv6(stage):
+    """Two services on one port of [::1] with ReusePort=yes would be one SO_REUSEPORT group."""
+    for file in [*(stage / "usr/share/doc/sockbroker/examples").rglob("*"), *(stage / "usr/lib/sockbroker/examples").iterdir()]:
+        if file.is_file() and file.suffix in (".socket", ".service", ".py", ".conf"):
+            text = "".join(line for line in file.read_text().splitlines(True) if not line.startswith("#"))
+            assert "::1]" not in text and '"::1"' not in text, file
