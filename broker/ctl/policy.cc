@@ -78,8 +78,8 @@ int reload_policy(const Options& options) {
 
 namespace {
 
-// What is wrong with the folder of --config-dir=, empty if nothing. One that is not there is empty to the broker; one that
-// was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
+// What is wrong with the folder of --config-dir=, empty if nothing. One that is not there is empty to the broker; one
+// that was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
 std::string slip_of_config_dir(const std::string& dir) {
         struct stat status {};
         if (::stat(dir.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
