@@ -11,8 +11,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/landlock.h"
 #include "broker/daemon/accounts.h"
-#include "broker/daemon/landlock.h"
 #include "sandbox/compile.h"
 #include "sandbox/parse.h"
 #ifdef SOCKBROKER_TRIAL

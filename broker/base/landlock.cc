@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/landlock.h"
+#include "broker/base/landlock.h"
 
 #include <fcntl.h>
 #include <linux/landlock.h>

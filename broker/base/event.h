@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// sd-event objects with an owner. An I/O handler that returns a negative value is switched off by sd-event for good:
+// handlers here always return 0.
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <memory>
+
+namespace sockbroker {
+
+struct FreeSource {
+        void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }
+};
+using OwnedSource = std::unique_ptr<sd_event_source, FreeSource>;
+
+struct FreeEvent {
+        void operator()(sd_event* event) const { sd_event_unref(event); }
+};
+using OwnedEvent = std::unique_ptr<sd_event, FreeEvent>;
+
+// CLOCK_MONOTONIC, microseconds.
+[[nodiscard]] inline std::int64_t steady_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+// What a callback of a C library does: nothing that is thrown may cross it. It can be memory only; that costs the one
+// thing that was to be done.
+template <class Act>
+int guarded(const Act& act) noexcept {
+        try {
+                act();
+        } catch (const std::exception& error) {
+                (void)std::fputs(error.what(), stderr);
+        }
+        return 0;
+}
+
+}  // namespace sockbroker
