@@ -83,12 +83,6 @@ std::uint32_t ChainWriter::append_words(std::size_t words, bool condition) {
         return static_cast<std::uint32_t>(reference);
 }
 
-std::uint32_t ChainWriter::append(const sb_rule& rule) {
-        const std::uint32_t reference = append_words(3, false);
-        std::memcpy(lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS, &rule, sizeof rule);
-        return reference;
-}
-
 std::uint32_t ChainWriter::append(const Rule& rule, std::uint32_t next) {
         const sb_rule encoded = encode(rule, next);
         const bool condition = is_long(rule);

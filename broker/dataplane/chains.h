@@ -30,8 +30,6 @@ public:
         // tried_before(). `steps` becomes the number of rules tried for the worst packet, without the covering prefix.
         [[nodiscard]] Result<sb_rule> write(std::span<const Rule* const> rules, std::uint32_t covering,
                                             std::uint32_t& steps);
-        // What write() returned, where the prefix has no place of its own; the reference of it.
-        [[nodiscard]] std::uint32_t append(const sb_rule& rule);
 
 private:
         [[nodiscard]] sb_rule chain(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps);

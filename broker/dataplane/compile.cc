@@ -2,7 +2,6 @@
 #include "broker/dataplane/compile.h"
 
 #include <algorithm>
-#include <memory>
 #include <span>
 #include <utility>
 
@@ -10,7 +9,6 @@
 
 #include "broker/dataplane/buckets.h"
 #include "broker/dataplane/chains.h"
-#include "broker/dataplane/expand.h"
 #include "broker/dataplane/filter.h"
 #include "broker/dataplane/items.h"
 #include "broker/dataplane/scratch.h"
@@ -21,7 +19,6 @@ namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
 constexpr std::size_t kItemsAhead = 16;  // places that are hashed all over memory are fetched so long before their turn
-constexpr std::size_t kFewEntries = 4096;  // so many are never too many
 constexpr std::uint64_t kFilterSeed = 0x9e3779b97f4a7c15;
 
 // All rules of one destination prefix.
@@ -101,32 +98,32 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        TableCompiler(std::span<const Rule> list, RuleMemory& lines, Family family, bool expand)
-                : list_(list), lines_(lines), family_(family), expand_(expand) {}
-
         // `items`: rules of one protocol and family in the order of sort_items().
-        Result<void> compile(std::span<const Item> items, sb_table& table);
+        TableCompiler(std::span<const Rule> list, std::span<const Item> items, RuleMemory& lines, Family family,
+                      sb_table& table)
+                : list_(list), items_(items), lines_(lines), family_(family), table_(table) {}
+
+        Result<void> compile();
+        // Takes no more than the lines that are left, so it comes after the rules of all tables.
+        void add_filter();
 
 private:
         Result<void> group();
-        [[nodiscard]] FilterPlan plan_filter_for(const StandingLengths& standing, sb_table& table);
-        Result<void> place(sb_table& table);
-        [[nodiscard]] std::span<sb_line> orders(const sb_table& table);
-        void mark_present(sb_table& table) const;
+        Result<void> place();
+        void mark_present();
         Result<void> write();
         void put(std::uint32_t reference, sb_rule rule);
-        [[nodiscard]] std::size_t most_entries() const;
+        [[nodiscard]] Scratch<Key> keys_of(unsigned length) const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
         std::span<const Rule> list_;  // the items number these
+        std::span<const Item> items_;
         RuleMemory& lines_;
         Family family_;
-        bool expand_;
-        std::span<const Item> items_;
+        sb_table& table_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
         Scratch<Group> groups_;
-        LengthCounts counts_{};                                        // groups by length
-        std::vector<std::pair<std::uint32_t, std::uint32_t>> copies_;  // group, further place
+        std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length_;  // groups
 };
 
 std::unexpected<Error> TableCompiler::too_many() const {
@@ -138,6 +135,7 @@ std::unexpected<Error> TableCompiler::too_many() const {
 // Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
 Result<void> TableCompiler::group() {
         std::vector<std::uint32_t> open;
+        std::array<std::uint32_t, SB_MAX_LENGTHS> counts{};
         groups_.reserve(items_.size());
         for (std::size_t i = 0; i < items_.size();) {
                 const Item& item = items_[i];
@@ -164,122 +162,85 @@ Result<void> TableCompiler::group() {
                 group.covering = open.empty() ? kNone : open.back();
                 open.push_back(static_cast<std::uint32_t>(groups_.size()));
                 groups_.push_back(group);
-                counts_[item.length]++;
+                counts[item.length]++;
                 i = end;
+        }
+        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
+                by_length_[length].reserve(counts[length]);
+        }
+        for (std::uint32_t i = 0; i < groups_.size(); i++) {
+                by_length_[items_[groups_[i].item].length].push_back(i);
         }
         return {};
 }
 
-// How many entries there may be, if lengths are to be brought together: a bounded part of the room, so that chains and
-// the other tables find theirs.
-std::size_t TableCompiler::most_entries() const {
-        return std::min(std::max(groups_.size() * 5 / 2, kFewEntries), lines_.left() / 2);
+Scratch<Key> TableCompiler::keys_of(unsigned length) const {
+        Scratch<Key> keys;
+        keys.reserve(by_length_[length].size());
+        for (const std::uint32_t group : by_length_[length]) {
+                keys.push_back(items_[groups_[group].item].key(family_));
+        }
+        return keys;
 }
 
-// The filter's lines stand before the regions, so that each length is added to it while its keys are at hand.
-FilterPlan TableCompiler::plan_filter_for(const StandingLengths& standing, sb_table& table) {
-        if (!expand_) {
-                return {};  // the room is short
+Result<void> TableCompiler::place() {
+        Scratch<std::uint32_t> references;
+        for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
+                if (by_length_[length].empty()) {
+                        continue;
+                }
+                const auto keys = keys_of(length);
+                references.resize(keys.size());
+                if (!place_keys(lines_, family_, length, keys, table_.lengths[table_.count], references)) {
+                        return too_many();
+                }
+                for (std::size_t i = 0; i < keys.size(); i++) {
+                        groups_[by_length_[length][i]].reference = references[i];
+                }
+                table_.count++;
+                table_.long_count += length > 64 ? 1 : 0;
         }
+        return {};
+}
+
+void TableCompiler::add_filter() {
         LengthCounts entries{};
         for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
-                if (counts_[length] != 0) {
-                        entries[standing[length]] += counts_[length] << (standing[length] - length);
-                }
+                entries[length] = static_cast<std::uint32_t>(by_length_[length].size());
         }
         LengthCounts shared{};
         for (std::size_t i = 1; i < groups_.size(); i++) {
                 shared[items_[groups_[i - 1].item].shared_bits(items_[groups_[i].item])]++;
         }
-        const FilterPlan plan = plan_filter(entries, shared, lines_.left() / 4);
-        if (plan.bits != 0) {
-                const Key mask = mask_of(family_, plan.bits);
-                table.filter = {.mask = {mask.high, mask.low},
-                                .seed = kFilterSeed,
-                                .first = static_cast<std::uint32_t>(lines_.size()),
-                                .lines = plan.lines};
-                lines_.resize(lines_.size() + plan.lines);
-                clear_orders(orders(table));
+        const FilterPlan plan = plan_filter(entries, shared, lines_.left());
+        if (plan.bits == 0) {
+                return;
         }
-        return plan;
-}
-
-std::span<sb_line> TableCompiler::orders(const sb_table& table) {
-        return lines_.lines(table.filter.first, table.filter.lines);
-}
-
-Result<void> TableCompiler::place(sb_table& table) {
-        const StandingLengths standing = choose_lengths(counts_, expand_ ? most_entries() : 0);
-        const FilterPlan filter = plan_filter_for(standing, table);
-        std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length;
-        for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
-                if (counts_[length] != 0 && standing[length] == length) {
-                        by_length[length].reserve(counts_[length]);
+        const Key mask = mask_of(family_, plan.bits);
+        table_.filter = {.mask = {mask.high, mask.low},
+                         .seed = kFilterSeed,
+                         .first = static_cast<std::uint32_t>(lines_.size()),
+                         .lines = plan.lines};
+        lines_.resize(lines_.size() + plan.lines);
+        const auto orders = lines_.lines(table_.filter.first, plan.lines);
+        clear_orders(orders);
+        std::uint32_t number = 0;
+        for (unsigned length = SB_MAX_LENGTHS; length-- > plan.shortest;) {
+                if (!by_length_[length].empty()) {
+                        add_to_orders(orders, table_.filter, family_, plan, length, number++, keys_of(length));
                 }
         }
-        for (std::uint32_t i = 0; i < groups_.size(); i++) {
-                by_length[standing[items_[groups_[i].item].length]].push_back(i);
-        }
-        Scratch<Key> keys;
-        Scratch<std::uint32_t> owners;  // group of each key
-        Scratch<std::uint32_t> references;
-        std::vector<NumberedPrefix> prefixes;
-        for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
-                const auto& members = by_length[length];
-                if (members.empty()) {
-                        continue;
-                }
-                keys.clear();
-                keys.reserve(members.size());
-                owners.clear();
-                if (std::all_of(members.begin(), members.end(),
-                                [&](std::uint32_t member) { return items_[groups_[member].item].length == length; })) {
-                        owners = members;
-                        for (const std::uint32_t member : members) {
-                                keys.push_back(items_[groups_[member].item].key(family_));
-                        }
-                } else {
-                        prefixes.clear();
-                        for (const std::uint32_t member : members) {
-                                const Item& item = items_[groups_[member].item];
-                                prefixes.push_back({item.high, item.low, item.length});
-                        }
-                        expand_prefixes(prefixes, length,
-                                        [&](std::size_t index, std::uint64_t high, std::uint64_t low) {
-                                                keys.push_back(Item{.high = high, .low = low}.key(family_));
-                                                owners.push_back(members[index]);
-                                        });
-                }
-                references.resize(keys.size());
-                if (!place_keys(lines_, family_, length, keys, table.lengths[table.count], references)) {
-                        return too_many();
-                }
-                for (std::size_t i = 0; i < keys.size(); i++) {
-                        Group& group = groups_[owners[i]];
-                        if (group.reference == 0) {
-                                group.reference = references[i];
-                        } else {
-                                copies_.emplace_back(owners[i], references[i]);
-                        }
-                }
-                if (filter.bits != 0 && length >= filter.shortest) {
-                        add_to_orders(orders(table), table.filter, family_, filter, length, table.count, keys);
-                        table.always = table.count + 1;
-                }
-                table.count++;
-                table.long_count += length > 64 ? 1 : 0;
-        }
-        return {};
+        table_.always = number;
 }
 
 // Which first 16 bits of an address need a look at all.
-void TableCompiler::mark_present(sb_table& table) const {
+void TableCompiler::mark_present() {
         for (const Group& group : groups_) {
                 const Item& item = items_[group.item];
                 const auto first = static_cast<std::uint32_t>(item.high >> 48);
                 const std::uint32_t count = item.length >= 16 ? 1 : 1U << (16 - item.length);
                 for (std::uint32_t place = first; place < first + count; place++) {
-                        table.present[place / 64] |= std::uint64_t{1} << place % 64;
+                        table_.present[place / 64] |= std::uint64_t{1} << place % 64;
                 }
         }
 }
@@ -326,50 +287,20 @@ Result<void> TableCompiler::write() {
                 if (lines_.overflowed()) {
                         return too_many();
                 }
-                if (group.reference == 0) {
-                        // Longer prefixes have taken all of its places; they still lead on to it.
-                        group.reference = writer.append(rule);
-                } else {
-                        put(group.reference, rule);
-                }
-        }
-        for (const auto& [owner, reference] : copies_) {
-                const std::uint32_t* words = lines_[groups_[owner].reference / SB_LINE_WORDS].words +
-                                             groups_[owner].reference % SB_LINE_WORDS;
-                sb_rule rule{};
-                std::copy_n(reinterpret_cast<const char*>(words), sizeof rule, reinterpret_cast<char*>(&rule));
-                rule.meta &= ~static_cast<std::uint32_t>(SB_META_OVERFLOW);
-                put(reference, rule);
+                put(group.reference, rule);
         }
         return {};
 }
 
-Result<void> TableCompiler::compile(std::span<const Item> items, sb_table& table) {
-        items_ = items;
+Result<void> TableCompiler::compile() {
         if (auto grouped = group(); !grouped) {
                 return grouped;
         }
-        mark_present(table);
-        if (auto placed = place(table); !placed) {
+        mark_present();
+        if (auto placed = place(); !placed) {
                 return placed;
         }
         return write();
-}
-
-// The parts by SB_WHICH(). `expand`: prefix lengths may be brought together and filtered, which takes room.
-Result<std::size_t> compile_parts(std::span<const Rule> rules, const std::array<Scratch<Item>, 4>& parts,
-                                  std::span<sb_line> room, std::span<sb_table, 4> tables, bool expand) {
-        RuleMemory lines(room);
-        lines.resize(1);
-        for (unsigned which = 0; which < parts.size(); which++) {
-                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
-                tables[which] = {};
-                auto compiled = TableCompiler(rules, lines, family, expand).compile(parts[which], tables[which]);
-                if (!compiled) {
-                        return std::unexpected(compiled.error());
-                }
-        }
-        return lines.size();
 }
 
 }  // namespace
@@ -398,22 +329,21 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 Scratch<Item> other(part.size());
                 sort_items(part, other);
         }
-        auto result = compile_parts(rules, parts, room, tables, true);
-        if (!result && result.error().errnum == ENOSPC) {
-                result = compile_parts(rules, parts, room, tables, false);
+        RuleMemory lines(room);
+        lines.resize(1);
+        std::vector<TableCompiler> compilers;
+        for (unsigned which = 0; which < parts.size(); which++) {
+                const Family family = which % 2 == 0 ? Family::kIpv4 : Family::kIpv6;
+                tables[which] = {};
+                compilers.emplace_back(rules, parts[which], lines, family, tables[which]);
+                if (auto compiled = compilers.back().compile(); !compiled) {
+                        return std::unexpected(compiled.error());
+                }
         }
-        return result;
-}
-
-Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines) {
-        const auto room = std::make_unique_for_overwrite<sb_line[]>(max_lines);
-        CompiledRules result{};
-        const auto size = compile_into(rules, {room.get(), max_lines}, result.tables);
-        if (!size) {
-                return std::unexpected(size.error());
+        for (TableCompiler& compiler : compilers) {
+                compiler.add_filter();
         }
-        result.lines.assign(room.get(), room.get() + *size);
-        return result;
+        return lines.size();
 }
 
 }  // namespace sockbroker

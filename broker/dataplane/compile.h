@@ -5,22 +5,15 @@
 // longest source; a named interface over any.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "bpf/layout.h"
 #include "broker/base/result.h"
 #include "broker/dataplane/rules.h"
 
 namespace sockbroker {
-
-struct CompiledRules {
-        std::vector<sb_line> lines;      // from the start of the generation; the first is left empty
-        std::array<sb_table, 4> tables;  // by SB_WHICH()
-};
 
 // Lines of arena that one generation is given for so many bindings: 88 bytes each cover every mix of prefixes and
 // conditions that the tests could think of.
@@ -36,8 +29,5 @@ struct CompiledRules {
 // an error means nothing. Returns how many lines were taken.
 [[nodiscard]] Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room,
                                                std::span<sb_table, 4> tables);
-
-// The same into memory of its own.
-[[nodiscard]] Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::size_t max_lines);
 
 }  // namespace sockbroker

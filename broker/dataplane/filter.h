@@ -12,7 +12,6 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/buckets.h"
-#include "broker/dataplane/expand.h"
 
 namespace sockbroker {
 
@@ -20,6 +19,8 @@ namespace sockbroker {
 // wait for each other, while they would wait for an order.
 inline constexpr unsigned kUnfilteredLengths = 4;
 inline constexpr std::size_t kFewOrdered = 1 << 17;
+
+using LengthCounts = std::array<std::uint32_t, SB_MAX_LENGTHS>;
 
 struct FilterPlan {
         unsigned bits = 0;      // of the address; 0: no filter

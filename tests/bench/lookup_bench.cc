@@ -203,7 +203,7 @@ Json measure_case(const Case& what, const Options& options, Dataplane& dataplane
                     {"lengths", to_string(what.lengths, what.family)},
                     {"services", what.services},
                     {"bindings", load.rules().size()}};
-        static std::vector<sb_line> room(lines_for(2 * kMostBindings));
+        static std::vector<sb_line> room(lines_for(kMostBindings));
         static std::array<sb_table, 4> tables;
         std::size_t bytes = 0;
         const double compile =
@@ -319,9 +319,8 @@ int main(const Options& options) {
                 const auto sockets = make_sockets(family);
                 const std::string pins = fmt::format("{}/{}", bpffs, to_string(family));
                 mkdir(pins.c_str(), 0700);
-                // Prefixes of many lengths are expanded, so there has to be room for more than the bindings.
                 const auto dataplane = must(Dataplane::open(
-                        pins, {.bindings = 2 * kMostBindings, .services = kManyServices, .sockets = kManyServices}));
+                        pins, {.bindings = kMostBindings, .services = kManyServices, .sockets = kManyServices}));
                 serve(*dataplane, sockets, family);
                 const OwnedFd ours(bpf_obj_get((pins + "/program").c_str()));
                 for (const Case& what : cases_of(family, options)) {
