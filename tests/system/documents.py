@@ -7,6 +7,7 @@ In Markdown the language of a fence says what a block is; in a manual page (.EX 
     console   commands behind "# " (root) or "$ " (an ordinary user), and below each what it prints. "..." is anything,
               blanks and line ends are all alike
     others    a file: the first line is "# /its/path". Several may follow one another in a block of a manual page
+    c         a part of a program, which compiles without a warning
     text      nothing of these: a drawing, a message
 
 What cannot be run says why, in a comment in front of the block: <!-- not run: REASON -->, in a manual page .\\" not run: REASON
@@ -24,7 +25,7 @@ HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 
 @dataclasses.dataclass
 class Block:
-    """`kind` is sh, console, file or text; `path` is that of a file; `reason`, if not empty, says why it is not run."""
+    """`kind` is sh, console, file, c or text; `path` is that of a file; `reason`, if not empty, says why it is not run."""
     where: str
     kind: str
     text: str
@@ -48,12 +49,12 @@ class Command:
 def classify(where: str, language: str, lines: list[str], reason: str) -> list[Block]:
     """The blocks that one fence, or one .EX, holds."""
     text = "\n".join(lines) + "\n"
-    if language in ("sh", "console", "text"):
+    if language in ("sh", "console", "c", "text"):
         return [Block(where, language, text, reason=reason)]
     if reason and not PATH.match(lines[0]):
         return [Block(where, "extract", text, reason=reason)]
     if not lines or not PATH.match(lines[0]):
-        raise ValueError(f"{where}: neither commands (sh, console), nor text, nor a file whose first line is # /its/path, "
+        raise ValueError(f"{where}: neither commands (sh, console), nor c or text, nor a file whose first line is # /its/path, "
                          "nor is there a comment that says why it is not run")
     blocks = []
     for line in lines:
@@ -65,7 +66,7 @@ def classify(where: str, language: str, lines: list[str], reason: str) -> list[B
 
 
 def of_markdown(document: pathlib.Path) -> list[Block]:
-    blocks, reason, inside = [], "", None
+    blocks, reason, inside, before = [], "", None, ""
     for number, line in enumerate(document.read_text().splitlines(), 1):
         fence = FENCE.match(line)
         if inside is None and fence:
@@ -76,12 +77,13 @@ def of_markdown(document: pathlib.Path) -> list[Block]:
             inside, reason = None, ""
         elif inside is not None:
             inside.append(line[indent:])
-        elif line.startswith("    ") and not re.match(r" +([*-]|\d\.) ", line):
+        elif line.startswith("    ") and not before and not re.match(r" +([*-]|\d\.) ", line):
             raise ValueError(f"{document.name}:{number}: code without a fence")
         elif said := REASON.match(line.strip()):
             reason = said[1]
         elif line:
             reason = ""
+        before = line
     return blocks
 
 

@@ -13,8 +13,8 @@ import pytest
 from conftest import PREFIXES, SOURCE
 from machine import Machine
 
-PAGES = [SOURCE / "README.md", *(SOURCE / "docs" / name for name in ("install.md", "sandbox.md", "reliability.md")),
-         *sorted((SOURCE / "docs/man").iterdir())]
+PAGES = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), *sorted((SOURCE / "docs/man").iterdir())]
+SHOWN = [page for page in PAGES if any(not block.reason and block.kind != "text" for block in documents.blocks_of(page))]
 # A machine on which the files have just come: what its first boot has done is undone.
 BEFORE_INSTALL = """
 systemctl disable --now sockbrokerd.socket sockbrokerd.service; sockbrokerctl unload
@@ -66,6 +66,9 @@ class Reader:
         else:
             assert block.path.startswith(("/etc/nginx/", "/etc/unbound/", "/srv/")), f"{block.where}: who reads it?"
 
+    def program(self, block: documents.Block) -> None:
+        self.run(block.where, f"printf %s {shlex.quote(block.text)} | gcc -Wall -Wextra -Werror -fsyntax-only -x c -")
+
     def runs(self, block: documents.Block) -> bool:
         newer = re.match(r"needs systemd (\d+)", block.reason)
         return int(self.machine.out("systemctl --version").split()[1]) >= int(newer[1]) if newer else not block.reason
@@ -77,7 +80,7 @@ class Reader:
     def read(self, blocks: list[documents.Block]) -> None:
         for block in blocks:
             if block.kind != "text" and self.runs(block):
-                {"sh": self.script, "console": self.session, "file": self.file}[block.kind](block)
+                {"sh": self.script, "console": self.session, "file": self.file, "c": self.program}[block.kind](block)
         for unit in sorted(self.units):
             assert self.run(unit, f"systemd-analyze verify --man=no {unit}") == ""
             assert self.run(unit, f"journalctl -q -b MESSAGE_ID={STARTED} UNIT={unit}"), f"{unit} is shown and not started"
@@ -91,7 +94,7 @@ def booted(stage, tmp_path):
     machine.end()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
 def test_what_a_document_shows_works_as_it_stands(booted, page):
     blocks = documents.blocks_of(page)
     if page.name in ("README.md", "install.md"):
