@@ -39,6 +39,26 @@ def test_nginx_runs_beside_the_other_web_server_of_the_examples(web):
     assert web.out("curl -s http://192.0.2.7/") == "hello, you asked for 192.0.2.7 port 80"
 
 
+def test_the_installed_policy_for_a_web_server_is_for_nginx_with_two_listeners(web):
+    """20-web.conf, and in the units what it says."""
+    web.run("systemctl stop web.socket web.service && rm /etc/sockbroker/conf.d/web.conf && "
+            "cp /usr/share/doc/sockbroker/conf.d/20-web.conf /etc/sockbroker/conf.d/")
+    socket = web.out("cat /etc/systemd/system/web.socket")
+    web.unit("web-tls.socket", socket.replace(":8008", ":8443").replace("FileDescriptorName=web", "FileDescriptorName=https\n"
+                                                                        "Service=web.service"))
+    web.unit("web.socket", socket.replace("FileDescriptorName=web", "FileDescriptorName=http"))
+    web.write("/etc/systemd/system/web.service.d/tls.conf", "[Service]\nSockets=web.socket web-tls.socket\n"
+              "Environment=NGINX=3;4;\nExecStartPost=/usr/bin/sockbrokerctl wait https --for=live --timeout=10s\n")
+    plain = web.out("cat /etc/nginx/web.conf")
+    web.write("/etc/nginx/web.conf", plain.removesuffix("}") + """
+        server { listen [::ffff:127.0.0.8]:8443 ipv6only=off; location / { return 200 "port 443\\n"; } } }""")
+    web.run("systemctl daemon-reload && systemctl reload sockbrokerd && systemctl start web.service")
+    for address in "198.51.100.7", "[2001:db8:2::7]":
+        for _ in range(8):
+            assert web.out(f"curl -s http://{address}/") == f"nginx, you asked for {address}"
+            assert web.out(f"curl -s http://{address}:443/") == "port 443"
+
+
 def test_nginx_may_write_where_its_settings_say(web):
     """A body larger than its buffer goes into a temporary file."""
     web.run("head -c 3000000 /dev/zero >/run/body")
