@@ -178,7 +178,7 @@ struct sb_registrant {
 	__u8 serves; /* 1: IPv4, 2: IPv6 */
 	__u8 bound_family;
 	__u16 bound_port;
-	__u16 nested; /* runs in a cgroup below its unit's own, and may end without it */
+	__u16 unused;
 	__u8 bound_address[16];
 	__s64 registered_usec; /* CLOCK_MONOTONIC: pins do not outlive a boot */
 	__s64 gone_usec; /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */

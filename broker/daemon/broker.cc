@@ -229,9 +229,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         }
         tell_departures(registry_.make_room(offers.size()), Action::kGone,
                         "it was displaced, and others need its place");
-        Peer registrant = peer;
-        registrant.nested = service.hold_usec > 0 && !peer.unit.empty() && runs_below(peer.pid, peer.unit);
-        const auto handed = registry_.commit(service, registrant, offers);
+        const auto handed = registry_.commit(service, peer, offers);
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
         }

@@ -34,7 +34,6 @@ bool may_be_held(const Service& service, const Registration& registration) {
 Held held_of(const Service& service, const Registration& registration) {
         return {.key = {service.name, registration.cookie},
                 .unit = registration.registrant.unit,
-                .nested = registration.registrant.nested,
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .hold_usec = service.hold_usec};
@@ -77,9 +76,9 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                                             to_string(added.protocol), added.bound.to_string(), service.name));
                         continue;
                 }
-                OwnedFd process =
-                        message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
-                                      : open_process(added.registrant.pid, added.registrant.uid, added.registered_usec);
+                Process process = message.pidfd
+                                          ? Process{.pidfd = OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))}
+                                          : open_process(added.registrant.pid, added.registered_usec);
                 unstored += holds_->keep(held_of(service, added), std::move(socket), std::move(process)) ? 0 : 1;
         }
         if (unstored > 0) {
@@ -126,9 +125,8 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                                 continue;
                         }
                         users++;
-                        const auto& registrant = one->registrant;
                         (void)holds_->keep(held_of(*policy, *one), OwnedFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)),
-                                           open_process(registrant.pid, registrant.uid, one->registered_usec), name);
+                                           open_process(one->registrant.pid, one->registered_usec), name);
                 }
                 if (users == 0) {
                         holds_->forget_stored(name, std::move(fd));
@@ -177,20 +175,39 @@ void Broker::on_gone(const Held& held) {
         }
         one = find_registration(held.key.service, held.key.cookie);
         Entry entry = entry_of(Action::kHold, held.key.service, *one);
-        entry.message = fmt::format("{} is gone, its {} socket {} waits {} for the next instance", held.key.service,
-                                    to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
+        entry.message = fmt::format(
+                "{} is gone{}, its {} socket {} waits {} for the next instance", held.key.service,
+                held.alone ? fmt::format(" (the process that registered it has ended, {} goes on)", held.unit) : "",
+                to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
         audit_.write(std::move(entry));
 }
 
 void Broker::on_there(const Held& held) {
         (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
-        note(6, fmt::format("{} is there, its socket is not held", held.key.service));
+        note(6, held.alone
+                        ? fmt::format("others than the process that registered it read a socket of {}, it is not held",
+                                      held.key.service)
+                        : fmt::format("{} is there, its socket is not held", held.key.service));
 }
 
 void Broker::on_hold_end(const Held& held, HoldEnd why) {
         switch (why) {
         case HoldEnd::kExpired:
                 return end_hold(held, fmt::format("nobody came for it within {}", seconds(held.hold_usec)));
+        case HoldEnd::kUnread: {
+                const auto* one = find_registration(held.key.service, held.key.cookie);
+                if (one == nullptr) {
+                        return;
+                }
+                Entry entry = entry_of(Action::kExpire, held.key.service, *one);
+                entry.message = fmt::format(
+                        "what came on the {} socket {} of {} has waited {} and nobody reads it: the broker keeps it no "
+                        "more, who has it still goes on",
+                        to_string(one->protocol), one->bound.to_string(), held.key.service, seconds(held.hold_usec));
+                entry.priority = 4;
+                audit_.write(std::move(entry));
+                return;
+        }
         case HoldEnd::kStopped:
                 return end_hold(held, fmt::format("{} was stopped", held.unit));
         case HoldEnd::kActivated:
@@ -229,10 +246,8 @@ Answer Broker::retrieve(const Request& request, const Peer& peer, const Message&
         }
         auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
                                                                : OwnedFd());
-        Peer next = peer;
-        next.nested = !peer.unit.empty() && runs_below(peer.pid, peer.unit);
-        return Answer{.later = [this, service, next, process](const Reply& reply) {
-                holds_->settle(service, [=, this] { reply(give_back(service, next, *process)); });
+        return Answer{.later = [this, service, peer, process](const Reply& reply) {
+                holds_->settle(service, [=, this] { reply(give_back(service, peer, *process)); });
         }};
 }
 
@@ -256,8 +271,8 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
                 result.fds.push_back(std::move(socket));
                 given.push_back({service, one.cookie});
                 const auto* now = find_registration(service, one.cookie);
-                OwnedFd watched = process ? OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))
-                                          : open_process(peer.pid, peer.uid, now->registered_usec);
+                Process watched = process ? Process{.pidfd = OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))}
+                                          : open_process(peer.pid, now->registered_usec);
                 lines += list_line(service, *now, true);
                 Entry entry = entry_of(Action::kRetrieve, service, *now);
                 entry.rule = admission->rule;

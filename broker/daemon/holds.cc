@@ -7,18 +7,28 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
+#include "broker/socket/queue.h"
 
 namespace sockbroker {
 
 namespace {
 
-bool has_ended(int pidfd) {
-        pollfd entry{.fd = pidfd, .events = POLLIN, .revents = 0};
-        return pidfd < 0 || poll(&entry, 1, 0) > 0;
+// How often queues are looked at: several times before the shortest HoldSec= is over, and no more often than costs
+// nothing.
+std::int64_t sampling_of(std::int64_t hold_usec) {
+        return std::clamp<std::int64_t>(hold_usec / 8, 50'000, 1'000'000);
 }
 
 }  // namespace
+
+// Where nobody can tell, who is of no unit has ended: nothing else would ever say so.
+bool Holds::Kept::process_ended() const {
+        if (!process.pidfd) {
+                return process.ended || held.unit.empty();
+        }
+        pollfd entry{.fd = process.pidfd.get(), .events = POLLIN, .revents = 0};
+        return poll(&entry, 1, 0) > 0;
+}
 
 Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
         : event_(event),
@@ -57,7 +67,7 @@ void Holds::store(Stored& stored, int fd, const std::string& name) {
         }
 }
 
-bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, const std::string& stored_as) {
+bool Holds::keep(Held held, OwnedFd socket, Process process, const std::string& stored_as) {
         const HoldKey key = held.key;
         const auto gone_usec = std::exchange(held.gone_usec, 0);
         const auto hold_usec = held.hold_usec;
@@ -75,11 +85,14 @@ bool Holds::keep(Held held, OwnedFd socket, OwnedFd process, const std::string& 
         if (!kept.held.unit.empty()) {
                 units_.want();
         }
+        if (sample_every_usec_ == 0 || sampling_of(hold_usec) < sample_every_usec_) {
+                sample_in(sampling_of(hold_usec));
+        }
         look_at(key);
         return told;
 }
 
-void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, OwnedFd process) {
+void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, Process process) {
         const auto found = kept_.find(key);
         if (found == kept_.end()) {
                 return;
@@ -88,9 +101,10 @@ void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registere
         kept.process_watch.reset();
         kept.process = std::move(process);
         kept.held.unit = peer.unit;
-        kept.held.nested = peer.nested;
         kept.held.registered_usec = registered_usec;
+        kept.held.alone = false;
         kept.undelivered = false;
+        kept.others_read = false;
         set_clock(kept, 0, kept.held.hold_usec);
         watch_process(kept);
         if (!peer.unit.empty()) {
@@ -206,8 +220,9 @@ void Holds::look_at(const HoldKey& key, const std::function<void()>& then) {
 
 void Holds::judge(const HoldKey& key, const UnitState* state) {
         Kept& kept = kept_.at(key);
+        Held& held = kept.held;
         if (state == nullptr) {  // what is known is the process
-                if (kept.held.gone_usec == 0 && has_ended(kept.process.get())) {
+                if (held.gone_usec == 0 && kept.process_ended()) {
                         set_gone(kept, steady_usec());
                 }
                 return;
@@ -215,30 +230,39 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
         if (!state->triggered_by.empty()) {
                 return end(key, HoldEnd::kActivated);
         }
-        switch (presence_of(*state, kept.held.registered_usec)) {
+        switch (presence_of(*state, held.registered_usec)) {
         case Presence::kThere:
-                // A unit that holds other managers or containers says nothing of what ends within.
-                if (kept.held.nested && has_ended(kept.process.get())) {
-                        if (kept.held.gone_usec == 0) {
+                // One process of many: a worker, what runs in a container or a user manager. Clients of it are not to
+                // wait for as long as the unit goes on.
+                if (!kept.others_read && kept.process_ended()) {
+                        if (held.gone_usec == 0) {
+                                held.alone = true;
                                 set_gone(kept, steady_usec());
                         }
-                } else if (kept.held.gone_usec != 0 && !kept.undelivered) {
-                        set_clock(kept, 0, kept.held.hold_usec);
-                        const Held copy = kept.held;
-                        hooks_.there(copy);
+                } else if (held.gone_usec != 0 && !kept.undelivered) {
+                        back(kept);
                 }
                 return;
         case Presence::kStopped:
                 return end(key, HoldEnd::kStopped);
         case Presence::kGone:
-                if (kept.held.gone_usec == 0) {
+                held.alone = false;
+                if (held.gone_usec == 0) {
                         const auto ended = state->ended_usec;
-                        set_gone(kept, ended > kept.held.registered_usec ? ended : steady_usec());
+                        set_gone(kept, ended > held.registered_usec ? ended : steady_usec());
                 }
         }
 }
 
+void Holds::back(Kept& kept) {
+        const Held copy = kept.held;
+        set_clock(kept, 0, kept.held.hold_usec);
+        kept.held.alone = false;
+        hooks_.there(copy);
+}
+
 void Holds::set_gone(Kept& kept, std::int64_t gone_usec) {
+        kept.unread = {};  // what it read itself, before its end, says nothing of others
         set_clock(kept, gone_usec, kept.held.hold_usec);
         const Held copy = kept.held;  // it may be released by what follows
         hooks_.gone(copy);
@@ -251,7 +275,7 @@ void Holds::end(const HoldKey& key, HoldEnd why) {
 }
 
 void Holds::watch_process(Kept& kept) {
-        if (!kept.process) {
+        if (!kept.process.pidfd) {
                 return;  // look_at() follows
         }
         struct Context {
@@ -261,7 +285,7 @@ void Holds::watch_process(Kept& kept) {
         sd_event_source* source = nullptr;
         auto context = std::make_unique<Context>(Context{this, kept.held.key});
         const int r = sd_event_add_io(
-                event_, &source, kept.process.get(), EPOLLIN,
+                event_, &source, kept.process.pidfd.get(), EPOLLIN,
                 [](sd_event_source* ended, int, std::uint32_t, void* userdata) {
                         sd_event_source_set_enabled(ended, SD_EVENT_OFF);
                         const auto [holds, key] = *static_cast<Context*>(userdata);  // copies: this may end
@@ -274,6 +298,56 @@ void Holds::watch_process(Kept& kept) {
         sd_event_source_set_destroy_callback(source, [](void* userdata) { delete static_cast<Context*>(userdata); });
         (void)context.release();
         kept.process_watch.reset(source);
+}
+
+void Holds::sample_in(std::int64_t usec) {
+        sampling_.reset();
+        sample_every_usec_ = usec;
+        sd_event_source* source = nullptr;
+        const int r = sd_event_add_time_relative(
+                event_, &source, CLOCK_MONOTONIC, static_cast<std::uint64_t>(usec),
+                static_cast<std::uint64_t>(usec / 8),
+                [](sd_event_source*, std::uint64_t, void* self) {
+                        return guarded([&] { static_cast<Holds*>(self)->sample_queues(); });
+                },
+                this);
+        sampling_.reset(r < 0 ? nullptr : source);
+}
+
+// Of those that serve, and of those that are held while others may have them. The clock of all else runs already.
+void Holds::sample_queues() {
+        const auto now = steady_usec();
+        std::int64_t next = 0;
+        std::vector<HoldKey> unread;
+        std::vector<HoldKey> read;
+        for (auto& [key, kept] : kept_) {
+                const auto wanted = sampling_of(kept.held.hold_usec);
+                next = next == 0 ? wanted : std::min(next, wanted);
+                if (kept.held.gone_usec != 0 && !kept.held.alone) {
+                        continue;
+                }
+                if (kept.unread.sample(waiting_in(kept.socket.get()), now) && kept.held.alone) {
+                        read.push_back(key);
+                } else if (kept.held.gone_usec == 0 && kept.unread.for_longer_than(kept.held.hold_usec, now)) {
+                        unread.push_back(key);
+                }
+        }
+        sampling_.reset();
+        sample_every_usec_ = 0;
+        if (next != 0) {
+                sample_in(next);
+        }
+        for (const auto& key : read) {
+                if (const auto found = kept_.find(key); found != kept_.end()) {
+                        found->second.others_read = true;
+                        back(found->second);
+                }
+        }
+        for (const auto& key : unread) {
+                if (kept_.contains(key)) {
+                        end(key, HoldEnd::kUnread);
+                }
+        }
 }
 
 void Holds::look_at_each(const std::function<bool(const Held&)>& concerned) {

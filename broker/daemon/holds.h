@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // One descriptor of each socket that is to outlive its service (HoldSec=): here, and another in PID 1's store, so that
-// the broker's own end loses none. Watches who registered them: the unit by what PID 1 says of it, outside units, and
-// where nobody can ask PID 1, the process by its pidfd. Nothing is done with a descriptor but to keep and to pass it
-// on.
+// the broker's own end loses none. Watches who registered them: the unit by what PID 1 says of it, and the process by
+// its pidfd; and whether what comes is read, since a listener that its owner has closed is open here. Nothing is done
+// with a descriptor but to keep it, to look at its queue, and to pass it on.
 #pragma once
 
 #include <compare>
@@ -22,6 +22,7 @@
 #include "broker/daemon/fd_store.h"
 #include "broker/daemon/store_names.h"
 #include "broker/daemon/unit_watch.h"
+#include "broker/daemon/unread.h"
 #include "broker/peer/peer.h"
 
 namespace sockbroker {
@@ -37,14 +38,15 @@ struct HoldKey {
 struct Held {
         HoldKey key;
         std::string unit;                  // of the registrant, empty: none
-        bool nested = false;               // it may end and its unit go on, see Peer
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, as all times here
         std::int64_t gone_usec = 0;        // when the registrant went; 0: it has not
         std::int64_t hold_usec = 0;
+        bool alone = false;  // the process that registered it went, its unit goes on
 };
 
 enum class HoldEnd : std::uint8_t {
         kExpired,    // HoldSec= ran out
+        kUnread,     // nobody went, and yet what came was not read for HoldSec=
         kStopped,    // its unit was stopped on purpose
         kActivated,  // the unit gets its sockets from a .socket unit: PID 1 keeps those
 };
@@ -54,7 +56,7 @@ public:
         struct Hooks {
                 // The registrant went: the clock starts.
                 std::function<void(const Held&)> gone;
-                // It did not, after all: nobody could be asked about its unit before.
+                // It did not, after all: nobody could be asked about its unit before, or others read the socket.
                 std::function<void(const Held&)> there;
                 // The descriptor is given up; with the kernel's last close the socket is gone.
                 std::function<void(const Held&, HoldEnd)> ended;
@@ -64,11 +66,11 @@ public:
         Holds(const Holds&) = delete;
         Holds& operator=(const Holds&) = delete;
 
-        // Takes both descriptors; `process` is a pidfd of the registrant, none: it has ended. `stored`: the name under
-        // which PID 1 has the socket already. False: it is kept, but not by PID 1, and so it ends with this process.
-        [[nodiscard]] bool keep(Held held, OwnedFd socket, OwnedFd process, const std::string& stored = {});
+        // Takes both descriptors; `process` is the registrant. `stored`: the name under which PID 1 has the socket
+        // already. False: it is kept, but not by PID 1, and so it ends with this process.
+        [[nodiscard]] bool keep(Held held, OwnedFd socket, Process process, const std::string& stored = {});
         // Of another registrant from now on.
-        void pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, OwnedFd process);
+        void pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, Process process);
         // The registrant did not come to have it, and counts as gone.
         void take_back(const HoldKey& key);
         // HoldSec= has changed.
@@ -94,9 +96,13 @@ private:
         struct Kept {
                 Held held;
                 bool undelivered = false;  // its registrant asked for it and did not get it
+                bool others_read = false;  // so the end of the process says nothing any more
+                Unread unread;
                 OwnedFd socket;
-                OwnedFd process;
+                Process process;
                 OwnedSource process_watch;  // ends before what it watches
+
+                [[nodiscard]] bool process_ended() const;
         };
         // PID 1 keeps a socket once, however many services it is registered for.
         struct Stored {
@@ -107,12 +113,15 @@ private:
         void look_at(const HoldKey& key, const std::function<void()>& then = {});
         void judge(const HoldKey& key, const UnitState* state);
         void set_gone(Kept& kept, std::int64_t gone_usec);
+        void back(Kept& kept);
         void set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec);
         void ask_again_later();
         void end(const HoldKey& key, HoldEnd why);
         void watch_process(Kept& kept);
         void set_timer();
         void expire();
+        void sample_queues();
+        void sample_in(std::int64_t usec);
         void look_at_each(const std::function<bool(const Held&)>& concerned);
 
         sd_event* event_;
@@ -122,6 +131,8 @@ private:
         StoreNames names_{FdStore::capacity()};
         OwnedSource timer_;
         OwnedSource again_;
+        OwnedSource sampling_;
+        std::int64_t sample_every_usec_ = 0;                         // 0: nothing is kept
         std::shared_ptr<bool> open_ = std::make_shared<bool>(true);  // false: nobody is answered any more
         std::map<HoldKey, Kept> kept_;
         std::map<std::uint64_t, Stored> stored_;                          // by cookie

@@ -49,7 +49,6 @@ struct Registrant {
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, microseconds
         std::int64_t gone_usec = 0;        // CLOCK_MONOTONIC, since when its service is gone; 0: it is not
         std::string unit;                  // at most 255 bytes
-        bool nested = false;               // in a cgroup below the unit's own
 };
 
 inline constexpr std::size_t kReserveDepth = 4;

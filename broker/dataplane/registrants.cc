@@ -40,7 +40,6 @@ Result<void> write_registrant(int map_fd, Slot slot, const Registrant* registran
                                                        (registrant->serves_ipv6 ? kServesIpv6 : 0));
                 raw.bound_family = static_cast<std::uint8_t>(registrant->bound.address.family);
                 raw.bound_port = registrant->bound.port;
-                raw.nested = registrant->nested ? 1 : 0;
                 raw.registered_usec = registrant->registered_usec;
                 raw.gone_usec = registrant->gone_usec;
                 std::copy_n(registrant->bound.address.bytes.begin(), sizeof raw.bound_address, raw.bound_address);
@@ -67,7 +66,6 @@ Registrant decode_registrant(const sb_registrant& raw) {
         result.bound.address.family = raw.bound_family == 0 ? Family::kIpv4 : Family::kIpv6;
         std::copy_n(raw.bound_address, sizeof raw.bound_address, result.bound.address.bytes.begin());
         result.bound.port = raw.bound_port;
-        result.nested = raw.nested != 0;
         result.registered_usec = raw.registered_usec;
         result.gone_usec = raw.gone_usec;
         result.unit.assign(raw.unit, strnlen(raw.unit, sizeof raw.unit));

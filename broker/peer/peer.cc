@@ -175,29 +175,24 @@ std::string Peer::to_string() const {
                             : fmt::format("pid {}, uid {}, unit {}", pid, uid, unit);
 }
 
-bool runs_below(pid_t pid, const std::string& unit) {
-        char* raw = nullptr;
-        if (sd_pid_get_cgroup(pid, &raw) < 0) {
-                return true;
-        }
-        const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
-        // PID 1 runs what goes before and after the main process of a unit with Delegate= in a cgroup of its own.
-        const std::string_view below(path.get());
-        return !below.ends_with("/" + unit) && !below.ends_with("/" + unit + "/.control");
-}
-
-OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t registered_usec) {
+Process open_process(pid_t pid, std::int64_t registered_usec) {
         OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-        const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        if (!pidfd || !process) {
-                return {};
+        if (!pidfd) {
+                return {.pidfd = {}, .ended = errno == ESRCH || errno == EINVAL};  // the latter: now of a thread
         }
-        const auto incarnation = read_incarnation(process.get());
+        const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        const auto incarnation = process ? read_incarnation(process.get()) : std::nullopt;
+        if (!incarnation) {
+                const bool there = still_there(pidfd.get());
+                return {.pidfd = {}, .ended = !there};
+        }
         // Starts are counted with the time that the machine was suspended, registrations without.
         const std::int64_t registered = registered_usec + now_usec(CLOCK_BOOTTIME) - now_usec(CLOCK_MONOTONIC);
-        const bool same = incarnation && incarnation->uid == uid && start_usec(*incarnation) <= registered;
         // Still there: so what was read was of the process of the pidfd.
-        return same && still_there(pidfd.get()) ? std::move(pidfd) : OwnedFd();
+        if (start_usec(*incarnation) > registered || !still_there(pidfd.get())) {
+                return {.pidfd = {}, .ended = true};
+        }
+        return {.pidfd = std::move(pidfd), .ended = false};
 }
 
 std::expected<Peer, Refusal> identify(const Message& message) {

@@ -19,9 +19,6 @@ struct Peer {
         uid_t uid = 0;
         gid_t gid = 0;
         std::string unit;  // the first unit below the slices, empty: none, or not to be trusted
-        // In a cgroup below the unit's own: of a user manager, a container, a delegated subtree. It may end, and the
-        // unit go on. Only filled in where it matters, see runs_below().
-        bool nested = false;
 
         [[nodiscard]] std::string to_string() const;  // "pid 12, uid 1000, unit resolver.service"
 };
@@ -31,11 +28,14 @@ struct Peer {
 // message and its real uid must fit. A sender that is gone has no unit.
 [[nodiscard]] std::expected<Peer, Refusal> identify(const Message& message);
 
-// Whether the process runs in a cgroup below that of the unit; also where that cannot be read.
-[[nodiscard]] bool runs_below(pid_t pid, const std::string& unit);
+// The process that a registration is of. Neither a pidfd nor ended: nobody can tell.
+struct Process {
+        OwnedFd pidfd;
+        bool ended = false;
+};
 
-// A pidfd of the process that a registration is of: of this pid and real uid, and there at `registered_usec`
-// (CLOCK_MONOTONIC, microseconds). None: it has ended, or nobody can tell any more which process is meant.
-[[nodiscard]] OwnedFd open_process(pid_t pid, uid_t uid, std::int64_t registered_usec);
+// The process of this pid that was there at `registered_usec` (CLOCK_MONOTONIC, microseconds), whoever it has become
+// since.
+[[nodiscard]] Process open_process(pid_t pid, std::int64_t registered_usec);
 
 }  // namespace sockbroker

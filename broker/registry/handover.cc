@@ -39,7 +39,6 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .unit = registration.registrant.unit,
-                .nested = registration.registrant.nested,
         };
 }
 

@@ -23,11 +23,7 @@ Registration from_record(Slot slot, const Registrant& record) {
                 .family = static_cast<SocketFamily>(record.family),
                 .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
                 .bound = record.bound,
-                .registrant = {.pid = record.pid,
-                               .uid = record.uid,
-                               .gid = record.gid,
-                               .unit = record.unit,
-                               .nested = record.nested},
+                .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
                 .registered_usec = record.registered_usec,
                 .gone_usec = record.gone_usec,
         };

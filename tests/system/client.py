@@ -9,6 +9,7 @@
     client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
     client.py serve NAME                 answers lines on the listener that systemd has passed, until SIGTERM
     client.py many SERVICE,... COUNT               listens so many times, registers all for each service, and stays
+    client.py helped SERVICE ADDRESS PORT PAUSE    serves as an echo what a child registered; waits before each accept
     client.py control LINES              one request to the control socket, and its answer
 
 Its exit status is 0 where the network did not refuse.
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 TIMEOUT = 5
 
@@ -154,6 +156,25 @@ def many(services: str, count: str) -> None:
     signal.pause()
 
 
+def helped(service: str, address: str, port: str, pause: str) -> None:
+    """A script with a helper: it listens and serves, a process that ends at once registers."""
+    with socket.create_server((address, int(port)), family=family(address)) as listener:
+        if os.fork() == 0:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+                broker.settimeout(TIMEOUT)
+                broker.connect("/run/sockbroker/control")
+                socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [listener.fileno()])
+                print(broker.recv(65536).decode(), flush=True)
+            os._exit(0)
+        os.wait()
+        while True:
+            select.select([listener], [], [])
+            time.sleep(float(pause))
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(connection.recv(65536))
+
+
 def control(lines: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.settimeout(TIMEOUT)
@@ -170,6 +191,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         {"tcp": tcp, "udp": udp, "hammer": hammer, "store": store, "register": register, "many": many,
-         "serve": serve, "control": control}[sys.argv[1]](*sys.argv[2:])
+         "serve": serve, "helped": helped, "control": control}[sys.argv[1]](*sys.argv[2:])
     except OSError as refusal:
         sys.exit(f"{type(refusal).__name__}: {refusal}")
