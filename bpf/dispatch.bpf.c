@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The dispatch program: which socket takes a new connection or an unconnected datagram. It owns the maps; the walk
- * through the rules is bpf/walk.inc. Runs on 6.1, so it uses nothing newer. It must release every socket that it looks
+ * through the rules is bpf/walk.h. Runs on 6.1, so it uses nothing newer. It must release every socket that it looks
  * up, and must read the generation, and a service's record, in one load each: these are the only switches.
  */
 #include <linux/bpf.h>
@@ -16,8 +16,8 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct sb_meta);
-} meta SEC(".maps");
+	__type(value, struct sb_header);
+} header SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -158,7 +158,7 @@ static __always_inline __u64 assign_flags(__u32 first_slot)
 static __always_inline __u64 flow_of(const struct bpf_sk_lookup *ctx)
 {
 	__u32 zero = 0;
-	const struct sb_meta *head = bpf_map_lookup_elem(&meta, &zero);
+	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
 	__u64 flow = head ? head->secret : 0;
 
 	flow = sb_flow(flow, sb_half(ctx->remote_port, ctx->local_port << 8 | ctx->protocol));
@@ -365,13 +365,13 @@ static __always_inline void sb_count(__u32 index, int delivered)
 		counter->no_socket++;
 }
 
-#include "bpf/walk.inc"
+#include "bpf/walk.h"
 
 SEC("sk_lookup")
 int dispatch(struct bpf_sk_lookup *ctx)
 {
 	__u32 zero = 0;
-	const struct sb_meta *head = bpf_map_lookup_elem(&meta, &zero);
+	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
 
 	if (!head)
 		return SK_PASS;

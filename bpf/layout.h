@@ -32,15 +32,15 @@ enum {
  * plus the word in the line. 0: none; the first line of a generation is left empty.
  */
 enum {
-	SB_META_SERVICE = 0x000fffff, /* id of the service; ids reach 2^20 - 1 */
-	SB_META_USED = 1 << 20,	      /* the place is taken; set in every rule */
-	SB_META_OVERFLOW = 1 << 21,   /* in the first place of a line: keys of it stand in their second line */
-	SB_META_BLOCK = 1 << 22,     /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
-	SB_META_CONDITION = 1 << 23, /* a struct sb_condition follows */
-	SB_META_SHORT = 1 << 24,     /* of a prefix too short to cover loopback addresses */
-	SB_META_ABSENT_SHIFT = 25,
-	SB_META_ABSENT = 3 << SB_META_ABSENT_SHIFT,
-	SB_META_COUNTED = 1 << 27, /* has a condition, maybe an empty one, and behind it the index of its own counter */
+	SB_RULE_SERVICE = 0x000fffff, /* id of the service; ids reach 2^20 - 1 */
+	SB_RULE_USED = 1 << 20,	      /* the place is taken; set in every rule */
+	SB_RULE_OVERFLOW = 1 << 21,   /* in the first place of a line: keys of it stand in their second line */
+	SB_RULE_PORTS = 1 << 22,     /* not a rule but a table of port intervals: first + 1 of them, from line `next` */
+	SB_RULE_CONDITION = 1 << 23, /* a struct sb_condition follows */
+	SB_RULE_SHORT = 1 << 24,     /* of a prefix too short to cover loopback addresses */
+	SB_RULE_ABSENT_SHIFT = 25,
+	SB_RULE_ABSENT = 3 << SB_RULE_ABSENT_SHIFT,
+	SB_RULE_COUNTED = 1 << 27, /* has a condition, maybe an empty one, and behind it the index of its own counter */
 };
 
 enum { SB_ABSENT_REFUSE = 0, SB_ABSENT_PASS = 1, SB_ABSENT_NEXT = 2 };
@@ -48,7 +48,7 @@ enum { SB_ABSENT_REFUSE = 0, SB_ABSENT_PASS = 1, SB_ABSENT_NEXT = 2 };
 struct sb_rule {
 	__u16 first; /* ports, host order; first > last matches none and goes on to `next` */
 	__u16 last;
-	__u32 meta;
+	__u32 flags;
 	__u32 next; /* tried when this one does not match or has no socket and says so */
 };
 
@@ -89,13 +89,13 @@ struct sb_length {
 
 /*
  * An order tells which of a table's lengths may have an entry for an address: five codes of six bits, the lowest first.
- * A code is the number of a length plus one; SB_ORDER_END: only `always` and what follows it; 0: whatever follows the
- * one before, from the first on if there is none. So 0 is the order where nothing is known.
+ * A code is the number of a length plus one; SB_CANDIDATE_END: only `always` and what follows it; 0: whatever follows
+ * the one before, from the first on if there is none. So 0 is the order where nothing is known.
  */
 enum {
-	SB_ORDER_BITS = 6,
-	SB_ORDER_CODES = 5,
-	SB_ORDER_END = 63,
+	SB_CANDIDATE_BITS = 6,
+	SB_CANDIDATES = 5,
+	SB_CANDIDATE_END = 63,
 };
 
 /* One for each generation, protocol and family. */
@@ -109,7 +109,7 @@ struct sb_table {
 	__u64 present[SB_PRESENT_WORDS]; /* bit n: a prefix covers some address whose first 16 bits are n */
 };
 
-struct sb_meta {
+struct sb_header {
 	__u64 magic;
 	__u32 layout;
 	__u32 generation; /* 0 or 1: the one switch of all rules */
@@ -207,7 +207,7 @@ SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
 SB_STATIC_ASSERT(sizeof(struct sb_table) ==
 			 16 + sizeof(struct sb_length) * (1 + SB_MAX_LENGTHS) + 8UL * SB_PRESENT_WORDS,
 		 "table");
-SB_STATIC_ASSERT(sizeof(struct sb_meta) == 40, "meta");
+SB_STATIC_ASSERT(sizeof(struct sb_header) == 40, "header");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
 SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");

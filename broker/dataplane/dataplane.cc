@@ -13,11 +13,11 @@
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/compile.h"
-#include "broker/dataplane/mapping.h"
-#include "broker/dataplane/records.h"
-#include "broker/dataplane/registrants.h"
-#include "broker/dataplane/state.h"
+#include "broker/dataplane/compile/compile.h"
+#include "broker/dataplane/kernel/mapping.h"
+#include "broker/dataplane/kernel/registrants.h"
+#include "broker/dataplane/kernel/state.h"
+#include "broker/dataplane/kernel/targets.h"
 
 namespace sockbroker {
 
@@ -59,18 +59,18 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
         if (state->cpus < 1) {
                 return fail(state->cpus, "cannot find out the number of processors");
         }
-        auto meta = Mapping<sb_meta>::create(objects.fd(KernelMap::kMeta), 1, "meta");
+        auto header = Mapping<sb_header>::create(objects.fd(KernelMap::kHeader), 1, "meta");
         auto services =
                 Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.service_ids + 1, "services");
         auto records =
                 Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records");
-        for (const Error* error : {meta ? nullptr : &meta.error(), services ? nullptr : &services.error(),
+        for (const Error* error : {header ? nullptr : &header.error(), services ? nullptr : &services.error(),
                                    records ? nullptr : &records.error()}) {
                 if (error != nullptr) {
                         return std::unexpected(*error);
                 }
         }
-        state->meta = std::move(*meta);
+        state->header = std::move(*header);
         state->services = std::move(*services);
         state->records = std::move(*records);
         if (auto rebuilt = state->rebuild(); !rebuilt) {
@@ -119,7 +119,7 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
                 }
                 state.idle_generation_rests = false;
         }
-        const std::uint32_t idle = state.meta[0].generation == 0 ? 1 : 0;
+        const std::uint32_t idle = state.header[0].generation == 0 ? 1 : 0;
         const auto arena =
                 Mapping<sb_line>::create(kernel.fd(KernelMap::kArena), std::size_t{2} * kernel.lines, "arena");
         if (!arena) {
@@ -135,7 +135,7 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
         if (!compiled) {
                 return std::unexpected(compiled.error());
         }
-        std::atomic_ref(state.meta[0].generation).store(idle, std::memory_order_release);
+        std::atomic_ref(state.header[0].generation).store(idle, std::memory_order_release);
         // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.
         state.idle_generation_rests = !state.grace.wait().has_value();
         return {};

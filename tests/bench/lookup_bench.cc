@@ -25,7 +25,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "broker/dataplane/compile.h"
+#include "broker/dataplane/compile/compile.h"
 #include "broker/dataplane/dataplane.h"
 #include "tests/bench/baselines.h"
 #include "tests/bench/workload.h"

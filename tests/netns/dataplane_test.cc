@@ -17,7 +17,7 @@
 #include <random>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/grace.h"
+#include "broker/dataplane/kernel/grace.h"
 #include "tests/netns/dataplane_fixture.h"
 
 namespace sockbroker {
@@ -207,7 +207,7 @@ TEST_F(Life, an_unknown_layout_is_refused_and_left_alone) {
         open();
         const OwnedFd meta = pinned("meta");
         const std::uint32_t key = 0;
-        sb_meta value{};
+        sb_header value{};
         ASSERT_EQ(bpf_map_lookup_elem(meta.get(), &key, &value), 0);
         value.layout = 999;
         ASSERT_EQ(bpf_map_update_elem(meta.get(), &key, &value, 0), 0);

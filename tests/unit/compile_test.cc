@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The compiler of rules against the specification. What it writes is walked by bpf/walk.inc, the very lines that the
+// The compiler of rules against the specification. What it writes is walked by bpf/walk.h, the very lines that the
 // kernel runs.
-#include "broker/dataplane/compile.h"
+#include "broker/dataplane/compile/compile.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -77,7 +77,7 @@ void sb_count(__u32 counter, int delivered) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
 #pragma GCC diagnostic ignored "-Wshadow"
-#include "bpf/walk.inc"
+#include "bpf/walk.h"
 #pragma GCC diagnostic pop
 
 namespace sockbroker {

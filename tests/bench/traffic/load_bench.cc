@@ -15,7 +15,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "broker/dataplane/compile.h"
+#include "broker/dataplane/compile/compile.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/parse.h"
 #include "tests/bench/baselines.h"

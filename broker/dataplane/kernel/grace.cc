@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/grace.h"
+#include "broker/dataplane/kernel/grace.h"
 
 #include <bpf/bpf.h>
 #include <linux/membarrier.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/kernel.h"
+#include "broker/dataplane/kernel/objects.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -14,10 +14,10 @@
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/compile.h"
-#include "broker/dataplane/growth.h"
-#include "broker/dataplane/libbpf_log.h"
-#include "broker/dataplane/pins.h"
+#include "broker/dataplane/compile/compile.h"
+#include "broker/dataplane/kernel/growth.h"
+#include "broker/dataplane/kernel/libbpf_log.h"
+#include "broker/dataplane/kernel/pins.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
@@ -33,7 +33,7 @@ using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
-        return {maps.meta,    maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
+        return {maps.header,  maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
                 maps.sockets, maps.registrants, maps.names,  maps.binding_counters, maps.counted};
 }
 
@@ -50,42 +50,42 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.registrants, capacity.sockets + spare_slots(capacity.sockets) + 1);
 }
 
-Result<sb_meta> read_meta(int fd, const std::string& path) {
+Result<sb_header> read_header(int fd, const std::string& path) {
         bpf_map_info info{};
         std::uint32_t length = sizeof info;
         if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) {
                 return fail_errno(fmt::format("cannot ask what is pinned as {}", path));
         }
-        std::vector<std::uint64_t> bytes(std::max<std::size_t>(info.value_size, sizeof(sb_meta)) / 8 + 1);
+        std::vector<std::uint64_t> bytes(std::max<std::size_t>(info.value_size, sizeof(sb_header)) / 8 + 1);
         const std::uint32_t key = 0;
         if (info.type != BPF_MAP_TYPE_ARRAY || bpf_map_lookup_elem(fd, &key, bytes.data()) != 0) {
                 return fail(
                         fmt::format("{} is not a map of sockbroker; point --bpffs at a directory of its own", path));
         }
-        sb_meta meta{};
-        std::copy_n(reinterpret_cast<const char*>(bytes.data()), sizeof meta, reinterpret_cast<char*>(&meta));
-        if (meta.magic != SB_MAGIC) {
+        sb_header header{};
+        std::copy_n(reinterpret_cast<const char*>(bytes.data()), sizeof header, reinterpret_cast<char*>(&header));
+        if (header.magic != SB_MAGIC) {
                 return fail(
                         fmt::format("{} is not a map of sockbroker; point --bpffs at a directory of its own", path));
         }
-        if (meta.layout != SB_LAYOUT || info.value_size != sizeof meta) {
+        if (header.layout != SB_LAYOUT || info.value_size != sizeof header) {
                 return fail(
                         fmt::format("the maps pinned beside {} have layout {}, this broker knows {}; dispatch goes on "
                                     "as it is; to change over run sockbrokerctl unload, then start again",
-                                    path, meta.layout, SB_LAYOUT));
+                                    path, header.layout, SB_LAYOUT));
         }
-        return meta;
+        return header;
 }
 
 // Before anything is touched. Where the pin is missing open_pinned() says what to do.
 Result<void> check_layout(const PinDir& pins) {
-        const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kMeta)];
+        const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kHeader)];
         const auto fd = pins.get(name);
         if (!fd) {
                 return {};
         }
-        const auto meta = read_meta(fd->get(), pins.path_of(name));
-        return meta ? Result<void>() : std::unexpected(meta.error());
+        const auto header = read_header(fd->get(), pins.path_of(name));
+        return header ? Result<void>() : std::unexpected(header.error());
 }
 
 // The maps that an earlier broker pinned; the link is not taken yet.
@@ -101,13 +101,13 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
                                                 fd.error().message));
                 }
                 result.maps[i] = std::move(*fd);
-                if (i == static_cast<std::size_t>(KernelMap::kMeta)) {
-                        const auto meta = read_meta(result.fd(KernelMap::kMeta), pins.path_of(kMapPins[i]));
-                        if (!meta) {
-                                return std::unexpected(meta.error());
+                if (i == static_cast<std::size_t>(KernelMap::kHeader)) {
+                        const auto header = read_header(result.fd(KernelMap::kHeader), pins.path_of(kMapPins[i]));
+                        if (!header) {
+                                return std::unexpected(header.error());
                         }
-                        result.capacity = {meta->bindings, meta->services, meta->sockets, 0};
-                        result.lines = meta->lines;
+                        result.capacity = {header->bindings, header->services, header->sockets, 0};
+                        result.lines = header->lines;
                 }
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
@@ -172,21 +172,21 @@ Result<void> take_over_link(const PinDir& pins, int link, int program) {
         return {};
 }
 
-Result<void> write_meta(int fd, const Capacity& capacity, std::uint32_t lines) {
+Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines) {
         const std::uint32_t key = 0;
         std::uint64_t secret = 0;
         if (getrandom(&secret, sizeof secret, 0) != sizeof secret) {
                 return fail_errno("cannot get a random number");
         }
-        const sb_meta meta{.magic = SB_MAGIC,
-                           .layout = SB_LAYOUT,
-                           .generation = 0,
-                           .lines = lines,
-                           .bindings = capacity.bindings,
-                           .services = capacity.services,
-                           .sockets = capacity.sockets,
-                           .secret = secret};
-        if (bpf_map_update_elem(fd, &key, &meta, BPF_ANY) != 0) {
+        const sb_header header{.magic = SB_MAGIC,
+                               .layout = SB_LAYOUT,
+                               .generation = 0,
+                               .lines = lines,
+                               .bindings = capacity.bindings,
+                               .services = capacity.services,
+                               .sockets = capacity.sockets,
+                               .secret = secret};
+        if (bpf_map_update_elem(fd, &key, &header, BPF_ANY) != 0) {
                 return fail_errno("cannot write the map meta");
         }
         return {};
@@ -209,7 +209,7 @@ Result<void> pin_all(const PinDir& pins, const dispatch& skeleton) {
 
 Result<void> check_capacity(const Capacity& capacity) {
         constexpr std::uint32_t kMost = 1U << 24;
-        constexpr std::uint32_t kMostServices = SB_META_SERVICE / 2;  // see service_ids()
+        constexpr std::uint32_t kMostServices = SB_RULE_SERVICE / 2;  // see service_ids()
         if (capacity.bindings == 0 || capacity.bindings > kMost || capacity.services == 0 ||
             capacity.services > kMostServices || capacity.sockets == 0 || capacity.sockets > kMost) {
                 return fail(
@@ -270,7 +270,7 @@ Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Ca
         set_sizes(skeleton, result.capacity, result.lines);
         auto done = load(skeleton);
         done = done ? keep_fds(skeleton, result) : done;
-        done = done ? write_meta(result.fd(KernelMap::kMeta), capacity, result.lines) : done;
+        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines) : done;
         done = done ? pin_all(pins, skeleton) : done;
         return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
 }

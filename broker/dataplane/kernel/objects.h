@@ -16,7 +16,7 @@ namespace sockbroker {
 
 // In the order in which they are pinned. The link is pinned last: a directory without it was left half-made.
 enum class KernelMap : std::uint8_t {
-        kMeta,
+        kHeader,
         kArena,
         kTables,
         kServices,

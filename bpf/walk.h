@@ -44,50 +44,50 @@ struct sb_packet {
  */
 SB_INLINE __u32 sb_in_line4(const union sb_line *line, __u32 key)
 {
-	if (line->v4.key[0] == key && line->v4.rule[0].meta)
+	if (line->v4.key[0] == key && line->v4.rule[0].flags)
 		return 4;
-	if (line->v4.key[1] == key && line->v4.rule[1].meta)
+	if (line->v4.key[1] == key && line->v4.rule[1].flags)
 		return 7;
-	if (line->v4.key[2] == key && line->v4.rule[2].meta)
+	if (line->v4.key[2] == key && line->v4.rule[2].flags)
 		return 10;
-	if (line->v4.key[3] == key && line->v4.rule[3].meta)
+	if (line->v4.key[3] == key && line->v4.rule[3].flags)
 		return 13;
 	return 0;
 }
 
 SB_INLINE __u32 sb_in_line6(const union sb_line *line, __u64 key)
 {
-	if (line->v6.key[0] == key && line->v6.rule[0].meta)
+	if (line->v6.key[0] == key && line->v6.rule[0].flags)
 		return 6;
-	if (line->v6.key[1] == key && line->v6.rule[1].meta)
+	if (line->v6.key[1] == key && line->v6.rule[1].flags)
 		return 9;
-	if (line->v6.key[2] == key && line->v6.rule[2].meta)
+	if (line->v6.key[2] == key && line->v6.rule[2].flags)
 		return 12;
 	return 0;
 }
 
 SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 low)
 {
-	if (line->v6_long.key[0][1] == low && line->v6_long.key[0][0] == high && line->v6_long.rule[0].meta)
+	if (line->v6_long.key[0][1] == low && line->v6_long.key[0][0] == high && line->v6_long.rule[0].flags)
 		return 8;
-	if (line->v6_long.key[1][1] == low && line->v6_long.key[1][0] == high && line->v6_long.rule[1].meta)
+	if (line->v6_long.key[1][1] == low && line->v6_long.key[1][0] == high && line->v6_long.rule[1].flags)
 		return 11;
 	return 0;
 }
 
 /*
- * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's meta, if the
+ * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's flags, if the
  * rule is a plain one that matches the port, else 0. So nearly every packet is decided by the line at hand.
  */
 SB_INLINE __u64 sb_found(const union sb_line *line, __u32 at, __u32 word, __u32 port)
 {
 	const struct sb_rule *rule = (const struct sb_rule *)(line->words + word);
-	__u64 meta = rule->meta;
+	__u64 flags = rule->flags;
 	__u64 reference = at * SB_LINE_WORDS + word;
 
-	if (meta & (SB_META_BLOCK | SB_META_CONDITION) || port < rule->first || port > rule->last)
+	if (flags & (SB_RULE_PORTS | SB_RULE_CONDITION) || port < rule->first || port > rule->last)
 		return reference;
-	return meta << 32 | reference;
+	return flags << 32 | reference;
 }
 
 /*
@@ -127,7 +127,7 @@ SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 first)
 }
 
 /* Which lengths to probe for an address with this hash of its first bits. */
-SB_INLINE __u32 sb_order(const struct sb_table *table, __u32 base, __u32 hash)
+SB_INLINE __u32 sb_candidates(const struct sb_table *table, __u32 base, __u32 hash)
 {
 	__u32 at = sb_scale(hash, table->filter.lines * SB_LINE_WORDS);
 	const union sb_line *line = sb_line_at(base + table->filter.first + at / SB_LINE_WORDS);
@@ -138,12 +138,12 @@ SB_INLINE __u32 sb_order(const struct sb_table *table, __u32 base, __u32 hash)
 /* Takes the next length from the order; `i` is the one before, plus one. */
 SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32 i)
 {
-	__u32 code = *order & ((1 << SB_ORDER_BITS) - 1);
+	__u32 code = *order & ((1 << SB_CANDIDATE_BITS) - 1);
 
-	*order >>= SB_ORDER_BITS;
+	*order >>= SB_CANDIDATE_BITS;
 	if (!code)
 		return i;
-	return code == SB_ORDER_END ? table->always : code - 1;
+	return code == SB_CANDIDATE_END ? table->always : code - 1;
 }
 
 /*
@@ -151,7 +151,7 @@ SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32
  * order can name, and one more; the verifier would follow each further one through all of its branches as well, so
  * those are probed by a call of a function that it looks at once.
  */
-enum { SB_INLINE_PROBES = SB_ORDER_CODES + 1 };
+enum { SB_INLINE_PROBES = SB_CANDIDATES + 1 };
 
 SB_INLINE __u64 sb_probe4(const struct sb_length *length, __u32 base, __u32 address, __u32 port)
 {
@@ -166,7 +166,7 @@ SB_INLINE __u64 sb_probe4(const struct sb_length *length, __u32 base, __u32 addr
 	word = sb_in_line4(line, key);
 	if (word)
 		return sb_found(line, at, word, port);
-	if (line->v4.rule[0].meta & SB_META_OVERFLOW)
+	if (line->v4.rule[0].flags & SB_RULE_OVERFLOW)
 		return sb_spill4(base, length->first + sb_scale(sb_second(hash), length->lines), key, port);
 	return 0;
 }
@@ -189,7 +189,7 @@ SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 por
 	if (!table || !sb_maybe_covered(table, address))
 		return 0;
 	if (table->filter.lines)
-		order = sb_order(table, base, sb_hash(address & (__u32)table->filter.mask[0], table->filter.seed));
+		order = sb_candidates(table, base, sb_hash(address & (__u32)table->filter.mask[0], table->filter.seed));
 	SB_NO_UNROLL
 	for (__u32 n = 0; n < SB_INLINE_PROBES; n++) {
 		__u32 i = sb_take_length(table, &order, next);
@@ -227,7 +227,7 @@ SB_INLINE __u64 sb_probe6(const struct sb_length *length, __u32 is_long, __u32 b
 	if (word)
 		return sb_found(line, at, word, port);
 	/* The first rule of either shape carries the mark. */
-	if ((is_long ? line->v6_long.rule[0].meta : line->v6.rule[0].meta) & SB_META_OVERFLOW) {
+	if ((is_long ? line->v6_long.rule[0].flags : line->v6.rule[0].flags) & SB_RULE_OVERFLOW) {
 		at = length->first + sb_scale(sb_second(hash), length->lines);
 		return is_long ? sb_spill6_long(base, at, high, key, port) : sb_spill6(base, at, key, port);
 	}
@@ -253,7 +253,7 @@ SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, _
 	if (!table || !sb_maybe_covered(table, (__u32)high))
 		return 0;
 	if (table->filter.lines)
-		order = sb_order(
+		order = sb_candidates(
 			table, base,
 			sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1], table->filter.seed));
 	SB_NO_UNROLL
@@ -383,28 +383,28 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 	if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
 		return SK_PASS;
 	rule = (const struct sb_rule *)((const char *)line + offset);
-	if (packet->loopback && (rule->meta & SB_META_SHORT))
+	if (packet->loopback && (rule->flags & SB_RULE_SHORT))
 		return SK_PASS; /* whatever follows is of a shorter prefix still */
-	if (rule->meta & SB_META_BLOCK) {
+	if (rule->flags & SB_RULE_PORTS) {
 		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
 		return SB_GO_ON;
 	}
 	packet->next = rule->next;
 	if (packet->port < rule->first || packet->port > rule->last)
 		return SB_GO_ON;
-	if (rule->meta & SB_META_CONDITION) {
+	if (rule->flags & SB_RULE_CONDITION) {
 		asm volatile("" : "+r"(offset)); /* the verifier wants the pointer made after the check */
 		if (offset > SB_CONDITION_WORD * 4)
 			return SK_PASS;
 		if (!sb_matches((const struct sb_condition *)((const char *)line + offset + sizeof(*rule)), ctx))
 			return SB_GO_ON;
 	}
-	delivered = sb_deliver(ctx, packet->which, rule->meta & SB_META_SERVICE);
-	if (rule->meta & SB_META_COUNTED)
+	delivered = sb_deliver(ctx, packet->which, rule->flags & SB_RULE_SERVICE);
+	if (rule->flags & SB_RULE_COUNTED)
 		sb_count(sb_counter_of(line, reference, ctx->family), delivered);
 	if (delivered)
 		return SK_PASS;
-	switch ((rule->meta & SB_META_ABSENT) >> SB_META_ABSENT_SHIFT) {
+	switch ((rule->flags & SB_RULE_ABSENT) >> SB_RULE_ABSENT_SHIFT) {
 	case SB_ABSENT_REFUSE:
 		return SK_DROP;
 	case SB_ABSENT_NEXT:
@@ -430,8 +430,8 @@ SB_GLOBAL int sb_steps(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 }
 
 /*
- * What sb_found() leaves open: a table of ports. The meta of what it has for the port, if that is a plain rule, else 0;
- * packet->next becomes the reference of it.
+ * What sb_found() leaves open: a table of ports. The flags of what it has for the port, if that is a plain rule, else
+ * 0; packet->next becomes the reference of it.
  */
 SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet)
 {
@@ -446,13 +446,13 @@ SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet)
 		if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
 			return 0;
 		rule = (const struct sb_rule *)((const char *)line + offset);
-		if (!(rule->meta & SB_META_BLOCK)) {
-			int plain = !(rule->meta & SB_META_CONDITION) && packet->port >= rule->first &&
+		if (!(rule->flags & SB_RULE_PORTS)) {
+			int plain = !(rule->flags & SB_RULE_CONDITION) && packet->port >= rule->first &&
 				    packet->port <= rule->last;
 
-			return plain ? rule->meta : 0;
+			return plain ? rule->flags : 0;
 		}
-		if (packet->loopback && (rule->meta & SB_META_SHORT))
+		if (packet->loopback && (rule->flags & SB_RULE_SHORT))
 			return 0;
 		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
 		if (!packet->next)
@@ -465,7 +465,7 @@ SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet)
 SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 {
 	struct sb_packet packet = {};
-	__u32 table, meta;
+	__u32 table, flags;
 	__u64 found;
 
 	if (ctx->protocol == SB_UDP)
@@ -492,12 +492,12 @@ SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 	if (!found)
 		return SK_PASS;
 	packet.next = found;
-	meta = found >> 32;
-	if (!meta)
-		meta = sb_plain_rule(&packet);
+	flags = found >> 32;
+	if (!flags)
+		flags = sb_plain_rule(&packet);
 	/* Nearly every packet ends here: inline, since calls of global functions cost more than all of this. */
-	if (meta && !(packet.loopback && (meta & SB_META_SHORT)) &&
-	    sb_deliver_newest(ctx, packet.which, meta & SB_META_SERVICE))
+	if (flags && !(packet.loopback && (flags & SB_RULE_SHORT)) &&
+	    sb_deliver_newest(ctx, packet.which, flags & SB_RULE_SERVICE))
 		return SK_PASS;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_STEP_ROUNDS; i++) {

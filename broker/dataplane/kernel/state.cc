@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/state.h"
+#include "broker/dataplane/kernel/state.h"
 
 #include <bpf/bpf.h>
 
@@ -8,8 +8,8 @@
 
 #include <fmt/format.h>
 
-#include "broker/dataplane/records.h"
-#include "broker/dataplane/registrants.h"
+#include "broker/dataplane/kernel/registrants.h"
+#include "broker/dataplane/kernel/targets.h"
 
 namespace sockbroker {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/records.h"
+#include "broker/dataplane/kernel/targets.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/registrants.h"
+#include "broker/dataplane/kernel/registrants.h"
 
 #include <bpf/bpf.h>
 

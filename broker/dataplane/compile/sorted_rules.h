@@ -9,32 +9,32 @@
 #include <span>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/buckets.h"
+#include "broker/dataplane/compile/buckets.h"
 #include "broker/dataplane/rules.h"
 
 namespace sockbroker {
 
-struct Item {
+struct SortedRule {
         std::uint64_t high = 0;  // of the address, as a number; IPv4 in the upper half
         std::uint64_t low = 0;
-        std::uint32_t rule = 0;  // its number in the list
-        std::uint32_t meta = 0;  // of sb_rule
+        std::uint32_t rule = 0;   // its number in the list
+        std::uint32_t flags = 0;  // of sb_rule
         PortRange ports;
         std::uint8_t length = 0;
 
-        [[nodiscard]] bool same_prefix(const Item& other) const {
+        [[nodiscard]] bool same_prefix(const SortedRule& other) const {
                 return high == other.high && low == other.low && length == other.length;
         }
-        [[nodiscard]] bool covers(const Item& other) const;
-        [[nodiscard]] unsigned shared_bits(const Item& other) const;  // of the addresses, from the first
+        [[nodiscard]] bool covers(const SortedRule& other) const;
+        [[nodiscard]] unsigned shared_bits(const SortedRule& other) const;  // of the addresses, from the first
         [[nodiscard]] Key key(Family family) const;
 };
 
-static_assert(sizeof(Item) == 32);
+static_assert(sizeof(SortedRule) == 32);
 
-[[nodiscard]] Item item_of(const Rule& rule, std::size_t number);
+[[nodiscard]] SortedRule sorted_rule_of(const Rule& rule, std::size_t number);
 
-// By address, then by length: a covering prefix before those that it covers. `scratch` is as long as `items`.
-void sort_items(std::span<Item> items, std::span<Item> scratch);
+// By address, then by length: a covering prefix before those that it covers. `scratch` is as long as `rules`.
+void sort_rules(std::span<SortedRule> rules, std::span<SortedRule> scratch);
 
 }  // namespace sockbroker

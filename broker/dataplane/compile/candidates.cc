@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/filter.h"
+#include "broker/dataplane/compile/candidates.h"
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
-#include "broker/dataplane/items.h"
+#include "broker/dataplane/compile/sorted_rules.h"
 
 namespace sockbroker {
 
 namespace {
 
-constexpr unsigned kMostNumbers = SB_ORDER_END - 1;  // lengths that a code can name
-constexpr unsigned kMostContinued = 20;              // bits by which a prefix is continued to fill orders
-constexpr std::size_t kFewMarks = 4096;              // so many are never too many
-constexpr std::size_t kAhead = 16;                   // orders are fetched so long before their turn
-constexpr std::uint32_t kMask = (1U << SB_ORDER_BITS) - 1;
+constexpr unsigned kMostNumbers = SB_CANDIDATE_END - 1;  // lengths that a code can name
+constexpr unsigned kMostContinued = 20;                  // bits by which a prefix is continued to fill words
+constexpr std::size_t kFewMarks = 4096;                  // so many are never too many
+constexpr std::size_t kAhead = 16;                       // words are fetched so long before their turn
+constexpr std::uint32_t kMask = (1U << SB_CANDIDATE_BITS) - 1;
 
 // Appends a length where the order ends. Where it does not, whatever comes is probed anyway.
 std::uint32_t with_length(std::uint32_t order, std::uint32_t index) {
         std::uint32_t before = 0;
-        for (unsigned shift = 0; shift < SB_ORDER_BITS * SB_ORDER_CODES; shift += SB_ORDER_BITS) {
+        for (unsigned shift = 0; shift < SB_CANDIDATE_BITS * SB_CANDIDATES; shift += SB_CANDIDATE_BITS) {
                 const std::uint32_t code = order >> shift & kMask;
-                if (code == SB_ORDER_END) {
+                if (code == SB_CANDIDATE_END) {
                         if (before == index + 1) {
                                 return order;
                         }
                         order &= ~(kMask << shift);
                         order |= (index + 1) << shift;
-                        if (shift + SB_ORDER_BITS < SB_ORDER_BITS * SB_ORDER_CODES) {
-                                order |= std::uint32_t{SB_ORDER_END} << (shift + SB_ORDER_BITS);
+                        if (shift + SB_CANDIDATE_BITS < SB_CANDIDATE_BITS * SB_CANDIDATES) {
+                                order |= std::uint32_t{SB_CANDIDATE_END} << (shift + SB_CANDIDATE_BITS);
                         }
                         return order;
                 }
@@ -40,7 +40,7 @@ std::uint32_t with_length(std::uint32_t order, std::uint32_t index) {
 
 }  // namespace
 
-FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, std::size_t max_lines) {
+CandidatePlan plan_candidates(const LengthCounts& entries, const LengthCounts& shared, std::size_t max_lines) {
         std::vector<unsigned> used;  // longest first
         std::size_t all = 0;
         for (unsigned length = SB_MAX_LENGTHS; length-- > 0;) {
@@ -49,7 +49,7 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
                         all += entries[length];
                 }
         }
-        FilterPlan best;
+        CandidatePlan best;
         if (used.size() < kUnfilteredLengths || (used.size() == kUnfilteredLengths && all > kFewOrdered)) {
                 return best;
         }
@@ -95,15 +95,15 @@ FilterPlan plan_filter(const LengthCounts& entries, const LengthCounts& shared, 
         return best;
 }
 
-void clear_orders(std::span<sb_line> orders) {
-        for (sb_line& line : orders) {
-                std::fill(std::begin(line.words), std::end(line.words), std::uint32_t{SB_ORDER_END});
+void clear_candidates(std::span<sb_line> words) {
+        for (sb_line& line : words) {
+                std::fill(std::begin(line.words), std::end(line.words), std::uint32_t{SB_CANDIDATE_END});
         }
 }
 
-void add_to_orders(std::span<sb_line> orders, const sb_length& filter, Family family, const FilterPlan& plan,
+void add_candidate(std::span<sb_line> words, const sb_length& filter, Family family, const CandidatePlan& plan,
                    unsigned length, std::uint32_t index, std::span<const Key> keys) {
-        const auto places = static_cast<std::uint32_t>(orders.size() * SB_LINE_WORDS);
+        const auto places = static_cast<std::uint32_t>(words.size() * SB_LINE_WORDS);
         std::array<std::uint32_t*, kAhead> pending{};
         std::size_t turn = 0;
         const auto add = [&](std::uint32_t* place) {
@@ -117,7 +117,7 @@ void add_to_orders(std::span<sb_line> orders, const sb_length& filter, Family fa
                 const std::uint32_t hash =
                         family == Family::kIpv4 ? sb_hash(high, filter.seed) : sb_hash_long(high, low, filter.seed);
                 const std::uint32_t at = sb_scale(hash, places);
-                std::uint32_t* place = &orders[at / SB_LINE_WORDS].words[at % SB_LINE_WORDS];
+                std::uint32_t* place = &words[at / SB_LINE_WORDS].words[at % SB_LINE_WORDS];
                 __builtin_prefetch(place, 1);
                 add(std::exchange(pending[turn++ % kAhead], place));
         };
@@ -128,7 +128,7 @@ void add_to_orders(std::span<sb_line> orders, const sb_length& filter, Family fa
         } else {
                 std::vector<Key> continuations;
                 for (std::uint32_t i = 0; i < 1U << (plan.bits - length); i++) {
-                        Item item;
+                        SortedRule item;
                         if (plan.bits <= 64) {
                                 item.high = std::uint64_t{i} << (64 - plan.bits);
                         } else {

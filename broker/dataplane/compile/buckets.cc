@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/buckets.h"
+#include "broker/dataplane/compile/buckets.h"
 
-#include "broker/dataplane/scratch.h"
+#include "broker/dataplane/compile/scratch.h"
 
 #include <cstring>
 #include <utility>
@@ -33,16 +33,16 @@ void write_key(sb_line& line, Shape shape, unsigned place, const Key& key) {
         switch (shape) {
         case Shape::kV4:
                 line.v4.key[place] = static_cast<std::uint32_t>(key.high);
-                line.v4.rule[place].meta = SB_META_USED;
+                line.v4.rule[place].flags = SB_RULE_USED;
                 break;
         case Shape::kV6:
                 line.v6.key[place] = key.high;
-                line.v6.rule[place].meta = SB_META_USED;
+                line.v6.rule[place].flags = SB_RULE_USED;
                 break;
         case Shape::kV6Long:
                 line.v6_long.key[place][0] = key.high;
                 line.v6_long.key[place][1] = key.low;
-                line.v6_long.rule[place].meta = SB_META_USED;
+                line.v6_long.rule[place].flags = SB_RULE_USED;
                 break;
         }
 }
@@ -60,13 +60,13 @@ std::uint32_t hash_of(Shape shape, const Key& key, std::uint64_t seed) {
 }
 
 // Which key stands where, for one size and seed.
-class Seating {
+class CuckooTable {
 public:
-        Seating(Shape shape, std::span<const Key> keys, std::uint32_t lines, std::uint64_t seed)
+        CuckooTable(Shape shape, std::span<const Key> keys, std::uint32_t lines, std::uint64_t seed)
                 : places_(places(shape)),
                   lines_(lines),
                   hashes_(keys.size()),
-                  seats_(std::size_t{lines} * places_, kEmpty),
+                  cells_(std::size_t{lines} * places_, kEmpty),
                   random_(seed) {
                 for (std::size_t i = 0; i < keys.size(); i++) {
                         hashes_[i] = hash_of(shape, keys[i], seed);
@@ -79,14 +79,14 @@ public:
         }
 
         // Where both lines are full, a key of one of them has to move to its other line, and so on.
-        [[nodiscard]] bool seat(std::uint32_t key) {
+        [[nodiscard]] bool insert(std::uint32_t key) {
                 std::uint32_t line = first_line(key);
                 if (take_free(line, key) || take_free(second_line(key), key)) {
                         return true;
                 }
                 for (unsigned kicks = 0; kicks < 500; kicks++) {
                         random_ = random_ * 6364136223846793005U + 1442695040888963407U;
-                        std::swap(key, seats_[std::size_t{line} * places_ + (random_ >> 33) % places_]);
+                        std::swap(key, cells_[std::size_t{line} * places_ + (random_ >> 33) % places_]);
                         line = line == first_line(key) ? second_line(key) : first_line(key);
                         if (take_free(line, key)) {
                                 return true;
@@ -95,19 +95,19 @@ public:
                 return false;
         }
 
-        void fetch(std::uint32_t key) const { __builtin_prefetch(&seats_[std::size_t{first_line(key)} * places_], 1); }
+        void fetch(std::uint32_t key) const { __builtin_prefetch(&cells_[std::size_t{first_line(key)} * places_], 1); }
 
         static constexpr std::uint32_t kEmpty = UINT32_MAX;
         [[nodiscard]] std::uint32_t at(std::uint32_t line, unsigned place) const {
-                return seats_[std::size_t{line} * places_ + place];
+                return cells_[std::size_t{line} * places_ + place];
         }
 
 private:
         bool take_free(std::uint32_t line, std::uint32_t key) {
                 for (unsigned place = 0; place < places_; place++) {
-                        std::uint32_t& seat = seats_[std::size_t{line} * places_ + place];
-                        if (seat == kEmpty) {
-                                seat = key;
+                        std::uint32_t& cell = cells_[std::size_t{line} * places_ + place];
+                        if (cell == kEmpty) {
+                                cell = key;
                                 return true;
                         }
                 }
@@ -117,47 +117,47 @@ private:
         unsigned places_;
         std::uint32_t lines_;
         Scratch<std::uint32_t> hashes_;
-        Scratch<std::uint32_t> seats_;  // index of the key
+        Scratch<std::uint32_t> cells_;  // index of the key
         std::uint64_t random_;
 };
 
-bool seat_all(Seating& seating, std::size_t keys) {
+bool insert_all(CuckooTable& table, std::size_t keys) {
         for (std::uint32_t key = 0; key < keys; key++) {
                 if (key + kKeysAhead < keys) {
-                        seating.fetch(key + kKeysAhead);
+                        table.fetch(key + kKeysAhead);
                 }
-                if (!seating.seat(key)) {
+                if (!table.insert(key)) {
                         return false;
                 }
         }
         return true;
 }
 
-void write_region(std::span<sb_line> region, Shape shape, std::span<const Key> keys, const Seating& seating,
+void write_region(std::span<sb_line> region, Shape shape, std::span<const Key> keys, const CuckooTable& table,
                   std::uint32_t first, std::span<std::uint32_t> references) {
         std::vector<std::uint32_t> marked;
         for (std::uint32_t line = 0; line < region.size(); line++) {
                 for (unsigned place = 0; line + kLinesAhead < region.size() && place < places(shape); place++) {
-                        if (const std::uint32_t key = seating.at(line + kLinesAhead, place); key != Seating::kEmpty) {
+                        if (const std::uint32_t key = table.at(line + kLinesAhead, place); key != CuckooTable::kEmpty) {
                                 __builtin_prefetch(&keys[key]);
                                 __builtin_prefetch(&references[key], 1);
                         }
                 }
                 for (unsigned place = 0; place < places(shape); place++) {
-                        const std::uint32_t key = seating.at(line, place);
-                        if (key == Seating::kEmpty) {
+                        const std::uint32_t key = table.at(line, place);
+                        if (key == CuckooTable::kEmpty) {
                                 continue;
                         }
                         write_key(region[line], shape, place, keys[key]);
                         references[key] = (first + line) * SB_LINE_WORDS + rule_word(shape, place);
-                        if (seating.first_line(key) != line) {
-                                marked.push_back(seating.first_line(key));
+                        if (table.first_line(key) != line) {
+                                marked.push_back(table.first_line(key));
                         }
                 }
         }
         // A key stands in its second line only if the first is full, so a rule is there to carry the mark.
         for (const std::uint32_t line : marked) {
-                region[line].words[rule_word(shape, 0) + 1] |= SB_META_OVERFLOW;
+                region[line].words[rule_word(shape, 0) + 1] |= SB_RULE_OVERFLOW;
         }
 }
 
@@ -201,10 +201,10 @@ bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<con
                 }
                 description.lines = static_cast<std::uint32_t>(size);
                 description.seed = seed_number(attempt);
-                Seating seating(shape, keys, description.lines, description.seed);
-                if (seat_all(seating, keys.size())) {
+                CuckooTable table(shape, keys, description.lines, description.seed);
+                if (insert_all(table, keys.size())) {
                         lines.resize(description.first + size);
-                        write_region(lines.lines(description.first, size), shape, keys, seating, description.first,
+                        write_region(lines.lines(description.first, size), shape, keys, table, description.first,
                                      references);
                         return true;
                 }

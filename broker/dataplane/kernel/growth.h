@@ -6,8 +6,8 @@
 #pragma once
 
 #include "broker/base/result.h"
-#include "broker/dataplane/kernel.h"
-#include "broker/dataplane/pins.h"
+#include "broker/dataplane/kernel/objects.h"
+#include "broker/dataplane/kernel/pins.h"
 
 namespace sockbroker {
 

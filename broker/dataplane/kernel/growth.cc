@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/growth.h"
+#include "broker/dataplane/kernel/growth.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -11,8 +11,8 @@
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/copier.h"
-#include "broker/dataplane/mapping.h"
+#include "broker/dataplane/kernel/copier.h"
+#include "broker/dataplane/kernel/mapping.h"
 
 namespace sockbroker {
 
@@ -101,12 +101,12 @@ Result<std::uint32_t> program_id(const PinDir& pins, const char* name) {
 }  // namespace
 
 Result<void> copy_state(const KernelObjects& before, const KernelObjects& after) {
-        sb_meta meta{};
+        sb_header header{};
         const std::uint32_t key = 0;
-        if (bpf_map_lookup_elem(before.fd(KernelMap::kMeta), &key, &meta) != 0) {
+        if (bpf_map_lookup_elem(before.fd(KernelMap::kHeader), &key, &header) != 0) {
                 return fail_errno("cannot read the map meta");
         }
-        auto done = copy_rules(before, after, meta.generation);
+        auto done = copy_rules(before, after, header.generation);
         for (const auto map : {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
                                KernelMap::kCounters, KernelMap::kBindingCounters, KernelMap::kCounted}) {
                 done = done ? copy_array(before, after, map) : done;
@@ -115,11 +115,11 @@ Result<void> copy_state(const KernelObjects& before, const KernelObjects& after)
         if (!done) {
                 return done;
         }
-        meta.lines = after.lines;
-        meta.bindings = after.capacity.bindings;
-        meta.services = after.capacity.services;
-        meta.sockets = after.capacity.sockets;
-        if (bpf_map_update_elem(after.fd(KernelMap::kMeta), &key, &meta, BPF_ANY) != 0) {
+        header.lines = after.lines;
+        header.bindings = after.capacity.bindings;
+        header.services = after.capacity.services;
+        header.sockets = after.capacity.sockets;
+        if (bpf_map_update_elem(after.fd(KernelMap::kHeader), &key, &header, BPF_ANY) != 0) {
                 return fail_errno("cannot write the map meta");
         }
         return {};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/pins.h"
+#include "broker/dataplane/kernel/pins.h"
 
 #include <bpf/bpf.h>
 #include <dirent.h>

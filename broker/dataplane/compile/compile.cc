@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/compile.h"
+#include "broker/dataplane/compile/compile.h"
 
 #include <algorithm>
 #include <span>
@@ -7,11 +7,11 @@
 
 #include <fmt/format.h>
 
-#include "broker/dataplane/buckets.h"
-#include "broker/dataplane/chains.h"
-#include "broker/dataplane/filter.h"
-#include "broker/dataplane/items.h"
-#include "broker/dataplane/scratch.h"
+#include "broker/dataplane/compile/buckets.h"
+#include "broker/dataplane/compile/candidates.h"
+#include "broker/dataplane/compile/chains.h"
+#include "broker/dataplane/compile/scratch.h"
+#include "broker/dataplane/compile/sorted_rules.h"
 
 namespace sockbroker {
 
@@ -22,7 +22,7 @@ constexpr std::size_t kItemsAhead = 16;  // places that are hashed all over memo
 constexpr std::uint64_t kFilterSeed = 0x9e3779b97f4a7c15;
 
 // All rules of one destination prefix.
-struct Group {
+struct PrefixRules {
         std::uint32_t item = 0;   // the first
         std::uint32_t begin = 0;  // where the prefix has several: all of them, in the order in which they are tried
         std::uint32_t end = 0;
@@ -37,9 +37,9 @@ std::string describe(const Rule& rule) {
 
 Result<void> check(const Rule& rule) {
         const Family family = rule.prefix.address.family;
-        if (rule.service == 0 || rule.service > SB_META_SERVICE) {
+        if (rule.service == 0 || rule.service > SB_RULE_SERVICE) {
                 return fail(fmt::format("cannot compile {}: service id {} is not between 1 and {}", describe(rule),
-                                        rule.service, int{SB_META_SERVICE}));
+                                        rule.service, int{SB_RULE_SERVICE}));
         }
         if (rule.ports.first == 0 || rule.ports.first > rule.ports.last) {
                 return fail(fmt::format("cannot compile {}: not a range of ports from 1 to 65535", describe(rule)));
@@ -98,17 +98,17 @@ Result<void> settle_ties(std::vector<const Rule*>& rules, std::size_t begin) {
 
 class TableCompiler {
 public:
-        // `items`: rules of one protocol and family in the order of sort_items().
-        TableCompiler(std::span<const Rule> list, std::span<const Item> items, RuleMemory& lines, Family family,
+        // `items`: rules of one protocol and family in the order of sort_rules().
+        TableCompiler(std::span<const Rule> list, std::span<const SortedRule> items, RuleMemory& lines, Family family,
                       sb_table& table)
-                : list_(list), items_(items), lines_(lines), family_(family), table_(table) {}
+                : list_(list), sorted_(items), lines_(lines), family_(family), table_(table) {}
 
         Result<void> compile();
         // Takes no more than the lines that are left, so it comes after the rules of all tables.
-        void add_filter();
+        void add_candidates();
 
 private:
-        Result<void> group();
+        Result<void> group_by_prefix();
         Result<void> place();
         void mark_present();
         Result<void> write();
@@ -117,12 +117,12 @@ private:
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
         std::span<const Rule> list_;  // the items number these
-        std::span<const Item> items_;
+        std::span<const SortedRule> sorted_;
         RuleMemory& lines_;
         Family family_;
         sb_table& table_;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
-        Scratch<Group> groups_;
+        Scratch<PrefixRules> prefixes_;
         std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length_;  // groups
 };
 
@@ -133,21 +133,21 @@ std::unexpected<Error> TableCompiler::too_many() const {
 }
 
 // Covering prefixes come before those they cover, so a stack of the open ones gives each its next shorter.
-Result<void> TableCompiler::group() {
+Result<void> TableCompiler::group_by_prefix() {
         std::vector<std::uint32_t> open;
         std::array<std::uint32_t, SB_MAX_LENGTHS> counts{};
-        groups_.reserve(items_.size());
-        for (std::size_t i = 0; i < items_.size();) {
-                const Item& item = items_[i];
-                Group group{.item = static_cast<std::uint32_t>(i)};
+        prefixes_.reserve(sorted_.size());
+        for (std::size_t i = 0; i < sorted_.size();) {
+                const SortedRule& item = sorted_[i];
+                PrefixRules group{.item = static_cast<std::uint32_t>(i)};
                 std::size_t end = i + 1;
-                while (end < items_.size() && items_[end].same_prefix(item)) {
+                while (end < sorted_.size() && sorted_[end].same_prefix(item)) {
                         end++;
                 }
                 if (end - i > 1) {
                         group.begin = static_cast<std::uint32_t>(rules_.size());
                         for (std::size_t each = i; each < end; each++) {
-                                rules_.push_back(&list_[items_[each].rule]);
+                                rules_.push_back(&list_[sorted_[each].rule]);
                         }
                         std::sort(rules_.begin() + group.begin, rules_.end(),
                                   [](const Rule* a, const Rule* b) { return tried_before(*a, *b); });
@@ -156,20 +156,20 @@ Result<void> TableCompiler::group() {
                         }
                         group.end = static_cast<std::uint32_t>(rules_.size());
                 }
-                while (!open.empty() && !items_[groups_[open.back()].item].covers(item)) {
+                while (!open.empty() && !sorted_[prefixes_[open.back()].item].covers(item)) {
                         open.pop_back();
                 }
                 group.covering = open.empty() ? kNone : open.back();
-                open.push_back(static_cast<std::uint32_t>(groups_.size()));
-                groups_.push_back(group);
+                open.push_back(static_cast<std::uint32_t>(prefixes_.size()));
+                prefixes_.push_back(group);
                 counts[item.length]++;
                 i = end;
         }
         for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
                 by_length_[length].reserve(counts[length]);
         }
-        for (std::uint32_t i = 0; i < groups_.size(); i++) {
-                by_length_[items_[groups_[i].item].length].push_back(i);
+        for (std::uint32_t i = 0; i < prefixes_.size(); i++) {
+                by_length_[sorted_[prefixes_[i].item].length].push_back(i);
         }
         return {};
 }
@@ -178,7 +178,7 @@ Scratch<Key> TableCompiler::keys_of(unsigned length) const {
         Scratch<Key> keys;
         keys.reserve(by_length_[length].size());
         for (const std::uint32_t group : by_length_[length]) {
-                keys.push_back(items_[groups_[group].item].key(family_));
+                keys.push_back(sorted_[prefixes_[group].item].key(family_));
         }
         return keys;
 }
@@ -195,7 +195,7 @@ Result<void> TableCompiler::place() {
                         return too_many();
                 }
                 for (std::size_t i = 0; i < keys.size(); i++) {
-                        groups_[by_length_[length][i]].reference = references[i];
+                        prefixes_[by_length_[length][i]].reference = references[i];
                 }
                 table_.count++;
                 table_.long_count += length > 64 ? 1 : 0;
@@ -203,16 +203,16 @@ Result<void> TableCompiler::place() {
         return {};
 }
 
-void TableCompiler::add_filter() {
+void TableCompiler::add_candidates() {
         LengthCounts entries{};
         for (unsigned length = 0; length < SB_MAX_LENGTHS; length++) {
                 entries[length] = static_cast<std::uint32_t>(by_length_[length].size());
         }
         LengthCounts shared{};
-        for (std::size_t i = 1; i < groups_.size(); i++) {
-                shared[items_[groups_[i - 1].item].shared_bits(items_[groups_[i].item])]++;
+        for (std::size_t i = 1; i < prefixes_.size(); i++) {
+                shared[sorted_[prefixes_[i - 1].item].shared_bits(sorted_[prefixes_[i].item])]++;
         }
-        const FilterPlan plan = plan_filter(entries, shared, lines_.left());
+        const CandidatePlan plan = plan_candidates(entries, shared, lines_.left());
         if (plan.bits == 0) {
                 return;
         }
@@ -222,12 +222,12 @@ void TableCompiler::add_filter() {
                          .first = static_cast<std::uint32_t>(lines_.size()),
                          .lines = plan.lines};
         lines_.resize(lines_.size() + plan.lines);
-        const auto orders = lines_.lines(table_.filter.first, plan.lines);
-        clear_orders(orders);
+        const auto words = lines_.lines(table_.filter.first, plan.lines);
+        clear_candidates(words);
         std::uint32_t number = 0;
         for (unsigned length = SB_MAX_LENGTHS; length-- > plan.shortest;) {
                 if (!by_length_[length].empty()) {
-                        add_to_orders(orders, table_.filter, family_, plan, length, number++, keys_of(length));
+                        add_candidate(words, table_.filter, family_, plan, length, number++, keys_of(length));
                 }
         }
         table_.always = number;
@@ -235,8 +235,8 @@ void TableCompiler::add_filter() {
 
 // Which first 16 bits of an address need a look at all.
 void TableCompiler::mark_present() {
-        for (const Group& group : groups_) {
-                const Item& item = items_[group.item];
+        for (const PrefixRules& group : prefixes_) {
+                const SortedRule& item = sorted_[group.item];
                 const auto first = static_cast<std::uint32_t>(item.high >> 48);
                 const std::uint32_t count = item.length >= 16 ? 1 : 1U << (16 - item.length);
                 for (std::uint32_t place = first; place < first + count; place++) {
@@ -248,23 +248,23 @@ void TableCompiler::mark_present() {
 // Into the place of a key. Keeps the mark of an overflowing line that place_keys() may have set there.
 void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
         std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
-        rule.meta |= words[1] & SB_META_OVERFLOW;
+        rule.flags |= words[1] & SB_RULE_OVERFLOW;
         std::copy_n(reinterpret_cast<const char*>(&rule), sizeof rule, reinterpret_cast<char*>(words));
 }
 
 Result<void> TableCompiler::write() {
         ChainWriter writer(lines_);
-        for (std::size_t i = 0; i < groups_.size(); i++) {
-                if (i + kItemsAhead < groups_.size()) {
-                        __builtin_prefetch(&lines_[groups_[i + kItemsAhead].reference / SB_LINE_WORDS], 1);
+        for (std::size_t i = 0; i < prefixes_.size(); i++) {
+                if (i + kItemsAhead < prefixes_.size()) {
+                        __builtin_prefetch(&lines_[prefixes_[i + kItemsAhead].reference / SB_LINE_WORDS], 1);
                 }
-                Group& group = groups_[i];
-                const Item& item = items_[group.item];
+                PrefixRules& group = prefixes_[i];
+                const SortedRule& item = sorted_[group.item];
                 const Rule* const first = &list_[item.rule];
                 const bool covered = group.covering != kNone;
-                const std::uint32_t covering = covered ? groups_[group.covering].reference : 0;
-                sb_rule rule{.first = item.ports.first, .last = item.ports.last, .meta = item.meta, .next = covering};
-                if (group.end != group.begin || (item.meta & SB_META_CONDITION) != 0) {
+                const std::uint32_t covering = covered ? prefixes_[group.covering].reference : 0;
+                sb_rule rule{.first = item.ports.first, .last = item.ports.last, .flags = item.flags, .next = covering};
+                if (group.end != group.begin || (item.flags & SB_RULE_CONDITION) != 0) {
                         const auto rules = group.end != group.begin
                                                    ? std::span(rules_).subspan(group.begin, group.end - group.begin)
                                                    : std::span<const Rule* const>(&first, 1);
@@ -276,7 +276,7 @@ Result<void> TableCompiler::write() {
                 } else {
                         group.steps = 1;
                 }
-                group.steps += covered ? groups_[group.covering].steps : 0;
+                group.steps += covered ? prefixes_[group.covering].steps : 0;
                 if (group.steps > SB_MAX_STEPS) {
                         return fail(
                                 fmt::format("cannot compile the rules of {} and the prefixes that cover it: {} would "
@@ -293,7 +293,7 @@ Result<void> TableCompiler::write() {
 }
 
 Result<void> TableCompiler::compile() {
-        if (auto grouped = group(); !grouped) {
+        if (auto grouped = group_by_prefix(); !grouped) {
                 return grouped;
         }
         mark_present();
@@ -306,7 +306,7 @@ Result<void> TableCompiler::compile() {
 }  // namespace
 
 Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables) {
-        std::array<Scratch<Item>, 4> parts;
+        std::array<Scratch<SortedRule>, 4> parts;
         std::array<std::size_t, 4> sizes{};
         for (const Rule& rule : rules) {
                 sizes[which_of(rule)]++;
@@ -323,11 +323,11 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[which_of(rule)].push_back(item_of(rule, i));
+                parts[which_of(rule)].push_back(sorted_rule_of(rule, i));
         }
         for (auto& part : parts) {
-                Scratch<Item> other(part.size());
-                sort_items(part, other);
+                Scratch<SortedRule> other(part.size());
+                sort_rules(part, other);
         }
         RuleMemory lines(room);
         lines.resize(1);
@@ -341,7 +341,7 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 }
         }
         for (TableCompiler& compiler : compilers) {
-                compiler.add_filter();
+                compiler.add_candidates();
         }
         return lines.size();
 }

@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/copier.h"
 #include "broker/dataplane/dataplane.h"
-#include "broker/dataplane/grace.h"
-#include "broker/dataplane/kernel.h"
-#include "broker/dataplane/mapping.h"
-#include "broker/dataplane/recycler.h"
+#include "broker/dataplane/kernel/copier.h"
+#include "broker/dataplane/kernel/grace.h"
+#include "broker/dataplane/kernel/mapping.h"
+#include "broker/dataplane/kernel/objects.h"
+#include "broker/dataplane/kernel/recycler.h"
 
 namespace sockbroker {
 
@@ -30,7 +30,7 @@ struct Dataplane::State {
         OwnedFd staging;  // sockets on their way into a slot
         std::unique_ptr<SocketCopier> copier;
         Grace grace;
-        Mapping<sb_meta> meta;
+        Mapping<sb_header> header;
         Mapping<sb_service> services;
         Mapping<sb_record> records;
         std::vector<std::string> names;  // by id

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/chains.h"
+#include "broker/dataplane/compile/chains.h"
 
 #include <algorithm>
 #include <cstring>
@@ -34,7 +34,7 @@ std::uint32_t absent_bits(Absent absent) {
         const std::uint32_t value = absent == Absent::kRefuse ? SB_ABSENT_REFUSE
                                     : absent == Absent::kPass ? SB_ABSENT_PASS
                                                               : SB_ABSENT_NEXT;
-        return value << SB_META_ABSENT_SHIFT;
+        return value << SB_RULE_ABSENT_SHIFT;
 }
 
 sb_condition encode_condition(const Rule& rule) {
@@ -54,10 +54,10 @@ sb_rule encode(const Rule& rule, std::uint32_t next) {
         sb_rule result{};
         result.first = rule.ports.first;
         result.last = rule.ports.last;
-        result.meta = SB_META_USED | rule.service | absent_bits(rule.absent);
-        result.meta |= is_long(rule) ? static_cast<std::uint32_t>(SB_META_CONDITION) : 0;
-        result.meta |= rule.counter != 0 ? static_cast<std::uint32_t>(SB_META_COUNTED) : 0;
-        result.meta |= rule.prefix.length < reaches_loopback ? static_cast<std::uint32_t>(SB_META_SHORT) : 0;
+        result.flags = SB_RULE_USED | rule.service | absent_bits(rule.absent);
+        result.flags |= is_long(rule) ? static_cast<std::uint32_t>(SB_RULE_CONDITION) : 0;
+        result.flags |= rule.counter != 0 ? static_cast<std::uint32_t>(SB_RULE_COUNTED) : 0;
+        result.flags |= rule.prefix.length < reaches_loopback ? static_cast<std::uint32_t>(SB_RULE_SHORT) : 0;
         result.next = next;
         return result;
 }
@@ -115,7 +115,7 @@ sb_rule ChainWriter::chain(std::span<const Rule* const> rules, std::uint32_t cov
         // A prefix's own place has no room for a condition: there stands a rule that no port matches.
         steps++;
         sb_rule jump = encode(*rules.front(), next);
-        jump.meta &= ~static_cast<std::uint32_t>(SB_META_CONDITION | SB_META_COUNTED);
+        jump.flags &= ~static_cast<std::uint32_t>(SB_RULE_CONDITION | SB_RULE_COUNTED);
         jump.first = 1;
         jump.last = 0;
         return jump;
@@ -177,8 +177,8 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
         }
 
         result = encode(*rules.front(), static_cast<std::uint32_t>(lines_.size()));
-        result.meta &= ~static_cast<std::uint32_t>(SB_META_CONDITION | SB_META_COUNTED);
-        result.meta |= SB_META_BLOCK;
+        result.flags &= ~static_cast<std::uint32_t>(SB_RULE_CONDITION | SB_RULE_COUNTED);
+        result.flags |= SB_RULE_PORTS;
         result.first = static_cast<std::uint16_t>(starts.size() - 1);
         result.last = 0;
         steps = static_cast<std::uint32_t>(longest) + 1;

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "broker/dataplane/dataplane.h"
-#include "broker/dataplane/state.h"
+#include "broker/dataplane/kernel/state.h"
 
 namespace sockbroker {
 

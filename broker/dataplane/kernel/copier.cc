@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/dataplane/copier.h"
+#include "broker/dataplane/kernel/copier.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/dataplane/libbpf_log.h"
+#include "broker/dataplane/kernel/libbpf_log.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"

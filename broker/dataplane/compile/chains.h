@@ -11,7 +11,7 @@
 
 #include "bpf/layout.h"
 #include "broker/base/result.h"
-#include "broker/dataplane/rule_memory.h"
+#include "broker/dataplane/compile/rule_memory.h"
 #include "broker/dataplane/rules.h"
 
 namespace sockbroker {
