@@ -34,6 +34,7 @@ constexpr std::array kRows = {
         Row{Action::kHold, "hold", "dbccd26a025148e1b1cc79d0f32ff335"},
         Row{Action::kRetrieve, "retrieve", "31ba1fdd4bf34025b1c15def8db52df6"},
         Row{Action::kExpire, "expire", "a61c302212014f3f8609f9f9509be27b"},
+        Row{Action::kWarn, "warn", "2937dec2dd764d6086bf73b8c0e0f719"},
         Row{Action::kLost, "lost", "d4b4a0047ce146e39264a7378fc60dad"},
 };
 

@@ -31,6 +31,7 @@ enum class Action : std::uint8_t {
         kHold,          // a service went, its socket is held for the next instance
         kRetrieve,      // the next instance has it back
         kExpire,        // it is not held any more: HoldSec= ran out, or the service was stopped
+        kWarn,          // a registration was taken and is probably not as it was meant
         kLost,          // journal entries were lost
 };
 inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kLost) + 1;

@@ -47,17 +47,24 @@ Result<void> wait_for(int fd, short events, Clock::time_point deadline, const st
         }
 }
 
-// The value of KEY= in a record of lines.
-std::optional<std::string_view> field(std::string_view record, std::string_view key) {
+// The values of all KEY= lines in a record.
+std::vector<std::string> fields(std::string_view record, std::string_view key) {
+        std::vector<std::string> values;
         while (!record.empty()) {
                 const auto end = record.find('\n');
                 const auto line = record.substr(0, end);
                 if (line.size() > key.size() && line.starts_with(key) && line[key.size()] == '=') {
-                        return line.substr(key.size() + 1);
+                        values.emplace_back(line.substr(key.size() + 1));
                 }
                 record.remove_prefix(end == std::string_view::npos ? record.size() : end + 1);
         }
-        return std::nullopt;
+        return values;
+}
+
+// The value of the first.
+std::optional<std::string> field(std::string_view record, std::string_view key) {
+        auto values = fields(record, key);
+        return values.empty() ? std::nullopt : std::optional(std::move(values.front()));
 }
 
 void take_descriptors(msghdr& header, std::vector<OwnedFd>& received) {
@@ -84,7 +91,7 @@ Result<ControlClient::Answer> parse_answer(std::string_view record, const std::s
                                         "are tool and broker of one version?",
                                         path));
         }
-        return ControlClient::Answer{std::string(*result), static_cast<int>(*errnum), std::string(*message)};
+        return ControlClient::Answer{*result, static_cast<int>(*errnum), *message, fields(record, "WARNING")};
 }
 
 }  // namespace

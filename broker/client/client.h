@@ -25,6 +25,7 @@ public:
                 std::string result;  // "ok" or a code of docs/protocol.md
                 int errnum = 0;      // ERRNO=, 0 for ok
                 std::string message;
+                std::vector<std::string> warnings;  // WARNING= lines, which "ok" may carry, for a person
         };
 
         // `request` is KEY=VALUE lines; `fds` are borrowed. `on_line` is called for each line before the RESULT=

@@ -55,8 +55,19 @@ int report_refusal(const ControlClient::Answer& answer, std::string_view what) {
         return kExitFailed;
 }
 
+void report_warnings(const ControlClient::Answer& answer, std::string_view service) {
+        for (const auto& warning : answer.warnings) {
+                complain(fmt::format("{}: warning: {}", service, warning));
+        }
+}
+
 Json answer_row(std::string_view service, const ControlClient::Answer& answer) {
-        return {{"service", service}, {"result", answer.result}, {"errno", answer.errnum}, {"message", answer.message}};
+        Json row = {
+                {"service", service}, {"result", answer.result}, {"errno", answer.errnum}, {"message", answer.message}};
+        if (!answer.warnings.empty()) {
+                row["warnings"] = answer.warnings;
+        }
+        return row;
 }
 
 }  // namespace sockbroker::ctl

@@ -35,7 +35,10 @@ using OnLine = std::function<void(std::string_view line)>;
 // "not-permitted: MESSAGE" on standard error, after `what` if there is one.
 [[nodiscard]] int report_refusal(const ControlClient::Answer& answer, std::string_view what = "");
 
-// {service, result, errno, message} as --json= of register and unregister shows it.
+// "SERVICE: warning: TEXT" on standard error for each.
+void report_warnings(const ControlClient::Answer& answer, std::string_view service);
+
+// {service, result, errno, message}, and warnings if there are any, as --json= of register and unregister shows it.
 [[nodiscard]] Json answer_row(std::string_view service, const ControlClient::Answer& answer);
 
 }  // namespace sockbroker::ctl

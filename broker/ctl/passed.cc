@@ -28,21 +28,38 @@ Result<std::vector<Handout>> hand_out(const std::vector<PassedFd>& passed, std::
                 }
                 auto at = std::ranges::find(handouts, name, &Handout::service);
                 if (at == handouts.end()) {
-                        at = handouts.insert(at, {.service = std::string(name), .fds = {}});
+                        at = handouts.insert(at, {.service = std::string(name), .fds = {}, .names = {}});
                 }
                 at->fds.push_back(socket.fd);
+                if (std::ranges::find(at->names, socket.name) == at->names.end()) {
+                        at->names.push_back(socket.name);
+                }
         }
         return handouts;
 }
 
-std::string name_hint(std::string_view service) {
-        if (!service.ends_with(".socket")) {
-                return "";
+std::string name_hint(std::string_view name) {
+        constexpr std::string_view kWhat = "set FileDescriptorName=SERVICE there, or name the service: "
+                                           "sockbrokerctl register SERVICE";
+        if (name == "connection") {
+                return fmt::format(
+                        "\"connection\" is what systemd names each connection of a .socket unit with Accept=yes, and "
+                        "only the listening socket can be registered: set Accept=no there; a listening socket of that "
+                        "name comes from elsewhere, then {}",
+                        kWhat);
         }
-        return fmt::format(
-                "\"{}\" looks like the name of a unit, which systemd gives to sockets of a unit without "
-                "FileDescriptorName=: set FileDescriptorName=SERVICE there",
-                service);
+        if (name == "stored") {
+                return fmt::format(
+                        "\"stored\" is what systemd names a descriptor that a service has stored without FDNAME=: {}",
+                        kWhat);
+        }
+        if (name.ends_with(".socket") || name.ends_with(".service")) {
+                return fmt::format(
+                        "\"{}\" looks like the name of a unit, which systemd gives to sockets of a unit without "
+                        "FileDescriptorName=: {}",
+                        name, kWhat);
+        }
+        return "";
 }
 
 }  // namespace sockbroker::ctl

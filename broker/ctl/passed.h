@@ -20,14 +20,15 @@ struct PassedFd {
 struct Handout {
         std::string service;
         std::vector<int> fds;
+        std::vector<std::string> names;  // under which they were passed, each once
 };
 
 // With a service all sockets go to it; without one each name is a service, in the order of their first sockets. Names
 // that cannot be services are an error that tells about FileDescriptorName=.
 [[nodiscard]] Result<std::vector<Handout>> hand_out(const std::vector<PassedFd>& passed, std::string_view service);
 
-// What to add when the broker knows no service of this name, empty if nothing: systemd names a socket after its unit
-// where FileDescriptorName= is missing.
-[[nodiscard]] std::string name_hint(std::string_view service);
+// What to add when the broker refuses a socket that was passed under this name, empty if nothing: a name that systemd
+// gives by itself tells what was forgotten.
+[[nodiscard]] std::string name_hint(std::string_view name);
 
 }  // namespace sockbroker::ctl

@@ -3,6 +3,7 @@
 // The verbs register and unregister. Sockets come as systemd passes them, sd_listen_fds(3); all of one service
 // go in one request, which the broker takes whole or not at all.
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include "broker/ctl/passed.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
+#include "broker/socket/facts.h"
 
 namespace sockbroker::ctl {
 
@@ -36,12 +38,28 @@ Result<std::vector<NamedFd>> take_sockets() {
         return passed;
 }
 
+// What is no TCP or UDP socket stays with the service alone: a .socket unit may well have a UNIX socket beside.
+std::vector<PassedFd> brokerable(const std::vector<NamedFd>& passed) {
+        std::vector<PassedFd> sockets;
+        for (const NamedFd& socket : passed) {
+                const auto facts = probe_socket(socket.fd.get());
+                if (facts && facts->domain != AF_INET && facts->domain != AF_INET6) {
+                        complain(fmt::format("{}, passed as \"{}\", is passed over: the broker takes TCP and UDP sockets",
+                                             kind_of(*facts), socket.name));
+                } else {
+                        sockets.push_back({.fd = socket.fd.get(), .name = socket.name});
+                }
+        }
+        return sockets;
+}
+
 int report(const Options& options, Output& output, JsonArray& array, const Handout& handout,
            const ControlClient::Answer& answer) {
         if (options.json != JsonMode::kOff) {
                 array.add(answer_row(handout.service, answer));
         }
         if (answer.result == "ok") {
+                report_warnings(answer, handout.service);
                 if (options.json == JsonMode::kOff) {
                         output.write(fmt::format("{}: {} registered\n", handout.service,
                                                  count(handout.fds.size(), "socket")));
@@ -49,8 +67,12 @@ int report(const Options& options, Output& output, JsonArray& array, const Hando
                 return kExitOk;
         }
         const int status = report_refusal(answer, handout.service);
-        if (answer.result == "unknown-service" && !name_hint(handout.service).empty()) {
-                complain(name_hint(handout.service));
+        if (answer.result == "unknown-service" || answer.result == "not-listening") {
+                for (const std::string& name : handout.names) {
+                        if (const auto hint = name_hint(name); !hint.empty()) {
+                                complain(hint);
+                        }
+                }
         }
         return status;
 }
@@ -64,9 +86,10 @@ int register_sockets(const Options& options) {
                 return kExitFailed;
         }
         const std::string service = options.arguments.empty() ? "" : options.arguments.front();
-        std::vector<PassedFd> sockets;
-        for (const NamedFd& socket : *passed) {
-                sockets.push_back({.fd = socket.fd.get(), .name = socket.name});
+        const std::vector<PassedFd> sockets = brokerable(*passed);
+        if (sockets.empty()) {
+                complain("nothing is left to register: none of what was passed is a TCP or UDP socket");
+                return kExitFailed;
         }
         const Result<std::vector<Handout>> handouts = hand_out(sockets, service);
         if (!handouts) {

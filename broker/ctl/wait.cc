@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -68,7 +69,11 @@ public:
         int run();
 
 private:
+        [[nodiscard]] Result<void> ask(std::string_view request, Clock::duration patience,
+                                       const std::function<void(const Json& row)>& on_row) const;
         [[nodiscard]] Result<std::vector<Socket>> look(Clock::duration patience) const;
+        // False: no policy has such a service; an error: nobody knows now.
+        [[nodiscard]] Result<bool> known(Clock::duration patience) const;
         [[nodiscard]] Result<Missing> live(const std::vector<Socket>& sockets) const;
         [[nodiscard]] Result<Missing> drained(const std::vector<Socket>& sockets);
 
@@ -87,20 +92,19 @@ private:
         std::map<std::uint64_t, Displaced> displaced_;  // by cookie
 };
 
-Result<std::vector<Socket>> Wait::look(Clock::duration patience) const {
+// Each row of the answer that is of this service.
+Result<void> Wait::ask(std::string_view request, Clock::duration patience,
+                       const std::function<void(const Json& row)>& on_row) const {
         Result<ControlClient> client = ControlClient::connect(options_.runtime_dir);
         if (!client) {
                 return std::unexpected(client.error());
         }
         client->set_timeout(std::chrono::duration_cast<std::chrono::milliseconds>(
                 std::clamp<Clock::duration>(patience, kLeastPatience, kMostPatience)));
-        std::vector<Socket> sockets;
-        const auto answer = client->call("VERB=list\n", {}, [&](std::string_view line) {
+        const auto answer = client->call(request, {}, [&](std::string_view line) {
                 const std::optional<Json> row = parse_row(line);
                 if (row && cell(*row, "service") == service_) {
-                        if (std::optional<Socket> one = socket_of(*row)) {
-                                sockets.push_back(std::move(*one));
-                        }
+                        on_row(*row);
                 }
         });
         if (!answer) {
@@ -109,7 +113,29 @@ Result<std::vector<Socket>> Wait::look(Clock::duration patience) const {
         if (answer->result != "ok") {
                 return fail(fmt::format("{}: {}", answer->result, answer->message));
         }
+        return {};
+}
+
+Result<std::vector<Socket>> Wait::look(Clock::duration patience) const {
+        std::vector<Socket> sockets;
+        const auto asked = ask("VERB=list\n", patience, [&](const Json& row) {
+                if (std::optional<Socket> one = socket_of(row)) {
+                        sockets.push_back(std::move(*one));
+                }
+        });
+        if (!asked) {
+                return std::unexpected(asked.error());
+        }
         return sockets;
+}
+
+Result<bool> Wait::known(Clock::duration patience) const {
+        bool named = false;
+        const auto asked = ask("VERB=status\n", patience, [&](const Json&) { named = true; });
+        if (!asked) {
+                return std::unexpected(asked.error());
+        }
+        return named;
 }
 
 Result<Missing> Wait::live(const std::vector<Socket>& sockets) const {
@@ -193,9 +219,24 @@ int Wait::run() {
                 return options_.timeout == kForever ? Clock::duration::max()
                                                     : options_.timeout - (Clock::now() - start);
         };
-        for (;;) {
+        for (bool is_known = false;;) {
                 const auto asked = Clock::now();
-                const Result<std::vector<Socket>> sockets = look(left());
+                Result<std::vector<Socket>> sockets = look(left());
+                // A service without a socket may be a typing mistake: asked about once, since a policy that loses it
+                // later takes its sockets away as well.
+                if (sockets && sockets->empty() && !is_known) {
+                        const Result<bool> found = known(left());
+                        if (!found) {
+                                sockets = std::unexpected(found.error());
+                        } else if (!*found) {
+                                complain(
+                                        fmt::format("{}: unknown-service: no policy in force has a section [Service {}]; "
+                                                    "check the name against sockbrokerctl status, or reload",
+                                                    service_, service_));
+                                return kExitFailed;
+                        }
+                }
+                is_known = is_known || sockets.has_value();
                 Result<Missing> missing;
                 if (sockets) {
                         missing = options_.wait_for == "live" ? live(*sockets) : drained(*sockets);

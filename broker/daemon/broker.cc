@@ -19,6 +19,15 @@ std::int64_t now_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
+// Whose unit was not looked up yet, and who has none: both without one.
+std::string name_of(const Peer& peer) {
+        if (peer.pid == 0) {
+                return "a sender without credentials";
+        }
+        const auto who = fmt::format("pid {}, uid {}", peer.pid, peer.uid);
+        return peer.unit.empty() ? who : fmt::format("unit {}, {}", peer.unit, who);
+}
+
 Answer answer(ResultCode code, std::string message, Rows rows = {}) {
         return Answer{.code = code, .message = std::move(message), .rows = std::move(rows)};
 }
@@ -158,7 +167,7 @@ std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
 
 Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
         if (const auto suppressed = refusals_.count(peer.uid, now_usec())) {
-                std::string message = refusal.message;
+                std::string message = fmt::format("{} was refused: {}", name_of(peer), refusal.message);
                 if (*suppressed > 0) {
                         message += fmt::format(" ({} more refusals of uid {} were not written)", *suppressed, peer.uid);
                 }
@@ -199,13 +208,19 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
                          {}},
                         peer, service.name);
         }
-        std::vector<SocketFacts> facts;
+        std::vector<SocketFacts> all;
         for (const auto& fd : message.fds) {
                 const auto one = probe_socket(fd.get());
                 if (!one) {
                         return refuse({ResultCode::kInternal, one.error().text(), {}}, peer, service.name);
                 }
-                facts.push_back(*one);
+                all.push_back(*one);
+        }
+        const auto distinct = distinct_sockets(all);
+        std::vector<SocketFacts> facts;
+        facts.reserve(distinct.size());
+        for (const std::size_t i : distinct) {
+                facts.push_back(all[i]);
         }
         const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
         if (!assignments) {
@@ -215,7 +230,7 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         std::vector<Offer> offers;
         offers.reserve(facts.size());
         for (std::size_t i = 0; i < facts.size(); i++) {
-                offers.push_back({message.fds[i].get(), facts[i], (*assignments)[i]});
+                offers.push_back({message.fds[distinct[i]].get(), facts[i], (*assignments)[i]});
         }
         const auto refusal = [&] {
                 return check_occupancy(*policy_, service, facts, *assignments,
@@ -235,8 +250,10 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
         }
         hold(service, *handed, message);
         tell_handed(*admission, *handed);
-        return answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
-                                                   offers.size() == 1 ? "" : "s", service.name));
+        auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
+                                                         offers.size() == 1 ? "" : "s", service.name));
+        taken.warnings = warn(*admission, peer, facts);
+        return taken;
 }
 
 Answer Broker::remove(const Request& request, const Peer& peer) {

@@ -32,6 +32,7 @@ inline constexpr const char* kGoneWhy = "its last descriptor was closed, or its 
 struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
+        std::vector<std::string> warnings;
         Rows rows;                          // may be empty
         std::vector<OwnedFd> fds;           // go with the RESULT= record
         std::function<void()> undelivered;  // called if the peer left before that
@@ -143,6 +144,9 @@ private:
 
         void tell_departures(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
         void tell_handed(const Admission& admission, const std::vector<Handed>& handed);
+        // What is probably not as it was meant, of a registration that was taken; the journal has it too.
+        [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
+                                                    const std::vector<SocketFacts>& sockets);
         void tell_diagnostics(const std::vector<Diagnostic>& diagnostics);
 
         const DaemonOptions options_;

@@ -167,7 +167,7 @@ private:
                         }
                 }
                 if (record_.empty()) {
-                        record_ = format_result(answer_.code, answer_.message);
+                        record_ = format_result(answer_.code, answer_.message, answer_.warnings);
                         is_last_ = true;
                 }
         }

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "broker/daemon/broker.h"
+#include "broker/policy/warnings.h"
 
 namespace sockbroker {
 
@@ -194,6 +195,42 @@ void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& 
                 }
                 audit_.write(std::move(entry));
         }
+}
+
+std::vector<std::string> Broker::warn(const Admission& admission, const Peer& peer,
+                                      const std::vector<SocketFacts>& sockets) {
+        constexpr std::size_t kGroupsShown = 4;
+        const Service& service = *admission.service;
+        Served served{};
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        served[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                first_choice(registry_.registrations(service.name), protocol, family) != nullptr;
+                }
+        }
+        auto warnings = registration_warnings(service, sockets, served);
+        const auto before = warnings.size();
+        for (const auto& socket : sockets) {
+                for (const auto& other : registry_.bound_alike(service.name, socket)) {
+                        if (warnings.size() < before + kGroupsShown) {
+                                warnings.push_back(group_warning(service, socket, other));
+                        }
+                }
+        }
+        for (const auto& warning : warnings) {
+                audit_.write({.action = Action::kWarn,
+                              .priority = 4,
+                              .message = fmt::format("{} was registered by {}: {}", service.name, peer.to_string(),
+                                                     warning),
+                              .service = service.name,
+                              .result = std::string(to_string(ResultCode::kOk)),
+                              .rule = admission.rule,
+                              .unit = peer.unit,
+                              .has_peer = true,
+                              .uid = peer.uid,
+                              .pid = peer.pid});
+        }
+        return warnings;
 }
 
 void Broker::tell_diagnostics(const std::vector<Diagnostic>& diagnostics) {

@@ -55,6 +55,10 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,
                                                       const Accounts& accounts);
 
+// Which descriptors of a message are sockets of their own: the first of each. One that comes several times (a duplicate
+// of it, the same descriptor again) counts once.
+[[nodiscard]] std::vector<std::size_t> distinct_sockets(std::span<const SocketFacts> sockets);
+
 // Whether these sockets fit the service: each one brokerable, of a protocol and family that some binding uses, and
 // no two in one message for the same protocol and family. The result says, for each socket, which families it serves:
 // a dual-stack socket fills those not given in the same message.

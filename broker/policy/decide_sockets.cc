@@ -2,6 +2,7 @@
 //
 // The second half of decide.h: whether sockets fit a service that the peer is admitted to.
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -50,18 +51,52 @@ Refusal useless(const Policy& policy, const Service& service, const SocketFacts&
                 policy.place(service.where)};
 }
 
-Refusal doubled(const Policy& policy, const Service& service, const SocketFacts& socket) {
+// Two sockets where one can serve. With different ports they are two servers (plain and TLS, for instance), and sharing
+// would give each the other's clients; on one port they are workers of one.
+Refusal doubled(const Policy& policy, const Service& service, const SocketFacts& socket, const SocketFacts& first) {
+        std::string remedy;
+        if (service.handover == Handover::kShare) {
+                remedy = "a dual-stack socket cannot stand beside sockets of both families: hand over one or the others";
+        } else if (socket.bound.port == first.bound.port) {
+                remedy = "each client would find one of them only: hand over one, or, where they are workers that all "
+                         "answer alike, say Handover=share";
+        } else {
+                remedy = fmt::format(
+                        "each of its clients, whatever the port, would come to one of them: make another service for "
+                        "the other port (a section of its own, and its name as FDNAME= or FileDescriptorName=). "
+                        "Handover=share would mix the clients of port {} and port {}",
+                        first.bound.port, socket.bound.port);
+        }
         return {ResultCode::kWrongSocket,
-                fmt::format(
-                        "the socket bound to {} is the second for {} and {} of service {}: one message may hold one "
-                        "socket per protocol and family, or with Handover=share several of each but no dual-stack "
-                        "socket "
-                        "beside those of both families",
-                        socket.bound.to_string(), person(socket.protocol), person(socket.family), service.name),
+                fmt::format("the sockets bound to {} and {} are both for {} and {} of service {}, {}",
+                            first.bound.to_string(), socket.bound.to_string(), person(socket.protocol),
+                            person(socket.family), service.name, remedy),
                 policy.place(service.where)};
 }
 
+// One of those that leave it nothing to serve; there is one.
+const SocketFacts& in_its_place(std::span<const SocketFacts> sockets, const SocketFacts& socket) {
+        return *std::ranges::find_if(sockets, [&](const SocketFacts& other) {
+                return &other != &socket && other.protocol == socket.protocol &&
+                       std::ranges::any_of(kFamilies, [&](Family family) {
+                               return takes(other.family, family) && takes(socket.family, family);
+                       });
+        });
+}
+
 }  // namespace
+
+std::vector<std::size_t> distinct_sockets(std::span<const SocketFacts> sockets) {
+        std::vector<std::size_t> distinct;
+        std::set<std::uint64_t> cookies;
+        for (std::size_t i = 0; i < sockets.size(); i++) {
+                // What is no socket has no cookie, and is refused for that.
+                if (sockets[i].cookie == 0 || cookies.insert(sockets[i].cookie).second) {
+                        distinct.push_back(i);
+                }
+        }
+        return distinct;
+}
 
 std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& policy, const Service& service,
                                                               std::span<const SocketFacts> sockets,
@@ -98,7 +133,7 @@ std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& poli
                                 serves = serves || used[index(sockets[i].protocol)][index(family)];
                         }
                         if (!serves) {
-                                return std::unexpected(doubled(policy, service, sockets[i]));
+                                return std::unexpected(doubled(policy, service, sockets[i], in_its_place(sockets, sockets[i])));
                         }
                 }
         }

@@ -301,6 +301,20 @@ bool valid_service_name(std::string_view name) {
         return true;
 }
 
+namespace {
+
+std::string one_line(std::string_view text) {
+        std::string clean(text);
+        for (char& c : clean) {
+                if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+                        c = ' ';
+                }
+        }
+        return clean;
+}
+
+}  // namespace
+
 Refusal refuse_truncated() {
         return {ResultCode::kMalformed,
                 fmt::format("the message did not arrive whole and was dropped: at most {} bytes and {} descriptors are "
@@ -356,14 +370,13 @@ std::string format_request(const Request& request) {
         return text;
 }
 
-std::string format_result(ResultCode code, std::string_view message) {
-        std::string clean(message);
-        for (char& c : clean) {
-                if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-                        c = ' ';
-                }
+std::string format_result(ResultCode code, std::string_view message, const std::vector<std::string>& warnings) {
+        auto record = fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code),
+                                  one_line(message));
+        for (const auto& warning : warnings) {
+                record += fmt::format("WARNING={}\n", one_line(warning));
         }
-        return fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code), clean);
+        return record;
 }
 
 }  // namespace sockbroker

@@ -55,7 +55,9 @@ struct Request {
 // The answer to a Message that is marked truncated; parse_request() says the same of too long a text.
 [[nodiscard]] Refusal refuse_truncated();
 
-// RESULT=, ERRNO= and MESSAGE= lines, as control answers. Control characters in the message become spaces.
-[[nodiscard]] std::string format_result(ResultCode code, std::string_view message);
+// RESULT=, ERRNO= and MESSAGE= lines, then a WARNING= line for each, as control answers. Control characters in them
+// become spaces.
+[[nodiscard]] std::string format_result(ResultCode code, std::string_view message,
+                                        const std::vector<std::string>& warnings = {});
 
 }  // namespace sockbroker

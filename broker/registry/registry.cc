@@ -58,6 +58,7 @@ bool displaced(const Registration& one, std::span<const Registration> in_order, 
 
 void Registry::take_up() {
         seats_.clear();
+        bound_.clear();
         const auto& service_names = dataplane_.service_names();
         for (ServiceId id = 1; id < service_names.size(); id++) {
                 if (!service_names[id].empty()) {
@@ -90,6 +91,9 @@ void Registry::take_up() {
                         }
                 }
                 all = std::move(kept);
+                for (const auto& registration : all) {
+                        note_bound(seat.id, registration);
+                }
                 // The same targets as a rule, but of a broker that died while it noted that a service was gone.
                 (void)replace_registrations(seat, all);
         }
@@ -159,6 +163,7 @@ std::vector<Departure> Registry::finish_change(const Change& change, const Polic
                 dataplane_.remove_service(seat->second.id);
                 for (auto& registration : seat->second.registrations) {
                         dataplane_.remove(registration.slot);
+                        forget_bound(seat->second.id, registration);
                         departures.push_back({seat->first, std::move(registration)});
                 }
                 seat = seats_.erase(seat);
@@ -192,13 +197,46 @@ Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registratio
                         return done;
                 }
         }
+        for (const auto& registration : kept) {
+                if (std::ranges::find(seat.registrations, registration.slot, &Registration::slot) ==
+                    seat.registrations.end()) {
+                        note_bound(seat.id, registration);
+                }
+        }
         for (const auto& registration : seat.registrations) {
                 if (std::ranges::find(kept, registration.slot, &Registration::slot) == kept.end()) {
                         dataplane_.remove(registration.slot);
+                        forget_bound(seat.id, registration);
                 }
         }
         seat.registrations = std::move(kept);
         return {};
+}
+
+void Registry::note_bound(ServiceId service, const Registration& registration) {
+        bound_.emplace(BoundTo{registration.protocol, registration.bound}, Bound{service, registration.cookie});
+}
+
+void Registry::forget_bound(ServiceId service, const Registration& registration) {
+        const auto [first, last] = bound_.equal_range({registration.protocol, registration.bound});
+        const auto found = std::find_if(
+                first, last, [&](const auto& entry) { return entry.second == Bound{service, registration.cookie}; });
+        if (found != last) {
+                bound_.erase(found);
+        }
+}
+
+std::vector<std::string> Registry::bound_alike(const std::string& service, const SocketFacts& socket) const {
+        std::vector<std::string> others;
+        const auto [first, last] = bound_.equal_range({socket.protocol, socket.bound});
+        for (auto at = first; at != last; at++) {
+                const auto& name = dataplane_.service_names()[at->second.service];
+                if (at->second.cookie != socket.cookie && name != service &&
+                    std::ranges::find(others, name) == others.end()) {
+                        others.push_back(name);
+                }
+        }
+        return others;
 }
 
 std::span<const Registration> Registry::registrations(const std::string& service) const {

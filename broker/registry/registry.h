@@ -125,6 +125,10 @@ public:
         [[nodiscard]] Occupancy occupancy(const std::string& service, const Peer& peer,
                                           std::span<const Offer> offers) const;
 
+        // Services that have another socket bound to the very same address and port: the kernel makes such sockets one
+        // SO_REUSEPORT group, for it lets none bind there that is not of the same user and asks for that.
+        [[nodiscard]] std::vector<std::string> bound_alike(const std::string& service, const SocketFacts& socket) const;
+
         // Where fewer slots than that are free: displaced sockets are forgotten, the oldest of whoever has most of them
         // first. So they never keep anybody from registering.
         [[nodiscard]] Result<std::vector<Departure>> make_room(std::size_t slots);
@@ -155,6 +159,15 @@ private:
                 std::vector<Registration> registrations;  // in_order()
         };
 
+        using BoundTo = std::pair<Protocol, Endpoint>;
+        struct Bound {
+                ServiceId service = 0;
+                std::uint64_t cookie = 0;
+                bool operator==(const Bound&) const = default;
+        };
+        void note_bound(ServiceId service, const Registration& registration);
+        void forget_bound(ServiceId service, const Registration& registration);
+
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
         [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
         [[nodiscard]] Result<void> set_spread(Seat& seat, Spread spread);
@@ -162,6 +175,7 @@ private:
                                            const std::function<void(Registration&)>& change);
         Dataplane& dataplane_;
         std::map<std::string, Seat, std::less<>> seats_;      // every service of the policy
+        std::multimap<BoundTo, Bound> bound_;                 // every registration
         std::optional<std::vector<std::uint32_t>> counters_;  // of the policy in force, once it came from here
         std::int64_t last_since_usec_ = 0;
 };

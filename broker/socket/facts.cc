@@ -97,7 +97,9 @@ Result<void> probe_inet(int fd, SocketFacts& facts) {
         return {};
 }
 
-std::string name_kind(const SocketFacts& facts) {
+}  // namespace
+
+std::string kind_of(const SocketFacts& facts) {
         static constexpr struct {
                 int number;
                 std::string_view name;
@@ -125,8 +127,6 @@ std::string name_kind(const SocketFacts& facts) {
         return find(kProtocols, facts.protocol_number,
                     fmt::format("a socket of type {} and protocol {}", facts.type, facts.protocol_number));
 }
-
-}  // namespace
 
 std::string_view to_string(SocketFamily family) {
         switch (family) {
@@ -209,7 +209,7 @@ std::optional<Refusal> check_socket(const SocketFacts& facts, std::uint64_t netn
                         ResultCode::kWrongSocket,
                         fmt::format("{} cannot be brokered; hand over a listening TCP socket or a bound, unconnected "
                                     "UDP socket, IPv4 or IPv6",
-                                    name_kind(facts)));
+                                    kind_of(facts)));
         }
         if (tcp && facts.connected) {
                 return refuse(

@@ -44,6 +44,9 @@ struct SocketFacts {
 // An error only where the kernel itself fails (fd not open); a file that is no socket is a fact.
 [[nodiscard]] Result<SocketFacts> probe_socket(int fd);
 
+// What it is, for a person, where it is not what can be brokered: "a UNIX socket", "a descriptor that is no socket".
+[[nodiscard]] std::string kind_of(const SocketFacts& facts);
+
 // wrong-socket, mptcp, not-listening, foreign-netns: whether this can be brokered at all. Pure.
 [[nodiscard]] std::optional<Refusal> check_socket(const SocketFacts& facts, std::uint64_t netns_cookie);
 

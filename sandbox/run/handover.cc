@@ -7,9 +7,11 @@
 
 #include <algorithm>
 
+#include "broker/base/printable.h"
 #include "broker/client/client.h"
 #include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
+#include "sandbox/run/run.h"
 
 namespace sockbroker::launcher {
 
@@ -38,29 +40,65 @@ std::unexpected<Failure> refused(const std::string& service, const ControlClient
                 Failure{kExitRefused, fmt::format("{}: {}: {}", service, answer.result, answer.message)});
 }
 
-bool names_service(const std::string& name) {
-        constexpr std::string_view kUnits[] = {".socket", ".service"};
-        return valid_service_name(name) && name != "unknown" && name != "stored" &&
-               std::ranges::none_of(kUnits, [&](std::string_view suffix) { return name.ends_with(suffix); });
+// What systemd names a descriptor where nobody gave it a name; systemd.socket(5), sd_listen_fds(3).
+bool named_by_systemd(const std::string& name) {
+        return name == "connection" || name == "stored" || name.ends_with(".socket") || name.ends_with(".service");
+}
+
+// Empty: of none.
+std::string service_of(const std::string& name, const Options& options) {
+        const auto named = named_services(options);
+        if (std::ranges::find(named, name) != named.end()) {
+                return name;
+        }
+        if (!options.services.empty()) {
+                return options.services.size() == 1 ? options.services.front() : "";
+        }
+        return valid_service_name(name) && name != "unknown" && !named_by_systemd(name) ? name : "";
 }
 
 }  // namespace
 
 std::vector<std::pair<std::string, std::vector<std::size_t>>> hand_out(const std::vector<std::string>& names,
-                                                                       const std::string& service) {
+                                                                       const Options& options) {
         std::vector<std::pair<std::string, std::vector<std::size_t>>> handouts;
         for (std::size_t i = 0; i < names.size(); ++i) {
-                const std::string& name = service.empty() ? names[i] : service;
-                if (service.empty() && !names_service(name)) {
+                const std::string service = service_of(names[i], options);
+                if (service.empty()) {
                         continue;
                 }
-                auto at = std::ranges::find(handouts, name, &std::pair<std::string, std::vector<std::size_t>>::first);
+                auto at = std::ranges::find(handouts, service,
+                                            &std::pair<std::string, std::vector<std::size_t>>::first);
                 if (at == handouts.end()) {
-                        at = handouts.insert(at, {name, {}});
+                        at = handouts.insert(at, {service, {}});
                 }
                 at->second.push_back(i);
         }
         return handouts;
+}
+
+std::string why_left_out(const std::string& name, const Options& options) {
+        if (!service_of(name, options).empty()) {
+                return "";
+        }
+        if (options.services.size() > 1) {
+                return fmt::format(
+                        "the socket passed as \"{}\" is not registered: it is named after none of the services given by "
+                        "--service=; set FileDescriptorName= in its .socket unit",
+                        printable(name));
+        }
+        if (name == "connection") {
+                return "a socket passed as \"connection\" is not registered: so systemd names each connection of a "
+                       ".socket unit with Accept=yes, and only the listening socket can be; set Accept=no there, or, if "
+                       "it is meant so, --no-register here";
+        }
+        if (named_by_systemd(name)) {
+                return fmt::format(
+                        "the socket passed as \"{}\" is not registered: so systemd names one where nobody gave it a name; "
+                        "set FileDescriptorName=SERVICE in its .socket unit, or --service=SERVICE here",
+                        printable(name));
+        }
+        return "";
 }
 
 std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options) {
@@ -68,21 +106,19 @@ std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options) {
         if (!client) {
                 return std::unexpected(client.error());
         }
-        std::vector<OwnedFd> fds;
-        const auto answer = retrieve_all(*client, options.service, fds);
-        if (!answer) {
-                return no_answer(answer.error());
-        }
-        if (answer->result == "not-held") {
-                return std::vector<NamedFd>{};
-        }
-        if (answer->result != "ok") {
-                return refused(options.service, *answer);
-        }
         std::vector<NamedFd> sockets;
-        sockets.reserve(fds.size());
-        for (OwnedFd& fd : fds) {
-                sockets.push_back({std::move(fd), options.service, true});
+        for (const std::string& service : named_services(options)) {
+                std::vector<OwnedFd> fds;
+                const auto answer = retrieve_all(*client, service, fds);
+                if (!answer) {
+                        return no_answer(answer.error());
+                }
+                if (answer->result != "ok" && answer->result != "not-held") {
+                        return refused(service, *answer);
+                }
+                for (OwnedFd& fd : fds) {
+                        sockets.push_back({std::move(fd), service, true});
+                }
         }
         return sockets;
 }
@@ -96,7 +132,12 @@ std::expected<void, Failure> hand_over(const Options& options, std::vector<Named
                         names.push_back(socket.name);
                 }
         }
-        const auto handouts = hand_out(names, options.service);
+        for (const std::string& name : names) {
+                if (const auto why = why_left_out(name, options); !why.empty()) {
+                        complain(why);
+                }
+        }
+        const auto handouts = hand_out(names, options);
         if (handouts.empty()) {
                 return {};
         }
@@ -115,6 +156,9 @@ std::expected<void, Failure> hand_over(const Options& options, std::vector<Named
                 }
                 if (answer->result != "ok") {
                         return refused(service, *answer);
+                }
+                for (const auto& warning : answer->warnings) {
+                        complain(fmt::format("{}: warning: {}", service, printable(warning)));
                 }
                 for (const std::size_t i : indices) {
                         fresh[i]->registered = true;

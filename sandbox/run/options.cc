@@ -4,8 +4,13 @@
 // the shell completion; a test compares them.
 #include "sandbox/run/options.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <getopt.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
 
 #include "broker/base/printable.h"
 #include "broker/protocol/request.h"
@@ -42,13 +47,55 @@ constexpr option kLongOptions[] = {
         {nullptr, 0, nullptr, 0},
 };
 
-Result<Listen> parse_listen(Protocol protocol, const std::string& text) {
-        const bool any_port = text.ends_with(":0");
-        const auto at = parse_endpoint(any_port ? text.substr(0, text.size() - 1) + "1" : text);
-        if (!at) {
-                return fail(fmt::format("cannot listen there: {}", at.error().text()));
+std::unexpected<Error> no_service(const std::string& name) {
+        return fail(
+                fmt::format("\"{}\" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -", printable(name)));
+}
+
+// [::ffff:127.0.0.1], which the words of policies do not have: there no address is of both families, a socket may be.
+std::optional<Address> parse_mapped(std::string_view host) {
+        if (host.size() < 2 || host.front() != '[' || host.back() != ']') {
+                return std::nullopt;
         }
-        return Listen{protocol, {at->address, any_port ? std::uint16_t{0} : at->port}};
+        in6_addr parsed{};
+        if (inet_pton(AF_INET6, std::string(host.substr(1, host.size() - 2)).c_str(), &parsed) != 1 ||
+            !IN6_IS_ADDR_V4MAPPED(&parsed)) {
+                return std::nullopt;
+        }
+        Address address{.family = Family::kIpv6, .bytes = {}};
+        std::memcpy(address.bytes.data(), &parsed, sizeof parsed);
+        return address;
+}
+
+// ADDRESS:PORT where port 0 is one of the kernel's choice.
+Result<Endpoint> parse_address_to_bind(const std::string& text) {
+        const auto colon = text.rfind(':');
+        const bool any_port = colon != std::string::npos && text.substr(colon + 1) == "0";
+        const auto mapped = parse_mapped(std::string_view(text).substr(0, colon));
+        // Its port is checked beside an address of any kind, a port 0 is not.
+        const std::string checked = (mapped ? "[::1]" : text.substr(0, colon)) +
+                                    (any_port                      ? ":1"
+                                     : colon == std::string::npos ? ""
+                                                                  : text.substr(colon));
+        const auto at = parse_endpoint(checked);
+        if (!at) {
+                return fail(any_port ? fmt::format("\"{}\" is not ADDRESS:PORT (IPv6 addresses stand in brackets)", text)
+                                     : at.error().text());
+        }
+        return Endpoint{mapped.value_or(at->address), any_port ? std::uint16_t{0} : at->port};
+}
+
+Result<Listen> parse_listen(Protocol protocol, const std::string& text) {
+        const auto equals = text.find('=');
+        std::string service = equals == std::string::npos ? "" : text.substr(0, equals);
+        if (equals != std::string::npos && !valid_service_name(service)) {
+                return no_service(service);
+        }
+        const auto at = parse_address_to_bind(equals == std::string::npos ? text : text.substr(equals + 1));
+        if (!at) {
+                return fail(fmt::format("cannot listen there: {}", printable(at.error().text())));
+        }
+        return Listen{protocol, *at, std::move(service)};
 }
 
 Result<void> take(Options& options, int c, const std::string& value) {
@@ -64,10 +111,9 @@ Result<void> take(Options& options, int c, const std::string& value) {
                 break;
         case kService:
                 if (!valid_service_name(value)) {
-                        return fail(fmt::format("\"{}\" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -",
-                                                printable(value)));
+                        return no_service(value);
                 }
-                options.service = value;
+                options.services.push_back(value);
                 break;
         case kNoRegister:
                 options.registers = false;
@@ -110,11 +156,17 @@ Result<void> check(const Options& options) {
                 return fail(options.dump ? "option --dump runs no program"
                                          : "a program is missing, as in: sockbroker-run --service=web /usr/bin/server");
         }
-        if (options.retrieves && options.service.empty()) {
+        if (options.retrieves && named_services(options).empty()) {
                 return fail("option --retrieve needs --service=NAME, the service whose sockets are held");
         }
-        if (!options.listens.empty() && options.registers && options.service.empty()) {
+        const bool unnamed = std::ranges::any_of(options.listens, &std::string::empty, &Listen::service);
+        if (unnamed && options.registers && options.services.empty()) {
                 return fail("sockets of --listen-stream= and --listen-datagram= need --service=NAME to be registered");
+        }
+        if (unnamed && options.registers && options.services.size() > 1) {
+                return fail(
+                        "with several --service= each socket says whose it is, as in: "
+                        "--listen-stream=NAME=127.0.0.1:8080");
         }
         if (options.retrieves && !options.registers) {
                 return fail("option --retrieve registers what it gets, so it excludes --no-register");
@@ -123,6 +175,18 @@ Result<void> check(const Options& options) {
 }
 
 }  // namespace
+
+std::vector<std::string> named_services(const Options& options) {
+        std::vector<std::string> names;
+        const auto add = [&](const std::string& name) {
+                if (!name.empty() && std::ranges::find(names, name) == names.end()) {
+                        names.push_back(name);
+                }
+        };
+        std::ranges::for_each(options.services, add);
+        std::ranges::for_each(options.listens, add, &Listen::service);
+        return names;
+}
 
 Result<Options> parse_options(int argc, char* const* argv) {
         Options options;
@@ -162,12 +226,14 @@ std::string help_text() {
                "Hand sockets to the broker, then run a program in a sandbox.\n"
                "\n"
                "Sockets:\n"
-               "  --service=NAME           Register all sockets for this service\n"
+               "  --service=NAME           Register all sockets for this service; several:\n"
+               "                           each for the one it is named after\n"
                "  --no-register            Pass sockets on without asking the broker\n"
                "  --retrieve               First ask for what the broker holds for it\n"
-               "  --listen-stream=ADDRESS:PORT\n"
-               "                           Listen there (TCP) if no socket was passed\n"
-               "  --listen-datagram=ADDRESS:PORT\n"
+               "  --listen-stream=[NAME=]ADDRESS:PORT\n"
+               "                           Listen there (TCP) if no socket was passed,\n"
+               "                           for service NAME\n"
+               "  --listen-datagram=[NAME=]ADDRESS:PORT\n"
                "                           Bind there (UDP) if no socket was passed\n"
                "  --runtime-dir=DIR        Where the broker's sockets are\n"
                "\n"

@@ -22,12 +22,13 @@ inline constexpr int kExitNotFound = 127;
 
 struct Listen {
         Protocol protocol = Protocol::kTcp;
-        Endpoint at;  // port 0: one of the kernel's choice
+        Endpoint at;          // port 0: one of the kernel's choice; a v4-mapped address: a dual-stack socket
+        std::string service;  // of NAME=ADDRESS:PORT; empty: the one of --service=
 };
 
 struct Options {
         std::string profile = "default";
-        std::string service;  // empty: each socket's own name
+        std::vector<std::string> services;  // of --service=; none: each socket's own name
         bool registers = true;
         bool retrieves = false;
         std::vector<Listen> listens;
@@ -38,6 +39,9 @@ struct Options {
         bool version = false;
         std::vector<std::string> command;
 };
+
+// The services that the command line names, by --service= and by --listen-*=NAME=, each once.
+[[nodiscard]] std::vector<std::string> named_services(const Options& options);
 
 [[nodiscard]] Result<Options> parse_options(int argc, char* const* argv);
 

@@ -27,10 +27,10 @@ std::unexpected<Failure> failed(const Error& error) {
 }
 
 // Whether one of the sockets is what this asks for; port 0 is any.
-bool is_there(const Listen& listen, const std::vector<NamedFd>& sockets) {
+bool is_there(const Listen& listen, const std::string& name, const std::vector<NamedFd>& sockets) {
         return std::ranges::any_of(sockets, [&](const NamedFd& socket) {
                 const auto facts = probe_socket(socket.fd.get());
-                return facts && facts->protocol == listen.protocol && facts->bound.address == listen.at.address &&
+                return socket.name == name && facts && facts->protocol == listen.protocol && facts->bound.address == listen.at.address &&
                        (listen.at.port == 0 || facts->bound.port == listen.at.port);
         });
 }
@@ -51,10 +51,12 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
                 std::ranges::move(*held, std::back_inserter(sockets));
         }
         for (const Listen& listen : options.listens) {
-                if (!makes || is_there(listen, sockets)) {
+                const auto& name = !listen.service.empty() || options.services.empty() ? listen.service
+                                                                                       : options.services.front();
+                if (!makes || is_there(listen, name, sockets)) {
                         continue;
                 }
-                auto made = make_socket(listen, options.service);
+                auto made = make_socket(listen, name);
                 if (!made) {
                         return failed(made.error());
                 }

@@ -41,17 +41,24 @@ def barrier(path):
 
 
 class Reply(dict):
-    """RESULT=, ERRNO= and MESSAGE= as `result`, `errno`, `message`; `lines`: the JSON objects before them."""
+    """RESULT=, ERRNO= and MESSAGE= as `result`, `errno`, `message`; `lines`: the JSON objects before them; `warnings`: the
+    values of WARNING=."""
 
-    def __init__(self, fields, lines):
+    def __init__(self, fields, lines, warnings=()):
         super().__init__(fields)
         self.lines = lines
+        self.warnings = list(warnings)
         self.result = fields["RESULT"]
         self.errno = int(fields["ERRNO"])
         self.message = fields["MESSAGE"]
 
     def __reduce__(self):
-        return Reply, (dict(self), self.lines)
+        return Reply, (dict(self), self.lines, self.warnings)
+
+
+def _reply(text, lines):
+    fields = [line.split("=", 1) for line in text.splitlines()]
+    return Reply(dict(fields), lines, [value for key, value in fields if key == "WARNING"])
 
 
 class Control:
@@ -81,7 +88,7 @@ class Control:
             assert record.endswith(b"\n"), f"record ends within a line: {record[-80:]}"
             text = record.decode()
             if text.startswith("RESULT="):
-                return Reply(dict(line.split("=", 1) for line in text.splitlines()), lines)
+                return _reply(text, lines)
             lines += [json.loads(line) for line in text.splitlines()]
 
     def request(self, text, fds=()):
@@ -98,7 +105,7 @@ def retrieve(path, text):
             record, fds, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
             text = record.decode()
             if text.startswith("RESULT="):
-                return Reply(dict(line.split("=", 1) for line in text.splitlines()), lines), fds
+                return _reply(text, lines), fds
             assert not fds, "descriptors come with the RESULT= record"
             lines += [json.loads(line) for line in text.splitlines()]
 

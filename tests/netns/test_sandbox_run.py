@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """sockbroker-run from outside: what the program finds, what the broker is told, and how each failure ends."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -60,12 +61,56 @@ def test_the_program_takes_the_place_of_the_launcher(alone):  # pylint: disable=
 
 def test_sockets_made_are_registered_and_passed_on(web):
     status, output, said = sandbox.run("--service=web", "--listen-stream=127.0.0.1:0", "--listen-stream=[::1]:0",
-                                       "--listen-datagram=127.0.0.1:0", "/bin/bash", "-c", SHOW)
+                                       "--listen-datagram=127.0.0.1:7000", "--listen-datagram=[::1]:7000",
+                                       "/bin/bash", "-c", SHOW)
     assert (status, said) == (0, "")
     values, fds = shown(output)
-    assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "3", "LISTEN_FDNAMES": "web:web:web"}
-    assert fds - {6} == {0, 1, 2, 3, 4, 5}  # 6 is the folder that ls reads
-    assert web.log().count("register: ") == 3
+    assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "4", "LISTEN_FDNAMES": "web:web:web:web"}
+    assert fds - {7} == {0, 1, 2, 3, 4, 5, 6}  # 7 is the folder that ls reads
+    assert web.log().count("register: ") == 4
+
+
+def test_what_is_probably_not_meant_is_said_and_the_program_runs(web):
+    status, _, said = sandbox.run("--service=web", "--listen-datagram=127.0.0.1:7001", "/bin/true")
+    assert status == 0
+    for word in ("port 7001", "IPv6"):
+        assert re.search(f"^sockbroker-run: web: warning: .*{word}", said, re.M), said
+    assert web.log().count("warn: ") == 2
+
+
+def test_one_socket_for_both_families(web):
+    with sandbox.Sandboxed("--service=web", "--listen-stream=[::ffff:127.0.0.1]:8080", "/bin/bash", "-c",
+                           SHOW + "; echo there; read line") as program:
+        program.lines_until("there")
+        row, = web.list()
+        assert (row["family"], row["bound"]) == ("dual", "[::ffff:127.0.0.1]:8080")
+
+
+def test_several_services_in_front_of_one_program(broker):
+    """Plain and TLS, say: each socket says whose it is; the next instance finds what is held of both."""
+    broker.policy(section("http", 61001, "ListenStream=80", "HoldSec=30") +
+                  section("https", 61001, "ListenStream=443", "HoldSec=30")).start()
+    sandbox.install()
+    words = ["--listen-stream=http=[::ffff:127.0.0.1]:0", "--listen-stream=https=[::ffff:127.0.0.1]:0", "/bin/bash", "-c",
+             SHOW + "; echo there; read line"]
+    with sandbox.Sandboxed(*words) as first:
+        values, _ = shown("\n".join(first.lines_until("there")))
+        assert values["LISTEN_FDNAMES"] == "http:https"
+        made = {row["service"]: row["cookie"] for row in broker.list()}
+        assert set(made) == {"http", "https"}
+    broker.wait_log("waits(.*\n)+.*waits")
+    with sandbox.Sandboxed("--service=http", "--service=https", "--retrieve", *words[2:]) as second:
+        values, _ = shown("\n".join(second.lines_until("there")))
+        assert values["LISTEN_FDNAMES"] == "http:https"
+        assert {row["service"]: row["cookie"] for row in broker.list() if row["state"] == "live"} == made
+
+
+def test_a_name_that_systemd_gave_is_told_of_and_the_program_runs(web):
+    for name in ("web.socket", "connection"):
+        with listener() as passed:
+            status, _, said = run_with([(name, passed)], "/bin/true")
+            assert status == 0 and f'"{name}"' in said and "not registered" in said
+    assert web.list() == []
 
 
 def test_passed_sockets_are_registered_under_their_names(web):
@@ -136,11 +181,11 @@ def test_no_other_descriptor_comes_through(alone):  # pylint: disable=unused-arg
 
 def test_the_made_sockets_can_be_joined_by_the_next_instance(web):  # pylint: disable=unused-argument
     """SO_REUSEPORT on every one: two instances at the same address."""
-    with sandbox.Sandboxed("--service=web", "--listen-stream=127.0.0.1:8080", "--listen-datagram=127.0.0.1:8080",
-                           "/bin/bash", "-c", "echo there; read line") as first:
+    words = ["--service=web", *(f"--listen-{kind}={address}:7000" for kind in ("stream", "datagram")
+                                for address in ("127.0.0.1", "[::1]"))]
+    with sandbox.Sandboxed(*words, "/bin/bash", "-c", "echo there; read line") as first:
         first.lines_until("there")
-        assert sandbox.run("--service=web", "--listen-stream=127.0.0.1:8080", "--listen-datagram=127.0.0.1:8080",
-                           "/bin/true") == (0, "", "")
+        assert sandbox.run(*words, "/bin/true") == (0, "", "")
 
 
 def test_a_drop_in_adds_to_a_profile_and_takes_from_it(alone):  # pylint: disable=unused-argument

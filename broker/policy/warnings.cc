@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/warnings.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::size_t kShown = 4;  // ports, and sockets of one kind of warning
+
+std::size_t index(auto value) {
+        return static_cast<std::size_t>(value);
+}
+
+struct PortCheck {
+        std::vector<const SocketFacts*> strays;  // their port is none of the service's
+        std::vector<std::string> ports;          // of the service, as far as they are shown
+};
+
+// One pass over the bindings however many sockets there are, for both may be many; it ends with the last stray.
+PortCheck check_ports(const Service& service, std::span<const SocketFacts> sockets) {
+        PortCheck check;
+        for (const auto& socket : sockets) {
+                if (socket.protocol == Protocol::kUdp) {
+                        check.strays.push_back(&socket);
+                }
+        }
+        std::ranges::sort(check.strays, {}, [](const SocketFacts* one) { return one->bound.port; });
+        for (const auto& binding : service.bindings) {
+                if (check.strays.empty()) {
+                        break;
+                }
+                if (binding.protocol != Protocol::kUdp) {
+                        continue;
+                }
+                const auto by_port = [](const SocketFacts* one) { return one->bound.port; };
+                const auto first = std::ranges::lower_bound(check.strays, binding.ports.first, {}, by_port);
+                const auto last = std::ranges::upper_bound(check.strays, binding.ports.last, {}, by_port);
+                const auto fits = std::remove_if(first, last, [&](const SocketFacts* one) {
+                        return takes(one->family, binding.prefix.address.family);
+                });
+                check.strays.erase(fits, last);
+                auto shown = binding.ports.to_string();
+                if (check.ports.size() <= kShown && std::ranges::find(check.ports, shown) == check.ports.end()) {
+                        check.ports.push_back(std::move(shown));
+                }
+        }
+        if (check.ports.size() > kShown) {
+                check.ports.back() = "...";
+        }
+        return check;
+}
+
+void warn_of_ports(const Service& service, std::span<const SocketFacts> sockets, std::vector<std::string>& warnings) {
+        const auto check = check_ports(service, sockets);
+        for (const auto* stray : std::span(check.strays).first(std::min(check.strays.size(), kShown))) {
+                warnings.push_back(fmt::format(
+                        "answers of the UDP socket bound to {} leave from port {}, which is none of the ports of "
+                        "service {} ({}), and clients drop them: bind it to the port that is served (below "
+                        "net.ipv4.ip_unprivileged_port_start a .socket unit does)",
+                        stray->bound.to_string(), stray->bound.port, service.name, fmt::join(check.ports, " ")));
+        }
+        if (check.strays.size() > kShown) {
+                warnings.push_back(fmt::format("the same holds for {} more UDP sockets of service {}",
+                                               check.strays.size() - kShown, service.name));
+        }
+}
+
+void warn_of_families(const Service& service, std::span<const SocketFacts> sockets, const Served& served,
+                      std::vector<std::string>& warnings) {
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                const auto& used = service.used[index(protocol)];
+                const auto& now = served[index(protocol)];
+                const auto one = std::ranges::find(sockets, protocol, &SocketFacts::protocol);
+                if (!used[0] || !used[1] || now[0] == now[1] || one == sockets.end()) {
+                        continue;
+                }
+                warnings.push_back(fmt::format(
+                        "the {} socket bound to {} serves {} only and nothing serves the {} bindings of service {}: "
+                        "register a socket of that family too, or one for both (bound to [::ffff:127.0.0.1] without "
+                        "IPV6_V6ONLY)",
+                        protocol == Protocol::kTcp ? "TCP" : "UDP", one->bound.to_string(), now[0] ? "IPv4" : "IPv6",
+                        now[0] ? "IPv6" : "IPv4", service.name));
+        }
+}
+
+}  // namespace
+
+std::vector<std::string> registration_warnings(const Service& service, std::span<const SocketFacts> sockets,
+                                               const Served& served) {
+        std::vector<std::string> warnings;
+        warn_of_ports(service, sockets, warnings);
+        warn_of_families(service, sockets, served, warnings);
+        return warnings;
+}
+
+std::string group_warning(const Service& service, const SocketFacts& socket, const std::string& other) {
+        return fmt::format(
+                "the {} socket bound to {} of service {} is in one SO_REUSEPORT group with one of service {}, and the "
+                "kernel may give one what is meant for the other: bind each service to an address of its own (of "
+                "127.0.0.0/8; for IPv6 one of fd00::/8 with FreeBind=yes or IPV6_FREEBIND)",
+                socket.protocol == Protocol::kTcp ? "TCP" : "UDP", socket.bound.to_string(), service.name, other);
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What is probably not as it was meant, though policy admits it: told beside the `ok` of a registration. Pure.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "broker/policy/policy.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker {
+
+// [protocol][family]: whether any socket of the service serves it.
+using Served = std::array<std::array<bool, 2>, 2>;
+
+// A UDP socket whose port is none of the service's, since its answers carry that port; a family that the service has
+// bindings of and nobody serves, beside one that these sockets serve. `served`: as it is with them.
+[[nodiscard]] std::vector<std::string> registration_warnings(const Service& service,
+                                                             std::span<const SocketFacts> sockets,
+                                                             const Served& served);
+
+// A socket that is bound where one of another service is: the two are one SO_REUSEPORT group.
+[[nodiscard]] std::string group_warning(const Service& service, const SocketFacts& socket, const std::string& other);
+
+}  // namespace sockbroker
