@@ -39,8 +39,9 @@ Result<std::vector<Handout>> hand_out(const std::vector<PassedFd>& passed, std::
 }
 
 std::string name_hint(std::string_view name) {
-        constexpr std::string_view kWhat = "set FileDescriptorName=SERVICE there, or name the service: "
-                                           "sockbrokerctl register SERVICE";
+        constexpr std::string_view kWhat =
+                "set FileDescriptorName=SERVICE there, or name the service: "
+                "sockbrokerctl register SERVICE";
         if (name == "connection") {
                 return fmt::format(
                         "\"connection\" is what systemd names each connection of a .socket unit with Accept=yes, and "

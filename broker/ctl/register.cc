@@ -44,8 +44,9 @@ std::vector<PassedFd> brokerable(const std::vector<NamedFd>& passed) {
         for (const NamedFd& socket : passed) {
                 const auto facts = probe_socket(socket.fd.get());
                 if (facts && facts->domain != AF_INET && facts->domain != AF_INET6) {
-                        complain(fmt::format("{}, passed as \"{}\", is passed over: the broker takes TCP and UDP sockets",
-                                             kind_of(*facts), socket.name));
+                        complain(fmt::format(
+                                "{}, passed as \"{}\", is passed over: the broker takes TCP and UDP sockets",
+                                kind_of(*facts), socket.name));
                 } else {
                         sockets.push_back({.fd = socket.fd.get(), .name = socket.name});
                 }

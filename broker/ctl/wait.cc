@@ -229,10 +229,10 @@ int Wait::run() {
                         if (!found) {
                                 sockets = std::unexpected(found.error());
                         } else if (!*found) {
-                                complain(
-                                        fmt::format("{}: unknown-service: no policy in force has a section [Service {}]; "
-                                                    "check the name against sockbrokerctl status, or reload",
-                                                    service_, service_));
+                                complain(fmt::format(
+                                        "{}: unknown-service: no policy in force has a section [Service {}]; "
+                                        "check the name against sockbrokerctl status, or reload",
+                                        service_, service_));
                                 return kExitFailed;
                         }
                 }

@@ -218,17 +218,17 @@ std::vector<std::string> Broker::warn(const Admission& admission, const Peer& pe
                 }
         }
         for (const auto& warning : warnings) {
-                audit_.write({.action = Action::kWarn,
-                              .priority = 4,
-                              .message = fmt::format("{} was registered by {}: {}", service.name, peer.to_string(),
-                                                     warning),
-                              .service = service.name,
-                              .result = std::string(to_string(ResultCode::kOk)),
-                              .rule = admission.rule,
-                              .unit = peer.unit,
-                              .has_peer = true,
-                              .uid = peer.uid,
-                              .pid = peer.pid});
+                audit_.write(
+                        {.action = Action::kWarn,
+                         .priority = 4,
+                         .message = fmt::format("{} was registered by {}: {}", service.name, peer.to_string(), warning),
+                         .service = service.name,
+                         .result = std::string(to_string(ResultCode::kOk)),
+                         .rule = admission.rule,
+                         .unit = peer.unit,
+                         .has_peer = true,
+                         .uid = peer.uid,
+                         .pid = peer.pid});
         }
         return warnings;
 }

@@ -56,7 +56,8 @@ Refusal useless(const Policy& policy, const Service& service, const SocketFacts&
 Refusal doubled(const Policy& policy, const Service& service, const SocketFacts& socket, const SocketFacts& first) {
         std::string remedy;
         if (service.handover == Handover::kShare) {
-                remedy = "a dual-stack socket cannot stand beside sockets of both families: hand over one or the others";
+                remedy =
+                        "a dual-stack socket cannot stand beside sockets of both families: hand over one or the others";
         } else if (socket.bound.port == first.bound.port) {
                 remedy = "each client would find one of them only: hand over one, or, where they are workers that all "
                          "answer alike, say Handover=share";
@@ -133,7 +134,8 @@ std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& poli
                                 serves = serves || used[index(sockets[i].protocol)][index(family)];
                         }
                         if (!serves) {
-                                return std::unexpected(doubled(policy, service, sockets[i], in_its_place(sockets, sockets[i])));
+                                return std::unexpected(
+                                        doubled(policy, service, sockets[i], in_its_place(sockets, sockets[i])));
                         }
                 }
         }

@@ -371,8 +371,8 @@ std::string format_request(const Request& request) {
 }
 
 std::string format_result(ResultCode code, std::string_view message, const std::vector<std::string>& warnings) {
-        auto record = fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code),
-                                  one_line(message));
+        auto record =
+                fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code), one_line(message));
         for (const auto& warning : warnings) {
                 record += fmt::format("WARNING={}\n", one_line(warning));
         }

@@ -219,8 +219,9 @@ void Registry::note_bound(ServiceId service, const Registration& registration) {
 
 void Registry::forget_bound(ServiceId service, const Registration& registration) {
         const auto [first, last] = bound_.equal_range({registration.protocol, registration.bound});
-        const auto found = std::find_if(
-                first, last, [&](const auto& entry) { return entry.second == Bound{service, registration.cookie}; });
+        const auto found = std::find_if(first, last, [&](const auto& entry) {
+                return entry.second == Bound{service, registration.cookie};
+        });
         if (found != last) {
                 bound_.erase(found);
         }

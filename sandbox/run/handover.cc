@@ -67,8 +67,8 @@ std::vector<std::pair<std::string, std::vector<std::size_t>>> hand_out(const std
                 if (service.empty()) {
                         continue;
                 }
-                auto at = std::ranges::find(handouts, service,
-                                            &std::pair<std::string, std::vector<std::size_t>>::first);
+                auto at =
+                        std::ranges::find(handouts, service, &std::pair<std::string, std::vector<std::size_t>>::first);
                 if (at == handouts.end()) {
                         at = handouts.insert(at, {service, {}});
                 }
@@ -83,18 +83,21 @@ std::string why_left_out(const std::string& name, const Options& options) {
         }
         if (options.services.size() > 1) {
                 return fmt::format(
-                        "the socket passed as \"{}\" is not registered: it is named after none of the services given by "
+                        "the socket passed as \"{}\" is not registered: it is named after none of the services given "
+                        "by "
                         "--service=; set FileDescriptorName= in its .socket unit",
                         printable(name));
         }
         if (name == "connection") {
                 return "a socket passed as \"connection\" is not registered: so systemd names each connection of a "
-                       ".socket unit with Accept=yes, and only the listening socket can be; set Accept=no there, or, if "
+                       ".socket unit with Accept=yes, and only the listening socket can be; set Accept=no there, or, "
+                       "if "
                        "it is meant so, --no-register here";
         }
         if (named_by_systemd(name)) {
                 return fmt::format(
-                        "the socket passed as \"{}\" is not registered: so systemd names one where nobody gave it a name; "
+                        "the socket passed as \"{}\" is not registered: so systemd names one where nobody gave it a "
+                        "name; "
                         "set FileDescriptorName=SERVICE in its .socket unit, or --service=SERVICE here",
                         printable(name));
         }

@@ -21,8 +21,8 @@ struct Failure {
 
 // Which sockets are registered for which service, by index, in the order of the first of each. Pure. One that is named
 // after a service of the command line is that service's; all others are the one service's that --service= names. With
-// none they are their own name's, if that can be a service: not "unknown", which sd_listen_fds_with_names(3) says of one
-// without a name, and no other name that systemd gives by itself, where FileDescriptorName= is missing.
+// none they are their own name's, if that can be a service: not "unknown", which sd_listen_fds_with_names(3) says of
+// one without a name, and no other name that systemd gives by itself, where FileDescriptorName= is missing.
 [[nodiscard]] std::vector<std::pair<std::string, std::vector<std::size_t>>> hand_out(
         const std::vector<std::string>& names, const Options& options);
 
@@ -30,8 +30,8 @@ struct Failure {
 // more than to be expected. Pure.
 [[nodiscard]] std::string why_left_out(const std::string& name, const Options& options);
 
-// The sockets that the broker holds for the services that are named, none if it holds none. They are then live, and this
-// process's.
+// The sockets that the broker holds for the services that are named, none if it holds none. They are then live, and
+// this process's.
 [[nodiscard]] std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options);
 
 // Registers those that are not yet, all of a service in one request.

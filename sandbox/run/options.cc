@@ -48,8 +48,7 @@ constexpr option kLongOptions[] = {
 };
 
 std::unexpected<Error> no_service(const std::string& name) {
-        return fail(
-                fmt::format("\"{}\" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -", printable(name)));
+        return fail(fmt::format("\"{}\" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -", printable(name)));
 }
 
 // [::ffff:127.0.0.1], which the words of policies do not have: there no address is of both families, a socket may be.
@@ -73,14 +72,15 @@ Result<Endpoint> parse_address_to_bind(const std::string& text) {
         const bool any_port = colon != std::string::npos && text.substr(colon + 1) == "0";
         const auto mapped = parse_mapped(std::string_view(text).substr(0, colon));
         // Its port is checked beside an address of any kind, a port 0 is not.
-        const std::string checked = (mapped ? "[::1]" : text.substr(0, colon)) +
-                                    (any_port                      ? ":1"
-                                     : colon == std::string::npos ? ""
-                                                                  : text.substr(colon));
+        const std::string checked =
+                (mapped ? "[::1]" : text.substr(0, colon)) + (any_port                     ? ":1"
+                                                              : colon == std::string::npos ? ""
+                                                                                           : text.substr(colon));
         const auto at = parse_endpoint(checked);
         if (!at) {
-                return fail(any_port ? fmt::format("\"{}\" is not ADDRESS:PORT (IPv6 addresses stand in brackets)", text)
-                                     : at.error().text());
+                return fail(any_port
+                                    ? fmt::format("\"{}\" is not ADDRESS:PORT (IPv6 addresses stand in brackets)", text)
+                                    : at.error().text());
         }
         return Endpoint{mapped.value_or(at->address), any_port ? std::uint16_t{0} : at->port};
 }

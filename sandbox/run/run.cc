@@ -30,7 +30,8 @@ std::unexpected<Failure> failed(const Error& error) {
 bool is_there(const Listen& listen, const std::string& name, const std::vector<NamedFd>& sockets) {
         return std::ranges::any_of(sockets, [&](const NamedFd& socket) {
                 const auto facts = probe_socket(socket.fd.get());
-                return socket.name == name && facts && facts->protocol == listen.protocol && facts->bound.address == listen.at.address &&
+                return socket.name == name && facts && facts->protocol == listen.protocol &&
+                       facts->bound.address == listen.at.address &&
                        (listen.at.port == 0 || facts->bound.port == listen.at.port);
         });
 }
@@ -51,8 +52,8 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
                 std::ranges::move(*held, std::back_inserter(sockets));
         }
         for (const Listen& listen : options.listens) {
-                const auto& name = !listen.service.empty() || options.services.empty() ? listen.service
-                                                                                       : options.services.front();
+                const auto& name =
+                        !listen.service.empty() || options.services.empty() ? listen.service : options.services.front();
                 if (!makes || is_there(listen, name, sockets)) {
                         continue;
                 }

@@ -270,11 +270,12 @@ TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
                   "service four has no ListenDatagram= binding of IPv4 or IPv6 that the socket bound to [::]:53 could "
                   "serve, "
                   "add one or hand over another socket");
-        EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
-                  "the sockets bound to 127.0.0.1:80 and 127.0.0.1:81 are both for TCP and IPv4 of service both, each of "
-                  "its clients, whatever the port, would come to one of them: make another service for the other port "
-                  "(a section of its own, and its name as FDNAME= or FileDescriptorName=). Handover=share would mix "
-                  "the clients of port 80 and port 81");
+        EXPECT_EQ(
+                message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
+                "the sockets bound to 127.0.0.1:80 and 127.0.0.1:81 are both for TCP and IPv4 of service both, each of "
+                "its clients, whatever the port, would come to one of them: make another service for the other port "
+                "(a section of its own, and its name as FDNAME= or FileDescriptorName=). Handover=share would mix "
+                "the clients of port 80 and port 81");
         EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 80)}),
                   "the sockets bound to 127.0.0.1:80 and 127.0.0.1:80 are both for TCP and IPv4 of service both, each "
                   "client would find one of them only: hand over one, or, where they are workers that all answer "
