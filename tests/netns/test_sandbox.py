@@ -117,10 +117,12 @@ def taken(netns):  # pylint: disable=unused-argument
 
 @pytest.mark.parametrize("by", ["root", "its-own-user"])
 def test_a_broker_taken_over_can_do_no_more_than_the_manual_says(taken, by):
+    if not takeover.landlock_version():
+        pytest.skip("this kernel has no Landlock")
     broker = taken(by).start()
     broker.wait_log("takeover end 0")
     met = takeover.met(broker.log())
-    expected = dict(takeover.MEETS)
+    expected = dict(takeover.meets())
     if by == "root":
         # /etc has to be read, for accounts; who is root's uid may read all of it. docs/security.md says so.
         expected["read-shadow"] = 0

@@ -103,6 +103,8 @@ def test_S11_a_namespace_that_comes_late_is_served_when_it_is_there(broker):
 def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(broker):
     if broker.run("test -x /usr/lib/sockbroker-tests/sockbrokerd-takeover", check=False).returncode != 0:
         pytest.skip("built without -Dsandbox_tests=true")
+    if not takeover.landlock_version():
+        pytest.skip("this kernel has no Landlock")
     victim = broker.start("exec python3 -c \"import os, socket; s = socket.socket(socket.AF_UNIX); "
                           "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, 1)\"")
     pid = victim.stdout.readline().strip()
@@ -114,7 +116,7 @@ def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(bro
     log = "\n".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=sockbrokerd.service"))
     try:
         # These two are read-only mounts as well.
-        assert takeover.met(log) == takeover.MEETS | {"write-etc": errno.EROFS, "write-a-policy": errno.EROFS}
+        assert takeover.met(log) == takeover.meets() | {"write-etc": errno.EROFS, "write-a-policy": errno.EROFS}
         assert broker.status()["state"] == "running"
         assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0
     finally:
