@@ -68,7 +68,7 @@ def hammer(address: str, port: str, protocol: str = "echo") -> None:
     """Four at a time, each connection with a message there and back. Says when the first is through."""
     exchange = {"echo": echoed, "http": fetched}[protocol]
     ended, lock = threading.Event(), threading.Lock()
-    counts = {"good": 0, "failed": 0, "errors": []}
+    counts = {"good": 0, "failed": 0, "refused": 0, "errors": []}
 
     def one_after_the_other() -> None:
         while not ended.is_set():
@@ -79,6 +79,7 @@ def hammer(address: str, port: str, protocol: str = "echo") -> None:
                 fault = str(error)
             with lock:
                 counts["failed" if fault else "good"] += 1
+                counts["refused"] += "refused" in (fault or "")
                 if fault:
                     counts["errors"].append(fault)
                 elif counts["good"] == 1:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The examples that run servers as Debian packages them, and the policies that are installed for reading."""
 import os
+import re
 
 import pytest
 
-from conftest import EXAMPLES
+from conftest import EXAMPLES, SOURCE
 
 ROUNDS, CONNECTIONS = (20, 1000) if "SOCKBROKER_LONG" in os.environ else (3, 200)
 ADDRESSES = "198.51.100.7", "2001:db8:2::7"
@@ -29,6 +30,20 @@ def test_nginx_is_reloaded_restarted_and_stopped_under_load_with_no_connection_r
     for hammer in hammers:
         counts = hammer.end()
         assert counts["failed"] == 0 and counts["good"] >= ROUNDS * CONNECTIONS, counts
+
+
+def test_nginx_is_taken_off_under_load_with_clients_refused_and_none_reset(web):
+    """As sandbox.md says."""
+    text = (SOURCE / "docs/sandbox.md").read_text()
+    take_off = re.search(r"```sh\n(sockbrokerctl unregister web.*?)```", text, re.S)[1]
+    hammers = [web.hammer(address, 80, "http") for address in ADDRESSES]
+    for hammer in hammers:
+        hammer.wait_for_more(web.machine, CONNECTIONS)
+    web.run(take_off)
+    for hammer in hammers:
+        counts = hammer.end()
+        assert counts["failed"] == counts["refused"] > 0, counts
+    assert web.registered("web") == []
 
 
 def test_nginx_runs_beside_the_other_web_server_of_the_examples(web):

@@ -174,3 +174,23 @@ def test_the_libraries_that_a_machine_needs_are_those_the_programs_are_linked_to
     listed = re.search(r"^apt-get install (lib.*)$", (ROOT / "docs/install.md").read_text(), re.M)[1].split()
     other = {"libfmt9": "libfmt10", "libfmt10": "libfmt9"}  # the text names the other one
     assert {other.get(name, name) if name not in packages else name for name in listed} == packages - {"libc6", "libgcc-s1"}
+
+
+INLINE = [(document.name, words) for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+          for words in re.findall(r"`([^`\n]+)`", document.read_text())]
+
+
+@pytest.mark.parametrize("program, verbs, options", [("sockbrokerctl", VERBS, OPTIONS), ("sockbroker-run", None, RUN_OPTIONS)])
+def test_commands_that_stand_in_a_sentence_have_verbs_and_options_that_exist(program, verbs, options):
+    """Blocks are run, by tests/system/test_documents.py; these are not."""
+    seen = 0
+    for document, words in INLINE:
+        if called := re.search(rf"(?:^|[ /]){program} (.+)", words):
+            seen += 1
+            given = called[1].split()
+            named = [word.partition("=")[0] for word in given if re.match("--[a-z]", word)]
+            assert set(named) <= {*options, "--help", "--version"}, f"{document}: {words}"
+            if verbs is not None:
+                verb = next((word for word in given if not word.startswith("-")), None)
+                assert verb is None or verb in verbs, f"{document}: {words}"
+    assert seen >= 2
