@@ -96,15 +96,16 @@ struct {
 	__type(value, __u64);
 } counted SEC(".maps");
 
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
-#define SB_GLOBAL __noinline
+#include "bpf/walk.h"
 
-static __always_inline const union sb_line *sb_line_at(__u32 index)
+#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+
+SB_INLINE const union sb_line *sb_line_at(__u32 index)
 {
 	return bpf_map_lookup_elem(&arena, &index);
 }
 
-static __always_inline const struct sb_table *sb_table_at(__u32 index)
+SB_INLINE const struct sb_table *sb_table_at(__u32 index)
 {
 	return bpf_map_lookup_elem(&tables, &index);
 }
@@ -294,7 +295,7 @@ SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
  * The way of nearly all packets: the newest socket is there and takes it. Anything else is left to sb_deliver(), which
  * then starts from the beginning, so nothing is counted here but a success.
  */
-static __always_inline int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
+SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 {
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
@@ -354,7 +355,7 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 	return 0;
 }
 
-static __always_inline void sb_count(__u32 index, int delivered)
+SB_INLINE void sb_count(__u32 index, int delivered)
 {
 	struct sb_binding_counter *counter = bpf_map_lookup_elem(&binding_counters, &index);
 
@@ -364,8 +365,6 @@ static __always_inline void sb_count(__u32 index, int delivered)
 	if (!delivered)
 		counter->no_socket++;
 }
-
-#include "bpf/walk.h"
 
 SEC("sk_lookup")
 int dispatch(struct bpf_sk_lookup *ctx)
@@ -389,7 +388,7 @@ int probe(struct bpf_sk_lookup *ctx)
 	__u32 slot = ctx->remote_ip4;
 	struct bpf_sock *sk;
 
-	asm volatile("" : "+r"(slot)); /* or clang makes one load of the two, from a computed place in the context */
+	barrier_var(slot); /* or clang makes one load of the two, from a computed place in the context */
 	if (ctx->family == SB_AF_INET6)
 		slot = ctx->remote_ip6[0];
 	sk = bpf_map_lookup_elem(&sockets, &slot);

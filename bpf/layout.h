@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 4U		       /* second, likewise */
+#define SB_LAYOUT 5U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -81,30 +81,31 @@ union sb_line {
 
 /* The region of buckets of one prefix length. */
 struct sb_length {
-	__u64 mask[2]; /* IPv4 uses the low half of the first */
+	__u64 mask; /* of the half of the address in which the prefix ends; the other counts whole or not at all */
 	__u64 seed;
 	__u32 first; /* line from the start of the generation */
 	__u32 lines;
 };
 
 /*
- * An order tells which of a table's lengths may have an entry for an address: five codes of six bits, the lowest first.
- * A code is the number of a length plus one; SB_CANDIDATE_END: only `always` and what follows it; 0: whatever follows
- * the one before, from the first on if there is none. So 0 is the order where nothing is known.
+ * Candidates are the lengths that may have an entry for an address, longest first: five codes of six bits, the lowest
+ * first. A code is the number of a length plus one; SB_CANDIDATE_END: only `always` and what follows it; 0: whatever
+ * follows the one before, from the first on if there is none. So 0 means that nothing is known. As in a Bloom filter
+ * there are false positives, never false negatives.
  */
 enum {
 	SB_CANDIDATE_BITS = 6,
-	SB_CANDIDATES = 5,
+	SB_CANDIDATES = 5, /* in a word */
 	SB_CANDIDATE_END = 63,
 };
 
 /* One for each generation, protocol and family. */
 struct sb_table {
-	__u32 count;	  /* lengths in use, longest first */
-	__u32 long_count; /* of these longer than 64 bits */
-	__u32 always;	  /* this length and all after it are in no order */
-	__u32 unused;
-	struct sb_length filter; /* lines of orders, by a hash of the first bits of an address; no lines: none */
+	__u32 count;		 /* lengths in use, longest first */
+	__u32 long_count;	 /* of these longer than 64 bits */
+	__u32 always;		 /* this length and all after it are never among the candidates */
+	__u32 filter_long;	 /* more than 64 bits of the address choose the candidates */
+	struct sb_length filter; /* lines of candidates, by a hash of the first bits of an address; no lines: none */
 	struct sb_length lengths[SB_MAX_LENGTHS];
 	__u64 present[SB_PRESENT_WORDS]; /* bit n: a prefix covers some address whose first 16 bits are n */
 };
@@ -203,10 +204,9 @@ SB_STATIC_ASSERT(sizeof(struct sb_condition) == 20, "condition");
 SB_STATIC_ASSERT(SB_CONDITION_WORD * 4UL + sizeof(struct sb_rule) + sizeof(struct sb_condition) <= SB_LINE_BYTES,
 		 "fits");
 SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
-SB_STATIC_ASSERT(sizeof(struct sb_length) == 32, "length");
-SB_STATIC_ASSERT(sizeof(struct sb_table) ==
-			 16 + sizeof(struct sb_length) * (1 + SB_MAX_LENGTHS) + 8UL * SB_PRESENT_WORDS,
-		 "table");
+SB_STATIC_ASSERT(sizeof(struct sb_length) == 24, "length");
+SB_STATIC_ASSERT(sizeof(struct sb_table) % SB_LINE_BYTES == 0, "what the first probe needs is the first line of each");
+SB_STATIC_ASSERT(__builtin_offsetof(struct sb_table, lengths[1]) == SB_LINE_BYTES, "first length");
 SB_STATIC_ASSERT(sizeof(struct sb_header) == 40, "header");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
 SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
@@ -217,6 +217,8 @@ SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 328, "registrant");
 
 #define SB_AF_INET 2
 #define SB_AF_INET6 10
+#define SB_TCP 6
+#define SB_UDP 17
 
 #define SB_INLINE static inline __attribute__((always_inline))
 

@@ -1,289 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The walk of one look-up through the rule memory: which rules match, in which order. No map and no helper is named
- * here, so that the same lines run in the kernel and in the unit test of the compiler. The includer gives
- *   SB_GLOBAL            what stands before a function that the verifier is to check once, for all arguments
- *   sb_line_at(index)    the arena line, or NULL
- *   sb_table_at(index)   the table, or NULL
- *   sb_deliver(ctx, which, service)  1: a socket took the packet, 0: the service has none
- *   sb_count(counter, delivered)  counts for one binding
- *   sb_deliver_newest(ctx, which, service)  the same for the newest socket alone; 0: nothing has happened yet
+ * here, so that the same lines run in the kernel and in the unit test of the compiler: whoever includes it gives what
+ * is declared first, and in bpf/find.h.
  */
 #pragma once
 
 #include <linux/bpf.h>
 
+#include "bpf/find.h"
 #include "bpf/layout.h"
-
-#define SB_TCP 6
-#define SB_UDP 17
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define SB_NET32(x) __builtin_bswap32(x)
-#else
-#define SB_NET32(x) (x)
-#endif
-
-#ifdef __clang__
-#define SB_NO_UNROLL _Pragma("clang loop unroll(disable)")
-#else
-#define SB_NO_UNROLL
-#endif
 
 enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 
-struct sb_packet {
-	__u32 base;  /* first arena line of the generation */
-	__u32 which; /* SB_WHICH() */
-	__u32 port;
-	__u32 loopback;
-	__u32 next; /* out: the reference to try when sb_step() says SB_GO_ON */
-};
+#ifdef __cplusplus
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wold-style-cast" /* this is C */
+#endif
 
-/*
- * A bucket is compared load by load: branches that are predicted beat masks. The place in the line, in words; 0: none.
- */
-SB_INLINE __u32 sb_in_line4(const union sb_line *line, __u32 key)
-{
-	if (line->v4.key[0] == key && line->v4.rule[0].flags)
-		return 4;
-	if (line->v4.key[1] == key && line->v4.rule[1].flags)
-		return 7;
-	if (line->v4.key[2] == key && line->v4.rule[2].flags)
-		return 10;
-	if (line->v4.key[3] == key && line->v4.rule[3].flags)
-		return 13;
-	return 0;
-}
-
-SB_INLINE __u32 sb_in_line6(const union sb_line *line, __u64 key)
-{
-	if (line->v6.key[0] == key && line->v6.rule[0].flags)
-		return 6;
-	if (line->v6.key[1] == key && line->v6.rule[1].flags)
-		return 9;
-	if (line->v6.key[2] == key && line->v6.rule[2].flags)
-		return 12;
-	return 0;
-}
-
-SB_INLINE __u32 sb_in_line6_long(const union sb_line *line, __u64 high, __u64 low)
-{
-	if (line->v6_long.key[0][1] == low && line->v6_long.key[0][0] == high && line->v6_long.rule[0].flags)
-		return 8;
-	if (line->v6_long.key[1][1] == low && line->v6_long.key[1][0] == high && line->v6_long.rule[1].flags)
-		return 11;
-	return 0;
-}
-
-/*
- * What a look-up for a prefix gives: in the lower half the reference, 0 for none; in the upper the rule's flags, if the
- * rule is a plain one that matches the port, else 0. So nearly every packet is decided by the line at hand.
- */
-SB_INLINE __u64 sb_found(const union sb_line *line, __u32 at, __u32 word, __u32 port)
-{
-	const struct sb_rule *rule = (const struct sb_rule *)(line->words + word);
-	__u64 flags = rule->flags;
-	__u64 reference = at * SB_LINE_WORDS + word;
-
-	if (flags & (SB_RULE_PORTS | SB_RULE_CONDITION) || port < rule->first || port > rule->last)
-		return reference;
-	return flags << 32 | reference;
-}
-
-/*
- * The second line of a key, where its first is full and says so: kept out of the loops over the lengths, which would
- * cost the verifier that much more.
- */
-SB_GLOBAL __u64 sb_spill4(__u32 base, __u32 at, __u32 key, __u32 port)
-{
-	const union sb_line *line = sb_line_at(base + at);
-	__u32 word = line ? sb_in_line4(line, key) : 0;
-
-	return word ? sb_found(line, at, word, port) : 0;
-}
-
-SB_GLOBAL __u64 sb_spill6(__u32 base, __u32 at, __u64 key, __u32 port)
-{
-	const union sb_line *line = sb_line_at(base + at);
-	__u32 word = line ? sb_in_line6(line, key) : 0;
-
-	return word ? sb_found(line, at, word, port) : 0;
-}
-
-SB_GLOBAL __u64 sb_spill6_long(__u32 base, __u32 at, __u64 high, __u64 low, __u32 port)
-{
-	const union sb_line *line = sb_line_at(base + at);
-	__u32 word = line ? sb_in_line6_long(line, high, low) : 0;
-
-	return word ? sb_found(line, at, word, port) : 0;
-}
-
-/* Most addresses that no prefix covers are known by their first 16 bits, without a probe. */
-SB_INLINE int sb_maybe_covered(const struct sb_table *table, __u32 first)
-{
-	__u32 place = SB_NET32(first) >> 16;
-
-	return table->present[place >> 6] >> (place & 63) & 1;
-}
-
-/* Which lengths to probe for an address with this hash of its first bits. */
-SB_INLINE __u32 sb_candidates(const struct sb_table *table, __u32 base, __u32 hash)
-{
-	__u32 at = sb_scale(hash, table->filter.lines * SB_LINE_WORDS);
-	const union sb_line *line = sb_line_at(base + table->filter.first + at / SB_LINE_WORDS);
-
-	return line ? line->words[at % SB_LINE_WORDS] : 0;
-}
-
-/* Takes the next length from the order; `i` is the one before, plus one. */
-SB_INLINE __u32 sb_take_length(const struct sb_table *table, __u32 *order, __u32 i)
-{
-	__u32 code = *order & ((1 << SB_CANDIDATE_BITS) - 1);
-
-	*order >>= SB_CANDIDATE_BITS;
-	if (!code)
-		return i;
-	return code == SB_CANDIDATE_END ? table->always : code - 1;
-}
-
-/*
- * One probe: whether a prefix of the length stands for the address, as sb_found(). Inline for as many lengths as an
- * order can name, and one more; the verifier would follow each further one through all of its branches as well, so
- * those are probed by a call of a function that it looks at once.
- */
-enum { SB_INLINE_PROBES = SB_CANDIDATES + 1 };
-
-SB_INLINE __u64 sb_probe4(const struct sb_length *length, __u32 base, __u32 address, __u32 port)
-{
-	__u32 key = address & (__u32)length->mask[0];
-	__u32 hash = sb_hash(key, length->seed);
-	__u32 at = length->first + sb_scale(hash, length->lines);
-	const union sb_line *line = sb_line_at(base + at);
-	__u32 word;
-
-	if (!line)
-		return 0;
-	word = sb_in_line4(line, key);
-	if (word)
-		return sb_found(line, at, word, port);
-	if (line->v4.rule[0].flags & SB_RULE_OVERFLOW)
-		return sb_spill4(base, length->first + sb_scale(sb_second(hash), length->lines), key, port);
-	return 0;
-}
-
-SB_GLOBAL __u64 sb_probe4_more(__u32 table_index, __u32 i, __u32 base, __u32 address, __u32 port)
-{
-	const struct sb_table *table = sb_table_at(table_index);
-
-	if (!table || i >= SB_MAX_LENGTHS)
-		return 0;
-	return sb_probe4(&table->lengths[i], base, address, port);
-}
-
-/* The longest prefix that covers the address, as sb_found(). */
-SB_GLOBAL __u64 sb_find4(__u32 table_index, __u32 base, __u32 address, __u32 port)
-{
-	const struct sb_table *table = sb_table_at(table_index);
-	__u32 order = 0, next = 0;
-
-	if (!table || !sb_maybe_covered(table, address))
-		return 0;
-	if (table->filter.lines)
-		order = sb_candidates(table, base, sb_hash(address & (__u32)table->filter.mask[0], table->filter.seed));
-	SB_NO_UNROLL
-	for (__u32 n = 0; n < SB_INLINE_PROBES; n++) {
-		__u32 i = sb_take_length(table, &order, next);
-		__u64 found;
-
-		if (i >= table->count || i >= SB_MAX_LENGTHS)
-			return 0;
-		next = i + 1;
-		found = sb_probe4(&table->lengths[i], base, address, port);
-		if (found)
-			return found;
-	}
-	SB_NO_UNROLL
-	for (__u32 n = 0; n < 33 && next < table->count; n++, next++) {
-		__u64 found = sb_probe4_more(table_index, next, base, address, port);
-
-		if (found)
-			return found;
-	}
-	return 0;
-}
-
-/* The same for IPv6, whose buckets have two shapes. */
-SB_INLINE __u64 sb_probe6(const struct sb_length *length, __u32 is_long, __u32 base, __u64 high, __u64 low, __u32 port)
-{
-	__u64 key = is_long ? low & length->mask[1] : high & length->mask[0];
-	__u32 hash = is_long ? sb_hash_long(high, key, length->seed) : sb_hash(key, length->seed);
-	__u32 at = length->first + sb_scale(hash, length->lines);
-	const union sb_line *line = sb_line_at(base + at);
-	__u32 word;
-
-	if (!line)
-		return 0;
-	word = is_long ? sb_in_line6_long(line, high, key) : sb_in_line6(line, key);
-	if (word)
-		return sb_found(line, at, word, port);
-	/* The first rule of either shape carries the mark. */
-	if ((is_long ? line->v6_long.rule[0].flags : line->v6.rule[0].flags) & SB_RULE_OVERFLOW) {
-		at = length->first + sb_scale(sb_second(hash), length->lines);
-		return is_long ? sb_spill6_long(base, at, high, key, port) : sb_spill6(base, at, key, port);
-	}
-	return 0;
-}
-
-/* `place`: the table, times 256, plus the number of the length; a function takes five arguments. */
-SB_GLOBAL __u64 sb_probe6_more(__u32 place, __u32 base, __u64 high, __u64 low, __u32 port)
-{
-	const struct sb_table *table = sb_table_at(place >> 8);
-	__u32 i = place & 0xff;
-
-	if (!table || i >= SB_MAX_LENGTHS)
-		return 0;
-	return sb_probe6(&table->lengths[i], i < table->long_count, base, high, low, port);
-}
-
-SB_GLOBAL __u64 sb_find6(__u32 table_index, __u32 base, __u64 high, __u64 low, __u32 port)
-{
-	const struct sb_table *table = sb_table_at(table_index);
-	__u32 order = 0, next = 0;
-
-	if (!table || !sb_maybe_covered(table, (__u32)high))
-		return 0;
-	if (table->filter.lines)
-		order = sb_candidates(
-			table, base,
-			sb_hash_long(high & table->filter.mask[0], low & table->filter.mask[1], table->filter.seed));
-	SB_NO_UNROLL
-	for (__u32 n = 0; n < SB_INLINE_PROBES; n++) {
-		__u32 i = sb_take_length(table, &order, next);
-		__u64 found;
-
-		if (i >= table->count || i >= SB_MAX_LENGTHS)
-			return 0;
-		next = i + 1;
-		found = sb_probe6(&table->lengths[i], i < table->long_count, base, high, low, port);
-		if (found)
-			return found;
-	}
-	SB_NO_UNROLL
-	for (__u32 n = 0; n < SB_MAX_LENGTHS && next < table->count; n++, next++) {
-		__u64 found = sb_probe6_more(table_index << 8 | next, base, high, low, port);
-
-		if (found)
-			return found;
-	}
-	return 0;
-}
+/* 1: a socket of the service took the packet, 0: it has none. */
+int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
+/* The same for the newest socket alone. 0: nothing has happened yet. */
+SB_GIVEN int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
+/* Counts for one binding. */
+SB_GIVEN void sb_count(__u32 counter, int delivered);
 
 /* 1 if the interval that starts there begins at or before the port, else 0. No branch, which nobody could predict. */
 SB_INLINE __u32 sb_begun(__u32 start, __u32 port)
 {
 	__u32 before = (port - start) >> 31;
 
-	asm volatile("" : "+r"(before)); /* or clang makes a branch of it, and the verifier follows both ways */
+	barrier_var(before); /* or clang makes a branch of it, and the verifier follows both ways */
 	return before ^ 1;
 }
 
@@ -363,7 +110,7 @@ SB_INLINE __u32 sb_counter_of(const union sb_line *line, __u32 reference, __u32 
 {
 	__u32 word = reference % SB_LINE_WORDS + (family == SB_AF_INET ? 5 : 8);
 
-	asm volatile("" : "+r"(word)); /* the verifier wants the check and the use in one register */
+	barrier_var(word); /* the verifier wants the check and the use in one register */
 	return word < SB_LINE_WORDS ? line->words[word] : 0;
 }
 
@@ -393,7 +140,7 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 	if (packet->port < rule->first || packet->port > rule->last)
 		return SB_GO_ON;
 	if (rule->flags & SB_RULE_CONDITION) {
-		asm volatile("" : "+r"(offset)); /* the verifier wants the pointer made after the check */
+		barrier_var(offset); /* the verifier wants the pointer made after the check */
 		if (offset > SB_CONDITION_WORD * 4)
 			return SK_PASS;
 		if (!sb_matches((const struct sb_condition *)((const char *)line + offset + sizeof(*rule)), ctx))
@@ -461,55 +208,92 @@ SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet)
 	return 0;
 }
 
-/* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
-SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
+/* Whether the flags that a probe found are of a rule that may serve this packet. */
+SB_INLINE int sb_plain(const struct sb_packet *packet, __u32 flags)
 {
-	struct sb_packet packet = {};
-	__u32 table, flags;
+	return flags && !(flags & SB_RULE_SHORT && packet->loopback);
+}
+
+/*
+ * Where the first probe found nothing. SB_GO_ON: the rule packet->next is to be tried, or none is left.
+ */
+SB_GLOBAL int sb_next_length(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
+{
+	const struct sb_table *table = packet ? sb_table_at(packet->table) : 0;
 	__u64 found;
 
-	if (ctx->protocol == SB_UDP)
-		packet.which = SB_WHICH(1, 0);
-	else if (ctx->protocol != SB_TCP)
+	if (!table)
 		return SK_PASS;
-	packet.base = generation ? lines : 0;
-	packet.port = ctx->local_port; /* host order, unlike remote_port */
-	table = (generation ? 4 : 0) + packet.which;
-	if (ctx->family == SB_AF_INET) {
-		packet.loopback = (ctx->local_ip4 & SB_NET32(0xff000000)) == SB_NET32(0x7f000000);
-		found = sb_find4(table, packet.base, ctx->local_ip4, packet.port);
-	} else if (ctx->family == SB_AF_INET6) {
-		__u64 high = sb_half(ctx->local_ip6[0], ctx->local_ip6[1]);
-		__u64 low = sb_half(ctx->local_ip6[2], ctx->local_ip6[3]);
+	found = packet->which & 1 ? sb_next6(packet, table) : sb_next4(packet, table);
+	packet->next = found;
+	if (sb_plain(packet, found >> 32) && sb_deliver_newest(ctx, packet->which, found >> 32 & SB_RULE_SERVICE))
+		return SK_PASS;
+	return SB_GO_ON;
+}
 
-		packet.which += SB_WHICH(0, 1);
-		table += SB_WHICH(0, 1);
-		packet.loopback = high == 0 && low == sb_half(0, SB_NET32(1));
-		found = sb_find6(table, packet.base, high, low, packet.port);
-	} else {
+/* Whatever the line at hand did not decide: out of the way of the packets that it does. */
+SB_INLINE int sb_walk_on(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
+{
+	if (!packet->next && sb_next_length(ctx, packet) != SB_GO_ON)
 		return SK_PASS;
-	}
-	if (!found)
-		return SK_PASS;
-	packet.next = found;
-	flags = found >> 32;
-	if (!flags)
-		flags = sb_plain_rule(&packet);
-	/* Nearly every packet ends here: inline, since calls of global functions cost more than all of this. */
-	if (flags && !(packet.loopback && (flags & SB_RULE_SHORT)) &&
-	    sb_deliver_newest(ctx, packet.which, flags & SB_RULE_SERVICE))
+	__u32 flags = packet->next ? sb_plain_rule(packet) : 0;
+
+	if (sb_plain(packet, flags) && sb_deliver_newest(ctx, packet->which, flags & SB_RULE_SERVICE))
 		return SK_PASS;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_STEP_ROUNDS; i++) {
-		int verdict = sb_steps(ctx, &packet);
+		int verdict = sb_steps(ctx, packet);
 
-		if (verdict == SK_DROP) {
-			verdict = SK_DROP;
-			asm volatile("" : "+r"(verdict)); /* or clang returns what the verifier thinks unbounded */
-			return verdict;
-		}
 		if (verdict != SB_GO_ON)
-			return SK_PASS;
+			return verdict & 1; /* the verifier wants to see that it is SK_DROP or SK_PASS */
 	}
 	return SK_PASS;
 }
+
+/* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
+SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
+{
+	const struct sb_table *table;
+	struct sb_packet packet;
+	__u64 found;
+
+	packet.which = ctx->family == SB_AF_INET ? 0 : 1;
+	if (ctx->protocol == SB_UDP)
+		packet.which += SB_WHICH(1, 0);
+	else if (SB_RARELY(ctx->protocol != SB_TCP))
+		return SK_PASS;
+	packet.base = generation ? lines : 0;
+	packet.table = (generation ? 4 : 0) + packet.which;
+	packet.port = ctx->local_port; /* host order, unlike remote_port */
+	table = sb_table_at(packet.table);
+	if (SB_RARELY(!table))
+		return SK_PASS;
+	if (ctx->family == SB_AF_INET) {
+		packet.high = ctx->local_ip4;
+		packet.low = 0;
+		if (!sb_maybe_covered(table, packet.high))
+			return SK_PASS;
+		packet.loopback = ((__u32)packet.high & SB_NET32(0xff000000)) == SB_NET32(0x7f000000);
+		found = sb_first4(table, &packet);
+	} else if (ctx->family == SB_AF_INET6) {
+		packet.high = sb_half(ctx->local_ip6[0], ctx->local_ip6[1]);
+		if (!sb_maybe_covered(table, packet.high))
+			return SK_PASS;
+		packet.low = sb_half(ctx->local_ip6[2], ctx->local_ip6[3]);
+		packet.loopback = packet.high == 0 && packet.low == sb_half(0, SB_NET32(1));
+		found = sb_first6(table, &packet);
+	} else {
+		return SK_PASS;
+	}
+	/* Nearly every packet ends here. */
+	if (sb_plain(&packet, found >> 32) && sb_deliver_newest(ctx, packet.which, found >> 32 & SB_RULE_SERVICE))
+		return SK_PASS;
+	if (!found && packet.length >= table->count)
+		return SK_PASS;
+	packet.next = found;
+	return sb_walk_on(ctx, &packet);
+}
+
+#ifdef __cplusplus
+#pragma GCC diagnostic pop
+#endif

@@ -16,6 +16,7 @@
 #include <span>
 #include <vector>
 
+#include "bpf/walk.h"
 #include "tests/support/oracle.h"
 
 namespace {
@@ -34,6 +35,15 @@ unsigned lines_read;
 unsigned tables_read;
 constexpr std::uint32_t kLines = 1 << 22;  // of a generation; the second begins there
 
+// In every second walk, so that both ways are compared with the oracle.
+bool newest_takes;
+
+// Counters of rules of their own, in the order in which they counted.
+std::vector<std::pair<std::uint32_t, bool>> counted;
+
+}  // namespace
+
+// What the program has maps and helpers for.
 const sb_line* sb_line_at(__u32 index) {
         lines_read++;
         const __u32 base = walked_generation != 0 ? kLines : 0;
@@ -41,12 +51,9 @@ const sb_line* sb_line_at(__u32 index) {
 }
 
 const sb_table* sb_table_at(__u32 index) {
-        tables_read++;
+        tables_read = 1;  // again in each function, but it is the same
         return &walked->tables.at(index - (walked_generation != 0 ? 4 : 0));
 }
-
-// In every second walk, so that both ways are compared with the oracle.
-bool newest_takes;
 
 int sb_deliver_newest(bpf_sk_lookup*, __u32, __u32 service) {
         newest_takes = !newest_takes;
@@ -64,21 +71,9 @@ int sb_deliver(bpf_sk_lookup*, __u32, __u32 service) {
         return (*walked_live)(service) ? 1 : 0;
 }
 
-// Counters of rules of their own, in the order in which they counted.
-std::vector<std::pair<std::uint32_t, bool>> counted;
-
 void sb_count(__u32 counter, int delivered) {
         counted.emplace_back(counter, delivered != 0);
 }
-
-}  // namespace
-
-#define SB_GLOBAL static inline
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#pragma GCC diagnostic ignored "-Wshadow"
-#include "bpf/walk.h"
-#pragma GCC diagnostic pop
 
 namespace sockbroker {
 namespace {

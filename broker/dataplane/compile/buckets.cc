@@ -189,8 +189,7 @@ bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<con
                 std::span<std::uint32_t> references) {
         const Shape shape = shape_of(family, length);
         const Key mask = mask_of(family, length);
-        description.mask[0] = mask.high;
-        description.mask[1] = mask.low;
+        description.mask = length > 64 ? mask.low : mask.high;
         description.first = static_cast<std::uint32_t>(lines.size());
 
         // Three quarters full: most keys then stand in their first line. Another seed is tried before more room.

@@ -112,10 +112,8 @@ void add_candidate(std::span<sb_line> words, const sb_length& filter, Family fam
                 }
         };
         const auto add_beginning = [&](std::uint64_t high, std::uint64_t low) {
-                high &= filter.mask[0];
-                low &= filter.mask[1];
-                const std::uint32_t hash =
-                        family == Family::kIpv4 ? sb_hash(high, filter.seed) : sb_hash_long(high, low, filter.seed);
+                const std::uint32_t hash = plan.bits > 64 ? sb_hash_long(high, low & filter.mask, filter.seed)
+                                                          : sb_hash(high & filter.mask, filter.seed);
                 const std::uint32_t at = sb_scale(hash, places);
                 std::uint32_t* place = &words[at / SB_LINE_WORDS].words[at % SB_LINE_WORDS];
                 __builtin_prefetch(place, 1);

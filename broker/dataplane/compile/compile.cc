@@ -217,7 +217,8 @@ void TableCompiler::add_candidates() {
                 return;
         }
         const Key mask = mask_of(family_, plan.bits);
-        table_.filter = {.mask = {mask.high, mask.low},
+        table_.filter_long = plan.bits > 64 ? 1 : 0;
+        table_.filter = {.mask = plan.bits > 64 ? mask.low : mask.high,
                          .seed = kFilterSeed,
                          .first = static_cast<std::uint32_t>(lines_.size()),
                          .lines = plan.lines};

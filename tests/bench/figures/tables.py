@@ -35,11 +35,14 @@ def where(reports):
 def look_ups(report):
     def line(row):
         return [row["family"], row["lengths"], f"{row['services']:,}", f"{row['bindings']:,}",
-                cell(row["hot"]["ours_over_floor"]), cell(row["random"]["ours_over_floor"], "{:.1f}"),
+                cell(row["hot"]["ours_over_floor"]), cell(row["cold"]["ours_over_floor"]),
+                cell(row["random"]["ours_over_floor"], "{:.1f}"),
                 *(cell(row[part]["two_lpm_over_ours"], form) for part, form in
-                  (("hot", "{:.1f}"), ("random", "{:.1f}"), ("near_miss", "{:.1f}"), ("far_miss", "{:.2f}")))]
-    return table(["family", "lengths", "services", "bindings", "hot, x floor", "random, x floor",
-                  "two-LPM / ours: hot", "random", "near miss", "far miss"], [line(row) for row in report["rows"]])
+                  (("hot", "{:.1f}"), ("cold", "{:.2f}"), ("random", "{:.1f}"), ("near_miss", "{:.1f}"),
+                   ("far_miss", "{:.2f}")))]
+    return table(["family", "lengths", "services", "bindings", "hot, x floor", "cold, x floor", "random, x floor",
+                  "two-LPM / ours: hot", "cold", "random", "near miss", "far miss"],
+                 [line(row) for row in report["rows"]])
 
 
 def nanoseconds(report):
