@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <csignal>
 #include <cstring>
 #include <map>
 
@@ -202,6 +203,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(CLONE_SETTLS),
         NAMED(CLONE_PARENT_SETTID),
         NAMED(CLONE_CHILD_CLEARTID),
+        NAMED(CLONE_CHILD_SETTID),
         NAMED(CLONE_NEWNS),
         NAMED(CLONE_NEWCGROUP),
         NAMED(CLONE_NEWUTS),
@@ -345,6 +347,10 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(O_TRUNC),
         NAMED(O_APPEND),
         NAMED(MFD_CLOEXEC),
+        NAMED(MSG_PEEK),
+        NAMED(MSG_DONTWAIT),
+        NAMED(SIGCHLD),
+        NAMED(SIGKILL),
         NAMED(S_ISUID),
         NAMED(S_ISGID),
 };

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/hands/pool.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace sockbroker::hands {
+
+std::string Pool::who(const Charge& charge) {
+        return charge.unit.empty() ? fmt::format("uid {}", charge.uid) : charge.unit;
+}
+
+void Pool::push(std::unique_ptr<Job> job) {
+        const auto number = job->order.job;
+        const auto since = job->since_usec;
+        queue_.push(who(job->charge), {number, since});
+        waiting_.emplace(number, std::move(job));
+        dispatch(since);
+}
+
+void Pool::dispatch(std::int64_t now_usec) {
+        for (const auto& hand : hands_) {
+                if (queue_.empty()) {
+                        return;
+                }
+                if (!hand->idle()) {
+                        continue;
+                }
+                const auto next = queue_.pop(hands_.size(), slow_busy(now_usec), now_usec);
+                if (!next) {
+                        return;
+                }
+                auto job = waiting_.extract(next->job);
+                hand->slow = next->slow;
+                if (hand->begin(std::move(job.mapped()), now_usec) != 0) {
+                        // It is about to be heard that it died, or there is no memory: the timer tries again.
+                        auto back = hand->end_job();
+                        queue_.push(who(back->charge), {back->order.job, back->since_usec});
+                        waiting_.emplace(back->order.job, std::move(back));
+                        return;
+                }
+        }
+}
+
+std::size_t Pool::slow_busy(std::int64_t now_usec) const {
+        return static_cast<std::size_t>(std::ranges::count_if(hands_, [&](const auto& hand) {
+                return hand->batch()
+                               ? queue_.is_slow(who(roster_.charge_of(hand->batch()->offender, hand->batch()->uid)),
+                                                now_usec)
+                               : hand->job() != nullptr && hand->slow;
+        }));
+}
+
+void Pool::used(const Charge& charge, std::int64_t usec, std::int64_t now_usec) {
+        queue_.used(who(charge), usec, now_usec);
+}
+
+void Pool::cancel(std::uint64_t connection) {
+        for (auto at = waiting_.begin(); connection != 0 && at != waiting_.end();) {
+                if (at->second->connection_id == connection) {
+                        queue_.remove(at->first);
+                        at = waiting_.erase(at);
+                } else {
+                        ++at;
+                }
+        }
+}
+
+bool Pool::disown(std::uint64_t connection) {
+        for (const auto& hand : hands_) {
+                if (hand->job() != nullptr && connection != 0 && hand->job()->connection_id == connection) {
+                        hand->job()->connection_id = 0;
+                        return true;
+                }
+        }
+        return false;
+}
+
+std::vector<std::unique_ptr<Job>> Pool::pop_older(std::int64_t usec) {
+        std::vector<std::unique_ptr<Job>> old;
+        while (const auto job = queue_.pop_older(usec)) {
+                old.push_back(std::move(waiting_.extract(*job).mapped()));
+        }
+        return old;
+}
+
+// One hand of disposal serves the core alone: what the door brings in is mostly what nobody has looked at.
+void Pool::fill() {
+        while (hands_.size() < size_) {
+                const bool for_the_door = role_ == Role::kDisposal && std::ranges::any_of(hands_, [](const auto& one) {
+                                                  return !one->for_the_door;
+                                          });
+                auto hand = roster_.fork(role_, for_the_door);
+                if (!hand) {
+                        return;
+                }
+                hands_.push_back(std::move(hand));
+        }
+}
+
+bool Pool::forked(std::uint32_t child, pid_t pid, std::int64_t now_usec) {
+        const auto found = std::ranges::find(hands_, child, [](const auto& hand) { return hand->child(); });
+        if (found == hands_.end()) {
+                return false;
+        }
+        (*found)->forked(pid);
+        dispatch(now_usec);
+        return true;
+}
+
+std::unique_ptr<Hand> Pool::remove(std::uint32_t child) {
+        const auto found = std::ranges::find(hands_, child, [](const auto& hand) { return hand->child(); });
+        if (found == hands_.end()) {
+                return nullptr;
+        }
+        auto hand = std::move(*found);
+        hands_.erase(found);
+        return hand;
+}
+
+void Pool::add_working(std::vector<Hand*>& all) const {
+        for (const auto& hand : hands_) {
+                if (hand->job() != nullptr || hand->batch()) {
+                        all.push_back(hand.get());
+                }
+        }
+}
+
+}  // namespace sockbroker::hands

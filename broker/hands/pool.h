@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Hands of one kind that are as good as each other, and what waits for them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "broker/hands/hand.h"
+#include "broker/hands/job_queue.h"
+#include "broker/hands/roster.h"
+
+namespace sockbroker::hands {
+
+class Pool {
+public:
+        Pool(Role role, std::size_t size, Roster& roster) : role_(role), size_(size), roster_(roster) {}
+
+        void push(std::unique_ptr<Job> job);
+        void dispatch(std::int64_t now_usec);
+        void used(const Charge& charge, std::int64_t usec, std::int64_t now_usec);
+
+        void cancel(std::uint64_t connection);                // a job that waits
+        [[nodiscard]] bool disown(std::uint64_t connection);  // whether one is being done
+        [[nodiscard]] std::vector<std::unique_ptr<Job>> pop_older(std::int64_t usec);
+
+        void fill();  // as many hands as there should be
+        [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
+        [[nodiscard]] std::unique_ptr<Hand> remove(std::uint32_t child);
+        void add_working(std::vector<Hand*>& all) const;
+        [[nodiscard]] bool settled() const { return queue_.empty() && hands_.size() == size_; }
+
+private:
+        [[nodiscard]] static std::string who(const Charge& charge);
+        [[nodiscard]] std::size_t slow_busy(std::int64_t now_usec) const;
+
+        Role role_;
+        std::size_t size_;
+        Roster& roster_;
+        std::vector<std::unique_ptr<Hand>> hands_;
+        std::unordered_map<std::uint64_t, std::unique_ptr<Job>> waiting_;
+        JobQueue queue_;
+};
+
+}  // namespace sockbroker::hands

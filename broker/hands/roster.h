@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The processes of the crew: who is there, who was left behind and for whose sake, and which slots of the staging map
+// are whose. Slots of a hand that was left behind are nobody else's until it is reaped: it may still write there.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/base/event.h"
+#include "broker/hands/crew.h"
+#include "broker/hands/hand.h"
+#include "broker/hands/ledger.h"
+#include "broker/hands/zygote.h"
+
+namespace sockbroker::hands {
+
+class Roster {
+public:
+        Roster(sd_event* event, const Zygote& zygote, const Crew::Options& options, Hand::Hooks hooks);
+
+        // nullptr: none can be had now, for want of descriptors or of slots.
+        [[nodiscard]] std::unique_ptr<Hand> fork(Role role, bool for_the_door);
+        [[nodiscard]] std::uint32_t next_child() { return ++last_child_; }
+
+        // It is killed, and counted as the charge's until it is reaped.
+        void leave_behind(std::unique_ptr<Hand> hand, const std::optional<Charge>& charge,
+                          std::unique_ptr<Job> unfinished = nullptr);
+        // It has nothing to do any more and ends by itself.
+        void dismiss(std::unique_ptr<Hand> hand);
+        // The job of one that was left behind, when it is known whether its message was consumed.
+        [[nodiscard]] std::unique_ptr<Job> unfinished(std::uint32_t child);
+
+        [[nodiscard]] bool is_leaving(std::uint32_t child) const { return leaving_.contains(child); }
+
+        // Reaped. True: it was one of those above.
+        bool exited(std::uint32_t child);
+        // It never was.
+        void forget(const Hand& hand) { free_slots(hand); }
+
+        // --- whom to keep from hands
+
+        [[nodiscard]] bool bars(const Charge& charge) const { return ledger_.bars(charge); }
+        [[nodiscard]] const Ledger& ledger() const { return ledger_; }
+        // A number for the door to remember it by; 0: the uid says it all.
+        [[nodiscard]] std::uint32_t offender(const Charge& charge);
+        [[nodiscard]] Charge charge_of(std::uint32_t offender, uid_t uid) const;
+
+private:
+        struct Leaving {
+                std::unique_ptr<Hand> hand;
+                std::optional<Charge> charge;
+                std::unique_ptr<Job> unfinished;
+        };
+        void free_slots(const Hand& hand);
+
+        sd_event* event_;
+        const Zygote& zygote_;
+        const Crew::Options options_;
+        Hand::Hooks hooks_;
+        std::uint32_t last_child_ = 0;
+        std::vector<bool> slots_;  // ranges in use
+        std::map<std::uint32_t, Leaving> leaving_;
+        Ledger ledger_;
+        std::map<Charge, std::uint32_t> offenders_;
+        std::map<std::uint32_t, Charge> charges_;
+        std::uint32_t last_offender_ = 0;
+};
+
+}  // namespace sockbroker::hands

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A core as small as can be around a real crew: it peeks, has messages with descriptors taken, answers "done", "late"
+// and so on, and never touches a descriptor of its peers. Peers are processes of their own.
+#pragma once
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/base/event.h"
+#include "broker/hands/crew.h"
+#include "broker/protocol/message.h"
+#include "broker/protocol/peek.h"
+#include "tests/unit/support/socket_kinds.h"
+
+namespace sockbroker::hands {
+
+extern std::string bpffs;
+
+inline std::string name_of(Outcome outcome) {
+        switch (outcome) {
+        case Outcome::kDone:
+                return "done";
+        case Outcome::kLate:
+                return "late";
+        case Outcome::kLost:
+                return "lost";
+        case Outcome::kBusy:
+                break;
+        }
+        return "busy";
+}
+
+// Processes of this one's, whatever they do: (pid, name, state).
+struct Process {
+        pid_t pid = 0;
+        std::string name;
+        char state = 0;
+};
+
+inline std::vector<Process> children_of(pid_t parent) {
+        std::vector<Process> found;
+        const std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), &closedir);
+        while (const dirent* entry = readdir(proc.get())) {
+                const pid_t pid = std::atoi(entry->d_name);
+                std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+                std::string line;
+                if (pid == 0 || !std::getline(file, line)) {
+                        continue;
+                }
+                const auto open = line.find('(');
+                const auto close = line.rfind(')');
+                char state = 0;
+                int its_parent = 0;
+                if (std::sscanf(line.c_str() + close + 1, " %c %d", &state, &its_parent) == 2 && its_parent == parent) {
+                        found.push_back({pid, line.substr(open + 1, close - open - 1), state});
+                }
+        }
+        return found;
+}
+
+inline OwnedFd unix_socket(const std::string& path, int type, bool listens) {
+        auto fd = test::made(socket(AF_UNIX, type | SOCK_CLOEXEC, 0), "socket");
+        sockaddr_un address{.sun_family = AF_UNIX};
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        const auto* name = reinterpret_cast<const sockaddr*>(&address);
+        if (listens) {
+                unlink(path.c_str());
+                test::must(bind(fd.get(), name, sizeof address), "bind");
+                chmod(path.c_str(), 0666);
+                if (type == SOCK_SEQPACKET) {
+                        test::must(listen(fd.get(), 4096), "listen");
+                }
+        } else {
+                test::must(connect(fd.get(), name, sizeof address), "connect");
+        }
+        return fd;
+}
+
+class MiniCore {
+public:
+        struct Settings {
+                unsigned hands = 2;
+                bool with_manager = false;
+        };
+
+        MiniCore() : MiniCore(Settings{}) {}
+        explicit MiniCore(const Settings& settings) {
+                char place[] = "/tmp/sockbroker-hands-XXXXXX";
+                directory_ = mkdtemp(place);
+                chmod(directory_.c_str(), 0755);
+                auto zygote = Zygote::start();
+                if (!zygote) {
+                        throw std::runtime_error(zygote.error().text());
+                }
+                zygote_ = std::move(*zygote);
+                sd_event* made = nullptr;
+                test::must(sd_event_new(&made), "sd_event_new");
+                event_.reset(made);
+                control_ = unix_socket(control_path(), SOCK_SEQPACKET, true);
+                notify_ = unix_socket(notify_path(), SOCK_DGRAM, true);
+                (void)prepare_for_peeking(notify_.get());
+                staging_ = test::made(
+                        bpf_map_create(BPF_MAP_TYPE_SOCKMAP, "staging", 4, 8, Crew::kStagingSlots, nullptr), "sockmap");
+                Crew::Options options{.control = control_.get(),
+                                      .notify = notify_.get(),
+                                      .staging = staging_.get(),
+                                      .hands = settings.hands};
+                if (settings.with_manager) {
+                        manager_ = unix_socket(directory_ + "/manager", SOCK_DGRAM, true);
+                        to_manager_ = unix_socket(directory_ + "/manager", SOCK_DGRAM, false);
+                        options.manager = to_manager_.get();
+                }
+                auto crew = Crew::start(event_.get(), *zygote_, options,
+                                        {.connected = [this](Connection one) { connected(std::move(one)); },
+                                         .lost = [this](const std::string& key,
+                                                        const std::vector<std::uint64_t>& gone) { lost[key] = gone; },
+                                         .died = [this] { zygote_died = true; }});
+                if (!crew) {
+                        throw std::runtime_error(crew.error().text());
+                }
+                crew_ = std::move(*crew);
+                sd_event_source* source = nullptr;
+                test::must(sd_event_add_io(
+                                   event_.get(), &source, notify_.get(), EPOLLIN,
+                                   [](sd_event_source*, int, std::uint32_t, void* self) {
+                                           return guarded([&] { static_cast<MiniCore*>(self)->read_notify(); });
+                                   },
+                                   this),
+                           "watch notify");
+                notify_io_.reset(source);
+        }
+        ~MiniCore() {
+                connections_.clear();
+                crew_.reset();
+                zygote_.reset();
+                for (const char* name : {"/control", "/notify", "/manager"}) {
+                        unlink((directory_ + name).c_str());
+                }
+                rmdir(directory_.c_str());
+        }
+        MiniCore(const MiniCore&) = delete;
+        MiniCore& operator=(const MiniCore&) = delete;
+
+        [[nodiscard]] std::string control_path() const { return directory_ + "/control"; }
+        [[nodiscard]] std::string notify_path() const { return directory_ + "/notify"; }
+        [[nodiscard]] Crew& crew() { return *crew_; }
+        [[nodiscard]] int staging() const { return staging_.get(); }
+        [[nodiscard]] int manager() const { return manager_.get(); }
+        [[nodiscard]] sd_event* event() const { return event_.get(); }
+        [[nodiscard]] std::size_t connections() const { return connections_.size(); }
+
+        // The loop, until this holds. False: not in time.
+        bool run_until(const std::function<bool()>& holds, int seconds = 20) {
+                const auto end = steady_usec() + seconds * std::int64_t{1'000'000};
+                while (!holds()) {
+                        if (steady_usec() > end) {
+                                return false;
+                        }
+                        const auto began = steady_usec();
+                        sd_event_run(event_.get(), 20'000);
+                        slowest_turn = std::max(slowest_turn, steady_usec() - began - 20'000);
+                }
+                return true;
+        }
+
+        // Until this child has ended: its exit status.
+        int run_while(pid_t child, int seconds = 60) {
+                int status = -1;
+                const bool ended = run_until([&] { return waitpid(child, &status, WNOHANG) == child; }, seconds);
+                return ended && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        }
+
+        [[nodiscard]] pid_t zygote_pid() const {
+                for (const auto& one : children_of(getpid())) {
+                        if (one.name == "sb-zygote") {
+                                return one.pid;
+                        }
+                }
+                return 0;
+        }
+        [[nodiscard]] std::vector<Process> hands(const std::string& name) const {
+                auto all = children_of(zygote_pid());
+                std::erase_if(all, [&](const Process& one) { return one.name != name; });
+                return all;
+        }
+
+        // What a message means is in its first word: "admit" has its sockets offered, "hold NAME" kept too, all else is
+        // discarded.
+        std::map<std::string, std::vector<std::uint64_t>> lost;
+        bool zygote_died = false;
+        std::int64_t slowest_turn = 0;
+        std::size_t refused = 0;
+        std::vector<std::string> notified;  // outcome of each message with descriptors
+        std::function<void(const Taken&)> on_taken;
+
+private:
+        struct Peer {
+                MiniCore* core = nullptr;
+                Connection connection;
+                OwnedSource io;
+                bool busy = false;
+                Charge charge;
+        };
+
+        void connected(Connection one) {
+                auto peer = std::make_shared<Peer>();
+                peer->core = this;
+                peer->charge.uid = one.uid;
+                const auto id = one.id;
+                peer->connection = std::move(one);
+                sd_event_source* source = nullptr;
+                test::must(sd_event_add_io(
+                                   event_.get(), &source, peer->connection.fd.get(), EPOLLIN,
+                                   [](sd_event_source*, int, std::uint32_t, void* self) {
+                                           auto* of = static_cast<Peer*>(self);
+                                           return guarded([&] { of->core->read(of->connection.id); });
+                                   },
+                                   peer.get()),
+                           "watch");
+                peer->io.reset(source);
+                connections_.emplace(id, std::move(peer));
+        }
+
+        void read(std::uint64_t id) {
+                const auto peer = connections_.at(id);
+                const int fd = peer->connection.fd.get();
+                auto message = peek(fd);
+                if (!message) {
+                        return;
+                }
+                if (message->text.empty() && !message->has_fds) {
+                        return end(id);
+                }
+                if (message->credentials) {
+                        peer->charge.uid = message->credentials->uid;
+                }
+                if (!message->has_fds) {
+                        (void)consume(fd, *message);
+                        (void)send_record(fd, "done");
+                        return;
+                }
+                Crew::Take what{.connection = fd, .id = id, .charge = peer->charge};
+                what.charge.admitted = what.probe = message->text.starts_with("admit");
+                if (message->text.starts_with("hold ")) {
+                        what.charge.admitted = what.probe = true;
+                        what.holder = message->text.substr(5);
+                }
+                sd_event_source_set_io_events(peer->io.get(), 0);
+                const bool accepted = crew_->take(what, [this, weak = std::weak_ptr(peer)](const Taken& taken) {
+                        if (on_taken) {
+                                on_taken(taken);
+                        }
+                        const auto waiting = weak.lock();
+                        if (!waiting) {
+                                return;
+                        }
+                        (void)send_record(waiting->connection.fd.get(), name_of(taken.outcome));
+                        if (taken.outcome == Outcome::kDone) {
+                                sd_event_source_set_io_events(waiting->io.get(), EPOLLIN);
+                        } else {
+                                end(waiting->connection.id);
+                        }
+                });
+                if (!accepted) {
+                        refused++;
+                        (void)send_record(fd, "barred");
+                        end(id);
+                }
+        }
+
+        void end(std::uint64_t id) {
+                const auto peer = std::move(connections_.extract(id).mapped());
+                peer->io.reset();
+                crew_->close(id, std::move(peer->connection.fd), peer->charge);
+        }
+
+        void read_notify() {
+                auto message = peek(notify_.get());
+                if (!message) {
+                        return;
+                }
+                if (!message->has_fds) {
+                        (void)consume(notify_.get(), *message);
+                        return;
+                }
+                Crew::Take what{.charge = {.uid = message->credentials ? message->credentials->uid : 0}};
+                what.charge.admitted = what.probe = message->text.starts_with("admit");
+                sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_OFF);
+                const bool accepted = crew_->take(
+                        what,
+                        [this](const Taken& taken) {
+                                notified.push_back(name_of(taken.outcome));
+                                sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_ON);
+                        },
+                        [this] { sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_ON); });
+                if (!accepted) {
+                        refused++;
+                }
+        }
+
+        std::string directory_;
+        std::unique_ptr<Zygote> zygote_;
+        OwnedEvent event_;
+        OwnedFd control_;
+        OwnedFd notify_;
+        OwnedFd staging_;
+        OwnedFd manager_;
+        OwnedFd to_manager_;
+        std::unique_ptr<Crew> crew_;
+        OwnedSource notify_io_;
+        std::map<std::uint64_t, std::shared_ptr<Peer>> connections_;
+};
+
+// A process of an ordinary user, with these descriptors and none of the core's; what `body` throws is its failure.
+inline pid_t spawn(uid_t uid, std::vector<int> keep, const std::function<int()>& body) {
+        const pid_t child = fork();
+        if (child == 0) {
+                int status = 99;
+                try {
+                        std::ranges::sort(keep);
+                        int next = 3;
+                        for (const int fd : keep) {
+                                if (fd > next) {
+                                        close_range(static_cast<unsigned>(next), static_cast<unsigned>(fd - 1), 0);
+                                }
+                                next = fd + 1;
+                        }
+                        close_range(static_cast<unsigned>(next), ~0U, 0);
+                        test::must(setresgid(uid, uid, uid), "setresgid");
+                        test::must(setresuid(uid, uid, uid), "setresuid");
+                        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+                        status = body();
+                } catch (const std::exception& error) {
+                        (void)dprintf(2, "child: %s\n", error.what());
+                }
+                _exit(status);
+        }
+        return child;
+}
+
+// The next record; empty: the end.
+inline std::string next_record(int fd) {
+        char text[8192];
+        const ssize_t size = recv(fd, text, sizeof text, 0);
+        return {text, size > 0 ? static_cast<std::size_t>(size) : 0};
+}
+
+inline std::string ask(int fd, const std::string& text, const std::vector<int>& fds = {}) {
+        const auto sent = send_record(fd, text, fds);
+        return sent ? next_record(fd) : sent.error().text();
+}
+
+}  // namespace sockbroker::hands
