@@ -4,7 +4,8 @@
 # and its capabilities are dropped, before the first message is read: for all of its threads, on top of the unit's own
 # filter, which has to allow set-up as well. `sockbrokerd --dump-seccomp` shows it as it is built in.
 #
-# An allow-list: every line is a call that the broker, libc, NSS or libsystemd really make. What is not named does not
+# An allow-list: every line is a call that the broker, libc or libsystemd really make. Names of accounts are looked up by
+# another process, names.profile. What is not named does not
 # exist (ENOSYS), for libraries fall back to what there is; what is named with other arguments is refused (EPERM).
 
 default: errno ENOSYS
@@ -50,14 +51,14 @@ allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_DUPF
 allow ioctl arg1 == TCGETS  # isatty(3), which stdio asks of each file
 allow memfd_create  # journal entries too large for a datagram; it can be neither executed nor mapped so
 
-# Files: policies, /proc, and what NSS reads. To write, only a file that did not exist, as the copy of the policy is
+# Files: policies and /proc. To write, only a file that did not exist, as the copy of the policy is
 # written: no sysctl, no /proc/self/mem, nobody's file. Landlock says where.
 allow openat arg2 & O_ACCMODE|O_CREAT|O_TRUNC == O_RDONLY
 allow openat arg2 == O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC
 allow fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2 getdents64
 allow fsync rename renameat unlink unlinkat
 
-# Sockets: UNIX for the journal, PID 1, D-Bus and NSS; route netlink for interfaces and routes. Those of services come by
+# Sockets: UNIX for the journal, PID 1 and D-Bus; route netlink for interfaces and routes. Those of services come by
 # message, already open. No listen(2), and of socket options only those of UNIX sockets and of closing.
 allow socket arg0 == AF_UNIX
 allow socket arg0 == AF_NETLINK and arg2 == NETLINK_ROUTE

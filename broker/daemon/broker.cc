@@ -34,13 +34,15 @@ Answer answer(ResultCode code, std::string message, Rows rows = {}) {
 
 }  // namespace
 
-Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit)
+Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
+               Names& names)
         : options_(std::move(options)),
           limits_(config.limits),
           dataplane_(std::move(dataplane)),
           audit_(audit),
           registry_(*dataplane_),
-          accounts_(system_accounts()),
+          names_(names),
+          admissions_(names, [this] { return policy_; }),
           notify_rates_({config.rate_interval_usec, config.notify_burst}),
           uid_rates_({config.rate_interval_usec, config.rate_burst}),
           service_rates_({config.rate_interval_usec, config.rate_burst}),
@@ -52,12 +54,12 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
 }
 
 Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const BrokerConfig& config,
-                                              std::unique_ptr<Dataplane> dataplane, Audit& audit) {
+                                              std::unique_ptr<Dataplane> dataplane, Audit& audit, Names& names) {
         const auto cookie = own_netns_cookie();
         if (!cookie) {
                 return std::unexpected(cookie.error());
         }
-        std::unique_ptr<Broker> broker(new Broker(std::move(options), config, std::move(dataplane), audit));
+        std::unique_ptr<Broker> broker(new Broker(std::move(options), config, std::move(dataplane), audit, names));
         broker->netns_cookie_ = *cookie;
         broker->registry_.take_up();
         broker->load_at_start();
@@ -77,78 +79,115 @@ bool Broker::probe_some() {
         return !sweep_.done;
 }
 
-Answer Broker::handle(Channel channel, const Message& message) {
+void Broker::handle(Channel channel, const MessagePtr& message, const Reply& reply) {
         try {
-                return handle_message(channel, message);
+                handle_message(channel, message, reply);
         } catch (const std::exception& error) {
                 // Memory, in the first place: it costs this peer its request and nobody else.
-                return answer(ResultCode::kInternal, error.what());
+                reply(answer(ResultCode::kInternal, error.what()));
         }
 }
 
-Answer Broker::handle_message(Channel channel, const Message& message) {
+void Broker::handle_message(Channel channel, const MessagePtr& message, const Reply& reply) {
+        Peer peer;
+        if (message->credentials) {
+                peer = {.pid = message->credentials->pid,
+                        .uid = message->credentials->uid,
+                        .gid = message->credentials->gid};
+        }
+        const uid_t sender = message->credentials ? message->credentials->uid : kUnknownSender;
+        if (channel == Channel::kNotify) {
+                if (const auto refusal = over_rate(channel, sender)) {
+                        return reply(refuse(*refusal, peer, {}));
+                }
+        }
+        if (message->truncated) {
+                return reply(refuse(refuse_truncated(), peer, {}));
+        }
+        const auto request = parse_request(channel, message->text, message->fds.size());
+        if (!request) {
+                return reply(refuse(request.error(), peer, {}));
+        }
+        switch (request->verb) {
+        case Verb::kNothing:
+                return reply({});
+        case Verb::kBarrier:
+                return reply(answer(ResultCode::kOk, "all earlier messages were handled"));
+        case Verb::kStatus:
+                return reply(answer(ResultCode::kOk, status_text(), status_rows()));
+        case Verb::kList:
+                return reply(answer(ResultCode::kOk, "", list_rows()));
+        case Verb::kBindings:
+                return reply(answer(ResultCode::kOk, "", binding_rows()));
+        case Verb::kVersion:
+                return reply(answer(ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
+                                    rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{}}}\n",
+                                                              SOCKBROKER_VERSION, Dataplane::layout_version()))));
+        default:
+                break;
+        }
+        if (channel == Channel::kControl) {
+                if (const auto refusal = over_rate(channel, sender)) {
+                        return reply(refuse(*refusal, peer, request->service));
+                }
+        }
+        auto identified = identify(*message);
+        if (!identified) {
+                return reply(refuse(identified.error(), peer, request->service));
+        }
+        switch (request->verb) {
+        case Verb::kStore:
+                return when_admitted(
+                        request->service, *identified, message->fds.size(), reply,
+                        [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                                answered(store(admission, *message, admitted));
+                        });
+        case Verb::kRemove:
+        case Verb::kUnregister:
+                return remove(*request, *identified, reply);
+        case Verb::kReload:
+                if (identified->uid != 0) {
+                        return reply(
+                                refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {}));
+                }
+                return reload(reply);
+        case Verb::kUnload:
+                return reply(unload(*identified));
+        default:
+                return retrieve(*request, *identified, *message, reply);
+        }
+}
+
+void Broker::drop(const Message& message) {
         Peer peer;
         if (message.credentials) {
                 peer = {.pid = message.credentials->pid,
                         .uid = message.credentials->uid,
                         .gid = message.credentials->gid};
         }
-        const uid_t sender = message.credentials ? message.credentials->uid : kUnknownSender;
-        if (channel == Channel::kNotify) {
-                if (const auto refusal = over_rate(channel, sender)) {
-                        return refuse(*refusal, peer, {});
+        (void)refuse(
+                {ResultCode::kRateLimited,
+                 fmt::format("too many messages of uid {} wait behind one for whose service the host does not answer",
+                             peer.uid),
+                 {}},
+                peer, {});
+}
+
+void Broker::when_admitted(const std::string& service, const Peer& peer, std::size_t descriptors, const Reply& reply,
+                           const Act& act) {
+        admissions_.judge(service, peer, descriptors, [=, this](const Admissions::Verdict& admission) {
+                try {
+                        if (!admission) {
+                                return reply(refuse(admission.error(), peer, service));
+                        }
+                        Peer admitted = peer;
+                        admitted.user_name = admission->user;
+                        admitted.group_name = admission->group;
+                        act(*admission, admitted, reply);
+                } catch (const std::exception& error) {  // as in handle(), which may have returned
+                        reply(answer(ResultCode::kInternal, error.what()));
                 }
-        }
-        if (message.truncated) {
-                return refuse(refuse_truncated(), peer, {});
-        }
-        const auto request = parse_request(channel, message.text, message.fds.size());
-        if (!request) {
-                return refuse(request.error(), peer, {});
-        }
-        switch (request->verb) {
-        case Verb::kNothing:
-                return {};
-        case Verb::kBarrier:
-                return answer(ResultCode::kOk, "all earlier messages were handled");
-        case Verb::kStatus:
-                return answer(ResultCode::kOk, status_text(), status_rows());
-        case Verb::kList:
-                return answer(ResultCode::kOk, "", list_rows());
-        case Verb::kBindings:
-                return answer(ResultCode::kOk, "", binding_rows());
-        case Verb::kVersion:
-                return answer(ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
-                              rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{}}}\n", SOCKBROKER_VERSION,
-                                                        Dataplane::layout_version())));
-        default:
-                break;
-        }
-        if (channel == Channel::kControl) {
-                if (const auto refusal = over_rate(channel, sender)) {
-                        return refuse(*refusal, peer, request->service);
-                }
-        }
-        auto identified = identify(message);
-        if (!identified) {
-                return refuse(identified.error(), peer, request->service);
-        }
-        switch (request->verb) {
-        case Verb::kStore:
-                return store(*request, message, *identified);
-        case Verb::kRemove:
-        case Verb::kUnregister:
-                return remove(*request, *identified);
-        case Verb::kReload:
-                if (identified->uid != 0) {
-                        return refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {});
-                }
-                return Answer{.later = [this](Reply reply) { reload(std::move(reply)); }};
-        case Verb::kUnload:
-                return unload(*identified);
-        default:
-                return retrieve(*request, *identified, message);
-        }
+        });
 }
 
 // On `notify` before anything else, each message; on `control` those that change something.
@@ -185,20 +224,8 @@ Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::strin
         return answer(refusal.code, refusal.message);
 }
 
-std::expected<Admission, Refusal> Broker::admission(const std::string& service, const Peer& peer) {
-        if (!service.empty()) {
-                return admit(*policy_, peer, service, accounts_);
-        }
-        const auto found = admit(*policy_, peer, {}, remembered_.recall(peer.uid, peer.gid));
-        return found ? admit(*policy_, peer, found->service->name, accounts_) : found;
-}
-
-Answer Broker::store(const Request& request, const Message& message, const Peer& peer) {
-        const auto admission = this->admission(request.service, peer);
-        if (!admission) {
-                return refuse(admission.error(), peer, request.service);
-        }
-        const Service& service = *admission->service;
+Answer Broker::store(const Admission& admission, const Message& message, const Peer& peer) {
+        const Service& service = *admission.service;
         if (const auto wait = service_rates_.take(service.name, steady_usec()); wait != 0) {
                 return refuse(
                         {ResultCode::kRateLimited,
@@ -249,27 +276,29 @@ Answer Broker::store(const Request& request, const Message& message, const Peer&
                 return refuse(handed.error(), peer, service.name);
         }
         hold(service, *handed, message);
-        tell_handed(*admission, *handed);
+        tell_handed(admission, *handed);
         auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                          offers.size() == 1 ? "" : "s", service.name));
-        taken.warnings = warn(*admission, peer, facts);
+        taken.warnings = warn(admission, peer, facts);
         return taken;
 }
 
-Answer Broker::remove(const Request& request, const Peer& peer) {
-        std::string name = request.service;
-        if (name.empty()) {
-                const auto admission = this->admission(name, peer);
-                if (!admission) {
-                        return refuse(admission.error(), peer, name);
-                }
-                name = admission->service->name;
+void Broker::remove(const Request& request, const Peer& peer, const Reply& reply) {
+        const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
+        if (!request.service.empty()) {
+                return reply(remove_of(request.service, any, peer));
         }
+        when_admitted({}, peer, 0, reply,
+                      [this](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                              answered(remove_of(admission.service->name, false, admitted));
+                      });
+}
+
+Answer Broker::remove_of(const std::string& name, bool any, const Peer& peer) {
         if (policy_->find(name) == nullptr) {
                 return refuse({ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", name), {}},
                               peer, name);
         }
-        const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
         const auto gone = [&](const std::string&, const Registration& registration) {
                 return any || is_owner(peer, registration);
         };

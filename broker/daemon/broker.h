@@ -12,7 +12,8 @@
 #include <vector>
 
 #include "broker/audit/audit.h"
-#include "broker/daemon/accounts.h"
+#include "broker/daemon/admissions.h"
+#include "broker/daemon/names.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/rate_limit.h"
@@ -37,15 +38,17 @@ struct Answer {
         std::vector<OwnedFd> fds;           // go with the RESULT= record
         std::function<void()> undelivered;  // called if the peer left before that
         bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
-        // Set: this is not the answer yet. It comes, once asked for by this, when it is ready.
-        std::function<void(std::function<void(Answer)>)> later;
 };
 using Reply = std::function<void(Answer)>;
+using MessagePtr = std::shared_ptr<const Message>;
 
 class Holds;
 enum class HoldEnd : std::uint8_t;
 struct Held;
 class Worker;
+
+// Names of accounts that have no answer, for people.
+[[nodiscard]] std::string describe(const Names::Silent& silent);
 
 // Of a registration, without a message.
 [[nodiscard]] Entry entry_of(Action action, const std::string& service, const Registration& registration);
@@ -55,9 +58,15 @@ public:
         // Takes up what the kernel holds and loads the policy: the one of the folders, else the copy of the one last
         // taken, else none at all (degraded). Fails only where the kernel does.
         [[nodiscard]] static Result<std::unique_ptr<Broker>> start(DaemonOptions options, const BrokerConfig& config,
-                                                                   std::unique_ptr<Dataplane> dataplane, Audit& audit);
+                                                                   std::unique_ptr<Dataplane> dataplane, Audit& audit,
+                                                                   Names& names);
 
-        [[nodiscard]] Answer handle(Channel channel, const Message& message);
+        // Calls `reply` once: before it returns, or when the host has answered for a name, or the like. Until then the
+        // message is kept, and its descriptors open.
+        void handle(Channel channel, const MessagePtr& message, const Reply& reply);
+
+        // A message to the datagram socket that is not handled, since too many of its sender wait already.
+        void drop(const Message& message);
 
         // Loads the policy of the folders anew; rows of the answer are its diagnostics. Asked while another one is on
         // its way, it begins after that.
@@ -87,9 +96,10 @@ public:
         void note(int priority, std::string message);   // one entry in the journal, of no service
 
 private:
-        Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit);
+        Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
+               Names& names);
 
-        [[nodiscard]] Answer handle_message(Channel channel, const Message& message);
+        void handle_message(Channel channel, const MessagePtr& message, const Reply& reply);
 
         // Empty: taken. Otherwise why not.
         [[nodiscard]] std::string apply(Policy policy);
@@ -103,7 +113,9 @@ private:
         void load_at_start();
         void take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
                   const std::vector<Departure>& departures);
+        // Takes away what is not admitted any more, by what is known of names.
         void revoke_unadmitted();
+        void ask_names_after_start();
 
         // A reload in its steps: read and install are the worker's.
         struct Change;
@@ -111,6 +123,10 @@ private:
                        void (Broker::*then)(const std::shared_ptr<Change>&));
         void begin_reload();
         void read_change(Change& change) const;
+        void ask_names(const std::shared_ptr<Change>& change);
+        void find_doubtful(const Accounts& accounts, Change& change) const;
+        [[nodiscard]] static std::vector<Diagnostic> warnings_of(const Change& change);
+        void check_names(Change& change) const;
         void number_change(const std::shared_ptr<Change>& change);
         void install_change(Change& change) const;
         void finish_change(const std::shared_ptr<Change>& change);
@@ -120,17 +136,21 @@ private:
         // For requests that change something; empty: go on. Nothing was looked up before.
         [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
-        // Whom policy admits; with an empty name, to the one service that fits.
-        [[nodiscard]] std::expected<Admission, Refusal> admission(const std::string& service, const Peer& peer);
-        [[nodiscard]] Answer store(const Request& request, const Message& message, const Peer& peer);
-        [[nodiscard]] Answer remove(const Request& request, const Peer& peer);
+        // Acts when policy admits the peer to the service, with an empty name to the one that fits, and refuses
+        // otherwise. Then the peer has the names that admitted it.
+        using Act = std::function<void(const Admission&, const Peer&, const Reply&)>;
+        void when_admitted(const std::string& service, const Peer& peer, std::size_t descriptors, const Reply& reply,
+                           const Act& act);
+        [[nodiscard]] Answer store(const Admission& admission, const Message& message, const Peer& peer);
+        void remove(const Request& request, const Peer& peer, const Reply& reply);
+        [[nodiscard]] Answer remove_of(const std::string& name, bool any, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
         // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
         // of probe_some() has found: every client may ask them, as often as it likes.
         static constexpr std::size_t kAskAll = 256;
         void probe_liveness();
-        [[nodiscard]] Answer retrieve(const Request& request, const Peer& peer, const Message& message);
-        [[nodiscard]] Answer give_back(const std::string& service, const Peer& peer, const OwnedFd& process);
+        void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
+        [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 
         void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
         void drop_lost_holds(const std::string& service);
@@ -154,8 +174,8 @@ private:
         std::unique_ptr<Dataplane> dataplane_;
         Audit& audit_;
         Registry registry_;
-        Accounts accounts_;
-        RememberedAccounts remembered_;
+        Names& names_;
+        Admissions admissions_;
         RefusalLog refusals_;
         RateLimit<uid_t> notify_rates_;
         RateLimit<uid_t> uid_rates_;

@@ -148,6 +148,14 @@ void Closer::hand_over(std::vector<OwnedFd> batch) {
         state.work.notify_one();
 }
 
+std::shared_ptr<const Message> to_be_closed(Message message, Closer& closer) {
+        return {new Message(std::move(message)), [&closer](Message* last) {
+                        const std::unique_ptr<Message> owned(last);
+                        closer.close(std::move(owned->fds));
+                        closer.close(std::move(owned->dropped));
+                }};
+}
+
 bool closes_at_once(int fd) {
         struct stat status {};
         if (fstat(fd, &status) != 0) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "broker/base/owned_fd.h"
+#include "broker/protocol/message.h"
 
 namespace sockbroker {
 
@@ -37,6 +38,9 @@ private:
         void hand_over(std::vector<OwnedFd> batch);
         std::shared_ptr<State> state_;
 };
+
+// A message whose descriptors the Closer gets when nobody needs it any more.
+[[nodiscard]] std::shared_ptr<const Message> to_be_closed(Message message, Closer& closer);
 
 // Whether close(2) of it returns at once, whatever its owner does meanwhile.
 [[nodiscard]] bool closes_at_once(int fd);

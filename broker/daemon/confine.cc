@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/confine.h"
 
-#include <dlfcn.h>
-#include <grp.h>
-#include <pwd.h>
-
 #include <cerrno>
 #include <filesystem>
 #include <string_view>
@@ -12,7 +8,6 @@
 #include <fmt/format.h>
 
 #include "broker/base/landlock.h"
-#include "broker/daemon/accounts.h"
 #include "sandbox/compile.h"
 #include "sandbox/parse.h"
 #ifdef SOCKBROKER_TRIAL
@@ -39,24 +34,6 @@ Result<sandbox::Profile> built_in_profile() {
         return *parsed.profile;
 }
 
-// The libraries of NSS are loaded when they are first asked, which maps them executable: too late in a moment. A name
-// and an id that nobody has go through all of them. A library that /etc/nsswitch.conf gets later is used after the
-// next start, but for the one that knows the users of DynamicUser=, which is loaded wherever it is installed.
-void load_account_libraries() {
-        (void)dlopen("libnss_systemd.so.2", RTLD_NOW | RTLD_LOCAL);
-        const Accounts accounts = system_accounts();
-        (void)accounts.user("sockbroker-nobody");
-        (void)accounts.group("sockbroker-nobody");
-        constexpr unsigned kNobodys = 4'294'000'000U;
-        passwd user{};
-        group members{};
-        passwd* found_user = nullptr;
-        group* found_group = nullptr;
-        char buffer[4096];
-        (void)getpwuid_r(kNobodys, &user, buffer, sizeof buffer, &found_user);
-        (void)getgrgid_r(kNobodys, &members, buffer, sizeof buffer, &found_group);
-}
-
 // A folder of policies may be made later: a rule needs what is there, so it is the nearest one above.
 std::string nearest(std::filesystem::path path) {
         std::error_code ignored;
@@ -68,11 +45,8 @@ std::string nearest(std::filesystem::path path) {
 
 FileAccess files_of(const DaemonOptions& options) {
         FileAccess access;
-        // Whole folders: account files are replaced by new ones, and a rule holds for the file that it was made with.
-        // /etc, and what NSS reads beside it; /usr for policies and user records of packages.
-        access.read = {"/etc",        "/usr/lib",         "/usr/local/lib", "/run/systemd/userdb",
-                       "/run/userdb", "/run/host/userdb", "/var/lib/sss",   "/var/lib/extrausers",
-                       "/run/nscd"};
+        // Policies may be links into these.
+        access.read = {"/etc", "/usr/lib", "/usr/local/lib"};
         // The cgroup of a registrant, the overflow uid, the boot id.
         access.read.emplace_back("/proc");
         access.read.emplace_back("/sys/devices/system/cpu");
@@ -99,7 +73,6 @@ Result<std::string> confine(const DaemonOptions& options) {
         if (!profile) {
                 return std::unexpected(profile.error());
         }
-        load_account_libraries();
         std::string missing;
         if (const auto restricted = restrict_files(files_of(options)); !restricted) {
                 missing = restricted.error().text() +

@@ -97,33 +97,26 @@ private:
                 if (message->text.empty() && message->fds.empty() && !message->truncated) {
                         return false;  // end of file
                 }
-                answer_ = server_.broker_.handle(Channel::kControl, *message);
-                server_.closer_.close(std::move(message->fds));
-                server_.closer_.close(std::move(message->dropped));
-                if (!answer_.later) {
-                        answering_ = true;
-                        return true;
-                }
-                waiting_ = true;
-                if (sd_event_source_set_io_events(io_.get(), 0) < 0) {
-                        return false;
-                }
-                const auto later = std::exchange(answer_, {}).later;
-                later([self = std::weak_ptr(self_)](Answer answer) {
-                        if (const auto connection = self.lock()) {
-                                (*connection)->arrived(std::move(answer));
-                        } else if (answer.undelivered) {  // the peer has left
-                                answer.undelivered();
-                        }
-                });
-                return true;
+                waiting_ = reading_ = true;
+                server_.broker_.handle(Channel::kControl, to_be_closed(std::move(*message), server_.closer_),
+                                       [self = std::weak_ptr(self_)](Answer answer) {
+                                               if (const auto connection = self.lock()) {
+                                                       (*connection)->arrived(std::move(answer));
+                                               } else if (answer.undelivered) {  // the peer has left
+                                                       answer.undelivered();
+                                               }
+                                       });
+                reading_ = false;
+                return !waiting_ || sd_event_source_set_io_events(io_.get(), 0) >= 0;
         }
 
         void arrived(Answer answer) {
                 answer_ = std::move(answer);
                 waiting_ = false;
                 answering_ = true;
-                (void)sd_event_source_set_io_events(io_.get(), EPOLLOUT);  // then ready() writes it
+                if (!reading_) {
+                        (void)sd_event_source_set_io_events(io_.get(), EPOLLOUT);  // then ready() writes it
+                }
         }
 
         [[nodiscard]] bool write_answer() {
@@ -208,6 +201,7 @@ private:
         Answer answer_;
         std::string record_;
         bool waiting_ = false;  // for an answer that comes later
+        bool reading_ = false;  // the request is in hand
         bool answering_ = false;
         std::shared_ptr<Connection*> self_ = std::make_shared<Connection*>(this);
         bool is_last_ = false;

@@ -235,27 +235,28 @@ void Broker::end_hold(const Held& held, const std::string& why) {
         }
 }
 
-Answer Broker::retrieve(const Request& request, const Peer& peer, const Message& message) {
-        const auto admission = this->admission(request.service, peer);
-        if (!admission) {
-                return refuse(admission.error(), peer, request.service);
-        }
-        const auto service = admission->service->name;
-        if (holds_ == nullptr) {
-                return not_held(service);
-        }
+void Broker::retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply) {
         auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
                                                                : OwnedFd());
-        return Answer{.later = [this, service, peer, process](const Reply& reply) {
-                holds_->settle(service, [=, this] { reply(give_back(service, peer, *process)); });
-        }};
+        when_admitted(request.service, peer, 0, reply,
+                      [this, process](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                              const auto service = admission.service->name;
+                              if (holds_ == nullptr) {
+                                      return answered(not_held(service));
+                              }
+                              holds_->settle(service, [this, service, admitted, process, answered] {
+                                      // By the policy of now.
+                                      when_admitted(service, admitted, 0, answered,
+                                                    [this, process](const Admission& now, const Peer& who,
+                                                                    const Reply& last) {
+                                                            last(give_back(now, who, *process));
+                                                    });
+                              });
+                      });
 }
 
-Answer Broker::give_back(const std::string& service, const Peer& peer, const OwnedFd& process) {
-        const auto admission = this->admission(service, peer);  // of the policy of now
-        if (!admission) {
-                return refuse(admission.error(), peer, service);
-        }
+Answer Broker::give_back(const Admission& admission, const Peer& peer, const OwnedFd& process) {
+        const auto& service = admission.service->name;
         Answer result;
         std::string lines;
         std::vector<HoldKey> given;
@@ -275,7 +276,7 @@ Answer Broker::give_back(const std::string& service, const Peer& peer, const Own
                                           : open_process(peer.pid, now->registered_usec);
                 lines += list_line(service, *now, true);
                 Entry entry = entry_of(Action::kRetrieve, service, *now);
-                entry.rule = admission->rule;
+                entry.rule = admission.rule;
                 entry.result = to_string(ResultCode::kOk);
                 entry.message = fmt::format("{} has the {} socket {} of {} back", peer.to_string(),
                                             to_string(now->protocol), now->bound.to_string(), service);
@@ -318,6 +319,9 @@ std::vector<std::string> Broker::warnings() const {
         const bool wanted =
                 std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
         std::vector<std::string> result;
+        if (const auto silent = names_.silent(); !silent.names.empty()) {
+                result.push_back(describe(silent));
+        }
         if (!wanted || holds_ == nullptr) {
                 return result;
         }

@@ -13,6 +13,7 @@
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/worker.h"
+#include "broker/policy/values.h"
 
 namespace sockbroker {
 
@@ -49,12 +50,28 @@ struct Broker::Change {
         Loaded loaded;
         std::string lines;  // diagnostics, for the answers
         std::shared_ptr<const Policy> policy;
+        std::vector<AccountName> names;                 // of it
+        std::map<AccountName, AccountAnswer> doubtful;  // those of them that match nobody, or have no answer
         Interfaces interfaces;
         Registry::Change numbers;
         Result<void> installed;
         Result<void> copied;
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 };
+
+namespace {
+
+// All names of a policy may take so long together; what then has no answer counts as it was last known.
+constexpr std::int64_t kNamesOfPolicyUsec = 5'000'000;
+
+std::vector<Question> questions_of(const std::vector<AccountName>& names) {
+        std::vector<Question> questions;
+        questions.reserve(names.size());
+        std::ranges::transform(names, std::back_inserter(questions), question_of);
+        return questions;
+}
+
+}  // namespace
 
 void Broker::in_worker(const std::shared_ptr<Change>& change, void (Broker::*job)(Change&) const,
                        void (Broker::*then)(const std::shared_ptr<Change>&)) {
@@ -84,8 +101,6 @@ Broker::Loaded Broker::load_folders() const {
         if (count_errors(loaded.diagnostics) > 0) {
                 loaded.policy.reset();
         } else if (loaded.policy) {
-                // Asks NSS anew, not what the loop remembers.
-                std::ranges::move(unknown_accounts(*loaded.policy, accounts_), std::back_inserter(loaded.diagnostics));
                 std::ranges::move(unknown_interfaces(*loaded.policy, interfaces_now()),
                                   std::back_inserter(loaded.diagnostics));
         }
@@ -125,7 +140,23 @@ std::string Broker::apply(Policy policy) {
                 return departures.error().text();
         }
         take(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces), *departures);
+        ask_names_after_start();
         return {};
+}
+
+// Nobody waits for names at the start. Until they are known nothing is taken away for them.
+void Broker::ask_names_after_start() {
+        const auto change = std::make_shared<Change>();
+        change->policy = policy_;
+        change->names = account_names(*policy_);
+        names_.ask(questions_of(change->names), Names::Urgency::kPolicy, kNamesOfPolicyUsec, {}, [this, change] {
+                if (change->policy != policy_) {
+                        return;  // a reload has asked since
+                }
+                find_doubtful(names_.last_known(), *change);
+                tell_diagnostics(warnings_of(*change));
+                revoke_unadmitted();
+        });
 }
 
 // The rules are in force.
@@ -141,20 +172,10 @@ void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
 
 // A reload takes away what the new policy would refuse.
 void Broker::revoke_unadmitted() {
-        const auto gone = [this](const std::string& service, const Registration& registration) {
+        const auto accounts = names_.last_known();
+        const auto gone = [&](const std::string& service, const Registration& registration) {
                 const auto* found = policy_->find(service);
-                Accounts accounts = accounts_;
-                // The user of a DynamicUser= service is nobody until its next instance runs. At the start nobody knows
-                // yet whose service has gone.
-                if (registration.held() || (holds_ == nullptr && found != nullptr && found->hold_usec > 0)) {
-                        accounts.user = [this, uid = registration.registrant.uid](const std::string& name) {
-                                return std::optional(accounts_.user(name).value_or(uid));
-                        };
-                        accounts.group = [this, gid = registration.registrant.gid](const std::string& name) {
-                                return std::optional(accounts_.group(name).value_or(gid));
-                        };
-                }
-                return found == nullptr || !admit(*policy_, registration.registrant, service, accounts) ||
+                return found == nullptr || !stays_admitted(*found, registration.registrant, accounts) ||
                        std::ranges::none_of(found->bindings, [&](const Binding& binding) {
                                return registration.serves_in(binding.protocol, binding.prefix.address.family);
                        });
@@ -175,7 +196,7 @@ void Broker::begin_reload() {
         change->replies = std::exchange(waiting_, {});
         changing_ = true;
         try {
-                in_worker(change, &Broker::read_change, &Broker::number_change);
+                in_worker(change, &Broker::read_change, &Broker::ask_names);
         } catch (const std::exception& error) {  // or no reload would ever begin again
                 refuse_change(change, error.what());
         }
@@ -183,12 +204,56 @@ void Broker::begin_reload() {
 
 void Broker::read_change(Change& change) const {
         change.loaded = load_folders();
-        for (const auto& diagnostic : change.loaded.diagnostics) {
-                change.lines += diagnostic_line(diagnostic);
-        }
         if (change.loaded.policy) {
                 change.policy = std::make_shared<const Policy>(std::move(*change.loaded.policy));
                 change.interfaces = find_interfaces(*change.policy, interfaces_now());
+                change.names = account_names(*change.policy);
+        }
+}
+
+// Each once, and outside the loop, which goes on meanwhile.
+void Broker::ask_names(const std::shared_ptr<Change>& change) {
+        names_.ask(questions_of(change->names), Names::Urgency::kPolicy, kNamesOfPolicyUsec, {}, [this, change] {
+                try {
+                        find_doubtful(names_.last_known(), *change);
+                        in_worker(change, &Broker::check_names, &Broker::number_change);
+                } catch (const std::exception& error) {
+                        refuse_change(change, error.what());
+                }
+        });
+}
+
+void Broker::find_doubtful(const Accounts& accounts, Change& change) const {
+        for (const auto& name : change.names) {
+                const auto answer =
+                        name.kind == AccountKind::kUser ? accounts.user(name.name) : accounts.group(name.name);
+                const auto* known = names_.find(name);
+                const bool silent = known != nullptr && known->silent_since_usec != 0;
+                if (silent || !answer.id() || is_overflow_id(*answer.id())) {
+                        change.doubtful.emplace(name, silent ? AccountAnswer::none() : answer);
+                }
+        }
+}
+
+std::vector<Diagnostic> Broker::warnings_of(const Change& change) {
+        const auto look = [&](AccountKind kind, const std::string& name) {
+                const auto found = change.doubtful.find({kind, name});
+                return found == change.doubtful.end() ? AccountAnswer(std::optional(0U)) : found->second;
+        };
+        if (change.doubtful.empty()) {
+                return {};
+        }
+        return unknown_accounts(*change.policy,
+                                {.user = [&](const std::string& name) { return look(AccountKind::kUser, name); },
+                                 .group = [&](const std::string& name) { return look(AccountKind::kGroup, name); }});
+}
+
+void Broker::check_names(Change& change) const {
+        if (change.policy != nullptr) {
+                std::ranges::move(warnings_of(change), std::back_inserter(change.loaded.diagnostics));
+        }
+        for (const auto& diagnostic : change.loaded.diagnostics) {
+                change.lines += diagnostic_line(diagnostic);
         }
 }
 
@@ -236,6 +301,7 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
                 return end_change();
         }
         take(change->policy, std::move(change->interfaces), departures);
+        names_.keep_only(change->names);
         degraded_ = change->copied ? std::string{} : change->copied.error().text();
         const auto message = fmt::format("policy taken: {}", status_text());
         audit_.write({.action = Action::kReload, .message = message, .result = "ok"});

@@ -2,6 +2,8 @@
 //
 // What the broker says of itself: rows for the control socket, entries for the journal.
 #include <algorithm>
+#include <array>
+#include <ctime>
 
 #include <fmt/format.h>
 
@@ -23,6 +25,26 @@ std::size_t count_bindings(const Policy& policy) {
 }
 
 }  // namespace
+
+std::string describe(const Names::Silent& silent) {
+        constexpr std::size_t kShown = 5;
+        std::string names;
+        for (std::size_t i = 0; i < std::min(silent.names.size(), kShown); i++) {
+                names += fmt::format("{}{}={}", i == 0 ? "" : " ",
+                                     silent.names[i].kind == AccountKind::kUser ? "User" : "Group",
+                                     silent.names[i].name);
+        }
+        const std::time_t since = silent.since_usec / 1'000'000;
+        std::tm utc{};
+        gmtime_r(&since, &utc);
+        std::array<char, 32> text{};
+        (void)std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S UTC", &utc);
+        return fmt::format(
+                "the host's directory (NSS) does not answer for {}{} since {}: what it said last counts, and "
+                "nothing is taken away for it",
+                names, silent.names.size() > kShown ? fmt::format(" and {} more", silent.names.size() - kShown) : "",
+                text.data());
+}
 
 Entry entry_of(Action action, const std::string& service, const Registration& registration) {
         return Entry{.action = action,

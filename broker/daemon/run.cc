@@ -23,6 +23,8 @@
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
+#include "broker/helper/helper.h"
+#include "broker/names/process.h"
 #ifdef SOCKBROKER_TAKEOVER
 #include "tests/sandbox/takeover.h"
 #endif
@@ -38,6 +40,7 @@ struct Loop {
         std::unique_ptr<Broker> broker;
         OwnedEvent event;
         Closer closer;
+        std::unique_ptr<Names> names;
         std::unique_ptr<Worker> worker;
         std::unique_ptr<Holds> holds;
         std::unique_ptr<NotifyIntake> notify;
@@ -81,11 +84,7 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
 }
 
 Result<void> fill(Loop& loop, IntakeSockets sockets) {
-        sd_event* event = nullptr;
-        if (const int r = sd_event_new(&event); r < 0) {
-                return fail(r, "cannot make an event loop");
-        }
-        loop.event.reset(event);
+        sd_event* event = loop.event.get();
         for (const int signal : {SIGTERM, SIGINT}) {
                 if (const int r = sd_event_add_signal(event, nullptr, signal, nullptr, nullptr); r < 0) {
                         return fail(r, "cannot handle the signals that end the daemon");
@@ -166,8 +165,14 @@ Result<void> run_daemon(const DaemonOptions& options) {
         }
         sigprocmask(SIG_BLOCK, &signals, nullptr);
         signal(SIGPIPE, SIG_IGN);
-        mallopt(M_ARENA_MAX, 1);  // memory that a thread gives back is for all, not kept for that thread
+        signal(SIGCHLD, SIG_IGN);  // a helper that has ended is heard on its socket
+        mallopt(M_ARENA_MAX, 1);   // memory that a thread gives back is for all, not kept for that thread
 
+        // Before anything is opened: it is to hold nothing of the broker's.
+        auto names_socket = start_helper("names", answer_questions);
+        if (!names_socket) {
+                return std::unexpected(names_socket.error());
+        }
         if (auto checked = check_netns(options.netns); !checked) {
                 return checked;
         }
@@ -217,11 +222,23 @@ Result<void> run_daemon(const DaemonOptions& options) {
                              .priority = 3,
                              .message = "the limits could not be raised, those of before stay: " + why});
         }
-        auto broker = Broker::start(options, config.config, std::move(*dataplane), audit);
+        Loop loop;
+        sd_event* event = nullptr;
+        if (const int r = sd_event_new(&event); r < 0) {
+                return fail(r, "cannot make an event loop");
+        }
+        loop.event.reset(event);
+        auto names = Names::start(event, std::move(*names_socket), [&audit](int priority, std::string message) {
+                audit.write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
+        });
+        if (!names) {
+                return std::unexpected(names.error());
+        }
+        loop.names = std::move(*names);
+        auto broker = Broker::start(options, config.config, std::move(*dataplane), audit, *loop.names);
         if (!broker) {
                 return std::unexpected(broker.error());
         }
-        Loop loop;
         loop.broker = std::move(*broker);
         if (auto filled = fill(loop, std::move(*sockets)); !filled) {
                 return filled;

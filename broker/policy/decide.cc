@@ -2,6 +2,7 @@
 #include "broker/policy/decide.h"
 
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -28,7 +29,7 @@ bool account_matches(const std::string& account, Id id, const Lookup& lookup) {
         if (const auto number = account_number(account)) {
                 return *number == id;
         }
-        return lookup && lookup(account) == id;
+        return lookup && lookup(account).id() == id;
 }
 
 const Claim* matching_unit(const Service& service, const Peer& peer) {
@@ -45,23 +46,71 @@ const Claim* matching_group(const Service& service, const Peer& peer, const Acco
                            [&](const auto& value) { return account_matches(value, peer.gid, accounts.group); });
 }
 
-// Of Unit=, User= and Group= all that are given must match, one value of each suffices, and one must be given. Returns
-// the first that admits; none: the peer is not admitted. Names of accounts, which may be slow to look up, come last: a
-// message without FDNAME= goes through all services.
-const Claim* deciding_claim(const Service& service, const Peer& peer, const Accounts& accounts) {
+AccountHash name_of(const Claim* claim) {
+        return claim == nullptr || account_number(claim->value) ? 0 : hash_of(claim->value);
+}
+
+struct Verdict {
+        const Claim* decides = nullptr;  // none: the peer is not admitted
+        AccountHash user = 0;
+        AccountHash group = 0;
+};
+
+// Of Unit=, User= and Group= all that are given must match, one value of each suffices, and one must be given; the
+// first of them decides.
+Verdict judge(const Service& service, const Peer& peer, const Accounts& accounts) {
         const auto* unit = matching_unit(service, peer);
         if (unit == nullptr && !service.units.empty()) {
-                return nullptr;
+                return {};
         }
         const auto* user = matching_user(service, peer, accounts);
         if (user == nullptr && !service.users.empty()) {
-                return nullptr;
+                return {};
         }
         const auto* group = matching_group(service, peer, accounts);
         if (group == nullptr && !service.groups.empty()) {
-                return nullptr;
+                return {};
         }
-        return unit != nullptr ? unit : user != nullptr ? user : group;
+        return {unit != nullptr ? unit : user != nullptr ? user : group, name_of(user), name_of(group)};
+}
+
+// Names of these claims, unless a number among them admits already.
+template <class Id>
+void add_names(AccountKind kind, const std::vector<Claim>& claims, Id id, std::vector<AccountName>& names) {
+        if (is_overflow_id(id) || first_match(claims, [&](const auto& value) { return account_number(value) == id; })) {
+                return;
+        }
+        for (const auto& claim : claims) {
+                if (!account_number(claim.value)) {
+                        names.push_back({kind, claim.value});
+                }
+        }
+}
+
+template <class Id, class Lookup>
+bool stays(const std::vector<Claim>& claims, Id id, AccountHash admitted_by, const Lookup& lookup) {
+        return claims.empty() || first_match(claims, [&](const auto& value) {
+                                         if (account_number(value)) {
+                                                 return account_matches(value, id, lookup);
+                                         }
+                                         return hash_of(value) == admitted_by || !lookup(value).answered() ||
+                                                account_matches(value, id, lookup);
+                                 }) != nullptr;
+}
+
+template <class Lookup>
+std::string unanswered(const std::vector<Claim>& claims, const Lookup& lookup) {
+        constexpr std::size_t kShown = 5;
+        std::string names;
+        std::size_t count = 0;
+        for (const auto& claim : claims) {
+                if (!account_number(claim.value) && lookup && !lookup(claim.value).answered() && count++ < kShown) {
+                        names += fmt::format("{}{}", names.empty() ? "" : " ", claim.value);
+                }
+        }
+        return names.empty() ? names
+                             : fmt::format(" (the host's directory does not answer for {}{} just now, try again)",
+                                           names, count > kShown ? " ..." : "");
 }
 
 std::string values_of(const std::vector<Claim>& claims) {
@@ -80,16 +129,18 @@ std::string values_of(const std::vector<Claim>& claims) {
 Refusal not_permitted(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
         std::string why;
         const auto look = [&](std::string_view key, const std::vector<Claim>& claims, const Claim* match,
-                              const std::string& sender) {
+                              const std::string& sender, const std::string& more = {}) {
                 if (!claims.empty() && match == nullptr) {
-                        why += fmt::format("{}{}={} at {} does not match, the sender {}", why.empty() ? "" : "; ", key,
-                                           values_of(claims), policy.place(claims.front().where), sender);
+                        why += fmt::format("{}{}={} at {} does not match, the sender {}{}", why.empty() ? "" : "; ",
+                                           key, values_of(claims), policy.place(claims.front().where), sender, more);
                 }
         };
         look("Unit", service.units, matching_unit(service, peer),
              peer.unit.empty() ? "runs in no system unit" : "runs in " + peer.unit);
-        look("User", service.users, matching_user(service, peer, accounts), fmt::format("has uid {}", peer.uid));
-        look("Group", service.groups, matching_group(service, peer, accounts), fmt::format("has gid {}", peer.gid));
+        look("User", service.users, matching_user(service, peer, accounts), fmt::format("has uid {}", peer.uid),
+             unanswered(service.users, accounts.user));
+        look("Group", service.groups, matching_group(service, peer, accounts), fmt::format("has gid {}", peer.gid),
+             unanswered(service.groups, accounts.group));
         if (why.empty()) {
                 why = "it has no Unit=, User= or Group= and admits nobody";
         }
@@ -100,11 +151,10 @@ Refusal not_permitted(const Policy& policy, const Service& service, const Peer& 
 std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer& peer, const Accounts& accounts) {
         constexpr std::size_t kShown = 5;
         Admission admission;
-        const Claim* decides = nullptr;
         std::vector<std::string_view> names;
         for (const auto& service : policy.services) {
-                const auto* claim = deciding_claim(service, peer, accounts);
-                if (claim == nullptr) {
+                const auto verdict = judge(service, peer, accounts);
+                if (verdict.decides == nullptr) {
                         continue;
                 }
                 if (names.size() == kShown) {
@@ -112,8 +162,7 @@ std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer&
                         break;
                 }
                 names.push_back(service.name);
-                admission.service = &service;
-                decides = claim;
+                admission = {&service, policy.place(verdict.decides->where), verdict.user, verdict.group};
         }
         if (names.empty()) {
                 return std::unexpected(Refusal{
@@ -131,7 +180,6 @@ std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer&
                                             fmt::join(names, " ")),
                                 {}});
         }
-        admission.rule = policy.place(decides->where);
         return admission;
 }
 
@@ -150,11 +198,50 @@ std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, 
                                             service),
                                 {}});
         }
-        const auto* claim = deciding_claim(*found, peer, accounts);
-        if (claim == nullptr) {
+        const auto verdict = judge(*found, peer, accounts);
+        if (verdict.decides == nullptr) {
                 return std::unexpected(not_permitted(policy, *found, peer, accounts));
         }
-        return Admission{found, policy.place(claim->where)};
+        return Admission{found, policy.place(verdict.decides->where), verdict.user, verdict.group};
+}
+
+std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& peer, std::string_view service) {
+        std::vector<AccountName> names;
+        const auto add = [&](const Service& one) {
+                if (one.units.empty() || matching_unit(one, peer) != nullptr) {
+                        add_names(AccountKind::kUser, one.users, peer.uid, names);
+                        add_names(AccountKind::kGroup, one.groups, peer.gid, names);
+                }
+        };
+        if (service.empty()) {
+                std::ranges::for_each(policy.services, add);
+        } else if (const auto* found = policy.find(service)) {
+                add(*found);
+        }
+        return names;
+}
+
+bool stays_admitted(const Service& service, const Peer& registrant, const Accounts& accounts) {
+        const bool any = !service.units.empty() || !service.users.empty() || !service.groups.empty();
+        return any && (service.units.empty() || matching_unit(service, registrant) != nullptr) &&
+               stays(service.users, registrant.uid, registrant.user_name, accounts.user) &&
+               stays(service.groups, registrant.gid, registrant.group_name, accounts.group);
+}
+
+std::vector<AccountName> account_names(const Policy& policy) {
+        std::set<AccountName> names;
+        const auto add = [&](AccountKind kind, const std::vector<Claim>& claims) {
+                for (const auto& claim : claims) {
+                        if (!account_number(claim.value)) {
+                                names.insert({kind, claim.value});
+                        }
+                }
+        };
+        for (const auto& service : policy.services) {
+                add(AccountKind::kUser, service.users);
+                add(AccountKind::kGroup, service.groups);
+        }
+        return {names.begin(), names.end()};
 }
 
 }  // namespace sockbroker

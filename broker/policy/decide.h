@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "broker/peer/peer.h"
+#include "broker/policy/accounts.h"
 #include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
 #include "broker/protocol/result_code.h"
@@ -25,19 +26,19 @@
 
 namespace sockbroker {
 
-// Turns User= and Group= values into numbers; a name that does not exist (yet) matches nobody.
-struct Accounts {
-        std::function<std::optional<uid_t>(const std::string&)> user;
-        std::function<std::optional<gid_t>(const std::string&)> group;
-};
-
 struct Admission {
         const Service* service = nullptr;
-        std::string rule;  // file:line of the claim that admitted
+        std::string rule;      // file:line of the claim that admitted
+        AccountHash user = 0;  // the names that did; 0: a number, or the service has no such key
+        AccountHash group = 0;
 };
 
+// Each name of User= and Group= once.
+[[nodiscard]] std::vector<AccountName> account_names(const Policy& policy);
+
 // A warning for each name of User= or Group= that does not exist (yet) on this host, or that means the overflow id: it
-// matches nobody. Never an error, since validity depends on the text alone.
+// matches nobody. And for each that the host gives no answer for. Never an error, since validity depends on the text
+// alone.
 [[nodiscard]] std::vector<Diagnostic> unknown_accounts(const Policy& policy, const Accounts& accounts);
 
 // The index of the interface that has this very name now, 0: there is none.
@@ -54,6 +55,16 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 // Whether this peer may register for the named service, or, with an empty name, for which one it may.
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,
                                                       const Accounts& accounts);
+
+// The names on which that verdict depends: of the service, or with an empty name of all, without those that are settled
+// by a unit or a number.
+[[nodiscard]] std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& peer,
+                                                         std::string_view service);
+
+// Whether somebody who was admitted before still is: by what admits today, and by the name that did then, for as long
+// as the policy has it, since the account of a DynamicUser= service goes with it. A name without an answer takes
+// nothing away.
+[[nodiscard]] bool stays_admitted(const Service& service, const Peer& registrant, const Accounts& accounts);
 
 // Which descriptors of a message are sockets of their own: the first of each. One that comes several times (a duplicate
 // of it, the same descriptor again) counts once.

@@ -29,19 +29,23 @@ public:
                         if (known->second != nullptr) {
                                 warnings.push_back({policy.files.at(claim.where.file), claim.where.line,
                                                     Severity::kWarning,
-                                                    fmt::format("{}=: {} {}, so it matches nobody", key_, claim.value,
-                                                                known->second)});
+                                                    fmt::format("{}=: {} {}", key_, claim.value, known->second)});
                         }
                 }
         }
 
 private:
         [[nodiscard]] const char* verdict(const std::string& name) const {
-                const auto id = lookup_ ? lookup_(name) : std::nullopt;
-                if (!id) {
-                        return "does not exist on this host";
+                const AccountAnswer answer = lookup_ ? lookup_(name) : AccountAnswer(std::nullopt);
+                if (!answer.answered()) {
+                        return "has no answer from this host's directory just now (NSS), so what was known of it "
+                               "counts";
                 }
-                return is_overflow_id(*id) ? "stands for ids that the kernel cannot name" : nullptr;
+                if (!answer.id()) {
+                        return "does not exist on this host, so it matches nobody";
+                }
+                return is_overflow_id(*answer.id()) ? "stands for ids that the kernel cannot name, so it matches nobody"
+                                                    : nullptr;
         }
 
         std::string_view key_;

@@ -39,6 +39,8 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
                 .unit = registration.registrant.unit,
+                .user_name = registration.registrant.user_name,
+                .group_name = registration.registrant.group_name,
         };
 }
 

@@ -23,7 +23,12 @@ Registration from_record(Slot slot, const Registrant& record) {
                 .family = static_cast<SocketFamily>(record.family),
                 .serves = {.ipv4 = record.serves_ipv4, .ipv6 = record.serves_ipv6},
                 .bound = record.bound,
-                .registrant = {.pid = record.pid, .uid = record.uid, .gid = record.gid, .unit = record.unit},
+                .registrant = {.pid = record.pid,
+                               .uid = record.uid,
+                               .gid = record.gid,
+                               .unit = record.unit,
+                               .user_name = record.user_name,
+                               .group_name = record.group_name},
                 .registered_usec = record.registered_usec,
                 .gone_usec = record.gone_usec,
         };

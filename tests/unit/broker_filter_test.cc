@@ -24,6 +24,7 @@
 #include <sstream>
 
 #include "broker/daemon/confine.h"
+#include "broker/names/process.h"
 #include "sandbox/compile.h"
 #include "sandbox/evaluator.h"
 #include "sandbox/parse.h"
@@ -286,6 +287,42 @@ TEST(BrokerFilter, IsBuiltInAsItStandsInTheTree) {
 // build/sockbrokerd --dump-seccomp >tests/data/broker_filter.txt
 TEST(BrokerFilter, IsTheOneThatWasReviewed) {
         EXPECT_EQ(describe_filter().value_or(""), text_of(kRoot + "/tests/data/broker_filter.txt"));
+}
+
+// The same for the process that asks NSS.
+TEST(NamesFilter, IsTheOneThatWasReviewed) {
+        EXPECT_EQ(describe_names_filter().value_or(""), text_of(kRoot + "/tests/data/names_filter.txt"));
+}
+
+TEST(NamesFilter, MakesNoProcessOfAnotherProgramAndChangesNoFile) {
+        const std::string path = kRoot + "/sandbox/names.profile";
+        auto parsed = sandbox::parse_profile("names", {{path, text_of(path)}},
+                                             [](const std::string&) { return fail("no include"); });
+        ASSERT_TRUE(parsed.profile) << parsed.errors.front().to_string();
+        const auto filter = sandbox::compile(*parsed.profile);
+        ASSERT_TRUE(filter);
+        const std::vector<Call> calls{
+                {"execve", {}, Fate::kKilled},
+                {"bpf", {BPF_OBJ_GET}, Fate::kKilled},
+                {"ptrace", {}, Fate::kKilled},
+                {"kill", {}, Fate::kEperm},
+                {"clone", {kThread}, Fate::kAllowed},
+                {"clone", {CLONE_NEWUSER}, Fate::kEperm},
+                {"openat", {kIn, 0, O_RDONLY | O_CLOEXEC}, Fate::kAllowed},
+                {"openat", {kIn, 0, O_WRONLY}, Fate::kEperm},
+                {"openat", {kIn, 0, kCopy}, Fate::kEperm},
+                {"unlink", {}, Fate::kEnosys},
+                {"chmod", {}, Fate::kEnosys},
+                {"rename", {}, Fate::kEnosys},
+                {"mount", {}, Fate::kEnosys},
+                {"mmap", {0, 0, PROT_READ | PROT_EXEC}, Fate::kAllowed},
+                {"mmap", {0, 0, PROT_WRITE | PROT_EXEC}, Fate::kEperm},
+                {"socket", {AF_UNIX, SOCK_STREAM}, Fate::kAllowed},
+                {"socket", {AF_PACKET, SOCK_RAW}, Fate::kEperm},
+        };
+        for (const Call& call : calls) {
+                EXPECT_EQ(sandbox::evaluate(*filter, data_of(call)), answer(call.fate)) << text_of(call);
+        }
 }
 
 TEST(BrokerFilter, DecidesEachCallOfTheTable) {

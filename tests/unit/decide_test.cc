@@ -151,10 +151,77 @@ TEST(Admit, WithoutANameTheOneServiceThatFitsIsFound) {
                   "does not match");
 }
 
+// "gone" has no answer now.
+const Accounts kAway{
+        .user = [](const std::string& name) { return name == "gone" ? AccountAnswer::none() : kAccounts.user(name); },
+        .group = [](const std::string& name) { return name == "gone" ? AccountAnswer::none() : kAccounts.group(name); },
+};
+
+TEST(Admit, ANameWithoutAnAnswerAdmitsNobodyAndTheRefusalSaysSo) {
+        const auto policy = parse("[Service a]\nUser=gone web\nListenStream=80\n");
+        EXPECT_TRUE(admit(policy, {1, 33, 5, ""}, "a", kAway));
+        const auto refused = admit(policy, {1, 34, 5, ""}, "a", kAway);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, ResultCode::kNotPermitted);
+        EXPECT_EQ(refused.error().message,
+                  "not admitted to service a: User=gone web at x.conf:2 does not match, the sender has uid 34 (the "
+                  "host's "
+                  "directory does not answer for gone just now, try again)");
+}
+
+TEST(Admit, TellsTheNamesThatAdmitted) {
+        const auto policy = parse("[Service a]\nUser=5 web\nGroup=www\nListenStream=80\n");
+        const auto by_name = admit(policy, {1, 33, 44, ""}, "a", kAccounts);
+        ASSERT_TRUE(by_name);
+        EXPECT_EQ(by_name->user, hash_of("web"));
+        EXPECT_EQ(by_name->group, hash_of("www"));
+        const auto by_number = admit(policy, {1, 5, 44, ""}, "a", kAccounts);
+        ASSERT_TRUE(by_number);
+        EXPECT_EQ(by_number->user, 0U);
+}
+
+TEST(NamesThatMatter, AreThoseThatNoUnitAndNoNumberSettles) {
+        const auto policy =
+                parse("[Service a]\nUnit=a.service\nUser=web 5\nListenStream=80\n"
+                      "[Service b]\nUser=7 more\nGroup=www\nListenStream=81\n");
+        using Names = std::vector<AccountName>;
+        EXPECT_EQ(names_that_matter(policy, {1, 6, 6, "a.service"}, "a"), (Names{{AccountKind::kUser, "web"}}));
+        EXPECT_EQ(names_that_matter(policy, {1, 5, 6, "a.service"}, "a"), Names{});
+        EXPECT_EQ(names_that_matter(policy, {1, 6, 6, "b.service"}, "a"), Names{});
+        EXPECT_EQ(names_that_matter(policy, {1, 7, 6, ""}, "b"), (Names{{AccountKind::kGroup, "www"}}));
+        EXPECT_EQ(names_that_matter(policy, {1, 6, 6, ""}, ""),
+                  (Names{{AccountKind::kUser, "more"}, {AccountKind::kGroup, "www"}}));
+        EXPECT_EQ(account_names(policy),
+                  (Names{{AccountKind::kUser, "more"}, {AccountKind::kUser, "web"}, {AccountKind::kGroup, "www"}}));
+}
+
+TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
+        const auto stays = [](const std::string& text, const Peer& peer) {
+                const auto policy = parse(text + "ListenStream=80\n");
+                return stays_admitted(policy.services.front(), peer, kAway);
+        };
+        const Peer by_name{.pid = 1, .uid = 70, .gid = 71, .user_name = hash_of("was"), .group_name = hash_of("were")};
+        const Peer by_number{.pid = 1, .uid = 70, .gid = 71};
+        EXPECT_TRUE(stays("[Service a]\nUser=was\n", by_name)) << "though it does not exist any more";
+        EXPECT_TRUE(stays("[Service a]\nUser=was\nGroup=were\n", by_name));
+        EXPECT_FALSE(stays("[Service a]\nUser=was\nGroup=other\n", by_name));
+        EXPECT_FALSE(stays("[Service a]\nUser=other\n", by_name));
+        EXPECT_FALSE(stays("[Service a]\nUser=was\n", by_number));
+        EXPECT_TRUE(stays("[Service a]\nUser=70\n", by_number));
+        EXPECT_FALSE(stays("[Service a]\nUser=71\n", by_number));
+        EXPECT_TRUE(stays("[Service a]\nUser=other gone\n", by_number)) << "neither there nor not there";
+        EXPECT_FALSE(stays("[Service a]\nUnit=a.service\nUser=70\n", by_number));
+        EXPECT_FALSE(stays("[Service a]\n", by_number));
+}
+
 TEST(UnknownAccounts, AreWarningsAtTheirPlace) {
-        const auto policy = parse("[Service a]\nUser=web not-yet 61001\nGroup=nogroup www\nListenStream=80\n");
-        const auto warnings = unknown_accounts(policy, kAccounts);
-        ASSERT_EQ(warnings.size(), 2U);
+        const auto policy = parse("[Service a]\nUser=web not-yet 61001\nGroup=nogroup www gone\nListenStream=80\n");
+        const auto warnings = unknown_accounts(policy, kAway);
+        ASSERT_EQ(warnings.size(), 3U);
+        EXPECT_EQ(warnings[2].to_string(),
+                  "x.conf:3: Group=: gone has no answer from this host's directory just now (NSS), so what was known "
+                  "of it "
+                  "counts");
         EXPECT_EQ(warnings[0].severity, Severity::kWarning);
         EXPECT_EQ(warnings[0].to_string(),
                   "x.conf:2: User=: not-yet does not exist on this host, so it matches nobody");

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// NSS itself. It may take seconds, or for ever: never called in the event loop.
+#pragma once
+
+#include "broker/names/question.h"
+#include "broker/policy/accounts.h"
+
+namespace sockbroker {
+
+[[nodiscard]] NssAnswer ask_nss(const Question& question);
+
+// Each name asked when it is looked up: for programs that may wait.
+[[nodiscard]] Accounts system_accounts();
+
+}  // namespace sockbroker
