@@ -17,7 +17,6 @@ enum {
 	SB_MAX_LENGTHS = 129,	 /* prefix lengths of IPv6: 0 to 128 */
 	SB_CONDITION_WORD = 8,	 /* the last word of a line in which a rule with a condition may start */
 	SB_MAX_STEPS = 1024,	 /* rules that may be tried for one packet; the compiler refuses more */
-	SB_SEARCH_STEPS = 12,	 /* halvings of the 2,048 lines that 65,536 port intervals take */
 	SB_DEPTH = 4,		 /* sockets of a service that a record names, for one protocol and family */
 	SB_CHAIN = 15,		 /* and that each record after it names, of a service that shares */
 	SB_MAX_SHARED = 256,	 /* sockets among which one protocol and family of a service is spread */
@@ -75,7 +74,7 @@ union sb_line {
 		struct sb_rule rule[2];
 		__u32 unused[2];
 	} v6_long;
-	__u16 starts[SB_LINE_BYTES / 2]; /* first port of each interval, ascending, the first is 0 */
+	__u16 starts[SB_LINE_BYTES / 2]; /* of a port table: first port of each interval, ascending, the first is 0 */
 	__u32 refs[SB_LINE_BYTES / 4];	 /* what to try for it, in the lines after those of the starts */
 };
 

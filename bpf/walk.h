@@ -10,6 +10,7 @@
 
 #include "bpf/find.h"
 #include "bpf/layout.h"
+#include "bpf/port_table.h"
 
 enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 
@@ -24,56 +25,6 @@ int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
 SB_GIVEN int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
 /* Counts for one binding. */
 SB_GIVEN void sb_count(__u32 counter, int delivered);
-
-/* 1 if the interval that starts there begins at or before the port, else 0. No branch, which nobody could predict. */
-SB_INLINE __u32 sb_begun(__u32 start, __u32 port)
-{
-	__u32 before = (port - start) >> 31;
-
-	barrier_var(before); /* or clang makes a branch of it, and the verifier follows both ways */
-	return before ^ 1;
-}
-
-/*
- * What to try for the port in a table of `count` port intervals that starts in this line: the last interval that starts
- * at or before the port. First the line is found, by what it begins with, then the place in it. What is left of the
- * last line holds 65535.
- */
-SB_GLOBAL __u32 sb_search_ports(__u32 first_line, __u32 count, __u32 port)
-{
-	const union sb_line *line;
-	__u32 lines = (count + 31) / 32;
-	__u32 low = 0, high = lines; /* the line is in [low, high) */
-	__u32 place;
-
-	SB_NO_UNROLL
-	for (__u32 i = 0; i < SB_SEARCH_STEPS; i++) {
-		__u32 middle = (low + high) / 2;
-		__u32 begun;
-
-		if (high - low <= 1)
-			break;
-		line = sb_line_at(first_line + middle);
-		if (!line)
-			return 0;
-		begun = sb_begun(line->starts[0], port);
-		low += (middle - low) * begun;
-		high -= (high - middle) * (begun ^ 1);
-	}
-	line = sb_line_at(first_line + low);
-	if (!line)
-		return 0;
-	place = sb_begun(line->starts[16], port) * 16;
-	place += sb_begun(line->starts[place + 8], port) * 8;
-	place += sb_begun(line->starts[place + 4], port) * 4;
-	place += sb_begun(line->starts[place + 2], port) * 2;
-	place += sb_begun(line->starts[place + 1], port);
-	low = low * 32 + place;
-	if (low >= count)
-		low = count - 1; /* port 65535 in the last line */
-	line = sb_line_at(first_line + lines + low / 16);
-	return line ? line->refs[low % 16] : 0;
-}
 
 /* Whether the first `length` bits of this word of two prefixes are the same. */
 SB_INLINE int sb_same_bits(__u32 a, __u32 b, __u32 length)
@@ -176,42 +127,39 @@ SB_GLOBAL int sb_steps(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 	return SB_GO_ON;
 }
 
-/*
- * What sb_found() leaves open: a table of ports. The flags of what it has for the port, if that is a plain rule, else
- * 0; packet->next becomes the reference of it.
- */
-SB_GLOBAL __u32 sb_plain_rule(struct sb_packet *packet)
-{
-	if (!packet)
-		return 0;
-	SB_NO_UNROLL
-	for (__u32 i = 0; i < 2; i++) {
-		__u32 offset = (packet->next % SB_LINE_WORDS) * 4;
-		const union sb_line *line = sb_line_at(packet->base + packet->next / SB_LINE_WORDS);
-		const struct sb_rule *rule;
-
-		if (!line || offset > SB_LINE_BYTES - sizeof(*rule))
-			return 0;
-		rule = (const struct sb_rule *)((const char *)line + offset);
-		if (!(rule->flags & SB_RULE_PORTS)) {
-			int plain = !(rule->flags & SB_RULE_CONDITION) && packet->port >= rule->first &&
-				    packet->port <= rule->last;
-
-			return plain ? rule->flags : 0;
-		}
-		if (packet->loopback && (rule->flags & SB_RULE_SHORT))
-			return 0;
-		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
-		if (!packet->next)
-			return 0;
-	}
-	return 0;
-}
-
 /* Whether the flags that a probe found are of a rule that may serve this packet. */
 SB_INLINE int sb_plain(const struct sb_packet *packet, __u32 flags)
 {
 	return flags && !(flags & SB_RULE_SHORT && packet->loopback);
+}
+
+/* The rule at this reference, or NULL. */
+SB_INLINE const struct sb_rule *sb_rule_at(const struct sb_packet *packet, __u32 reference)
+{
+	const union sb_line *line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
+	__u32 offset = (reference % SB_LINE_WORDS) * 4;
+
+	if (!line || offset > SB_LINE_BYTES - sizeof(struct sb_rule))
+		return 0;
+	return (const struct sb_rule *)((const char *)line + offset);
+}
+
+/*
+ * Where packet->next is a table of ports it becomes the reference that the table has for the port. The flags of that
+ * rule, if it is a plain one, else 0.
+ */
+SB_GLOBAL __u32 sb_port_rule(struct sb_packet *packet)
+{
+	const struct sb_rule *rule = packet ? sb_rule_at(packet, packet->next) : 0;
+
+	if (!rule || !(rule->flags & SB_RULE_PORTS) || !sb_plain(packet, rule->flags))
+		return 0;
+	packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
+	rule = packet->next ? sb_rule_at(packet, packet->next) : 0;
+	if (!rule || rule->flags & (SB_RULE_PORTS | SB_RULE_CONDITION) || packet->port < rule->first ||
+	    packet->port > rule->last)
+		return 0;
+	return rule->flags;
 }
 
 /*
@@ -236,7 +184,7 @@ SB_INLINE int sb_walk_on(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 {
 	if (!packet->next && sb_next_length(ctx, packet) != SB_GO_ON)
 		return SK_PASS;
-	__u32 flags = packet->next ? sb_plain_rule(packet) : 0;
+	__u32 flags = packet->next ? sb_port_rule(packet) : 0;
 
 	if (sb_plain(packet, flags) && sb_deliver_newest(ctx, packet->which, flags & SB_RULE_SERVICE))
 		return SK_PASS;

@@ -9,6 +9,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/dataplane/compile/port_table.h"
+
 namespace sockbroker {
 
 namespace {
@@ -122,8 +124,8 @@ sb_rule ChainWriter::chain(std::span<const Rule* const> rules, std::uint32_t cov
 }
 
 // False: chains of many conditional rules would have to be copied too often; then one chain of all is the lesser evil.
-bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
-                        sb_rule& result) {
+bool ChainWriter::port_table(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
+                             sb_rule& result) {
         std::vector<std::tuple<std::uint32_t, bool, std::uint32_t>> events;  // port, starts, index of the rule
         for (std::uint32_t i = 0; i < rules.size(); i++) {
                 events.emplace_back(rules[i]->ports.first, true, i);
@@ -176,21 +178,12 @@ bool ChainWriter::block(std::span<const Rule* const> rules, std::uint32_t coveri
                 }
         }
 
-        result = encode(*rules.front(), static_cast<std::uint32_t>(lines_.size()));
+        result = encode(*rules.front(), write_port_table(lines_, starts, references));
         result.flags &= ~static_cast<std::uint32_t>(SB_RULE_CONDITION | SB_RULE_COUNTED);
         result.flags |= SB_RULE_PORTS;
         result.first = static_cast<std::uint16_t>(starts.size() - 1);
         result.last = 0;
         steps = static_cast<std::uint32_t>(longest) + 1;
-
-        const std::size_t start_lines = (starts.size() + 31) / 32;
-        const std::size_t first = lines_.size();
-        lines_.resize(first + start_lines + (references.size() + 15) / 16);
-        std::fill_n(lines_[first + start_lines - 1].starts, SB_LINE_BYTES / 2, std::uint16_t{65535});
-        for (std::size_t i = 0; i < starts.size(); i++) {
-                lines_[first + i / 32].starts[i % 32] = starts[i];
-                lines_[first + start_lines + i / 16].refs[i % 16] = references[i];
-        }
         return true;
 }
 
@@ -199,10 +192,10 @@ Result<sb_rule> ChainWriter::write(std::span<const Rule* const> rules, std::uint
         if (rules.size() > kChainRules) {
                 const std::size_t lines = lines_.size();
                 const auto pool = std::pair(pool_, pool_words_);
-                if (block(rules, covering, steps, result) && steps <= SB_MAX_STEPS) {
+                if (port_table(rules, covering, steps, result) && steps <= SB_MAX_STEPS) {
                         return result;
                 }
-                // What block() wrote into a line that was there before is overwritten; nobody refers to it.
+                // What port_table() wrote into a line that was there before is overwritten; nobody refers to it.
                 lines_.resize(lines);
                 std::tie(pool_, pool_words_) = pool;
         }

@@ -35,8 +35,8 @@ private:
         [[nodiscard]] sb_rule chain(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps);
         [[nodiscard]] std::uint32_t append(const Rule& rule, std::uint32_t next);
         [[nodiscard]] std::uint32_t append_words(std::size_t words, bool condition);
-        [[nodiscard]] bool block(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
-                                 sb_rule& result);
+        [[nodiscard]] bool port_table(std::span<const Rule* const> rules, std::uint32_t covering, std::uint32_t& steps,
+                                      sb_rule& result);
 
         RuleMemory& lines_;
         std::size_t pool_ = 0;  // the line that is being filled with rules, and how far; 0: none yet
