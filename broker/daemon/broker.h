@@ -107,6 +107,9 @@ private:
                 std::vector<PolicyFile> files;
                 std::optional<Policy> policy;  // none if anything is wrong
                 std::vector<Diagnostic> diagnostics;
+                // By a file, be it empty. What no file supports is taken, for nobody knows better, but never replaces
+                // the copy of the policy last taken: a mount that is missing must not be what is left of a policy.
+                bool supported = false;
         };
         // Safe in another thread: reads what never changes.
         [[nodiscard]] Loaded load_folders() const;

@@ -96,11 +96,18 @@ void Broker::in_worker(const std::shared_ptr<Change>& change, void (Broker::*job
 Broker::Loaded Broker::load_folders() const {
         auto found = read_policy_files(options_.config_dirs);
         auto parsed = parse_policy(found.files, limits_);
-        Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics)};
+        Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics), found.any};
         std::ranges::move(parsed.diagnostics, std::back_inserter(loaded.diagnostics));
         if (count_errors(loaded.diagnostics) > 0) {
                 loaded.policy.reset();
         } else if (loaded.policy) {
+                if (!loaded.supported && read_policy_copy(options_.policy_copy())) {
+                        loaded.diagnostics.push_back(
+                                {options_.config_dirs.front() + "/conf.d", 0, Severity::kWarning,
+                                 fmt::format("there is no policy file, here or in any other folder, so there is no "
+                                             "service; the copy of the policy last taken stays in {}",
+                                             options_.policy_copy())});
+                }
                 std::ranges::move(unknown_interfaces(*loaded.policy, interfaces_now()),
                                   std::back_inserter(loaded.diagnostics));
         }
@@ -108,10 +115,13 @@ Broker::Loaded Broker::load_folders() const {
 }
 
 void Broker::load_at_start() {
-        auto [files, policy, diagnostics] = load_folders();
+        auto [files, policy, diagnostics, supported] = load_folders();
         tell_diagnostics(diagnostics);
         if (policy) {
                 degraded_ = apply(std::move(*policy));
+                if (degraded_.empty() && !supported) {
+                        return;
+                }
                 if (degraded_.empty()) {
                         if (auto written = write_policy_copy(options_.policy_copy(), files); !written) {
                                 degraded_ = written.error().text();
@@ -274,7 +284,7 @@ void Broker::number_change(const std::shared_ptr<Change>& change) {
 
 void Broker::install_change(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
-        if (!change.installed || !change.from_folders) {
+        if (!change.installed || !change.from_folders || !change.loaded.supported) {
                 return;
         }
         try {

@@ -118,7 +118,7 @@ ParsedBrokerConfig load_broker_config(const std::vector<std::string>& config_dir
         for (const auto& dir : config_dirs) {
                 const auto path = dir + "/sockbrokerd.conf";
                 const auto text = read_whole_file(path);
-                if (!text && text.error().errnum == ENOENT) {
+                if (!text && text.error().errnum == ENOENT && link_to_nowhere(path).empty()) {
                         continue;
                 }
                 collector.begin_file(path);

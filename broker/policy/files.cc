@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 
@@ -32,14 +33,19 @@ bool is_drop_in_name(std::string_view name) {
         return name.size() > 5 && name.ends_with(".conf") && name.front() != '.';
 }
 
-// Names of one folder; a folder that does not exist has none.
+// Names of one folder; a folder that does not exist has none. A link to nowhere is not that: what it meant is not
+// known.
 Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
         if (!dir) {
-                if (errno == ENOENT) {
-                        return std::vector<std::string>{};
+                if (errno != ENOENT) {
+                        return fail_errno("cannot open the folder, let the broker's user read it or remove it");
                 }
-                return fail_errno("cannot open the folder, let the broker's user read it or remove it");
+                if (const auto link = link_to_nowhere(folder); !link.empty()) {
+                        return fail(fmt::format("{} is a link to nowhere, mend the link or remove it",
+                                                link == folder ? "the folder" : link));
+                }
+                return std::vector<std::string>{};
         }
         std::vector<std::string> names;
         while (true) {
@@ -78,6 +84,17 @@ Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
 }
 
 }  // namespace
+
+std::string link_to_nowhere(const std::string& path) {
+        struct stat status {};
+        for (std::filesystem::path part = path; part.has_relative_path(); part = part.parent_path()) {
+                if (::lstat(part.c_str(), &status) == 0) {
+                        return S_ISLNK(status.st_mode) && ::stat(part.c_str(), &status) != 0 ? part.string()
+                                                                                             : std::string{};
+                }
+        }
+        return {};
+}
 
 Result<std::string> read_whole_file(const std::string& path, std::size_t limit) {
         // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
@@ -120,6 +137,7 @@ FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std:
                         paths.try_emplace(std::move(name), std::move(path));
                 }
         }
+        found.any = !paths.empty();
         for (const auto& [name, path] : paths) {
                 auto text = read_whole_file(path);
                 if (!text) {

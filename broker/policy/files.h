@@ -14,7 +14,8 @@ namespace sockbroker {
 
 struct FoundFiles {
         std::vector<PolicyFile> files;        // sorted by file name, masked ones left out
-        std::vector<Diagnostic> diagnostics;  // unreadable, not a regular file, too large
+        std::vector<Diagnostic> diagnostics;  // unreadable, not a regular file, too large, a link to nowhere
+        bool any = false;                     // there is a file at all, though it may be empty or mask another
 };
 
 // conf.d/*.conf of each folder; a folder that does not exist is empty.

@@ -19,6 +19,9 @@ inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 // A regular file, to the byte. ENOENT where there is none; /dev/null reads as empty.
 [[nodiscard]] Result<std::string> read_whole_file(const std::string& path, std::size_t limit = kMaxFileBytes);
 
+// Of a path that does not exist: the part of it that is a link whose target is not there; empty: it has none.
+[[nodiscard]] std::string link_to_nowhere(const std::string& path);
+
 // `subfolder`/*.conf of each folder, as read_policy_files() says.
 [[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder);
 

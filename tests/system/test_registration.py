@@ -228,3 +228,28 @@ def test_a_dynamic_user_may_be_named_by_user_though_its_name_exists_only_while_i
                   "ListenDatagram=198.51.100.0/24:7777\n")
     broker.run("systemctl reload sockbrokerd && systemctl start echo.service")
     assert len(broker.until_registered("echo", 2)) == 2
+
+
+def test_a_one_shot_with_a_dynamic_user_loses_no_socket_at_a_reload_and_a_restart(broker):
+    """Its account is gone as soon as it has ended; the name in the policy is what admitted it."""
+    broker.policy("50-echo.conf", "[Service echo]\nUser=echo-register\nListenStream=198.51.100.0/24:*\n")
+    broker.unit("echo.socket",
+                "[Socket]\nListenStream=127.0.0.1:7007\nFileDescriptorName=echo\nAccept=no\nService=echo-server.service\n")
+    broker.unit("echo-server.service", "[Service]\nExecStart=/bin/true\n")
+    broker.unit("echo-register.service",
+                "[Service]\nType=oneshot\nDynamicUser=yes\nSockets=echo.socket\nExecStart=/usr/bin/sockbrokerctl register\n")
+    broker.run("systemctl reload sockbrokerd && systemctl start echo.socket && systemctl start echo-register.service")
+    row, = broker.until_registered("echo", 1)
+    assert 61184 <= row["uid"] <= 65519
+    assert broker.run("getent passwd echo-register", check=False).returncode != 0, "the account went with the one-shot"
+    broker.policy("60-more.conf", "[Service more]\nUser=0\nListenStream=198.51.100.0/24:8080\n")
+    broker.run("systemctl reload sockbrokerd.service")
+    assert broker.until_registered("echo", 1) == [row]
+    broker.run("systemctl restart sockbrokerd.service")
+    assert broker.until_registered("echo", 1) == [row]
+    broker.run("systemctl reload sockbrokerd.service")
+    assert broker.until_registered("echo", 1) == [row]
+    # Whoever gets that number next is not admitted by it.
+    broker.policy("50-echo.conf", "[Service echo]\nUser=another\nListenStream=198.51.100.0/24:*\n")
+    broker.run("systemctl reload sockbrokerd.service")
+    assert broker.registered("echo") == []
