@@ -181,9 +181,10 @@ struct sb_registrant {
 	__u16 unused;
 	__u8 bound_address[16];
 	__s64 registered_usec; /* CLOCK_MONOTONIC: pins do not outlive a boot */
-	__s64 gone_usec;  /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */
-	__u64 user_name;  /* hash of the name of User= that admitted it; 0: a number, or none */
-	__u64 group_name; /* of Group= likewise */
+	__s64 gone_usec; /* CLOCK_MONOTONIC: since when its service is gone and the broker holds it; 0: it is not */
+	__s64 hold_until_usec; /* CLOCK_MONOTONIC: a stop on purpose until then counts as a crash; 0: it does not */
+	__u64 user_name;       /* hash of the name of User= that admitted it; 0: a number, or none */
+	__u64 group_name;      /* of Group= likewise */
 	char unit[SB_UNIT_BYTES];
 };
 
@@ -214,7 +215,7 @@ SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");
-SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 344, "registrant");
+SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 352, "registrant");
 
 #define SB_AF_INET 2
 #define SB_AF_INET6 10

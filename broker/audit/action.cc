@@ -36,6 +36,7 @@ constexpr std::array kRows = {
         Row{Action::kExpire, "expire", "a61c302212014f3f8609f9f9509be27b"},
         Row{Action::kWarn, "warn", "2937dec2dd764d6086bf73b8c0e0f719"},
         Row{Action::kLost, "lost", "d4b4a0047ce146e39264a7378fc60dad"},
+        Row{Action::kKeep, "keep", "cac6aebbe2494949be844eb8bf5b447a"},
 };
 
 constexpr bool in_order_of_action() {

@@ -33,8 +33,9 @@ enum class Action : std::uint8_t {
         kExpire,        // it is not held any more: HoldSec= ran out, or the service was stopped
         kWarn,          // a registration was taken and is probably not as it was meant
         kLost,          // journal entries were lost
+        kKeep,          // the next stop on purpose of a service is to count as a crash
 };
-inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kLost) + 1;
+inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kKeep) + 1;
 
 struct Entry {
         Action action = Action::kStart;

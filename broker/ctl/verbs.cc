@@ -23,6 +23,7 @@ constexpr std::array kVerbs = {
         Verb{"unregister", "unregister SERVICE", "Remove the sockets of a service", 1, 1, unregister_service},
         Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2,
              std::numeric_limits<std::size_t>::max(), retrieve_sockets},
+        Verb{"hold", "hold SERVICE", "Let clients wait through a stop (--timeout=)", 1, 1, hold_service},
         Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service},
         Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},
         Verb{"verify", "verify", "Check the policy on disk, without a broker", 0, 0, verify_policy},

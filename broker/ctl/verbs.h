@@ -31,6 +31,7 @@ struct Verb {
 [[nodiscard]] int show_version(const Options& options);
 [[nodiscard]] int register_sockets(const Options& options);
 [[nodiscard]] int retrieve_sockets(const Options& options);
+[[nodiscard]] int hold_service(const Options& options);
 [[nodiscard]] int unregister_service(const Options& options);
 [[nodiscard]] int reload_policy(const Options& options);
 [[nodiscard]] int verify_policy(const Options& options);

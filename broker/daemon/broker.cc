@@ -153,6 +153,8 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                 return reload(reply);
         case Verb::kUnload:
                 return reply(unload(*identified));
+        case Verb::kHold:
+                return reply(hold_over_stop(*request, *identified));
         default:
                 return retrieve(*request, *identified, *message, reply);
         }

@@ -152,6 +152,7 @@ private:
         // of probe_some() has found: every client may ask them, as often as it likes.
         static constexpr std::size_t kAskAll = 256;
         void probe_liveness();
+        [[nodiscard]] Answer hold_over_stop(const Request& request, const Peer& peer);
         void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
         [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 

@@ -36,7 +36,8 @@ Held held_of(const Service& service, const Registration& registration) {
                 .unit = registration.registrant.unit,
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
-                .hold_usec = service.hold_usec};
+                .hold_usec = service.hold_usec,
+                .until_usec = registration.hold_until_usec};
 }
 
 // As every first instance hears it: no refusal, and no entry in the journal.
@@ -178,7 +179,8 @@ void Broker::on_gone(const Held& held) {
         entry.message = fmt::format(
                 "{} is gone{}, its {} socket {} waits {} for the next instance", held.key.service,
                 held.alone ? fmt::format(" (the process that registered it has ended, {} goes on)", held.unit) : "",
-                to_string(one->protocol), one->bound.to_string(), seconds(held.hold_usec));
+                to_string(one->protocol), one->bound.to_string(),
+                seconds(held.until_usec != 0 ? (held.until_usec - held.gone_usec) / kUsec * kUsec : held.hold_usec));
         audit_.write(std::move(entry));
 }
 
@@ -194,6 +196,8 @@ void Broker::on_hold_end(const Held& held, HoldEnd why) {
         switch (why) {
         case HoldEnd::kExpired:
                 return end_hold(held, fmt::format("nobody came for it within {}", seconds(held.hold_usec)));
+        case HoldEnd::kSpanOver:
+                return end_hold(held, "nobody came for it within the time that sockbrokerctl hold gave");
         case HoldEnd::kUnread: {
                 const auto* one = find_registration(held.key.service, held.key.cookie);
                 if (one == nullptr) {
@@ -233,6 +237,66 @@ void Broker::end_hold(const Held& held, const std::string& why) {
                 audit_.write(std::move(entry));
                 (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
         }
+}
+
+Answer Broker::hold_over_stop(const Request& request, const Peer& peer) {
+        const std::string& service = request.service;
+        if (policy_->find(service) == nullptr) {
+                return refuse(
+                        {ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", service), {}},
+                        peer, service);
+        }
+        std::size_t kept = 0;
+        std::vector<std::uint64_t> concerned;
+        for (const auto& one : registry_.registrations(service)) {
+                if (holds_ == nullptr || holds_->find({service, one.cookie}) == nullptr) {
+                        continue;
+                }
+                kept++;
+                if (peer.uid == 0 || is_owner(peer, one)) {
+                        concerned.push_back(one.cookie);
+                }
+        }
+        if (kept == 0) {
+                return refuse(
+                        {ResultCode::kNotHeld,
+                         fmt::format("the broker keeps no socket of {}: it has none, the policy says no HoldSec= for "
+                                     "it, or PID 1 keeps those of its .socket unit",
+                                     service),
+                         {}},
+                        peer, service);
+        }
+        if (concerned.empty()) {
+                return refuse(
+                        {ResultCode::kNotPermitted,
+                         fmt::format("the sockets of {} were registered by others, only root may ask that they be "
+                                     "held over a stop",
+                                     service),
+                         {}},
+                        peer, service);
+        }
+        const auto span = static_cast<std::int64_t>(request.timeout_usec);
+        const auto until = span == 0 ? 0 : steady_usec() + span;
+        for (const auto cookie : concerned) {
+                if (const auto done = registry_.set_hold_until(service, cookie, until); !done) {
+                        return refuse({ResultCode::kInternal, done.error().text(), {}}, peer, service);
+                }
+                holds_->set_until({service, cookie}, until);
+        }
+        std::string message =
+                span == 0 ? fmt::format("a stop of {} ends the hold of its sockets at once, as usual", service)
+                          : fmt::format("a stop of {} counts as a crash for {}: {} socket{} will wait so long", service,
+                                        seconds(span), concerned.size(), concerned.size() == 1 ? "" : "s");
+        audit_.write({.action = Action::kKeep,
+                      .priority = 5,
+                      .message = fmt::format("{}, asked by {}", message, peer.to_string()),
+                      .service = service,
+                      .result = std::string(to_string(ResultCode::kOk)),
+                      .unit = peer.unit,
+                      .has_peer = true,
+                      .uid = peer.uid,
+                      .pid = peer.pid});
+        return Answer{.message = std::move(message)};
 }
 
 void Broker::retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply) {

@@ -103,6 +103,7 @@ void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registere
         kept.held.unit = peer.unit;
         kept.held.registered_usec = registered_usec;
         kept.held.alone = false;
+        kept.held.until_usec = 0;
         kept.undelivered = false;
         kept.others_read = false;
         set_clock(kept, 0, kept.held.hold_usec);
@@ -123,6 +124,13 @@ void Holds::take_back(const HoldKey& key) {
 void Holds::set_span(const HoldKey& key, std::int64_t hold_usec) {
         if (const auto found = kept_.find(key); found != kept_.end()) {
                 set_clock(found->second, found->second.held.gone_usec, hold_usec);
+        }
+}
+
+void Holds::set_until(const HoldKey& key, std::int64_t until_usec) {
+        if (const auto found = kept_.find(key); found != kept_.end()) {
+                found->second.held.until_usec = until_usec;
+                set_clock(found->second, found->second.held.gone_usec, found->second.held.hold_usec);
         }
 }
 
@@ -244,7 +252,10 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
                 }
                 return;
         case Presence::kStopped:
-                return end(key, HoldEnd::kStopped);
+                if (held.until_usec <= steady_usec()) {
+                        return end(key, HoldEnd::kStopped);
+                }
+                [[fallthrough]];
         case Presence::kGone:
                 held.alone = false;
                 if (held.gone_usec == 0) {
@@ -262,6 +273,9 @@ void Holds::back(Kept& kept) {
 }
 
 void Holds::set_gone(Kept& kept, std::int64_t gone_usec) {
+        if (kept.held.until_usec <= steady_usec()) {
+                kept.held.until_usec = 0;
+        }
         kept.unread = {};  // what it read itself, before its end, says nothing of others
         set_clock(kept, gone_usec, kept.held.hold_usec);
         const Held copy = kept.held;  // it may be released by what follows
@@ -383,13 +397,14 @@ void Holds::ask_again_later() {
 void Holds::set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec) {
         Held& held = kept.held;
         const auto before = ends_.empty() ? 0 : ends_.begin()->first;
-        if (held.gone_usec != 0) {
-                ends_.erase({held.gone_usec + held.hold_usec, held.key});
+        if (kept.ends_usec != 0) {
+                ends_.erase({kept.ends_usec, held.key});
         }
         held.gone_usec = gone_usec;
         held.hold_usec = hold_usec;
-        if (gone_usec != 0) {
-                ends_.insert({gone_usec + hold_usec, held.key});
+        kept.ends_usec = gone_usec == 0 ? 0 : held.until_usec != 0 ? held.until_usec : gone_usec + hold_usec;
+        if (kept.ends_usec != 0) {
+                ends_.insert({kept.ends_usec, held.key});
         }
         if (before != (ends_.empty() ? 0 : ends_.begin()->first)) {
                 set_timer();
@@ -422,7 +437,18 @@ void Holds::expire() {
                 over.push_back(key);
         }
         for (const auto& key : over) {
-                end(key, HoldEnd::kExpired);
+                const auto found = kept_.find(key);
+                if (found == kept_.end()) {
+                        continue;
+                }
+                Kept& kept = found->second;
+                const bool spanned = std::exchange(kept.held.until_usec, 0) != 0;
+                set_clock(kept, kept.held.gone_usec, kept.held.hold_usec);
+                if (kept.ends_usec <= now) {
+                        end(key, spanned ? HoldEnd::kSpanOver : HoldEnd::kExpired);
+                } else {
+                        look_at(key);  // a stop on purpose does not count as a crash any more
+                }
         }
         set_timer();
 }

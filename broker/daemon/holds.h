@@ -41,12 +41,16 @@ struct Held {
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, as all times here
         std::int64_t gone_usec = 0;        // when the registrant went; 0: it has not
         std::int64_t hold_usec = 0;
+        // A stop on purpose until then counts as a crash, and the socket waits so long whatever ended it; 0: HoldSec=
+        // alone.
+        std::int64_t until_usec = 0;
         bool alone = false;  // the process that registered it went, its unit goes on
 };
 
 enum class HoldEnd : std::uint8_t {
         kExpired,    // HoldSec= ran out
         kUnread,     // nobody went, and yet what came was not read for HoldSec=
+        kSpanOver,   // what set_until() gave ran out
         kStopped,    // its unit was stopped on purpose
         kActivated,  // the unit gets its sockets from a .socket unit: PID 1 keeps those
 };
@@ -75,6 +79,8 @@ public:
         void take_back(const HoldKey& key);
         // HoldSec= has changed.
         void set_span(const HoldKey& key, std::int64_t hold_usec);
+        // See Held::until_usec.
+        void set_until(const HoldKey& key, std::int64_t until_usec);
         // Gives it up without a word.
         void release(const HoldKey& key);
         // What PID 1 keeps under this name is of no use; the descriptor is closed where that keeps nobody waiting.
@@ -95,8 +101,9 @@ public:
 private:
         struct Kept {
                 Held held;
-                bool undelivered = false;  // its registrant asked for it and did not get it
-                bool others_read = false;  // so the end of the process says nothing any more
+                std::int64_t ends_usec = 0;  // as in ends_; 0: it is not there
+                bool undelivered = false;    // its registrant asked for it and did not get it
+                bool others_read = false;    // so the end of the process says nothing any more
                 Unread unread;
                 OwnedFd socket;
                 Process process;

@@ -48,6 +48,7 @@ struct Registrant {
         Endpoint bound;
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, microseconds
         std::int64_t gone_usec = 0;        // CLOCK_MONOTONIC, since when its service is gone; 0: it is not
+        std::int64_t hold_until_usec = 0;  // CLOCK_MONOTONIC, a stop on purpose until then counts as a crash
         std::string unit;                  // at most 255 bytes
         std::uint64_t user_name = 0;       // hashes of the names that admitted it; 0: a number, or none
         std::uint64_t group_name = 0;

@@ -10,13 +10,25 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/net.h"
+
 namespace sockbroker {
 namespace {
 
-enum Key : std::size_t { kFdStore, kFdStoreRemove, kFdRetrieve, kFdName, kFdPoll, kBarrierKey, kVerbKey, kKeys };
+enum Key : std::size_t {
+        kFdStore,
+        kFdStoreRemove,
+        kFdRetrieve,
+        kFdName,
+        kFdPoll,
+        kBarrierKey,
+        kVerbKey,
+        kTimeout,
+        kKeys
+};
 
 constexpr std::array<std::string_view, kKeys> kNames = {"FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",
-                                                        "FDPOLL",  "BARRIER",       "VERB"};
+                                                        "FDPOLL",  "BARRIER",       "VERB",       "TIMEOUT_USEC"};
 
 struct NamedVerb {
         std::string_view name;
@@ -27,7 +39,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"status", Verb::kStatus},         NamedVerb{"list", Verb::kList},
         NamedVerb{"bindings", Verb::kBindings},     NamedVerb{"reload", Verb::kReload},
         NamedVerb{"unregister", Verb::kUnregister}, NamedVerb{"unload", Verb::kUnload},
-        NamedVerb{"version", Verb::kVersion},
+        NamedVerb{"version", Verb::kVersion},       NamedVerb{"hold", Verb::kHold},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -66,7 +78,8 @@ bool valid_key(std::string_view key) {
 
 std::optional<Key> find_key(Channel channel, std::string_view name) {
         for (std::size_t i = 0; i < kKeys; i++) {
-                if (kNames[i] == name && (channel == Channel::kControl || (i != kFdRetrieve && i != kVerbKey))) {
+                if (kNames[i] == name &&
+                    (channel == Channel::kControl || (i != kFdRetrieve && i != kVerbKey && i != kTimeout))) {
                         return static_cast<Key>(i);
                 }
         }
@@ -88,6 +101,7 @@ struct Fields {
         std::array<unsigned, kKeys> lines{};
         std::string_view foreign;  // notify: the first key that is not ours
         Verb verb = Verb::kNothing;
+        std::uint64_t timeout_usec = 0;
 
         [[nodiscard]] bool has(Key key) const { return values[key].has_value(); }
         [[nodiscard]] std::string service() const { return std::string(values[kFdName].value_or("")); }
@@ -107,10 +121,19 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version",
+                                            "unregister unload version hold",
                                             quoted(value)));
                 }
                 fields.verb = *verb;
+                return {};
+        }
+        case kTimeout: {
+                const auto number = parse_number(value, kMaxHoldUsec);
+                if (!number) {
+                        return malformed(fmt::format("TIMEOUT_USEC={} is no number of microseconds, 12 hours at most",
+                                                     quoted(value)));
+                }
+                fields.timeout_usec = *number;
                 return {};
         }
         case kFdPoll:
@@ -141,7 +164,7 @@ std::expected<void, Refusal> take_line(Fields& fields, Channel channel, std::str
                 if (channel == Channel::kControl) {
                         return malformed(
                                 fmt::format("unknown key {}; the control socket knows FDSTORE FDSTOREREMOVE "
-                                            "FDRETRIEVE FDNAME FDPOLL BARRIER VERB",
+                                            "FDRETRIEVE FDNAME FDPOLL BARRIER VERB TIMEOUT_USEC",
                                             quoted(name)));
                 }
                 if (fields.foreign.empty()) {
@@ -230,10 +253,14 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
         if (fields.verb == Verb::kUnregister && !fields.has(kFdName)) {
                 return malformed("VERB=unregister needs FDNAME=, the service whose sockets to remove");
         }
-        if (fields.verb != Verb::kUnregister && fields.has(kFdName)) {
-                return malformed(fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister does", name));
+        if (fields.verb == Verb::kHold && !(fields.has(kFdName) && fields.has(kTimeout))) {
+                return malformed("VERB=hold needs FDNAME=, the service, and TIMEOUT_USEC=, how long");
         }
-        return Request{fields.verb, fields.service()};
+        if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.has(kFdName)) {
+                return malformed(
+                        fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister and hold do", name));
+        }
+        return Request{fields.verb, fields.service(), fields.timeout_usec};
 }
 
 std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std::size_t fds) {
@@ -247,6 +274,9 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
         const std::optional<Key> action = *found;
         if (fields.has(kFdPoll) && action != kFdStore) {
                 return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
+        }
+        if (fields.has(kTimeout) && fields.verb != Verb::kHold) {
+                return malformed("TIMEOUT_USEC= needs VERB=hold beside it");
         }
         if (!action) {
                 if (fields.has(kFdName)) {
@@ -366,6 +396,9 @@ std::string format_request(const Request& request) {
         }
         if (!request.service.empty()) {
                 text += fmt::format("FDNAME={}\n", request.service);
+        }
+        if (request.verb == Verb::kHold) {
+                text += fmt::format("TIMEOUT_USEC={}\n", request.timeout_usec);
         }
         return text;
 }

@@ -18,6 +18,7 @@ namespace sockbroker {
 inline constexpr std::size_t kMaxMessageBytes = 4096;
 inline constexpr std::size_t kMaxMessageFds = 253;  // SCM_MAX_FD of the kernel
 inline constexpr std::size_t kMaxServiceName = 40;
+inline constexpr std::uint64_t kMaxHoldUsec = std::uint64_t{12} * 3600 * 1'000'000;
 
 // [A-Za-z0-9._-]{1,40}
 [[nodiscard]] bool valid_service_name(std::string_view name);
@@ -37,13 +38,15 @@ enum class Verb : std::uint8_t {
         kBindings,    // VERB=bindings
         kReload,      // VERB=reload
         kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
+        kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required
         kUnload,      // VERB=unload
         kVersion,     // VERB=version
 };
 
 struct Request {
         Verb verb = Verb::kNothing;
-        std::string service;  // FDNAME=, empty where none was given
+        std::string service;             // FDNAME=, empty where none was given
+        std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold, at most kMaxHoldUsec
 };
 
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.

@@ -38,6 +38,7 @@ Registrant to_record(ServiceId id, const Registration& registration) {
                 .bound = registration.bound,
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,
+                .hold_until_usec = registration.hold_until_usec,
                 .unit = registration.registrant.unit,
                 .user_name = registration.registrant.user_name,
                 .group_name = registration.registrant.group_name,
@@ -174,9 +175,14 @@ Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie
         return rewrite(service, cookie, [&](Registration& one) { one.gone_usec = gone_usec; });
 }
 
+Result<void> Registry::set_hold_until(const std::string& service, std::uint64_t cookie, std::int64_t until_usec) {
+        return rewrite(service, cookie, [&](Registration& one) { one.hold_until_usec = until_usec; });
+}
+
 Result<void> Registry::give_back(const std::string& service, std::uint64_t cookie, const Peer& peer) {
         return rewrite(service, cookie, [&](Registration& one) {
                 one.gone_usec = 0;
+                one.hold_until_usec = 0;
                 one.registered_usec = monotonic_usec();
                 one.registrant = peer;
         });

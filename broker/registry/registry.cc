@@ -31,6 +31,7 @@ Registration from_record(Slot slot, const Registrant& record) {
                                .group_name = record.group_name},
                 .registered_usec = record.registered_usec,
                 .gone_usec = record.gone_usec,
+                .hold_until_usec = record.hold_until_usec,
         };
 }
 

@@ -37,6 +37,7 @@ struct Registration {
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC: when this registrant got it
         // Since when its service is gone and the broker holds it for the next instance (CLOCK_MONOTONIC); 0: it is not.
         std::int64_t gone_usec = 0;
+        std::int64_t hold_until_usec = 0;  // CLOCK_MONOTONIC: a stop on purpose until then counts as a crash
 
         [[nodiscard]] bool held() const { return gone_usec != 0; }
 
@@ -139,6 +140,10 @@ public:
 
         // Its service went at `gone_usec` (CLOCK_MONOTONIC), and a descriptor of it is held; 0: it came back.
         [[nodiscard]] Result<void> set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec);
+        // A stop on purpose until then (CLOCK_MONOTONIC) counts as a crash, once: the next registrant ends that; 0: it
+        // does not.
+        [[nodiscard]] Result<void> set_hold_until(const std::string& service, std::uint64_t cookie,
+                                                  std::int64_t until_usec);
         // A held socket is this peer's from now on, and live. It keeps its place among the others.
         [[nodiscard]] Result<void> give_back(const std::string& service, std::uint64_t cookie, const Peer& peer);
 

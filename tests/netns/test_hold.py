@@ -517,3 +517,54 @@ def test_a_broker_that_was_stopped_for_long_does_not_take_it_for_nobody_reading(
     assert who("tcp", "ipv4") == "web"
     end(one, broker)
     assert "nobody reads it" not in broker.log()
+
+
+def hold(one, span, service="web"):
+    return one.control(f"VERB=hold\nFDNAME={service}\nTIMEOUT_USEC={int(span * 1e6)}")
+
+
+def test_hold_is_for_who_registered_and_for_root(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD) + section("plain", 61001, listen("tcp", "198.51.100.0/24"))).start()
+    one, other = spawn("web"), spawn("other", 61002)
+    assert hold(one, 60).result == "not-held", "it has registered nothing"
+    handed_over(one, "tcp", "ipv4")
+    assert one.register("tcp-ipv4", service="plain").result == "ok"
+    assert hold(one, 60, "plain").result == "not-held" and "HoldSec=" in hold(one, 60, "plain").message
+    assert hold(one, 60, "nobody").result == "unknown-service"
+    refusal = hold(other, 60)
+    assert refusal.result == "not-permitted" and "only root may" in refusal.message
+    assert hold(one, 60).message == "a stop of web counts as a crash for 60 s: 1 socket will wait so long"
+    assert broker.ctl("hold", "web", "--timeout=5min") == (
+        0, "a stop of web counts as a crash for 300 s: 1 socket will wait so long\n")
+    assert broker.ctl("hold", "web", "--timeout=0")[0] == 0
+    for without in ([], ["--timeout=13h"], ["--timeout=infinity"]):
+        status, said = broker.ctl("hold", "web", *without)
+        assert status == 2 and "hold needs --timeout=SPAN" in said
+    broker.wait_log("keep: a stop of web counts as a crash for 60 s.* asked by pid .*uid 61001")
+
+
+def test_hold_lengthens_a_shorter_holdsec_and_the_next_instance_ends_it(broker, spawn):
+    """Outside units nothing tells a stop from a crash."""
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=200ms")).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    assert hold(one, 2).result == "ok"
+    began = time.monotonic()
+    end(one, broker)
+    waiting, file = knock(ADDRESS["ipv4"])
+    broker.wait_log("expire: .*nobody came for it within the time that sockbrokerctl hold gave")
+    assert 1.5 < time.monotonic() - began < 5
+    with pytest.raises(ConnectionResetError):
+        file.readline()
+    waiting.close()
+
+    two = spawn("web")
+    handed_over(two, "tcp", "ipv4")
+    assert hold(two, 60).result == "ok"
+    end(two, broker, "hold gave(.*\n)+.*waits")
+    three = spawn("web")
+    assert three.retrieve().result == "ok"
+    three.kill()
+    broker.wait_log("retrieve: (.*\n)+.*nobody came for it within 0.200 s")
+    with refused():
+        who("tcp", "ipv4")

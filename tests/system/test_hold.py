@@ -103,6 +103,49 @@ def test_a_stop_on_purpose_ends_the_hold_at_once(steady, message_ids):
     assert not steady.journal(cursor, message_ids["retrieve"])
 
 
+@pytest.mark.parametrize("when", ["", "between", "after"])
+def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_broker(steady, message_ids, when):
+    before, cursor = row(steady), steady.cursor()
+    assert "for 300 s: 1 socket" in steady.out("sockbrokerctl hold steady --timeout=5min")
+    assert len(steady.journal(cursor, message_ids["keep"])) == 1
+    if when == "between":
+        steady.run("systemctl restart sockbrokerd")
+    steady.run("systemctl stop steady.service")
+    until_state(steady, "held")
+    waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
+    if when == "after":
+        steady.run("systemctl restart sockbrokerd")
+        steady.until("the bus", lambda: steady.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    assert until_state(steady, "held")["cookie"] == before["cookie"]
+    steady.run("systemctl start steady.service")
+    assert another_instance(steady, before)["cookie"] == before["cookie"]
+    assert waiting.communicate(timeout=10)[0] == "queued"
+    # It was for one stop.
+    steady.run("systemctl stop steady.service")
+    steady.until("a refusal", lambda: "ConnectionRefusedError" in steady.client(
+        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=3)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_hold_ends_with_its_time_or_when_it_is_taken_back(steady, restart):
+    steady.run("sockbrokerctl hold steady --timeout=3s")
+    steady.run("systemctl stop steady.service")
+    until_state(steady, "held")
+    if restart:
+        steady.run("systemctl restart sockbrokerd")
+    began = time.monotonic()
+    waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
+    waiting.communicate(timeout=15)
+    assert waiting.returncode != 0 and time.monotonic() - began < 8, "HoldSec= of the policy is half a minute"
+    steady.until("nothing registered", lambda: not steady.registered("steady"))
+
+    steady.run("systemctl start steady.service")
+    steady.until_registered("steady", 1)
+    steady.run("sockbrokerctl hold steady --timeout=1h && sockbrokerctl hold steady --timeout=0")
+    steady.run("systemctl stop steady.service")
+    steady.until("nothing registered", lambda: not steady.registered("steady"), timeout=5)
+
+
 def test_a_service_that_stays_away_is_held_until_holdsec_is_over(steady, message_ids):
     steady.policy("steady.conf", WITHOUT_HOLD + "HoldSec=2\n")
     steady.write("/etc/systemd/system/steady.service.d/50-test.conf", "[Service]\nRestart=no\n")

@@ -48,6 +48,8 @@ TEST(Request, WhatTheProtocolAllows) {
                 {control, "VERB=reload", 0, Verb::kReload, ""},
                 {control, "FDNAME=web\nVERB=unregister", 0, Verb::kUnregister, "web"},
                 {control, "VERB=unload", 0, Verb::kUnload, ""},
+                {control, "VERB=hold\nFDNAME=web\nTIMEOUT_USEC=43200000000", 0, Verb::kHold, "web"},
+                {notify, "TIMEOUT_USEC=x", 0, Verb::kNothing, ""},
                 {control, "VERB=version", 0, Verb::kVersion, ""},
         };
         for (const auto& good : table) {

@@ -42,6 +42,7 @@ Result<void> write_registrant(int map_fd, Slot slot, const Registrant* registran
                 raw.bound_port = registrant->bound.port;
                 raw.registered_usec = registrant->registered_usec;
                 raw.gone_usec = registrant->gone_usec;
+                raw.hold_until_usec = registrant->hold_until_usec;
                 raw.user_name = registrant->user_name;
                 raw.group_name = registrant->group_name;
                 std::copy_n(registrant->bound.address.bytes.begin(), sizeof raw.bound_address, raw.bound_address);
@@ -70,6 +71,7 @@ Registrant decode_registrant(const sb_registrant& raw) {
         result.bound.port = raw.bound_port;
         result.registered_usec = raw.registered_usec;
         result.gone_usec = raw.gone_usec;
+        result.hold_until_usec = raw.hold_until_usec;
         result.user_name = raw.user_name;
         result.group_name = raw.group_name;
         result.unit.assign(raw.unit, strnlen(raw.unit, sizeof raw.unit));
