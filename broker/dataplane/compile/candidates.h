@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Which prefix lengths a look-up has to probe, by a hash of the first bits of the address (struct sb_table: words).
-// How many bits, and whether at all, is chosen here from how the prefixes lie. Knows nothing of rules. An order may
-// name a length too many, where two beginnings share a place, and never one too few.
+// Candidate lengths: which prefix lengths a look-up has to probe, by a hash of the first bits of the address
+// (bpf/layout.h). How many bits, and whether at all, is chosen here from how the prefixes lie. Knows nothing of rules.
+// As in a Bloom filter there are false positives, never false negatives.
 #pragma once
 
 #include <array>
@@ -15,25 +15,35 @@
 
 namespace sockbroker {
 
-// So few lengths are probed at once where the words of many entries would not lie in a near cache: the probes do not
-// wait for each other, while they would wait for an order.
-inline constexpr unsigned kUnfilteredLengths = 4;
-inline constexpr std::size_t kFewOrdered = 1 << 17;
-
 using LengthCounts = std::array<std::uint32_t, SB_MAX_LENGTHS>;
 
+// How the prefixes of a table lie.
+struct PrefixCensus {
+        LengthCounts of_length{};
+        // [n]: neighbours, in the order of addresses, whose first n bits are the same and the next is not.
+        LengthCounts parted_at{};
+};
+
+// What comes of choosing candidates by the first `bits` bits of an address.
+struct CandidateCost {
+        // In probes of a look-up: prefixes of so many bits that begin alike, lengths that are always probed, and up to
+        // a half for the words that shorter prefixes fill.
+        double cost = 0;
+        std::size_t words = 0;  // that are not empty
+        unsigned shortest = 0;  // prefixes that are shorter are among no candidates, but always probed
+};
+[[nodiscard]] CandidateCost candidate_cost(const PrefixCensus& census, unsigned bits);
+
 struct CandidatePlan {
-        unsigned bits = 0;      // of the address; 0: no filter
-        unsigned shortest = 0;  // prefixes that are shorter stand in no order
+        unsigned bits = 0;  // 0: no candidates, all lengths are probed
+        unsigned shortest = 0;
         std::uint32_t lines = 0;
 };
 
-// `entries`: how many stand at each length; `shared[n]`: of how many neighbours, in the order of addresses, the first n
-// bits are the same and the next is not.
-[[nodiscard]] CandidatePlan plan_candidates(const LengthCounts& entries, const LengthCounts& shared,
-                                            std::size_t max_lines);
+// The least cost, in no more lines than these.
+[[nodiscard]] CandidatePlan plan_candidates(const PrefixCensus& census, std::size_t max_lines);
 
-// Sets all words to "none".
+// Sets all words to "none of the lengths".
 void clear_candidates(std::span<sb_line> words);
 
 // Adds the length, number `index` of its table, to the words of all its keys. Greater lengths come first.
