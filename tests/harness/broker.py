@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The real sockbrokerd as a child of the test, with a policy of the test's own, and the words spoken to it."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -84,10 +85,11 @@ class Broker:
             command = [*self.before, str(self.program), *self.options()]
             if self.netns is not None:
                 command = ["nsenter", f"--net=/run/netns/{self.netns}", *command]
-            fds = [sock.fileno() for sock in self.activated]
+            # Out of the way of 3 and up, whatever their numbers are here.
+            fds = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 200) for sock in self.activated]
             if fds:
-                # The child's pid must stand in LISTEN_PID, and its descriptors start at 3.
-                moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
+                # The child's pid must stand in LISTEN_PID, and its descriptors start at 3; it has none of them twice.
+                moves = " ".join([f"{3 + i}<&{fd}" for i, fd in enumerate(fds)] + [f"{fd}<&-" for fd in fds])
                 command = ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ exec "$@" {moves}', "-", *command]
             read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write, True)
@@ -95,6 +97,8 @@ class Broker:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
                                             pass_fds=fds, env=_environment(NOTIFY_SOCKET=path, **self.environment))
             os.close(write)
+            for fd in fds:
+                os.close(fd)
             if until_ready:
                 self._wait_ready(ready)
             self.served = True
