@@ -9,28 +9,47 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <string_view>
 
 #include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
+#include "broker/ctl/as_broker.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
+#include "broker/names/nss.h"
 #include "broker/policy/decide.h"
 #include "broker/policy/files.h"
+#include "broker/policy/findings.h"
+#include "broker/registry/check_rules.h"
 
 namespace sockbroker::ctl {
 
 namespace {
 
-// A row of the broker back to a Diagnostic.
-Diagnostic diagnostic_of(const Json& row) {
-        const auto line = row.find("line");
-        return {.file = cell(row, "file"),
-                .line = line != row.end() && line->is_number_unsigned() ? line->get<unsigned>() : 0,
-                .severity = cell(row, "severity") == "warning" ? Severity::kWarning : Severity::kError,
-                .message = cell(row, "message")};
-}
+// The first errors and the first warnings, for systemd runs this with each reload of the unit: what is written goes
+// into the journal, a line an entry.
+class Glance {
+public:
+        void show(const Diagnostic& diagnostic) {
+                auto& kind = diagnostic.severity == Severity::kError ? errors_ : warnings_;
+                if (++kind <= kShown) {
+                        fmt::print(stderr, "{}\n", to_line(diagnostic));
+                }
+        }
+        void end() const {
+                const auto more = [](std::size_t count) { return count - std::min(count, kShown); };
+                if (const auto rest = more(errors_) + more(warnings_); rest > 0) {
+                        complain(fmt::format("{} more, all of them by: sockbrokerctl verify", rest));
+                }
+        }
+
+private:
+        static constexpr std::size_t kShown = 10;
+        std::size_t errors_ = 0;
+        std::size_t warnings_ = 0;
+};
 
 std::string summary(const Policy& policy) {
         std::size_t bindings = 0;
@@ -58,13 +77,15 @@ int reload_policy(const Options& options) {
                 return client.error();
         }
         client->set_timeout(std::chrono::minutes(10));
+        Glance glance;
         const auto answer = ask(*client, "VERB=reload\n", {}, [&](std::string_view line) {
                 if (options.json != JsonMode::kOff) {
                         array.add_line(line);
                 } else if (const std::optional<Json> row = parse_row(line)) {
-                        fmt::print(stderr, "{}\n", to_line(diagnostic_of(*row)));
+                        glance.show(diagnostic_of(*row));
                 }
         });
+        glance.end();
         if (!answer) {
                 return output.finish(answer.error());
         }
@@ -110,9 +131,22 @@ int verify_policy(const Options& options) {
 
         std::vector<Diagnostic> diagnostics = config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
+        // A broker that was given a folder by hand is whoever started it.
+        const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);
+        if (!broker) {
+                complain(broker.error().text());
+                return kExitFailed;
+        }
+        std::ranges::copy_if(*broker, std::back_inserter(diagnostics), [&](const Diagnostic& found) {
+                return std::ranges::find(diagnostics, found) == diagnostics.end();
+        });
         if (parsed.policy) {
-                const auto warnings = unknown_interfaces(*parsed.policy, interfaces_now());
-                diagnostics.insert(diagnostics.end(), warnings.begin(), warnings.end());
+                std::ranges::move(check_rules(*parsed.policy, config.config.limits.max_bindings),
+                                  std::back_inserter(diagnostics));
+                std::ranges::move(first_of_each_file(unknown_interfaces(*parsed.policy, interfaces_now())),
+                                  std::back_inserter(diagnostics));
+                std::ranges::move(first_of_each_file(unknown_accounts(*parsed.policy, system_accounts())),
+                                  std::back_inserter(diagnostics));
         }
         const bool failed = !parsed.policy || std::ranges::any_of(diagnostics, [](const Diagnostic& d) {
                 return d.severity == Severity::kError;

@@ -89,6 +89,14 @@ Json to_json(const Diagnostic& diagnostic) {
                 {"message", diagnostic.message}};
 }
 
+Diagnostic diagnostic_of(const Json& row) {
+        const auto line = row.find("line");
+        return {.file = cell(row, "file"),
+                .line = line != row.end() && line->is_number_unsigned() ? line->get<unsigned>() : 0,
+                .severity = cell(row, "severity") == "warning" ? Severity::kWarning : Severity::kError,
+                .message = cell(row, "message")};
+}
+
 void JsonArray::add_line(std::string_view line) {
         if (mode_ == JsonMode::kPretty || !is_plain(line)) {
                 if (const std::optional<Json> row = parse_row(line)) {

@@ -36,6 +36,7 @@ using Json = nlohmann::ordered_json;
 // "file:line: message" or "file:line: warning: message", without new line
 [[nodiscard]] std::string to_line(const Diagnostic& diagnostic);
 [[nodiscard]] Json to_json(const Diagnostic& diagnostic);
+[[nodiscard]] Diagnostic diagnostic_of(const Json& row);  // back again, printable
 
 // An array whose elements are written as they come. Nothing is written before the first of them.
 class JsonArray {

@@ -23,8 +23,8 @@ std::uint64_t number(const Json& object, const char* name) {
         return at != object.end() && at->is_number_unsigned() ? at->get<std::uint64_t>() : 0;
 }
 
-std::string since(const Json& object) {
-        return format_time(static_cast<std::int64_t>(number(object, "since")));
+std::string since(const Json& object, const char* field = "since") {
+        return format_time(static_cast<std::int64_t>(number(object, field)));
 }
 
 std::string describe(const Json& broker, bool colour) {
@@ -39,7 +39,8 @@ std::string describe(const Json& broker, bool colour) {
         const auto line = [&](std::string_view name, std::string_view value) {
                 text += fmt::format("{:>10}: {}\n", name, value);
         };
-        line("State", fmt::format("{}{}{} since {}", paint, state, plain, since(broker)));
+        const auto* began = state == "running" ? "since" : "degraded_since";
+        line("State", fmt::format("{}{}{} since {}", paint, state, plain, since(broker, began)));
         if (!cell(broker, "reason", "").empty()) {
                 line("Reason", cell(broker, "reason"));
         }

@@ -92,8 +92,10 @@ public:
         // milliseconds at most. False: all were asked since it began anew.
         [[nodiscard]] bool probe_some();
 
-        [[nodiscard]] std::string status_text() const;  // STATUS= for systemd
-        void note(int priority, std::string message);   // one entry in the journal, of no service
+        [[nodiscard]] std::string status_text() const;  // STATUS= for systemd, one printable line
+        // Called when it may have changed.
+        void on_status(std::function<void()> changed) { on_status_ = std::move(changed); }
+        void note(int priority, std::string message);  // one entry in the journal, of no service
 
 private:
         Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
@@ -110,6 +112,9 @@ private:
                 // By a file, be it empty. What no file supports is taken, for nobody knows better, but never replaces
                 // the copy of the policy last taken: a mount that is missing must not be what is left of a policy.
                 bool supported = false;
+                std::size_t errors = 0;  // in all, see findings.h
+
+                bool add_errors(std::vector<Diagnostic> more);  // whether there are any
         };
         // Safe in another thread: reads what never changes.
         [[nodiscard]] Loaded load_folders() const;
@@ -171,7 +176,7 @@ private:
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.
         [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
                                                     const std::vector<SocketFacts>& sockets);
-        void tell_diagnostics(const std::vector<Diagnostic>& diagnostics);
+        void tell_diagnostics(const std::vector<Diagnostic>& all, std::size_t errors);
 
         const DaemonOptions options_;
         PolicyLimits limits_;
@@ -187,11 +192,21 @@ private:
         std::uint64_t gone_ = 0;  // sockets that were found closed, shut down or connected
         Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
+        // What answers are read from. A reader may be slow, and there may be many: when a policy is replaced for the
+        // second time they lose it, so that no more than two are kept.
+        struct Snapshot {
+                std::shared_ptr<const Policy> policy;
+        };
+        std::shared_ptr<Snapshot> snapshot_ = std::make_shared<Snapshot>(policy_);
+        std::weak_ptr<Snapshot> snapshot_before_;
         Interfaces interfaces_;  // as the rules in force have them
         std::uint64_t netns_cookie_ = 0;
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
+        void degrade(std::string why);
         std::string degraded_;
+        std::int64_t degraded_since_usec_ = 0;
+        std::function<void()> on_status_;
         Holds* holds_ = nullptr;
         Worker* worker_ = nullptr;
         bool changing_ = false;       // the worker has rules in hand

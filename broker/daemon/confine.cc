@@ -2,12 +2,12 @@
 #include "broker/daemon/confine.h"
 
 #include <cerrno>
-#include <filesystem>
 #include <string_view>
 
 #include <fmt/format.h>
 
 #include "broker/base/landlock.h"
+#include "broker/policy/readable_places.h"
 #include "sandbox/compile.h"
 #include "sandbox/parse.h"
 #ifdef SOCKBROKER_TRIAL
@@ -34,28 +34,9 @@ Result<sandbox::Profile> built_in_profile() {
         return *parsed.profile;
 }
 
-// A folder of policies may be made later: a rule needs what is there, so it is the nearest one above.
-std::string nearest(std::filesystem::path path) {
-        std::error_code ignored;
-        while (path.has_relative_path() && !std::filesystem::exists(path, ignored)) {
-                path = path.parent_path();
-        }
-        return path.has_relative_path() ? path.string() : std::string{};
-}
-
 FileAccess files_of(const DaemonOptions& options) {
         FileAccess access;
-        // Policies may be links into these.
-        access.read = {"/etc", "/usr/lib", "/usr/local/lib"};
-        // The cgroup of a registrant, the overflow uid, the boot id.
-        access.read.emplace_back("/proc");
-        access.read.emplace_back("/sys/devices/system/cpu");
-        access.read.emplace_back("/dev/null");
-        for (const std::string& dir : options.config_dirs) {
-                if (auto existing = nearest(dir); !existing.empty()) {
-                        access.read.push_back(std::move(existing));
-                }
-        }
+        access.read = readable_places(options.config_dirs);
         access.write = {options.state_dir};
         access.remove = {options.pin_dir()};  // unload
         return access;

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <ctime>
 #include <exception>
+#include <stdexcept>
 #include <utility>
 
 #include <fmt/format.h>
@@ -148,14 +149,21 @@ private:
 
         // Whole lines, as many as fit; then the RESULT= record.
         void next_record() {
-                while (answer_.rows) {
-                        auto lines = answer_.rows();
-                        if (!lines) {
-                                answer_.rows = nullptr;
-                        } else if (record_.size() + lines->size() <= kMaxRecordBytes) {
-                                record_ += *lines;
-                        } else {
-                                split(*lines);
+                while (more_lines()) {
+                        const auto rest = std::string_view(lines_).substr(taken_);
+                        const std::size_t room = kMaxRecordBytes - record_.size();
+                        const std::size_t end = rest.size() <= room ? rest.size()
+                                                : room == 0         ? 0
+                                                                    : rest.rfind('\n', room - 1) + 1;
+                        if (end == 0) {  // npos + 1, too: none of them fits
+                                if (record_.empty()) {
+                                        throw std::length_error("a line that no record can hold");
+                                }
+                                return;
+                        }
+                        record_ += rest.substr(0, end);
+                        taken_ += end;
+                        if (taken_ < lines_.size()) {
                                 return;
                         }
                 }
@@ -165,17 +173,23 @@ private:
                 }
         }
 
-        // Lines that came at once and do not fit: what fits goes into the record, the rest waits.
-        void split(const std::string& lines) {
-                const std::size_t room = kMaxRecordBytes - record_.size();
-                const auto cut = lines.rfind('\n', room == 0 ? 0 : room - 1);
-                const std::size_t fits = cut == std::string::npos || cut >= room ? 0 : cut + 1;
-                record_ += lines.substr(0, fits);
-                std::string rest = lines.substr(fits);
-                auto more = std::move(answer_.rows);
-                answer_.rows = [rest = std::move(rest), more = std::move(more), first = true]() mutable {
-                        return std::exchange(first, false) ? std::optional(std::move(rest)) : more();
-                };
+        // Whether lines_ holds some that are in no record yet.
+        [[nodiscard]] bool more_lines() {
+                while (taken_ == lines_.size() && answer_.rows) {
+                        taken_ = 0;
+                        auto lines = answer_.rows();
+                        if (!lines) {
+                                answer_.code = lines.error().code;
+                                answer_.message = lines.error().message;
+                        }
+                        if (lines && *lines) {
+                                lines_ = std::move(**lines);
+                        } else {
+                                lines_ = {};
+                                answer_.rows = nullptr;
+                        }
+                }
+                return taken_ < lines_.size();
         }
 
         [[nodiscard]] bool wait_for_reader() {
@@ -200,8 +214,10 @@ private:
         OwnedFd fd_;
         Answer answer_;
         std::string record_;
-        bool waiting_ = false;  // for an answer that comes later
-        bool reading_ = false;  // the request is in hand
+        std::string lines_;      // came at once, and did not all fit into a record
+        std::size_t taken_ = 0;  // how much of them is in one
+        bool waiting_ = false;   // for an answer that comes later
+        bool reading_ = false;   // the request is in hand
         bool answering_ = false;
         std::shared_ptr<Connection*> self_ = std::make_shared<Connection*>(this);
         bool is_last_ = false;

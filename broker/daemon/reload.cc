@@ -13,7 +13,9 @@
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/worker.h"
+#include "broker/policy/findings.h"
 #include "broker/policy/values.h"
+#include "broker/registry/check_rules.h"
 
 namespace sockbroker {
 
@@ -24,8 +26,8 @@ std::int64_t wall_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-std::size_t count_errors(const std::vector<Diagnostic>& diagnostics) {
-        return static_cast<std::size_t>(std::ranges::count(diagnostics, Severity::kError, &Diagnostic::severity));
+std::string count_errors(std::size_t errors) {
+        return fmt::format("{} error{}", errors, errors == 1 ? "" : "s");
 }
 
 std::string name_changes(const Interfaces& before, const Interfaces& after) {
@@ -48,13 +50,14 @@ struct Broker::Change {
         std::vector<Reply> replies;
         bool from_folders = true;  // false: the policy in force, for other interfaces
         Loaded loaded;
-        std::string lines;  // diagnostics, for the answers
+        std::shared_ptr<const std::vector<Diagnostic>> told;  // for the answers
         std::shared_ptr<const Policy> policy;
         std::vector<AccountName> names;                 // of it
         std::map<AccountName, AccountAnswer> doubtful;  // those of them that match nobody, or have no answer
         Interfaces interfaces;
         Registry::Change numbers;
         Result<void> installed;
+        std::vector<Diagnostic> blamed;  // for a failure of it
         Result<void> copied;
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 };
@@ -93,12 +96,30 @@ void Broker::in_worker(const std::shared_ptr<Change>& change, void (Broker::*job
         }
 }
 
+bool Broker::Loaded::add_errors(std::vector<Diagnostic> more) {
+        errors += more.size();
+        std::ranges::move(more, std::back_inserter(diagnostics));
+        return !more.empty();
+}
+
 Broker::Loaded Broker::load_folders() const {
         auto found = read_policy_files(options_.config_dirs);
-        auto parsed = parse_policy(found.files, limits_);
+        const auto config = load_broker_config(options_.config_dirs);
+        auto parsed = parse_policy(found.files, limits_, config.config.limits);
         Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics), found.any};
+        loaded.errors = loaded.diagnostics.size() + parsed.errors;
+        for (auto diagnostic : config.diagnostics) {
+                // What is wrong there keeps its default at the next start, and no policy from being taken.
+                diagnostic.severity = Severity::kWarning;
+                loaded.diagnostics.push_back(std::move(diagnostic));
+        }
         std::ranges::move(parsed.diagnostics, std::back_inserter(loaded.diagnostics));
-        if (count_errors(loaded.diagnostics) > 0) {
+        // Where all interfaces are there, the kernel's rules will be those that are checked here.
+        if (loaded.errors == 0 && loaded.policy &&
+            !has_all_interfaces(*loaded.policy, find_interfaces(*loaded.policy, interfaces_now()))) {
+                loaded.add_errors(check_rules(*loaded.policy, limits_.max_bindings));
+        }
+        if (loaded.errors > 0) {
                 loaded.policy.reset();
         } else if (loaded.policy) {
                 if (!loaded.supported && read_policy_copy(options_.policy_copy())) {
@@ -108,39 +129,52 @@ Broker::Loaded Broker::load_folders() const {
                                              "service; the copy of the policy last taken stays in {}",
                                              options_.policy_copy())});
                 }
-                std::ranges::move(unknown_interfaces(*loaded.policy, interfaces_now()),
+                std::ranges::move(first_of_each_file(unknown_interfaces(*loaded.policy, interfaces_now())),
                                   std::back_inserter(loaded.diagnostics));
         }
         return loaded;
 }
 
 void Broker::load_at_start() {
-        auto [files, policy, diagnostics, supported] = load_folders();
-        tell_diagnostics(diagnostics);
-        if (policy) {
-                degraded_ = apply(std::move(*policy));
-                if (degraded_.empty() && !supported) {
-                        return;
-                }
-                if (degraded_.empty()) {
-                        if (auto written = write_policy_copy(options_.policy_copy(), files); !written) {
-                                degraded_ = written.error().text();
+        auto loaded = load_folders();
+        tell_diagnostics(loaded.diagnostics, loaded.errors);
+        std::string why;
+        if (loaded.policy) {
+                why = apply(*loaded.policy);
+                if (why.empty()) {
+                        if (!loaded.supported) {
+                                return degrade({});
                         }
-                        return;
+                        const auto written = write_policy_copy(options_.policy_copy(), loaded.files);
+                        return degrade(written ? std::string{} : written.error().text());
                 }
-        } else {
-                degraded_ = fmt::format("policy refused at start, {} errors", count_errors(diagnostics));
+                loaded.diagnostics.clear();
+                if (loaded.add_errors(check_rules(*loaded.policy, limits_.max_bindings))) {
+                        tell_diagnostics(loaded.diagnostics, loaded.errors);
+                        loaded.policy.reset();
+                }
         }
-        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_});
+        if (!loaded.policy) {
+                why = fmt::format("policy refused at start, {}", count_errors(loaded.errors));
+        }
+        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = why});
 
         const auto copy = read_policy_copy(options_.policy_copy());
         if (!copy) {
-                degraded_ += fmt::format("; no copy of the policy last taken: {}", copy.error().text());
-                return;
+                return degrade(fmt::format("{}; no copy of the policy last taken: {}", why, copy.error().text()));
         }
         auto parsed = parse_policy(*copy, limits_);
-        const std::string why = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
-        degraded_ += why.empty() ? "; the policy last taken serves" : "; the policy last taken cannot serve: " + why;
+        const std::string failed = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
+        degrade(why + (failed.empty() ? "; the policy last taken serves"
+                                      : "; the policy last taken cannot serve: " + failed));
+}
+
+// Empty: it is not, or not any more.
+void Broker::degrade(std::string why) {
+        if (degraded_.empty() || why.empty()) {
+                degraded_since_usec_ = why.empty() ? 0 : wall_usec();
+        }
+        degraded_ = std::move(why);
 }
 
 std::string Broker::apply(Policy policy) {
@@ -164,7 +198,7 @@ void Broker::ask_names_after_start() {
                         return;  // a reload has asked since
                 }
                 find_doubtful(names_.last_known(), *change);
-                tell_diagnostics(warnings_of(*change));
+                tell_diagnostics(warnings_of(*change), 0);
                 revoke_unadmitted();
         });
 }
@@ -173,6 +207,10 @@ void Broker::ask_names_after_start() {
 void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
                   const std::vector<Departure>& departures) {
         policy_ = std::move(policy);
+        if (const auto before = snapshot_before_.lock()) {
+                before->policy.reset();
+        }
+        snapshot_before_ = std::exchange(snapshot_, std::make_shared<Snapshot>(policy_));
         interfaces_ = std::move(interfaces);
         policy_since_usec_ = wall_usec();
         tell_departures(departures, Action::kRevoke, "policy has no such service any more");
@@ -253,23 +291,22 @@ std::vector<Diagnostic> Broker::warnings_of(const Change& change) {
         if (change.doubtful.empty()) {
                 return {};
         }
-        return unknown_accounts(*change.policy,
-                                {.user = [&](const std::string& name) { return look(AccountKind::kUser, name); },
-                                 .group = [&](const std::string& name) { return look(AccountKind::kGroup, name); }});
+        return first_of_each_file(unknown_accounts(
+                *change.policy, {.user = [&](const std::string& name) { return look(AccountKind::kUser, name); },
+                                 .group = [&](const std::string& name) { return look(AccountKind::kGroup, name); }}));
 }
 
 void Broker::check_names(Change& change) const {
         if (change.policy != nullptr) {
                 std::ranges::move(warnings_of(change), std::back_inserter(change.loaded.diagnostics));
         }
-        for (const auto& diagnostic : change.loaded.diagnostics) {
-                change.lines += diagnostic_line(diagnostic);
-        }
 }
 
 void Broker::number_change(const std::shared_ptr<Change>& change) {
         if (change->from_folders) {
-                tell_diagnostics(change->loaded.diagnostics);
+                tell_diagnostics(change->loaded.diagnostics, change->loaded.errors);
+                change->told =
+                        std::make_shared<const std::vector<Diagnostic>>(std::exchange(change->loaded.diagnostics, {}));
         }
         if (change->policy == nullptr) {
                 return refuse_change(change, {});
@@ -284,6 +321,9 @@ void Broker::number_change(const std::shared_ptr<Change>& change) {
 
 void Broker::install_change(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
+        if (!change.installed && change.from_folders) {
+                change.blamed = check_rules(*change.policy, limits_.max_bindings);  // the lines that it is about
+        }
         if (!change.installed || !change.from_folders || !change.loaded.supported) {
                 return;
         }
@@ -297,7 +337,14 @@ void Broker::install_change(Change& change) const {
 
 void Broker::finish_change(const std::shared_ptr<Change>& change) {
         if (!change->installed) {
-                return refuse_change(change, change->installed.error().text());
+                auto& loaded = change->loaded;
+                if (!loaded.add_errors(std::move(change->blamed))) {
+                        return refuse_change(change, change->installed.error().text());
+                }
+                tell_diagnostics(loaded.diagnostics, loaded.errors);
+                loaded.diagnostics.insert(loaded.diagnostics.begin(), change->told->begin(), change->told->end());
+                change->told = std::make_shared<const std::vector<Diagnostic>>(std::move(loaded.diagnostics));
+                return refuse_change(change, {});
         }
         // Whatever goes wrong from here on, the numbers are in use.
         const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
@@ -312,11 +359,11 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
         }
         take(change->policy, std::move(change->interfaces), departures);
         names_.keep_only(change->names);
-        degraded_ = change->copied ? std::string{} : change->copied.error().text();
+        degrade(change->copied ? std::string{} : change->copied.error().text());
         const auto message = fmt::format("policy taken: {}", status_text());
         audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
         for (const auto& reply : change->replies) {
-                reply({.code = ResultCode::kOk, .message = message, .rows = rows_of_lines(change->lines)});
+                reply({.code = ResultCode::kOk, .message = message, .rows = diagnostic_rows(change->told)});
         }
         end_change();
 }
@@ -329,19 +376,21 @@ void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::str
                                     name_changes(interfaces_, change->interfaces), why));
                 return end_change();
         }
-        const auto errors = count_errors(change->loaded.diagnostics);
-        degraded_ = why.empty() ? fmt::format("policy refused, {} error{}, the running policy stays", errors,
-                                              errors == 1 ? "" : "s")
-                                : fmt::format("policy refused, the running policy stays: {}", why);
+        degrade(why.empty() ? fmt::format("policy refused, {}, the running policy stays",
+                                          count_errors(change->loaded.errors))
+                            : fmt::format("policy refused, the running policy stays: {}", why));
         audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_, .result = "malformed"});
         for (const auto& reply : change->replies) {
-                reply({.code = ResultCode::kMalformed, .message = degraded_, .rows = rows_of_lines(change->lines)});
+                reply({.code = ResultCode::kMalformed, .message = degraded_, .rows = diagnostic_rows(change->told)});
         }
         end_change();
 }
 
 void Broker::end_change() {
         changing_ = false;
+        if (on_status_) {
+                on_status_();
+        }
         if (!waiting_.empty()) {
                 begin_reload();
         } else if (std::exchange(interfaces_changed_, false)) {

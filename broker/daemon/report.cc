@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <span>
 
 #include <fmt/format.h>
 
+#include "broker/base/printable.h"
 #include "broker/daemon/broker.h"
 #include "broker/policy/warnings.h"
 
@@ -66,9 +68,17 @@ std::string name_of(const Registration& registration) {
 
 }  // namespace
 
+namespace {
+
+Refusal replaced_twice() {
+        return {ResultCode::kBusy, "the policy was replaced twice while this was read, ask again", {}};
+}
+
+}  // namespace
+
 std::string Broker::status_text() const {
-        return fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
-                           degraded_.empty() ? "" : ", degraded: " + degraded_);
+        return printable(fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
+                                     degraded_.empty() ? "" : ", degraded: " + degraded_));
 }
 
 void Broker::note(int priority, std::string message) {
@@ -78,6 +88,7 @@ void Broker::note(int priority, std::string message) {
 Rows Broker::status_rows() {
         BrokerStatus status{
                 .degraded = degraded_,
+                .degraded_since_usec = degraded_since_usec_,
                 .since_usec = started_usec_,
                 .policy_files = policy_->files.size(),
                 .policy_services = policy_->services.size(),
@@ -101,10 +112,14 @@ Rows Broker::status_rows() {
                                                                : status.draining)++;
                 }
         }
-        return [this, policy = policy_, next = std::size_t{0},
-                first = status_line(status)]() mutable -> std::optional<std::string> {
+        return [this, snapshot = snapshot_, next = std::size_t{0},
+                first = status_line(status)]() mutable -> std::expected<std::optional<std::string>, Refusal> {
                 if (!first.empty()) {
                         return std::exchange(first, {});
+                }
+                const auto& policy = snapshot->policy;
+                if (policy == nullptr) {
+                        return std::unexpected(replaced_twice());
                 }
                 if (next == policy->services.size()) {
                         return std::nullopt;
@@ -142,8 +157,12 @@ Rows Broker::list_rows() {
 }
 
 Rows Broker::binding_rows() const {
-        return [this, policy = policy_, service = std::size_t{0}, binding = std::size_t{0},
-                match = std::size_t{0}]() mutable -> std::optional<std::string> {
+        return [this, snapshot = snapshot_, service = std::size_t{0}, binding = std::size_t{0},
+                match = std::size_t{0}]() mutable -> std::expected<std::optional<std::string>, Refusal> {
+                const auto& policy = snapshot->policy;
+                if (policy == nullptr) {
+                        return std::unexpected(replaced_twice());
+                }
                 while (service < policy->services.size()) {
                         const auto& one = policy->services[service];
                         if (binding == one.bindings.size()) {
@@ -255,14 +274,24 @@ std::vector<std::string> Broker::warn(const Admission& admission, const Peer& pe
         return warnings;
 }
 
-void Broker::tell_diagnostics(const std::vector<Diagnostic>& diagnostics) {
-        for (const auto& diagnostic : diagnostics) {
+// The first in full, for each is an entry of its own and the writer's queue is short; who wants all of them asks
+// `sockbrokerctl verify`.
+void Broker::tell_diagnostics(const std::vector<Diagnostic>& all, std::size_t errors) {
+        static constexpr std::size_t kInJournal = 100;
+        const auto told = std::min(all.size(), kInJournal);
+        for (const auto& diagnostic : std::span(all).first(told)) {
                 const bool error = diagnostic.severity == Severity::kError;
                 audit_.write({.action = Action::kDiagnostic,
                               .priority = error ? 3 : 4,
                               .message = diagnostic.to_string(),
                               .rule = diagnostic.line == 0 ? diagnostic.file
                                                            : fmt::format("{}:{}", diagnostic.file, diagnostic.line)});
+        }
+        if (told < all.size()) {
+                note(errors > 0 ? 3 : 4,
+                     fmt::format("only the first {} of {} are written here: sockbrokerctl verify lists more", told,
+                                 errors > 0 ? fmt::format("{} errors, and warnings", errors)
+                                            : fmt::format("{} warnings", all.size())));
         }
 }
 

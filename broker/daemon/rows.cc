@@ -82,13 +82,19 @@ std::string counters_line(const std::string& service, std::size_t sockets, const
         });
 }
 
-std::string diagnostic_line(const Diagnostic& diagnostic) {
-        return line_of({
-                {"file", diagnostic.file},
-                {"line", diagnostic.line},
-                {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
-                {"message", diagnostic.message},
-        });
+Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics) {
+        return [all = std::move(diagnostics), next = std::size_t{0}]() mutable -> std::optional<std::string> {
+                if (all == nullptr || next == all->size()) {
+                        return std::nullopt;
+                }
+                const auto& diagnostic = (*all)[next++];
+                return line_of({
+                        {"file", diagnostic.file},
+                        {"line", diagnostic.line},
+                        {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
+                        {"message", diagnostic.message},
+                });
+        };
 }
 
 std::string status_line(const BrokerStatus& status) {
@@ -97,6 +103,7 @@ std::string status_line(const BrokerStatus& status) {
                 {"state", status.degraded.empty() ? "running" : "degraded"},
                 {"reason", text_or_null(status.degraded)},
                 {"since", status.since_usec},
+                {"degraded_since", status.degraded.empty() ? Json(nullptr) : Json(status.degraded_since_usec)},
                 {"policy",
                  {{"files", status.policy_files},
                   {"services", status.policy_services},

@@ -3,7 +3,9 @@
 // The JSON lines of long answers. Field names and their order are contracts.
 #pragma once
 
+#include <expected>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,13 +13,14 @@
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
+#include "broker/protocol/result_code.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
 
 // Gives one or more whole lines a call, nothing at the end: an answer is made as fast as it is read, and never
-// kept whole.
-using Rows = std::function<std::optional<std::string>()>;
+// kept whole. A refusal: it ends before its time, and that is its result.
+using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>;
 
 [[nodiscard]] Rows rows_of_lines(std::string lines);
 
@@ -30,11 +33,12 @@ using Rows = std::function<std::optional<std::string>()>;
 // {service, sockets, lookups, assigned, no_socket, errors}
 [[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
                                         const ServiceCounters& counters);
-// {file, line, severity, message}
-[[nodiscard]] std::string diagnostic_line(const Diagnostic& diagnostic);
+// {file, line, severity, message}, a line each; null: none.
+[[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics);
 
 struct BrokerStatus {
         std::string degraded;  // why; empty: running
+        std::int64_t degraded_since_usec = 0;
         std::int64_t since_usec = 0;
         std::size_t policy_files = 0;
         std::size_t policy_services = 0;

@@ -56,9 +56,7 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
         try {
-                loop->broker->reload([loop](const Answer&) {
-                        sd_notifyf(0, "READY=1\nSTATUS=%s", loop->broker->status_text().c_str());
-                });
+                loop->broker->reload([](const Answer&) { sd_notify(0, "READY=1"); });
         } catch (const std::exception&) {  // for want of memory: the policy stays as it is
                 sd_notify(0, "READY=1");
         }
@@ -167,6 +165,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         signal(SIGPIPE, SIG_IGN);
         signal(SIGCHLD, SIG_IGN);  // a helper that has ended is heard on its socket
         mallopt(M_ARENA_MAX, 1);   // memory that a thread gives back is for all, not kept for that thread
+        // What a large policy takes goes back to the system with it. By itself the threshold rises with what was freed,
+        // and the heap then grew with each reload.
+        mallopt(M_MMAP_THRESHOLD, 1 << 20);
 
         // Before anything is opened: it is to hold nothing of the broker's.
         auto names_socket = start_helper("names", answer_questions);
@@ -214,9 +215,6 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!missing->empty()) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
         }
-        for (const auto& diagnostic : config.diagnostics) {
-                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = diagnostic.to_string()});
-        }
         if (const auto& why = (*dataplane)->not_grown(); !why.empty()) {
                 audit.write({.action = Action::kDiagnostic,
                              .priority = 3,
@@ -244,6 +242,13 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 return filled;
         }
         guard.names.clear();
+        // However a reload was asked for, `systemctl status` says at once what came of it.
+        loop.broker->on_status([&broker = *loop.broker] {
+                try {
+                        sd_notifyf(0, "STATUS=%s", broker.status_text().c_str());
+                } catch (const std::exception&) {  // for want of memory: the next one tells
+                }
+        });
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);
 #endif

@@ -19,14 +19,35 @@ struct Counted {
         std::size_t count = 0;
 };
 
-// An error at the place of the first that is too many, in the order of the text.
-void report(std::vector<Counted>& places, std::uint32_t limit, std::string_view what, std::string_view key,
-            std::vector<Finding>& findings) {
+struct Limit {
+        std::string_view key;
+        std::uint32_t running;     // by which the policy is judged
+        std::uint32_t configured;  // by which the next start will
+};
+
+std::string advice(const Limit& limit, std::size_t total) {
+        if (limit.configured >= total) {
+                return fmt::format(
+                        "with which sockbrokerd was started; sockbrokerd.conf says {} by now, so restart "
+                        "sockbrokerd",
+                        limit.configured);
+        }
+        return fmt::format(
+                "raise it in section [Broker] of sockbrokerd.conf{} and restart sockbrokerd",
+                limit.configured > limit.running
+                        ? fmt::format(", which says {} by now and that is too few as well,", limit.configured)
+                        : "");
+}
+
+// At the place of the first that is too many, in the order of the text.
+void report(std::vector<Counted>& places, const Limit& limit, std::string_view what, Findings& findings) {
         std::size_t total = 0;
         for (const auto& place : places) {
                 total += place.count;
         }
-        if (total <= limit) {
+        const bool refused = total > limit.running;
+        const auto most = refused ? limit.running : limit.configured;
+        if (total <= most) {
                 return;
         }
         std::stable_sort(places.begin(), places.end(), [](const Counted& a, const Counted& b) {
@@ -34,11 +55,15 @@ void report(std::vector<Counted>& places, std::uint32_t limit, std::string_view 
         });
         std::size_t seen = 0;
         const auto first = std::find_if(places.begin(), places.end(),
-                                        [&](const Counted& place) { return (seen += place.count) > limit; });
-        findings.push_back(
-                {first->where, Severity::kError,
-                 fmt::format("{} {} are more than {}={} allows, raise it in section [Broker] of sockbrokerd.conf",
-                             total, what, key, limit)});
+                                        [&](const Counted& place) { return (seen += place.count) > most; });
+        findings.add(first->where, refused ? Severity::kError : Severity::kWarning, [&] {
+                return refused ? fmt::format("{} {} are more than {}={} allows, {}", total, what, limit.key, most,
+                                             advice(limit, total))
+                               : fmt::format(
+                                         "{} {} are more than {}={} of sockbrokerd.conf allows by now: after a restart "
+                                         "sockbrokerd will refuse this policy",
+                                         total, what, limit.key, most);
+        });
 }
 
 // Keeps the first of equal values.
@@ -54,32 +79,30 @@ void drop_repeated(std::vector<Value>& values, Key key, Report report) {
         });
 }
 
-void check_families(const Service& service, std::vector<Finding>& findings) {
+void check_families(const Service& service, Findings& findings) {
         for (const auto family : kBothFamilies) {
                 const auto first = std::ranges::find(
                         service.bindings, family, [](const Binding& binding) { return binding.prefix.address.family; });
                 if (first != service.bindings.end() && count_matches(service, family) == 0) {
                         const bool v4 = family == Family::kIpv4;
-                        findings.push_back({first->where, Severity::kWarning,
-                                            fmt::format("service {} has Source= for {} only, so its {} bindings match "
-                                                        "nobody",
-                                                        service.name, v4 ? "IPv6" : "IPv4", v4 ? "IPv4" : "IPv6")});
+                        findings.add(first->where, Severity::kWarning, [&] {
+                                return fmt::format(
+                                        "service {} has Source= for {} only, so its {} bindings match nobody",
+                                        service.name, v4 ? "IPv6" : "IPv4", v4 ? "IPv4" : "IPv6");
+                        });
                 }
         }
 }
 
 }  // namespace
 
-bool has_errors(const std::vector<Finding>& findings) {
-        return std::ranges::find(findings, Severity::kError, &Finding::severity) != findings.end();
-}
-
-void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings) {
+void drop_repeated_matches(Policy& policy, Findings& findings) {
         for (auto& service : policy.services) {
                 const auto warn = [&](Where where, std::string_view key, std::string_view value, Where first) {
-                        findings.push_back({where, Severity::kWarning,
-                                            fmt::format("{}={} stands twice in service {}, first at {}", key, value,
-                                                        service.name, policy.place(first))});
+                        findings.add(where, Severity::kWarning, [&] {
+                                return fmt::format("{}={} stands twice in service {}, first at {}", key, value,
+                                                   service.name, policy.place(first));
+                        });
                 };
                 for (auto& sources : service.sources) {
                         drop_repeated(
@@ -96,23 +119,27 @@ void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings) {
         }
 }
 
-void check_services(const Policy& policy, std::vector<Finding>& findings) {
+void check_services(const Policy& policy, Findings& findings) {
         for (const auto& service : policy.services) {
                 if (service.units.empty() && service.users.empty() && service.groups.empty()) {
-                        findings.push_back({service.where, Severity::kWarning,
-                                            fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
-                                                        service.name)});
+                        findings.add(service.where, Severity::kWarning, [&] {
+                                return fmt::format("service {} has no Unit=, User= or Group= and admits nobody",
+                                                   service.name);
+                        });
                 } else if (service.bindings.empty()) {
-                        findings.push_back({service.where, Severity::kWarning,
-                                            fmt::format("service {} has no ListenStream= or ListenDatagram= and "
-                                                        "receives nothing",
-                                                        service.name)});
+                        findings.add(service.where, Severity::kWarning, [&] {
+                                return fmt::format(
+                                        "service {} has no ListenStream= or ListenDatagram= and receives "
+                                        "nothing",
+                                        service.name);
+                        });
                 }
                 check_families(service, findings);
         }
 }
 
-bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings) {
+bool check_limits(const Policy& policy, const PolicyLimits& limits, const PolicyLimits& configured,
+                  Findings& findings) {
         std::vector<Counted> services;
         std::size_t written = 0;
         std::size_t meant = 0;
@@ -122,10 +149,10 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
         };
         for (const auto& service : policy.services) {
                 if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
-                        findings.push_back({service.where, Severity::kError,
-                                            fmt::format("service {} has MaxSockets={}, with Handover=share it can have "
-                                                        "no more than {}",
-                                                        service.name, service.max_sockets, kMaxSharing)});
+                        findings.error(service.where,
+                                       fmt::format("service {} has MaxSockets={}, with Handover=share it "
+                                                   "can have no more than {}",
+                                                   service.name, service.max_sockets, kMaxSharing));
                 }
                 services.push_back({service.where, 1});
                 written += service.bindings.size();
@@ -133,7 +160,7 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
                         meant += count(service, binding);
                 }
         }
-        report(services, limits.max_services, "services", "MaxServices", findings);
+        report(services, {"MaxServices", limits.max_services, configured.max_services}, "services", findings);
         std::vector<Counted> accounted;
         for (const auto& service : policy.services) {
                 for (const auto& binding : service.bindings) {
@@ -143,9 +170,9 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
                         }
                 }
         }
-        report(accounted, limits.max_accounted, "bindings of services with Accounting=binding", "MaxAccountedBindings",
-               findings);
-        if (meant <= limits.max_bindings) {
+        report(accounted, {"MaxAccountedBindings", limits.max_accounted, configured.max_accounted},
+               "bindings of services with Accounting=binding", findings);
+        if (meant <= std::min(limits.max_bindings, configured.max_bindings)) {
                 return true;
         }
         std::vector<Counted> bindings;
@@ -156,12 +183,12 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<
                 }
         }
         const bool multiplied = meant > written;
-        report(bindings, limits.max_bindings,
+        report(bindings, {"MaxBindings", limits.max_bindings, configured.max_bindings},
                multiplied ? "bindings (ports alone count twice, once a family, and each once for every Source= and "
                             "Interface=)"
                           : "bindings (ports alone count twice, once a family)",
-               "MaxBindings", findings);
-        return !multiplied;
+               findings);
+        return !multiplied || meant <= limits.max_bindings;
 }
 
 }  // namespace sockbroker

@@ -4,23 +4,21 @@
 // Bindings are counted here as the kernel will have them, and never written out.
 #pragma once
 
-#include <vector>
-
-#include "broker/policy/conflicts.h"
+#include "broker/policy/findings.h"
 #include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
 
 namespace sockbroker {
 
-[[nodiscard]] bool has_errors(const std::vector<Finding>& findings);
-
 // A warning for each value of Source= or Interface= that its service has already, which is then left out.
-void drop_repeated_matches(Policy& policy, std::vector<Finding>& findings);
+void drop_repeated_matches(Policy& policy, Findings& findings);
 
 // Services that admit nobody, receive nothing, or have a family that no client can match.
-void check_services(const Policy& policy, std::vector<Finding>& findings);
+void check_services(const Policy& policy, Findings& findings);
 
-// False: Source= and Interface= make more bindings of those in the text than there may be.
-[[nodiscard]] bool check_limits(const Policy& policy, const PolicyLimits& limits, std::vector<Finding>& findings);
+// What is beyond the limits, and what would be beyond those of the next start. False: Source= and Interface= make more
+// bindings of those in the text than there may be.
+[[nodiscard]] bool check_limits(const Policy& policy, const PolicyLimits& limits, const PolicyLimits& configured,
+                                Findings& findings);
 
 }  // namespace sockbroker

@@ -60,9 +60,9 @@ bool earlier(Where a, Where b) {
 
 class Search {
 public:
-        explicit Search(const Policy& policy) : policy_(policy) {}
+        Search(const Policy& policy, Findings& findings) : policy_(policy), findings_(findings) {}
 
-        std::vector<Finding> run() {
+        void run() {
                 collect();
                 for (const auto& reference : order_) {
                         // What is left are the ranges that hold the first port of this one, the narrowest on top.
@@ -74,7 +74,6 @@ public:
                         }
                         open_.push_back(reference);
                 }
-                return std::move(findings_);
         }
 
 private:
@@ -151,35 +150,40 @@ private:
                 const auto& first = binding(left);
                 const auto& second = binding(right);
                 // Once for the halves of ports alone, and whatever the number of sources and interfaces.
-                if (!told_.emplace(first.where.file, first.where.line, second.where.file, second.where.line).second) {
+                if ((is_one_of_many(left) || is_one_of_many(right)) &&
+                    !told_.emplace(first.where.file, first.where.line, second.where.file, second.where.line).second) {
                         return;
                 }
-                const auto place = policy_.place(first.where);
-                const auto later = written(second, match(right));
-                if (!equal) {
-                        add(second.where, Severity::kError,
-                            fmt::format("{} overlaps {} of service {} at {} and neither range holds the other, make "
-                                        "them nested or disjoint",
-                                        later, written(first, match(left)), name(left), place));
-                } else if (left.service != right.service) {
-                        add(second.where, Severity::kError,
-                            fmt::format("{} is claimed by service {} here and by service {} at {}, remove one", later,
-                                        name(right), name(left), place));
-                } else {
-                        add(second.where, Severity::kWarning,
-                            fmt::format("{} stands twice in service {}, first at {}", later, name(right), place));
-                }
+                const bool twice = equal && left.service == right.service;
+                findings_.add(second.where, twice ? Severity::kWarning : Severity::kError, [&] {
+                        const auto place = policy_.place(first.where);
+                        const auto later = written(second, match(right));
+                        if (!equal) {
+                                return fmt::format(
+                                        "{} overlaps {} of service {} at {} and neither range holds the "
+                                        "other, make them nested or disjoint",
+                                        later, written(first, match(left)), name(left), place);
+                        }
+                        if (!twice) {
+                                return fmt::format(
+                                        "{} is claimed by service {} here and by service {} at {}, remove "
+                                        "one",
+                                        later, name(right), name(left), place);
+                        }
+                        return fmt::format("{} stands twice in service {}, first at {}", later, name(right), place);
+                });
         }
 
-        void add(Where where, Severity severity, std::string message) {
-                findings_.push_back({where, severity, std::move(message)});
+        [[nodiscard]] bool is_one_of_many(Reference reference) const {
+                const auto& one = binding(reference);
+                return one.bare || count_matches(policy_.services[reference.service], one.prefix.address.family) > 1;
         }
 
         const Policy& policy_;
         std::vector<Reference> order_;
         std::vector<Reference> open_;
         std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>> told_;  // places of the two
-        std::vector<Finding> findings_;
+        Findings& findings_;
 };
 
 }  // namespace
@@ -217,8 +221,8 @@ std::uint64_t identity_of(const Service& service, const Binding& binding, const 
         return hash == 0 ? 1 : hash;
 }
 
-std::vector<Finding> find_conflicts(const Policy& policy) {
-        return Search(policy).run();
+void find_conflicts(const Policy& policy, Findings& findings) {
+        Search(policy, findings).run();
 }
 
 }  // namespace sockbroker

@@ -7,18 +7,11 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "broker/policy/parse.h"
+#include "broker/policy/findings.h"
 #include "broker/policy/policy.h"
 
 namespace sockbroker {
-
-struct Finding {
-        Where where;
-        Severity severity = Severity::kError;
-        std::string message;
-};
 
 // The binding as its line has it: "ListenStream=1.0.0.0/24:53".
 [[nodiscard]] std::string written(const Binding& binding);
@@ -29,6 +22,6 @@ struct Finding {
 [[nodiscard]] std::uint64_t identity_of(const Service& service, const Binding& binding, const Match& match);
 
 // At most one finding for two bindings of the text, at the place of the later of the two in the text.
-[[nodiscard]] std::vector<Finding> find_conflicts(const Policy& policy);
+void find_conflicts(const Policy& policy, Findings& findings);
 
 }  // namespace sockbroker

@@ -24,6 +24,10 @@ struct CloseDir {
         void operator()(DIR* dir) const { ::closedir(dir); }
 };
 
+// The broker's user, and readable_places().
+constexpr std::string_view kHowToReach =
+        "let the broker's user read it, and no link lead out of /etc, /usr/lib and the folders of policies";
+
 bool is_null_device(const struct stat& status) {
         return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
 }
@@ -39,7 +43,7 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
         if (!dir) {
                 if (errno != ENOENT) {
-                        return fail_errno("cannot open the folder, let the broker's user read it or remove it");
+                        return fail_errno(fmt::format("cannot open the folder, {}, or remove it", kHowToReach));
                 }
                 if (const auto link = link_to_nowhere(folder); !link.empty()) {
                         return fail(fmt::format("{} is a link to nowhere, mend the link or remove it",
@@ -100,7 +104,8 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
         struct stat status {};
         if (::stat(path.c_str(), &status) < 0) {
-                return fail_errno("cannot read the file");
+                return fail_errno(errno == EACCES ? fmt::format("cannot read the file, {}", kHowToReach)
+                                                  : "cannot read the file");
         }
         if (is_null_device(status)) {
                 return std::string{};
@@ -111,7 +116,7 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         }
         const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
         if (!fd) {
-                return fail_errno("cannot read the file, let the broker's user read it");
+                return fail_errno(fmt::format("cannot read the file, {}", kHowToReach));
         }
         if (::fstat(fd.get(), &status) < 0) {
                 return fail_errno("cannot read the file");
@@ -158,6 +163,7 @@ ParsedPolicy load_policy(const std::vector<std::string>& config_dirs, const Poli
         auto parsed = parse_policy(found.files, limits);
         if (!found.diagnostics.empty()) {
                 parsed.policy.reset();
+                parsed.errors += found.diagnostics.size();
                 parsed.diagnostics.insert(parsed.diagnostics.begin(), found.diagnostics.begin(),
                                           found.diagnostics.end());
         }

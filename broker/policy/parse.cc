@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include "broker/base/time_span.h"
 #include "broker/policy/checks.h"
 #include "broker/policy/conflicts.h"
+#include "broker/policy/findings.h"
 #include "broker/policy/ini.h"
 #include "broker/policy/values.h"
 #include "broker/protocol/request.h"
@@ -76,11 +76,9 @@ public:
                 }
         }
 
-        void error(unsigned line, std::string message) override {
-                findings_.push_back({{file_, line}, Severity::kError, std::move(message)});
-        }
+        void error(unsigned line, std::string message) override { findings_.error({file_, line}, std::move(message)); }
 
-        std::vector<Finding> findings_;
+        Findings findings_;
 
 private:
         Result<void> take(std::string_view key, std::string_view value, Where where) {
@@ -255,11 +253,8 @@ private:
 
 }  // namespace
 
-std::string Diagnostic::to_string() const {
-        return line == 0 ? fmt::format("{}: {}", file, message) : fmt::format("{}:{}: {}", file, line, message);
-}
-
-ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits) {
+ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits,
+                          const std::optional<PolicyLimits>& configured) {
         Policy policy;
         PolicyCollector collector(policy);
         for (const auto& file : files) {
@@ -278,27 +273,18 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
 
         auto& findings = collector.findings_;
         drop_repeated_matches(policy, findings);
-        if (!has_errors(findings)) {  // else what a service lacks may be what could not be read
+        if (findings.errors() == 0) {  // else what a service lacks may be what could not be read
                 check_services(policy, findings);
         }
         // What is multiplied beyond the limit is not looked at one by one: that would take what the limit is to save.
-        if (check_limits(policy, limits, findings)) {
-                auto conflicts = find_conflicts(policy);
-                findings.insert(findings.end(), std::make_move_iterator(conflicts.begin()),
-                                std::make_move_iterator(conflicts.end()));
+        if (check_limits(policy, limits, configured.value_or(limits), findings)) {
+                find_conflicts(policy, findings);
         }
-        std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
-                return std::tie(a.where.file, a.where.line) < std::tie(b.where.file, b.where.line);
-        });
 
         ParsedPolicy parsed;
-        bool good = true;
-        for (auto& finding : findings) {
-                good = good && finding.severity != Severity::kError;
-                parsed.diagnostics.push_back({policy.files[finding.where.file], finding.where.line, finding.severity,
-                                              std::move(finding.message)});
-        }
-        if (good) {
+        parsed.errors = findings.errors();
+        parsed.diagnostics = findings.take(policy.files);
+        if (parsed.errors == 0) {
                 parsed.policy = std::move(policy);
         }
         return parsed;

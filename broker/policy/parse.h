@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/policy/diagnostic.h"
 #include "broker/policy/policy.h"
 
 namespace sockbroker {
@@ -17,17 +18,6 @@ namespace sockbroker {
 struct PolicyFile {
         std::string path;
         std::string text;
-};
-
-enum class Severity : std::uint8_t { kError, kWarning };
-
-struct Diagnostic {
-        std::string file;
-        unsigned line = 0;  // 0: the file as a whole
-        Severity severity = Severity::kError;
-        std::string message;
-
-        [[nodiscard]] std::string to_string() const;  // "file:line: message"
 };
 
 struct PolicyLimits {
@@ -38,10 +28,13 @@ struct PolicyLimits {
 
 struct ParsedPolicy {
         std::optional<Policy> policy;         // none if any diagnostic is an error
-        std::vector<Diagnostic> diagnostics;  // in order of files and lines, errors and warnings
+        std::vector<Diagnostic> diagnostics;  // in order of files and lines, errors and warnings; see findings.h
+        std::size_t errors = 0;               // how many there are, those too that are not among the diagnostics
 };
 
-// `files` in the order in which they are merged.
-[[nodiscard]] ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits);
+// `files` in the order in which they are merged. `configured`: what sockbrokerd.conf says by now, where `limits` are
+// what a broker was started with; where they differ, what a restart would change is told.
+[[nodiscard]] ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits,
+                                        const std::optional<PolicyLimits>& configured = {});
 
 }  // namespace sockbroker

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Limits of sockbrokerd.conf that are raised while sockets live."""
 
+import pytest
+
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, listen, open_socket, section, who
 
 
@@ -62,3 +64,46 @@ def test_whatever_runs_now_a_policy_within_the_limits_replaces_it(broker):
             broker.stop()
             broker.start()
             assert broker.status()[0]["state"] == "running"
+
+
+@pytest.mark.parametrize("key, value, what", [
+    ("MaxBindings", 2, "3 bindings (ports alone count twice, once a family)"),
+    ("MaxServices", 2, "3 services"),
+    ("MaxAccountedBindings", 2, "3 bindings of services with Accounting=binding"),
+])
+def test_a_limit_that_was_raised_says_that_a_restart_is_needed(broker, key, value, what):
+    limits(broker, **{key: value})
+    broker.start()
+    many = "".join(section(name, 61001, "Accounting=binding", listen("tcp", f"10.0.{i}.0/24")) for i, name in enumerate("abc"))
+    broker.policy(many)
+    place = f"{broker.config}/conf.d/50-test.conf:{9 if key == 'MaxServices' else 12}: "
+    beyond = f"{place}{what} are more than {key}={value} allows, "
+
+    def told():
+        status, output = broker.reload()
+        assert status == 1
+        return output.splitlines()[0]
+
+    assert told() == f"{beyond}raise it in section [Broker] of sockbrokerd.conf and restart sockbrokerd"
+    limits(broker, **{key: 3})
+    assert told() == (f"{beyond}with which sockbrokerd was started; sockbrokerd.conf says 3 by now, so restart sockbrokerd")
+    assert broker.ctl("--config-dir", str(broker.config), "verify")[0] == 0, "with the limits of the file it is valid"
+    broker.stop()
+    broker.start()
+    assert broker.status()[0]["state"] == "running"
+
+    limits(broker, **{key: 2})
+    status, output = broker.reload()
+    assert (status, output) == (0, f"{place}warning: {what} are more than {key}=2 of sockbrokerd.conf allows by now: after a "
+                                   "restart sockbrokerd will refuse this policy\n")
+    assert broker.ctl("--config-dir", str(broker.config), "verify")[0] == 1
+
+
+def test_mistakes_in_sockbrokerd_conf_are_told_by_a_reload_as_by_verify(broker):
+    broker.policy(section("a", 61001, listen("tcp", "10.0.0.0/24"))).start()
+    (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBinding=3\n")
+    place = f"{broker.config}/sockbrokerd.conf:2: "
+    status, output = broker.reload()
+    assert status == 0 and output.startswith(f"{place}warning: unknown key MaxBinding=")
+    status, output = broker.ctl("--config-dir", str(broker.config), "verify")
+    assert status == 1 and output.startswith(f"{place}unknown key MaxBinding=")

@@ -163,3 +163,91 @@ def test_mistakes_leak_no_descriptor(broker, running, spawn):
                 one.kill()
         assert open_descriptors() == before
     running()
+
+
+def test_a_hundred_thousand_mistakes_cost_the_journal_nothing_and_are_counted(broker, running):
+    folder = broker.config / "conf.d"
+    (folder / "90-crlf.conf").write_bytes(b"[Service x]\r\n" + b"User=1\r\n" * 99_999)
+    before = len(broker.log().splitlines())
+    status, output = broker.reload()
+    assert status == 1
+    lines = output.splitlines()
+    wrong = "carriage return in the line, save the file with UNIX line ends"
+    assert lines[:10] == [f"{folder}/90-crlf.conf:{i}: {wrong}" for i in range(1, 11)]
+    assert lines[10:] == ["sockbrokerctl: 991 more, all of them by: sockbrokerctl verify",
+                          "sockbrokerctl: malformed: policy refused, 100000 errors, the running policy stays"]
+    broker.wait_log("reload-failed: policy refused, 100000 errors")
+    told = broker.log().splitlines()[before:]
+    assert len(told) == 102 and broker.status()[0]["journal_lost"] == 0
+    assert told[100].startswith("diagnostic: only the first 100 of 100000 errors, and warnings are written here")
+    verify = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
+    assert json.loads(verify[1]) == broker.ask("VERB=reload").lines
+    running()
+
+
+def test_two_hundred_thousand_conflicts_are_answered_at_nobodys_expense(broker, running):
+    (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=500000\n")
+    broker.stop()
+    broker.start()
+    twice = "".join(f"[Service {name}]\nUser=1\n" + "".join(
+        f"ListenStream=10.{i >> 16}.{i >> 8 & 255}.{i & 255}:80\n" for i in range(200_000)) for name in "xy")
+    broker.policy(twice, "90-twice.conf")
+    with wire.Control(broker.control_path) as control:
+        control.send("VERB=reload")
+        broker.ask("VERB=version")
+        reply = control.receive()
+    assert reply.message == "policy refused, 200000 errors, the running policy stays"
+    assert [line["line"] for line in reply.lines] == [*range(200_005, 201_005), 0]
+    assert reply.lines[-1]["message"] == "199000 more errors in this file"
+    running()
+
+
+# What only the compiler of rules sees: as many rules as no packet can try.
+SOURCES = "".join(f"Source=10.{i >> 8}.{i & 255}.0/24\n" for i in range(1100))
+TOO_MANY_TO_TRY = {
+    "of one prefix": ("[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\n" + SOURCES, 4),
+    "of prefixes within each other": (
+        "[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\nListenStream=10.0.0.0/9:80\n"
+        + "".join(f"Source=10.{i >> 8}.{i & 255}.0/24\n" for i in range(600)), 5),
+    "of interfaces that are not there": (
+        "[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\n" + "".join(f"Interface=if{i}\n" for i in range(1100)), 4),
+}
+
+
+@pytest.mark.parametrize("text, line", TOO_MANY_TO_TRY.values(), ids=TOO_MANY_TO_TRY)
+def test_verify_reload_and_start_refuse_what_does_not_compile_at_the_same_line(broker, running, text, line):
+    broker.policy(text, "90-many.conf")
+    reply = broker.ask("VERB=reload")
+    errors = [row for row in reply.lines if row["severity"] == "error"]
+    assert reply.message == "policy refused, 1 error, the running policy stays"
+    assert [(row["file"], row["line"]) for row in errors] == [(f"{broker.config}/conf.d/90-many.conf", line)]
+    assert "merge source prefixes or interfaces" in errors[0]["message"]
+    status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
+    assert status == 1
+    assert [row for row in json.loads(output) if row["severity"] == "error"] == errors
+    running()
+    broker.stop()
+    broker.start()
+    assert broker.status()[0]["reason"] == "policy refused at start, 1 error; the policy last taken serves"
+    broker.wait_log(re.escape(errors[0]["message"]))
+
+
+def test_verify_and_reload_tell_the_same_of_a_policy_that_is_taken(broker):
+    broker.policy("[Service a]\nUser=nobody-has-this-name\nGroup=nor-this\nInterface=if9\nListenStream=10.0.0.0/8:80\n").start()
+    reply = broker.ask("VERB=reload")
+    assert reply.result == "ok" and len(reply.lines) == 3
+    status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
+    assert status == 0 and json.loads(output) == reply.lines
+
+
+def test_verify_and_reload_refuse_a_link_to_where_the_broker_may_not_read(broker, running):
+    pathlib.Path("/run/elsewhere").mkdir()
+    pathlib.Path("/run/elsewhere/a.conf").write_text(GOOD.replace("Service web", "Service other"))
+    (broker.config / "conf.d/90-link.conf").symlink_to("/run/elsewhere/a.conf")
+    reply = broker.ask("VERB=reload")
+    assert reply.result == "malformed" and [row["file"] for row in reply.lines] == [f"{broker.config}/conf.d/90-link.conf"]
+    assert reply.lines[0]["message"].startswith("cannot read the file, let the broker's user read it, and no link lead out of")
+    status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
+    assert status == 1
+    assert [row for row in json.loads(output) if row["file"].endswith("90-link.conf") and row["line"] == 0] == reply.lines
+    running()

@@ -5,6 +5,7 @@ leaves and a broker that ends disturb nothing."""
 import os
 import select
 import signal
+import socket
 import time
 
 import pytest
@@ -109,3 +110,89 @@ def test_sighup_and_the_end_of_the_broker_during_a_reload(broker, million, spawn
     broker.start()
     assert who("tcp", "ipv4", PORT) == "web"
     assert broker.status()[0]["policy"]["bindings"] == MILLION + 1
+
+
+@pytest.fixture(name="slow_readers")
+def _slow_readers(broker):
+    """Reloads a policy of many bindings, time and again, each with a reader of `bindings` that has only begun to read."""
+    many = 200_000
+    (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={many}\n")
+    lines = "".join(f"ListenStream=10.{i >> 16}.{i >> 8 & 255}.{i & 255}:80\n" for i in range(many))
+    broker.policy("[Service many]\nUser=61002\n" + lines).start()
+    readers = []
+
+    def reload():
+        readers.append(wire.Control(broker.control_path))
+        readers[-1].send("VERB=bindings")
+        readers[-1].sock.recv(wire.RECORD)
+        assert broker.ask("VERB=reload").result == "ok"
+        return readers
+
+    yield reload
+    for reader in readers:
+        reader.sock.close()
+
+
+def test_slow_readers_of_bindings_keep_one_old_policy_and_not_each(slow_readers):
+    """An answer ends when its policy is replaced for the second time."""
+    for _ in range(4):
+        readers = slow_readers()
+    replies = [reader.receive() for reader in readers]
+    assert [reply.result for reply in replies] == ["busy", "busy", "busy", "ok"]
+    assert replies[0].message == "the policy was replaced twice while this was read, ask again"
+    assert readers[0].request("VERB=version").result == "ok", "the connection goes on"
+
+
+def test_the_memory_of_old_policies_is_given_back_beside_slow_readers(broker, slow_readers):
+    def resident():
+        with open(f"/proc/{broker.process.pid}/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+    used = []
+    for _ in range(12):
+        slow_readers()
+        used.append(resident())
+    assert max(used) < used[2] + 16_000, f"KiB after each reload: {used}"
+
+
+def test_degraded_is_told_with_the_time_since_which_it_is(broker):
+    before = time.time()
+    broker.policy(SMALL).start()
+    assert broker.status()[0]["degraded_since"] is None
+    broker.policy("nonsense\n", "99-bad.conf")
+    while time.time() < broker.status()[0]["since"] / 1e6 + 1.1:
+        broker.ask("VERB=version")  # so that a time of the start would be seen in a text of whole seconds
+    since = []
+    for _ in range(2):
+        asked = time.time()
+        assert broker.reload()[0] == 1
+        since.append(broker.status()[0]["degraded_since"] / 1e6)
+        assert broker.ctl("status")[1].splitlines()[1] == "     State: degraded since " + time.strftime(
+            "%a %Y-%m-%d %H:%M:%S %Z", time.localtime(int(since[0])))
+    assert before < since[0] < asked and since[0] == since[1], "since the first refusal"
+    (broker.config / "conf.d/99-bad.conf").unlink()
+    assert broker.reload()[0] == 0
+    assert broker.status()[0]["degraded_since"] is None
+
+
+def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # pylint: disable=unused-argument
+    broker.policy(SMALL).start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        os.unlink("/run/ready")
+        manager.bind("/run/ready")  # where the broker was told that its manager listens
+        os.chmod("/run/ready", 0o666)
+        manager.settimeout(10)
+
+        def told():
+            while True:
+                lines = manager.recv(4096).decode().splitlines()
+                for line in lines:
+                    if line.startswith("STATUS="):
+                        return line
+
+        broker.policy("nonsense\n", "99-bad.conf")
+        assert broker.reload()[0] == 1
+        assert told() == ("STATUS=1 services, 1 bindings, degraded: policy refused, 1 error, the running policy stays")
+        (broker.config / "conf.d/99-bad.conf").unlink()
+        broker.process.send_signal(signal.SIGHUP)
+        assert told() == "STATUS=1 services, 1 bindings"

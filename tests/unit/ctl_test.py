@@ -351,7 +351,8 @@ def test_pager_and_colours_can_be_turned_off(arguments, env, expected, tmp_path)
 
 
 STATUS = {
-    "version": "0.1.0", "state": "degraded", "reason": "policy refused, 2 errors", "since": 1709528767654321,
+    "version": "0.1.0", "state": "degraded", "reason": "policy refused, 2 errors", "since": 1709500000000000,
+    "degraded_since": 1709528767654321,
     "policy": {"files": 1, "services": 1, "bindings": 2, "since": 1709528767654321},
     "sockets": {"live": 1, "draining": 0, "held": 2}, "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096},
     "refused": 3, "journal_lost": 7,

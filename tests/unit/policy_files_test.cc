@@ -135,8 +135,9 @@ TEST_F(PolicyFiles, WhatCannotBeReadIsAnErrorAndNeverPassedOver) {
         const auto files = read_policy_files(dirs_);
         EXPECT_EQ(
                 said(files.diagnostics),
-                (Strings{"run/conf.d: cannot open the folder, let the broker's user read it or remove it: Not a "
-                         "directory",
+                (Strings{"run/conf.d: cannot open the folder, let the broker's user read it, and no link lead out of "
+                         "/etc, "
+                         "/usr/lib and the folders of policies, or remove it: Not a directory",
                          "etc/conf.d/10-a.conf: is neither a regular file nor a link to one or to /dev/null, remove it",
                          "etc/conf.d/20-b.conf: cannot read the file: No such file or directory",
                          "etc/conf.d/40-fifo.conf: is neither a regular file nor a link to one or to /dev/null, remove "
@@ -154,8 +155,10 @@ TEST_F(PolicyFiles, WithoutPermissionIsAnError) {
         ASSERT_EQ(::seteuid(self == 0 ? 61001 : self), 0);
         const auto files = read_policy_files(dirs_);
         ASSERT_EQ(::seteuid(self), 0);
-        EXPECT_EQ(said(files.diagnostics), (Strings{"etc/conf.d/10-a.conf: cannot read the file, let the broker's user "
-                                                    "read it: Permission denied"}));
+        EXPECT_EQ(said(files.diagnostics),
+                  (Strings{"etc/conf.d/10-a.conf: cannot read the file, let the broker's user read it, and no link "
+                           "lead out "
+                           "of /etc, /usr/lib and the folders of policies: Permission denied"}));
 }
 
 TEST_F(PolicyFiles, AreBoundedInSize) {

@@ -46,7 +46,8 @@ unsigned which_of(const Rule& rule) {
 
 }  // namespace
 
-Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables) {
+Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables,
+                                 std::size_t* blamed) {
         std::array<Scratch<SortedRule>, 4> parts;
         std::array<std::size_t, 4> sizes{};
         for (const Rule& rule : rules) {
@@ -58,6 +59,9 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
         for (std::size_t i = 0; i < rules.size(); i++) {
                 const Rule& rule = rules[i];
                 if (auto checked = check(rule); !checked) {
+                        if (blamed != nullptr) {
+                                *blamed = i;
+                        }
                         return std::unexpected(checked.error());
                 }
                 const Family family = rule.prefix.address.family;
@@ -78,6 +82,9 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 tables[which] = {};
                 compilers.emplace_back(rules, parts[which], lines, family, tables[which]);
                 if (auto compiled = compilers.back().compile(); !compiled) {
+                        if (blamed != nullptr) {
+                                *blamed = compilers.back().blamed();
+                        }
                         return std::unexpected(compiled.error());
                 }
         }

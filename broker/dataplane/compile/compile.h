@@ -26,8 +26,9 @@ namespace sockbroker {
 // one packet than SB_MAX_STEPS, more lines than there is room for.
 // A rule whose source is of the other family matches nobody and takes no room.
 // `room` and `tables` are written in place, so they may be the kernel's, and need not be cleared; what they hold after
-// an error means nothing. Returns how many lines were taken.
+// an error means nothing. Returns how many lines were taken. `blamed`: of an error, the index of the rule that it is
+// about.
 [[nodiscard]] Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room,
-                                               std::span<sb_table, 4> tables);
+                                               std::span<sb_table, 4> tables, std::size_t* blamed = nullptr);
 
 }  // namespace sockbroker

@@ -188,6 +188,7 @@ Result<void> TableCompiler::write() {
                 }
                 PrefixRules& prefix = prefixes_[i];
                 const SortedRule& rule = sorted_[prefix.first];
+                blamed_ = rule.rule;
                 const Rule* const first = &list_[rule.rule];
                 const bool covered = prefix.covering != kNoPrefix;
                 const std::uint32_t covering = covered ? prefixes_[prefix.covering].reference : 0;
@@ -221,6 +222,7 @@ Result<void> TableCompiler::write() {
 }
 
 Result<void> TableCompiler::compile() {
+        blamed_ = sorted_.empty() ? 0 : sorted_.back().rule;
         if (auto grouped = group_by_prefix(); !grouped) {
                 return grouped;
         }

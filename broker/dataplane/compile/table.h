@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -39,6 +40,8 @@ public:
                 : list_(list), sorted_(sorted), lines_(lines), family_(family), table_(table) {}
 
         Result<void> compile();
+        // Of its failure: the number of the rule that it is about.
+        [[nodiscard]] std::size_t blamed() const { return blamed_; }
         // Takes no more than the lines that are left, so it comes after the rules of all tables.
         void add_candidates();
 
@@ -56,6 +59,7 @@ private:
         RuleMemory& lines_;
         Family family_;
         sb_table& table_;
+        std::size_t blamed_ = 0;
         std::vector<const Rule*> rules_;  // of the prefixes that have several
         Scratch<PrefixRules> prefixes_;
         std::array<Scratch<std::uint32_t>, SB_MAX_LENGTHS> by_length_;  // indices of prefixes_

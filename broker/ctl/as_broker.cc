@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A process of its own reads, since what it gives up cannot be had again; it tells what it found over a pipe.
+#include "broker/ctl/as_broker.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <exception>
+#include <string_view>
+
+#include <fmt/format.h>
+
+#include "broker/base/landlock.h"
+#include "broker/base/net.h"
+#include "broker/base/owned_fd.h"
+#include "broker/policy/files.h"
+#include "broker/policy/readable_places.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+constexpr const char* kBrokerUser = "sockbroker";
+
+// Whether it is somebody else now; true as well where there is no such user.
+bool become_broker_user() {
+        errno = 0;
+        const passwd* user = ::getpwnam(kBrokerUser);
+        if (user == nullptr) {
+                return true;
+        }
+        return ::initgroups(kBrokerUser, user->pw_gid) == 0 &&
+               ::setresgid(user->pw_gid, user->pw_gid, user->pw_gid) == 0 &&
+               ::setresuid(user->pw_uid, user->pw_uid, user->pw_uid) == 0;
+}
+
+// Four fields for each, ended by a NUL: names of files are kept to the byte.
+std::string read_all_files(const std::vector<std::string>& config_dirs) {
+        auto all = load_broker_config(config_dirs).diagnostics;
+        const auto found = read_policy_files(config_dirs).diagnostics;
+        all.insert(all.end(), found.begin(), found.end());
+        std::string fields;
+        for (const auto& [file, line, severity, message] : all) {
+                fields += fmt::format("{}{end}{}{end}{}{end}{}{end}", file, line, static_cast<int>(severity), message,
+                                      fmt::arg("end", '\0'));
+        }
+        return fields;
+}
+
+[[noreturn]] void read_and_tell(const std::vector<std::string>& config_dirs, bool as_its_user, int pipe) {
+        int status = 1;
+        try {
+                if (!as_its_user || become_broker_user()) {
+                        ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                        // A kernel without Landlock does not keep the broker from anything either.
+                        (void)restrict_files({.read = readable_places(config_dirs), .write = {}, .remove = {}});
+                        const auto lines = read_all_files(config_dirs);
+                        std::string_view rest = lines;
+                        while (!rest.empty()) {
+                                const ssize_t done = ::write(pipe, rest.data(), rest.size());
+                                if (done < 0 && errno != EINTR) {
+                                        ::_exit(1);
+                                }
+                                rest.remove_prefix(done > 0 ? static_cast<std::size_t>(done) : 0);
+                        }
+                        status = 0;
+                }
+        } catch (const std::exception&) {
+                // The exit status says that nothing is known.
+        }
+        ::_exit(status);
+}
+
+Result<std::string> read_to_end(int fd) {
+        std::string text;
+        char buffer[65536];
+        while (true) {
+                const ssize_t got = ::read(fd, buffer, sizeof buffer);
+                if (got == 0) {
+                        return text;
+                }
+                if (got < 0 && errno != EINTR) {
+                        return fail_errno("cannot hear from the process that reads the policy as the broker would");
+                }
+                text.append(buffer, got > 0 ? static_cast<std::size_t>(got) : 0);
+        }
+}
+
+}  // namespace
+
+Result<std::vector<Diagnostic>> read_as_broker(const std::vector<std::string>& config_dirs, bool as_its_user) {
+        int fds[2];
+        if (::pipe2(fds, O_CLOEXEC) != 0) {
+                return fail_errno("cannot make a pipe");
+        }
+        const OwnedFd ours(fds[0]);
+        OwnedFd theirs(fds[1]);
+        const pid_t child = ::fork();
+        if (child < 0) {
+                return fail_errno("cannot start a process that reads the policy as the broker would");
+        }
+        if (child == 0) {
+                read_and_tell(config_dirs, as_its_user, theirs.get());
+        }
+        theirs.reset();
+        const auto lines = read_to_end(ours.get());
+        int status = 0;
+        while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        }
+        if (!lines) {
+                return std::unexpected(lines.error());
+        }
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+                return fail("cannot read the policy as the broker would: its user cannot be taken on");
+        }
+        std::vector<Diagnostic> all;
+        std::string_view rest = *lines;
+        const auto field = [&rest] {
+                const auto text = rest.substr(0, rest.find('\0'));
+                rest.remove_prefix(std::min(text.size() + 1, rest.size()));
+                return text;
+        };
+        while (!rest.empty()) {
+                const auto file = field();
+                const auto line = parse_number(field(), UINT32_MAX).value_or(0);
+                const auto severity = field() == "0" ? Severity::kError : Severity::kWarning;
+                all.push_back({std::string(file), static_cast<unsigned>(line), severity, std::string(field())});
+        }
+        return all;
+}
+
+}  // namespace sockbroker::ctl

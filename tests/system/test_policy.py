@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""verify, `systemctl reload` and `systemctl status` say the same of a policy, where the broker has a user and a sandbox."""
+import json
+
+import pytest
+
+GOOD = "[Service web]\nUnit=web.service\nListenStream=192.0.2.0/24:80\n"
+FILE = "/etc/sockbroker/conf.d/a.conf"
+
+# What the broker's user cannot read, or its sandbox does not let it.
+OUT_OF_REACH = {
+    "a file of root alone": (f"chmod 600 {FILE}", FILE),
+    "a folder of root alone": ("chmod 700 /etc/sockbroker/conf.d", "/etc/sockbroker/conf.d"),
+    "a folder above of root alone": ("chmod 700 /etc/sockbroker", "/etc/sockbroker/conf.d"),
+    "a link to a file elsewhere": (f"mkdir -p /srv/p && mv {FILE} /srv/p && ln -s /srv/p/a.conf {FILE}", FILE),
+    "a link to a folder elsewhere": ("mv /etc/sockbroker/conf.d /srv/conf.d && ln -s /srv/conf.d /etc/sockbroker/conf.d",
+                                     "/etc/sockbroker/conf.d"),
+    "a link into a home": (f"mkdir -m 755 -p /home/p && mv {FILE} /home/p && ln -s /home/p/a.conf {FILE}", FILE),
+    "a link into /tmp": (f"mv {FILE} /tmp/a.conf && ln -s /tmp/a.conf {FILE}", FILE),
+}
+
+
+def mended(broker):
+    broker.run("chmod 755 /etc/sockbroker; test -L /etc/sockbroker/conf.d && rm /etc/sockbroker/conf.d; "
+               "mkdir -p /etc/sockbroker/conf.d; chmod 755 /etc/sockbroker/conf.d; rm -rf "
+               f"{FILE} /srv/p /srv/conf.d /home/p /tmp/a.conf; systemctl reload sockbrokerd")
+
+
+@pytest.fixture(name="policy")
+def _policy(broker):
+    broker.policy("a.conf", GOOD)
+    broker.run("systemctl reload sockbrokerd")
+    yield broker
+    mended(broker)
+
+
+@pytest.mark.parametrize("change, place", OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+def test_root_is_told_by_verify_what_the_broker_cannot_read(policy, change, place):
+    assert policy.run("sockbrokerctl verify").stdout == "The policy is valid: 1 file, 1 service, 1 binding.\n"
+    policy.run(change)
+    assert policy.run("systemctl reload sockbrokerd", check=False).returncode != 0
+    done = policy.run("sockbrokerctl --json=short verify", check=False)
+    assert done.returncode == 1
+    assert place in [row["file"] for row in json.loads(done.stdout) if row["severity"] == "error"]
+    assert policy.status()["policy"]["services"] == 1, "the policy in force stays"
+
+
+def test_a_refused_reload_is_in_systemctl_status_at_once_with_its_errors(policy):
+    policy.policy("a.conf", GOOD + "".join(f"Frob{i}=1\n" for i in range(30)))
+    cursor = policy.cursor()
+    assert policy.run("systemctl reload sockbrokerd", check=False).returncode != 0
+    refused = "policy refused, 30 errors, the running policy stays"
+    assert policy.show("sockbrokerd", "StatusText") == f"1 services, 1 bindings, degraded: {refused}"
+    assert policy.show("sockbrokerd", "ActiveState") == "active"
+    lines = [entry["MESSAGE"] for entry in policy.journal(cursor, "SYSLOG_IDENTIFIER=sockbrokerctl",
+                                                          "_SYSTEMD_UNIT=sockbrokerd.service")]
+    assert [line.partition(", this")[0] for line in lines[:10]] == [f"{FILE}:{4 + i}: unknown key Frob{i}=" for i in range(10)]
+    assert lines[10:] == ["sockbrokerctl: 20 more, all of them by: sockbrokerctl verify", f"sockbrokerctl: malformed: {refused}"]
+
+    policy.policy("a.conf", GOOD)
+    policy.run("systemctl reload sockbrokerd")
+    assert policy.show("sockbrokerd", "StatusText") == "1 services, 1 bindings"
