@@ -58,6 +58,12 @@ def look_ups(report):
     return result
 
 
+def stalls(report):
+    longest = {row["phase"]: row["longest_ms"] for row in report["rows"]}
+    return [[f"a processor away from other work, 1,000,000 bindings: {phase}", "at most 5 ms", f"{longest[phase]:.1f} ms",
+             _verdict(longest[phase] <= 5)] for phase in ("replace them", "exit of the broker", "unload")]
+
+
 def traffic(report):
     experiments, result = report["experiments"], []
 

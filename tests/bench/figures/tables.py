@@ -9,7 +9,8 @@ GOALS = ["goal", "wanted", "measured, median (quartiles)", ""]
 
 def all_goals(reports):
     rows = []
-    for name, function in (("look-ups", goals.look_ups), ("traffic", goals.traffic), ("control", goals.control)):
+    for name, function in (("look-ups", goals.look_ups), ("stalls", goals.stalls), ("traffic", goals.traffic),
+                           ("control", goals.control)):
         if name in reports:
             rows += function(reports[name])
     return table(GOALS, rows)
@@ -53,6 +54,11 @@ def nanoseconds(report):
     return table(["family", "lengths", "services", "hot: floor, ours, two-LPM", "random: floor, ours, two-LPM"],
                  [[row["family"], row["lengths"], f"{row['services']:,}", times(row, "hot"), times(row, "random")]
                   for row in rows])
+
+
+def stalls(report):
+    return table(["while", "longest that a processor was away, ms", "of looks"],
+                 [[row["phase"], f"{row['longest_ms']:.2f}", f"{row['looks']:,}"] for row in report["rows"]])
 
 
 def rates(result):
