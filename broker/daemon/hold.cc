@@ -131,8 +131,9 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                 }
                 if (users == 0) {
                         holds_->forget_stored(name, std::move(fd));
+                } else {
+                        fd.reset();  // not the last one; few are open twice at a time
                 }
-                fd.reset();  // not the last one; few are open twice at a time
         }
         for (const auto& service : registry_.services()) {
                 for (const auto& one :
