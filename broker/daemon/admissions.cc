@@ -22,7 +22,11 @@ constexpr std::size_t kOneMessage = kMaxMessageFds + 1;
 template <class Key>
 void take_back(std::map<Key, std::size_t>& counts, const Key& key, std::size_t cost) {
         const auto counted = counts.find(key);
-        if (counted != counts.end() && (counted->second -= cost) == 0) {
+        if (counted == counts.end()) {
+                return;
+        }
+        counted->second -= cost;
+        if (counted->second == 0) {
                 counts.erase(counted);
         }
 }

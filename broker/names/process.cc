@@ -60,18 +60,23 @@ public:
         void add(ToNames record) {
                 const std::scoped_lock lock(mutex_);
                 queue_.push_back(std::move(record));
-                if (idle_ < queue_.size() && threads_ < kNamesThreads) {
-                        try {
-                                std::thread([this] { work(); }).detach();
-                                threads_++;
-                        } catch (const std::system_error&) {
-                                // TasksMax=: those that exist go on; without any the question gets no answer in time.
-                        }
+                if (idle_ < queue_.size() && threads_ < kNamesThreads && start_thread()) {
+                        threads_++;
                 }
                 wake_.notify_one();
         }
 
 private:
+        // TasksMax=: those that exist go on; without any the question gets no answer in time.
+        bool start_thread() {
+                try {
+                        std::thread([this] { work(); }).detach();
+                } catch (const std::system_error&) {
+                        return false;
+                }
+                return true;
+        }
+
         void work() {
                 std::unique_lock lock(mutex_);
                 while (true) {

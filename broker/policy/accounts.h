@@ -49,7 +49,7 @@ struct Accounts {
 
 // The name by which somebody was admitted, as the kernel's records keep it; 0: by a number, or by none.
 using AccountHash = std::uint64_t;
-[[nodiscard]] constexpr AccountHash hash_of(std::string_view account) {  // FNV-1a
+[[nodiscard]] constexpr AccountHash account_hash(std::string_view account) {  // FNV-1a
         std::uint64_t hash = 0xcbf29ce484222325ULL;
         for (const char c : account) {
                 hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;

@@ -47,7 +47,7 @@ const Claim* matching_group(const Service& service, const Peer& peer, const Acco
 }
 
 AccountHash name_of(const Claim* claim) {
-        return claim == nullptr || account_number(claim->value) ? 0 : hash_of(claim->value);
+        return claim == nullptr || account_number(claim->value) ? 0 : account_hash(claim->value);
 }
 
 struct Verdict {
@@ -93,7 +93,7 @@ bool stays(const std::vector<Claim>& claims, Id id, AccountHash admitted_by, con
                                          if (account_number(value)) {
                                                  return account_matches(value, id, lookup);
                                          }
-                                         return hash_of(value) == admitted_by || !lookup(value).answered() ||
+                                         return account_hash(value) == admitted_by || !lookup(value).answered() ||
                                                 account_matches(value, id, lookup);
                                  }) != nullptr;
 }

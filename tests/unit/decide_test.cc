@@ -173,8 +173,8 @@ TEST(Admit, TellsTheNamesThatAdmitted) {
         const auto policy = parse("[Service a]\nUser=5 web\nGroup=www\nListenStream=80\n");
         const auto by_name = admit(policy, {1, 33, 44, ""}, "a", kAccounts);
         ASSERT_TRUE(by_name);
-        EXPECT_EQ(by_name->user, hash_of("web"));
-        EXPECT_EQ(by_name->group, hash_of("www"));
+        EXPECT_EQ(by_name->user, account_hash("web"));
+        EXPECT_EQ(by_name->group, account_hash("www"));
         const auto by_number = admit(policy, {1, 5, 44, ""}, "a", kAccounts);
         ASSERT_TRUE(by_number);
         EXPECT_EQ(by_number->user, 0U);
@@ -200,7 +200,7 @@ TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
                 const auto policy = parse(text + "ListenStream=80\n");
                 return stays_admitted(policy.services.front(), peer, kAway);
         };
-        const Peer by_name{.pid = 1, .uid = 70, .gid = 71, .user_name = hash_of("was"), .group_name = hash_of("were")};
+        const Peer by_name{.pid = 1, .uid = 70, .gid = 71, .user_name = account_hash("was"), .group_name = account_hash("were")};
         const Peer by_number{.pid = 1, .uid = 70, .gid = 71};
         EXPECT_TRUE(stays("[Service a]\nUser=was\n", by_name)) << "though it does not exist any more";
         EXPECT_TRUE(stays("[Service a]\nUser=was\nGroup=were\n", by_name));
