@@ -22,7 +22,7 @@ constexpr int kHelperSocket = 3;
 
 // All but standard output and error, and the one socket, which becomes descriptor 3.
 bool keep_only(int socket) {
-        const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         return null >= 0 && dup2(null, STDIN_FILENO) >= 0 &&
                (socket == kHelperSocket || dup3(socket, kHelperSocket, O_CLOEXEC) >= 0) &&
                close_range(kHelperSocket + 1, ~0U, 0) == 0;
