@@ -142,15 +142,15 @@ private:
                         if (hand.role() != Role::kDisposal || hand.batch()) {
                                 return false;
                         }
-                        hand.begin_batch({answer.uid, answer.offender}, now);
+                        hand.begin_batch(roster_.charge_of(answer.offender, answer.uid), now);
+                        disposal_.begin(*hand.batch());
                         wake();
                         return true;
                 case AnswerKind::kIdle:
                         if (!hand.batch()) {
                                 return false;
                         }
-                        disposal_.used(roster_.charge_of(hand.batch()->offender, hand.batch()->uid),
-                                       now - hand.since_usec(), now);
+                        disposal_.end(*hand.batch(), now - hand.since_usec(), now);
                         hand.end_batch(now);
                         disposal_.dispatch(now);
                         return true;
@@ -193,7 +193,7 @@ private:
                 const auto job = hand.end_job();
                 Pool* const pool = pool_of(hand.role());
                 if (pool != nullptr) {
-                        pool->used(job->charge, now - hand.since_usec(), now);
+                        pool->end(job->charge, now - hand.since_usec(), now);
                 } else {
                         holders_.note(hand, *job, answer);
                 }
@@ -257,14 +257,19 @@ private:
         void give_up(std::unique_ptr<Hand> hand, Outcome why) {
                 std::optional<Charge> charge;
                 if (hand->batch()) {
-                        charge = roster_.charge_of(hand->batch()->offender, hand->batch()->uid);
+                        charge = hand->batch();
                 } else if (hand->job() != nullptr) {
                         charge = hand->job()->charge;
                 }
-                auto job = hand->end_job();
                 const Role role = hand->role();
-                if (job && why == Outcome::kLate && role != Role::kHolder) {
-                        pool_of(role)->used(job->charge, kPatienceUsec, steady_usec());
+                Pool* const pool = pool_of(role);
+                const auto now = steady_usec();
+                if (pool != nullptr && hand->batch()) {
+                        pool->end(*charge, now - hand->since_usec(), now);
+                }
+                auto job = hand->end_job();
+                if (pool != nullptr && job) {
+                        pool->end(job->charge, now - hand->since_usec(), now);
                 }
                 if (job && job->connection_id != 0) {
                         unsure_.insert(job->connection_id);
@@ -276,7 +281,7 @@ private:
                         door_.bar(charge->uid);
                         barred_.insert(charge->uid);
                 }
-                if (Pool* const pool = pool_of(role)) {
+                if (pool != nullptr) {
                         pool->fill();
                 } else {
                         holders_.replace();

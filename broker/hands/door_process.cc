@@ -51,9 +51,7 @@ public:
                   door_(closed.doors),
                   refusal_(format_result(
                           ResultCode::kRateLimited,
-                          fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))),
-                  full_(format_result(ResultCode::kRateLimited,
-                                      "too many connections of all users together; try again later")) {}
+                          fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))) {}
 
         void run() {
                 while (wait()) {
@@ -62,7 +60,7 @@ public:
 
 private:
         bool wait() {
-                const bool accepts = !pausing_ && !report_ && discards_.size() < kMaxDiscardsWaiting;
+                const bool accepts = !pausing_ && has_room();
                 std::array<pollfd, 3> polled{pollfd{kAnswers, static_cast<short>(POLLIN | (report_ ? POLLOUT : 0)), 0},
                                              pollfd{kOrders, static_cast<short>(accepts ? POLLIN : 0), 0},
                                              pollfd{kBetween, static_cast<short>(discards_.empty() ? 0 : POLLOUT), 0}};
@@ -86,8 +84,13 @@ private:
 
         // --- new connections
 
+        // With as many as there may be the core gives some up, and others wait in the kernel's queue for that moment.
+        [[nodiscard]] bool has_room() const {
+                return !report_ && discards_.size() < kMaxDiscardsWaiting && connections_.size() < kMaxAccepted;
+        }
+
         void accept_some() {
-                for (int i = 0; i < kAcceptsPerTurn && !report_ && discards_.size() < kMaxDiscardsWaiting; i++) {
+                for (int i = 0; i < kAcceptsPerTurn && has_room(); i++) {
                         OwnedFd fd(accept4(kOrders, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
                         if (!fd) {
                                 // Whoever waits stays in the kernel's queue, which would wake the door for ever.
@@ -112,9 +115,6 @@ private:
                         connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
                 if (many || barred_.contains(connected.uid)) {
                         return refuse(std::move(fd), connected.uid, refusal_);
-                }
-                if (connections_.size() >= kMaxAccepted) {
-                        return refuse(std::move(fd), connected.uid, full_);
                 }
                 if (!prepare_for_peeking(fd.get())) {
                         return discard({std::move(fd), connected.uid, 0});
@@ -264,7 +264,6 @@ private:
         const std::uint32_t door_;
         std::uint32_t last_number_ = 0;
         const std::string refusal_;
-        const std::string full_;
         std::uint64_t last_id_ = 0;
         std::unordered_map<std::uint64_t, Accepted> connections_;  // of which the core has a duplicate
         std::unordered_map<uid_t, std::size_t> per_uid_;

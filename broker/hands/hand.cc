@@ -69,8 +69,8 @@ int Hand::order_again(const Order& order, std::int64_t now_usec) {
         return link_.send(order);
 }
 
-void Hand::begin_batch(Batch batch, std::int64_t now_usec) {
-        batch_ = batch;
+void Hand::begin_batch(const Charge& whose, std::int64_t now_usec) {
+        batch_ = whose;
         set_since(now_usec);
 }
 

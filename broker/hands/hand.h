@@ -55,13 +55,9 @@ public:
         [[nodiscard]] Job* job() const { return job_.get(); }
         [[nodiscard]] std::unique_ptr<Job> end_job() { return std::move(job_); }
 
-        // Connections that it has from the door.
-        struct Batch {
-                uid_t uid = 0;
-                std::uint32_t offender = 0;
-        };
-        [[nodiscard]] const std::optional<Batch>& batch() const { return batch_; }
-        void begin_batch(Batch batch, std::int64_t now_usec);
+        // Whose connections it is closing, which it has from the door.
+        [[nodiscard]] const std::optional<Charge>& batch() const { return batch_; }
+        void begin_batch(const Charge& whose, std::int64_t now_usec);
         void end_batch(std::int64_t now_usec);
 
         // Since when it has been at what it does now.
@@ -101,7 +97,7 @@ private:
         Link link_;
         OwnedSource io_;
         std::unique_ptr<Job> job_;
-        std::optional<Batch> batch_;
+        std::optional<Charge> batch_;
         std::int64_t since_usec_ = 0;
         pid_t pid_ = 0;
         std::optional<std::int64_t> starved_cpu_usec_;  // what it had used when it was found to wait for a processor

@@ -28,30 +28,33 @@ void JobQueue::remove(std::uint64_t job) {
         }
 }
 
-std::optional<JobQueue::Next> JobQueue::pop(std::size_t hands, std::size_t slow_busy, std::int64_t now_usec) {
+std::optional<std::uint64_t> JobQueue::pop(std::size_t hands, std::int64_t now_usec) {
+        const auto is_slow = [&](const Share& share) { return now_usec < share.slow_until_usec; };
+        std::size_t slow_running = 0;
+        for (const auto& [who, share] : shares_) {
+                slow_running += is_slow(share) ? share.running : 0;
+        }
+        const std::size_t most = std::max<std::size_t>(hands, 2) - 1;
         Share* best = nullptr;
         double least = 0;
-        bool best_is_slow = false;
         for (auto& [who, share] : shares_) {
-                if (share.jobs.empty()) {
+                if (share.jobs.empty() || share.running >= most || (is_slow(share) && slow_running >= most)) {
                         continue;
                 }
-                const bool slow = now_usec < share.slow_until_usec;
                 const double used = decayed(share.used_usec, now_usec - share.used_at_usec);
-                if ((slow && slow_busy + 1 >= std::max<std::size_t>(hands, 2)) || (best != nullptr && used >= least)) {
-                        continue;
+                if (best == nullptr || used < least) {
+                        best = &share;
+                        least = used;
                 }
-                best = &share;
-                least = used;
-                best_is_slow = slow;
         }
         if (best == nullptr) {
                 return std::nullopt;
         }
-        const Next next{best->jobs.front().job, best_is_slow};
+        const auto job = best->jobs.front().job;
         best->jobs.pop_front();
+        best->running++;
         size_--;
-        return next;
+        return job;
 }
 
 std::optional<std::uint64_t> JobQueue::pop_older(std::int64_t usec) {
@@ -66,8 +69,13 @@ std::optional<std::uint64_t> JobQueue::pop_older(std::int64_t usec) {
         return std::nullopt;
 }
 
-void JobQueue::used(const std::string& who, std::int64_t usec, std::int64_t now_usec) {
+void JobQueue::begin(const std::string& who) {
+        shares_[who].running++;
+}
+
+void JobQueue::end(const std::string& who, std::int64_t usec, std::int64_t now_usec) {
         Share& share = shares_[who];
+        share.running -= share.running > 0 ? 1 : 0;
         share.used_usec = decayed(share.used_usec, now_usec - share.used_at_usec) + static_cast<double>(usec);
         share.used_at_usec = now_usec;
         if (usec >= kSlowUsec) {
@@ -78,19 +86,15 @@ void JobQueue::used(const std::string& who, std::int64_t usec, std::int64_t now_
         }
 }
 
-bool JobQueue::is_slow(const std::string& who, std::int64_t now_usec) const {
-        const auto found = shares_.find(who);
-        return found != shares_.end() && now_usec < found->second.slow_until_usec;
-}
-
-// Those of long ago; and where that is not enough, all that do not wait: what they have had is forgiven.
+// Those of long ago; and where that is not enough, all that have not been slow: what they have had is forgiven.
 void JobQueue::forget_some(std::int64_t now_usec) {
+        const auto is_unused = [](const Share& share) { return share.jobs.empty() && share.running == 0; };
         std::erase_if(shares_, [&](const auto& entry) {
-                return entry.second.jobs.empty() && now_usec - entry.second.used_at_usec > kForgetUsec;
+                return is_unused(entry.second) && now_usec - entry.second.used_at_usec > kForgetUsec;
         });
         if (shares_.size() > kManyShares) {
                 std::erase_if(shares_, [&](const auto& entry) {
-                        return entry.second.jobs.empty() && now_usec >= entry.second.slow_until_usec;
+                        return is_unused(entry.second) && now_usec >= entry.second.slow_until_usec;
                 });
         }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What waits for a hand, in turns: next is whoever has had least of the hands' time lately. Who has lately kept one for
-// long gets at most all but one of them, so that an honest peer waits for no series of slow ones. Pure.
+// What waits for a hand, in turns: next is whoever has had least of the hands' time lately. Nobody gets all of them at
+// once, nor do all together who have lately kept one for long: so an honest peer waits for no series of slow ones.
+// Pure.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -26,24 +26,20 @@ public:
 
         void push(const std::string& who, Waiting job);
         void remove(std::uint64_t job);
-
-        // The next, if one may have a hand now: `hands` are in all, of those `slow_busy` are with somebody slow.
-        struct Next {
-                std::uint64_t job = 0;
-                bool slow = false;
-        };
-        [[nodiscard]] std::optional<Next> pop(std::size_t hands, std::size_t slow_busy, std::int64_t now_usec);
+        // The next that may have one of so many hands now; it has it from then on, until end().
+        [[nodiscard]] std::optional<std::uint64_t> pop(std::size_t hands, std::int64_t now_usec);
         // One that came before this time.
         [[nodiscard]] std::optional<std::uint64_t> pop_older(std::int64_t usec);
 
-        void used(const std::string& who, std::int64_t usec, std::int64_t now_usec);
-        [[nodiscard]] bool is_slow(const std::string& who, std::int64_t now_usec) const;
+        void begin(const std::string& who);  // of what did not wait here
+        void end(const std::string& who, std::int64_t usec, std::int64_t now_usec);
+
         [[nodiscard]] bool empty() const { return size_ == 0; }
-        [[nodiscard]] std::size_t size() const { return size_; }
 
 private:
         struct Share {
                 std::deque<Waiting> jobs;
+                std::size_t running = 0;
                 double used_usec = 0;  // halved every second
                 std::int64_t used_at_usec = 0;
                 std::int64_t slow_until_usec = 0;

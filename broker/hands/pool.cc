@@ -27,15 +27,15 @@ void Pool::dispatch(std::int64_t now_usec) {
                 if (!hand->idle()) {
                         continue;
                 }
-                const auto next = queue_.pop(hands_.size(), slow_busy(now_usec), now_usec);
+                const auto next = queue_.pop(hands_.size(), now_usec);
                 if (!next) {
                         return;
                 }
-                auto job = waiting_.extract(next->job);
-                hand->slow = next->slow;
+                auto job = waiting_.extract(*next);
                 if (hand->begin(std::move(job.mapped()), now_usec) != 0) {
                         // It is about to be heard that it died, or there is no memory: the timer tries again.
                         auto back = hand->end_job();
+                        queue_.end(who(back->charge), 0, now_usec);
                         queue_.push(who(back->charge), {back->order.job, back->since_usec});
                         waiting_.emplace(back->order.job, std::move(back));
                         return;
@@ -43,17 +43,8 @@ void Pool::dispatch(std::int64_t now_usec) {
         }
 }
 
-std::size_t Pool::slow_busy(std::int64_t now_usec) const {
-        return static_cast<std::size_t>(std::ranges::count_if(hands_, [&](const auto& hand) {
-                return hand->batch()
-                               ? queue_.is_slow(who(roster_.charge_of(hand->batch()->offender, hand->batch()->uid)),
-                                                now_usec)
-                               : hand->job() != nullptr && hand->slow;
-        }));
-}
-
-void Pool::used(const Charge& charge, std::int64_t usec, std::int64_t now_usec) {
-        queue_.used(who(charge), usec, now_usec);
+void Pool::end(const Charge& charge, std::int64_t usec, std::int64_t now_usec) {
+        queue_.end(who(charge), usec, now_usec);
 }
 
 void Pool::cancel(std::uint64_t connection) {

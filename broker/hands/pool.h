@@ -21,7 +21,9 @@ public:
 
         void push(std::unique_ptr<Job> job);
         void dispatch(std::int64_t now_usec);
-        void used(const Charge& charge, std::int64_t usec, std::int64_t now_usec);
+        // What did not wait here, and the end of what did.
+        void begin(const Charge& charge) { queue_.begin(who(charge)); }
+        void end(const Charge& charge, std::int64_t usec, std::int64_t now_usec);
 
         void cancel(std::uint64_t connection);                // a job that waits
         [[nodiscard]] bool disown(std::uint64_t connection);  // whether one is being done
@@ -35,7 +37,6 @@ public:
 
 private:
         [[nodiscard]] static std::string who(const Charge& charge);
-        [[nodiscard]] std::size_t slow_busy(std::int64_t now_usec) const;
 
         Role role_;
         std::size_t size_;

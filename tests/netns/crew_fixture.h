@@ -85,7 +85,9 @@ inline OwnedFd unix_socket(const std::string& path, int type, bool listens) {
                 test::must(bind(fd.get(), name, sizeof address), "bind");
                 chmod(path.c_str(), 0666);
                 if (type == SOCK_SEQPACKET) {
-                        test::must(listen(fd.get(), 4096), "listen");
+                        // Short: who floods then waits in connect(2), in turns with all others, and not before them in
+                        // the queue.
+                        test::must(listen(fd.get(), 64), "listen");
                 }
         } else {
                 test::must(connect(fd.get(), name, sizeof address), "connect");
@@ -148,8 +150,12 @@ public:
         }
         ~MiniCore() {
                 connections_.clear();
+                const pid_t zygote = zygote_pid();
                 crew_.reset();
                 zygote_.reset();
+                if (zygote != 0) {
+                        waitpid(zygote, nullptr, 0);
+                }
                 for (const char* name : {"/control", "/notify", "/manager"}) {
                         unlink((directory_ + name).c_str());
                 }
@@ -175,9 +181,23 @@ public:
                         }
                         const auto began = steady_usec();
                         sd_event_run(event_.get(), 20'000);
+                        most_left_behind = std::max(most_left_behind, crew_->left_behind());
                         slowest_turn = std::max(slowest_turn, steady_usec() - began - 20'000);
                 }
                 return true;
+        }
+
+        // Any process of the crew, which is gone when this returns.
+        bool kill_one(const std::string& name) {
+                const auto victims = name == "sb-zygote" ? std::vector{Process{zygote_pid(), name}} : hands(name);
+                if (victims.empty() || victims[0].pid == 0) {
+                        return false;
+                }
+                kill(victims[0].pid, SIGKILL);
+                return run_until([&] {
+                        return std::ranges::none_of(hands(name),
+                                                    [&](const Process& one) { return one.pid == victims[0].pid; });
+                });
         }
 
         // Until this child has ended: its exit status.
@@ -189,7 +209,7 @@ public:
 
         [[nodiscard]] pid_t zygote_pid() const {
                 for (const auto& one : children_of(getpid())) {
-                        if (one.name == "sb-zygote") {
+                        if (one.name == "sb-zygote" && one.state != 'Z') {
                                 return one.pid;
                         }
                 }
@@ -202,11 +222,13 @@ public:
         }
 
         // What a message means is in its first word: "admit" has its sockets offered, "hold NAME" kept too, all else is
-        // discarded.
+        // discarded. "get NAME", without descriptors, is answered with what is kept.
         std::map<std::string, std::vector<std::uint64_t>> lost;
         bool zygote_died = false;
         std::int64_t slowest_turn = 0;
+        std::size_t most_left_behind = 0;
         std::size_t refused = 0;
+        std::vector<int> sent;              // errno of each "get"
         std::vector<std::string> notified;  // outcome of each message with descriptors
         std::function<void(const Taken&)> on_taken;
 
@@ -253,7 +275,13 @@ private:
                 }
                 if (!message->has_fds) {
                         (void)consume(fd, *message);
-                        (void)send_record(fd, "done");
+                        if (!message->text.starts_with("get ")) {
+                                (void)send_record(fd, "done");
+                                return;
+                        }
+                        const auto name = message->text.substr(4);
+                        crew_->send(name, crew_->kept(name), fd, id, "done",
+                                    [this](int errnum) { sent.push_back(errnum); });
                         return;
                 }
                 Crew::Take what{.connection = fd, .id = id, .charge = peer->charge};

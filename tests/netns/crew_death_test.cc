@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Any process of the crew may be killed at any point: others take its place, and nothing waits for it. They all end
+// with the core.
+#include <poll.h>
+
+#include <array>
+#include <fstream>
+
+#include "tests/netns/crew_fixture.h"
+#include "tests/support/hostile.h"
+
+namespace sockbroker::hands {
+namespace {
+
+constexpr uid_t kHonest = 61001;
+
+std::uint64_t cookie_of(int fd) {
+        std::uint64_t cookie = 0;
+        socklen_t size = sizeof cookie;
+        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
+        return cookie;
+}
+
+// Registers until it is told to stop, on a connection that it makes anew where it has to. What it is told besides
+// "done" is "lost" or the end: never nothing.
+pid_t insistent(const MiniCore& core, int go, const std::string& text) {
+        return spawn(kHonest, {go}, [&core, go, text] {
+                const auto socket = test::listener();
+                OwnedFd connection;
+                pollfd ended{go, POLLIN, 0};
+                int done = 0;
+                while (poll(&ended, 1, 0) == 0) {
+                        if (!connection) {
+                                connection = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+                        }
+                        pollfd answer{connection.get(), POLLIN, 0};
+                        if (send_record(connection.get(), text, {socket.get()}) && poll(&answer, 1, 5'000) != 1) {
+                                dprintf(2, "no answer in 5 s\n");
+                                return 1;
+                        }
+                        if (next_record(connection.get()) == "done") {
+                                done++;
+                        } else {
+                                connection.reset();
+                        }
+                }
+                return done > 0 ? 0 : 2;
+        });
+}
+
+class Killed : public testing::TestWithParam<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(Processes, Killed, testing::Values("sb-intake", "sb-disposal", "sb-door", "sb-holder"));
+
+TEST_P(Killed, AgainAndAgainUnderLoad) {
+        MiniCore core;
+        int go[2];
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        std::vector<pid_t> peers;
+        for (const char* text : {"admit", "x", "hold web"}) {
+                peers.push_back(insistent(core, go[0], text));
+        }
+        close(go[0]);
+        ASSERT_TRUE(core.run_until([&] { return !core.hands("sb-holder").empty() && core.connections() == 3; }));
+        for (int i = 0; i < 20; i++) {
+                ASSERT_TRUE(core.run_until([&] { return !core.hands(GetParam()).empty(); })) << i;
+                ASSERT_TRUE(core.kill_one(GetParam())) << i;
+        }
+        ASSERT_TRUE(core.run_until([&] { return !core.hands(GetParam()).empty(); }));
+        // Who asks now is answered.
+        for (const char* text : {"admit", "x", "hold web"}) {
+                const pid_t peer = spawn(61002, {}, [&] {
+                        const auto socket = test::listener();
+                        const auto connection = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+                        return ask(connection.get(), text, {socket.get()}) == "done" ? 0 : 1;
+                });
+                EXPECT_EQ(core.run_while(peer), 0) << text;
+        }
+        close(go[1]);
+        for (const pid_t peer : peers) {
+                EXPECT_EQ(core.run_while(peer), 0);
+        }
+        EXPECT_TRUE(core.run_until([&] { return core.connections() == 0 && core.crew().left_behind() == 0; }));
+        EXPECT_FALSE(core.zygote_died);
+}
+
+TEST(Crew, ItIsSaidWhatALostHolderKept) {
+        MiniCore core;
+        std::vector<OwnedFd> sockets;
+        sockets.push_back(test::listener());
+        const std::vector cookies{cookie_of(sockets[0].get())};
+        bool adopted = false;
+        core.crew().adopt("web", std::move(sockets), [&](const Taken&) { adopted = true; });
+        ASSERT_TRUE(core.run_until([&] { return adopted; }));
+        ASSERT_TRUE(core.kill_one("sb-holder"));
+        EXPECT_TRUE(core.run_until([&] { return core.lost["web"] == cookies; }));
+        EXPECT_TRUE(core.crew().kept("web").empty());
+}
+
+TEST(Crew, WithoutItsZygoteTheCoreHasToEnd) {
+        MiniCore core;
+        ASSERT_TRUE(core.kill_one("sb-zygote"));
+        EXPECT_TRUE(core.run_until([&] { return core.zygote_died; }));
+}
+
+// Connections of a door that has died: the core's copy is the last, and what lies in it may be hostile.
+TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
+        MiniCore core;
+        int ready[2];
+        int go[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        const pid_t hostile = spawn(0, {ready[1], go[0]}, [&] {
+                const test::SilentFile silent(kHonest);
+                void* const page = silent.page();
+                test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
+                prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+                const int pipe = test::stuck_pipe(page);
+                const int one = unix_socket(core.control_path(), SOCK_SEQPACKET, false).release();
+                if (ask(one, "hello") != "done") {
+                        return 1;
+                }
+                (void)!write(ready[1], "r", 1);
+                char byte = 0;
+                (void)!read(go[0], &byte, 1);
+                // An empty record ends the connection, and what follows it is read by nobody.
+                iovec nothing{};
+                const msghdr header{.msg_iov = &nothing, .msg_iovlen = 1};
+                test::must(static_cast<int>(sendmsg(one, &header, 0)), "send");
+                (void)send_record(one, "x", {pipe});
+                close(pipe);
+                (void)!write(ready[1], "r", 1);
+                (void)!read(go[0], &byte, 1);
+                silent.end();
+                return 0;
+        });
+        close(go[0]);
+        char byte = 0;
+        ASSERT_TRUE(core.run_until([&] {
+                pollfd polled{ready[0], POLLIN, 0};
+                return poll(&polled, 1, 0) == 1;
+        }));
+        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        ASSERT_TRUE(core.kill_one("sb-door"));
+        (void)!write(go[1], "g", 1);
+        ASSERT_EQ(read(ready[0], &byte, 1), 1);  // now it lies there
+        EXPECT_TRUE(core.run_until([&] { return core.connections() == 0; }));
+        EXPECT_TRUE(core.run_until([&] { return core.most_left_behind == 1; })) << "a hand closes it";
+        close(go[1]);
+        EXPECT_EQ(core.run_while(hostile), 0);
+        EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }, 2));
+        close(ready[0]);
+        close(ready[1]);
+}
+
+TEST(Crew, AllEndWithTheCoreHoweverItEnds) {
+        int ready[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        const pid_t core = fork();
+        if (core == 0) {
+                MiniCore mine;
+                std::vector<OwnedFd> sockets;
+                sockets.push_back(test::listener());
+                bool adopted = false;
+                mine.crew().adopt("web", std::move(sockets), [&](const Taken&) { adopted = true; });
+                (void)mine.run_until([&] { return adopted && mine.hands("sb-door").size() == 1; });
+                std::vector<pid_t> all{mine.zygote_pid()};
+                for (const auto& one : children_of(mine.zygote_pid())) {
+                        all.push_back(one.pid);
+                }
+                (void)!write(ready[1], all.data(), all.size() * sizeof all[0]);
+                (void)mine.run_until([] { return false; }, 60);
+                _exit(1);
+        }
+        close(ready[1]);
+        std::array<pid_t, 64> pids{};
+        const ssize_t size = read(ready[0], pids.data(), sizeof pids);
+        close(ready[0]);
+        const std::vector<pid_t> all(pids.begin(), pids.begin() + size / static_cast<ssize_t>(sizeof pids[0]));
+        ASSERT_GE(all.size(), 7U);
+        kill(core, SIGKILL);
+        waitpid(core, nullptr, 0);
+        const auto end = steady_usec() + 2'000'000;
+        const auto alive = [&] {
+                return std::ranges::count_if(all, [](pid_t pid) {
+                        std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+                        std::string line;
+                        return std::getline(file, line) && line.find(") Z ") == std::string::npos;
+                });
+        };
+        while (alive() != 0 && steady_usec() < end) {
+                usleep(1000);
+        }
+        EXPECT_EQ(alive(), 0);
+}
+
+}  // namespace
+}  // namespace sockbroker::hands

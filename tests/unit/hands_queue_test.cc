@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Who gets a hand next, and who gets none.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "broker/hands/job_queue.h"
+#include "broker/hands/ledger.h"
+#include "broker/hands/process_state.h"
+
+namespace sockbroker::hands {
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000;
+
+TEST(JobQueue, NobodyGetsAllHands) {
+        JobQueue queue;
+        for (std::uint64_t i = 0; i < 4; i++) {
+                queue.push("greedy", {i, 0});
+        }
+        EXPECT_EQ(queue.pop(2, 0), 0U);
+        EXPECT_EQ(queue.pop(2, 0), std::nullopt);
+        queue.push("modest", {10, 0});
+        EXPECT_EQ(queue.pop(2, 0), 10U);
+        queue.end("greedy", 10, 0);
+        EXPECT_EQ(queue.pop(2, 0), 1U);
+}
+
+TEST(JobQueue, OneHandIsForEverybody) {
+        JobQueue queue;
+        queue.push("a", {1, 0});
+        EXPECT_EQ(queue.pop(1, 0), 1U);
+}
+
+TEST(JobQueue, WhoHasHadLeastIsNext) {
+        JobQueue queue;
+        queue.end("busy", 5'000, 0);
+        queue.push("busy", {1, 0});
+        queue.push("new", {2, 0});
+        EXPECT_EQ(queue.pop(4, 0), 2U);
+        EXPECT_EQ(queue.pop(4, 0), 1U);
+        // And what somebody has had is forgotten.
+        queue.end("new", 1'000, 20 * kSecond);
+        queue.push("busy", {3, 0});
+        queue.push("new", {4, 0});
+        EXPECT_EQ(queue.pop(4, 20 * kSecond), 3U);
+}
+
+TEST(JobQueue, AllWhoAreSlowTogetherLeaveOneHand) {
+        JobQueue queue;
+        for (const char* who : {"a", "b", "c"}) {
+                queue.end(who, JobQueue::kSlowUsec, 0);
+                queue.push(who, {static_cast<std::uint64_t>(*who), 0});
+        }
+        EXPECT_TRUE(queue.pop(3, 0));
+        EXPECT_TRUE(queue.pop(3, 0));
+        EXPECT_EQ(queue.pop(3, 0), std::nullopt);
+        queue.push("honest", {1, 0});
+        EXPECT_EQ(queue.pop(3, 0), 1U);
+        EXPECT_TRUE(queue.pop(3, JobQueue::kForgetUsec + 1)) << "not for ever";
+}
+
+TEST(JobQueue, WhatIsTooOldOrNotWantedAnyMoreGoes) {
+        JobQueue queue;
+        queue.push("a", {1, 100});
+        queue.push("a", {2, 200});
+        queue.push("b", {3, 300});
+        queue.remove(3);
+        EXPECT_EQ(queue.pop_older(150), 1U);
+        EXPECT_EQ(queue.pop_older(150), std::nullopt);
+        EXPECT_FALSE(queue.empty());
+        EXPECT_EQ(queue.pop_older(1000), 2U);
+        EXPECT_TRUE(queue.empty());
+}
+
+TEST(JobQueue, ManyUsersLeaveNothingBehind) {
+        JobQueue queue;
+        for (std::uint64_t i = 0; i < 100'000; i++) {
+                const auto who = std::to_string(i);
+                queue.push(who, {i, 0});
+                ASSERT_EQ(queue.pop(2, 0), i);
+                queue.end(who, 10, 0);
+        }
+        EXPECT_TRUE(queue.empty());
+}
+
+TEST(Ledger, TwoOfAUidAndEightOfAUnit) {
+        Ledger ledger;
+        const auto of = [](uid_t uid, const std::string& unit, bool admitted = false) {
+                return Charge{.uid = uid, .unit = unit, .admitted = admitted};
+        };
+        ledger.add(of(1, "user@1.service"));
+        EXPECT_FALSE(ledger.bars(of(1, "user@1.service")));
+        ledger.add(of(1, "user@1.service"));
+        EXPECT_TRUE(ledger.bars(of(1, "")));
+        EXPECT_TRUE(ledger.bars(of(1, "", true))) << "admitted or not";
+        EXPECT_FALSE(ledger.bars(of(2, "user@1.service")));
+        for (uid_t uid = 100'000; uid < 100'006; uid++) {  // subordinate ones
+                EXPECT_FALSE(ledger.bars(of(uid, "user@1.service")));
+                ledger.add(of(uid, "user@1.service"));
+        }
+        EXPECT_TRUE(ledger.bars(of(100'006, "user@1.service")));
+        EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service", true)));
+        EXPECT_FALSE(ledger.bars(of(2, "nginx.service")));
+        ledger.remove(of(100'005, "user@1.service"));
+        EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service")));
+        ledger.remove(of(1, "user@1.service"));
+        EXPECT_FALSE(ledger.bars(of(1, "")));
+}
+
+TEST(Ledger, WhenTheyAreManyOnlyWhoIsAdmittedAndHasNoneGetsOne) {
+        Ledger ledger;
+        for (uid_t uid = 0; uid < Ledger::kMaxInAll; uid++) {
+                EXPECT_FALSE(ledger.bars({.uid = 9'999}));
+                ledger.add({.uid = uid});
+        }
+        EXPECT_TRUE(ledger.bars({.uid = 9'999}));
+        EXPECT_FALSE(ledger.bars({.uid = 9'999, .admitted = true}));
+        EXPECT_TRUE(ledger.bars({.uid = 1, .admitted = true}));
+}
+
+TEST(ProcessState, IsReadBehindTheNameWhateverThatIs) {
+        const auto state = parse_process_state(
+                "77 (a) R (b) D 1 77 77 0 -1 4194560 100 0 0 0 30 12 0 0 20 0 1 0 5 1000 100 18446744073709551615\n");
+        ASSERT_TRUE(state);
+        EXPECT_FALSE(state->runnable);
+        EXPECT_EQ(state->cpu_usec, 420'000);
+        EXPECT_FALSE(parse_process_state("77 (a) R"));
+        EXPECT_FALSE(parse_process_state(""));
+        const auto own = state_of(getpid());
+        ASSERT_TRUE(own);
+        EXPECT_TRUE(own->runnable);
+}
+
+}  // namespace
+}  // namespace sockbroker::hands
