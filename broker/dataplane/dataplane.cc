@@ -215,8 +215,11 @@ Result<Slot> Dataplane::install_by(const Registrant& registrant, Put put) {
                 return std::unexpected(slot.error());
         }
         Result<void> done = write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, &registrant);
-        if (done && !(done = put(*slot))) {
-                (void)write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, nullptr);
+        if (done) {
+                done = put(*slot);
+                if (!done) {
+                        (void)write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, nullptr);
+                }
         }
         if (!done) {
                 state.free_slots.add_free(*slot);  // it was never named
