@@ -334,8 +334,9 @@ void* mmap64(void* hint, std::size_t length, int how, int flags, int fd, off64_t
 }
 
 int munmap(void* memory, std::size_t length) noexcept {
-        for (Range& range : ranges) {
-                if (range.end != 0 && range.begin == reinterpret_cast<std::uintptr_t>(memory)) {
+        const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+        for (Range& range : ranges) {  // a large map is mapped in pieces
+                if (range.end != 0 && range.begin >= begin && range.begin < begin + length) {
                         range = {};
                 }
         }
