@@ -20,8 +20,8 @@ struct Peer {
         uid_t uid = 0;
         gid_t gid = 0;
         std::string unit;  // the first unit below the slices, empty: none, or not to be trusted
-        // account_hash() the names of User= and Group= by which policy admitted it; 0: by a number, or by none. Known with
-        // the verdict.
+        // account_hash() the names of User= and Group= by which policy admitted it; 0: by a number, or by none. Known
+        // with the verdict.
         std::uint64_t user_name = 0;
         std::uint64_t group_name = 0;
 

@@ -3,6 +3,7 @@
 of the policy last taken away."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -27,13 +28,13 @@ def link_above(broker):
 def file_in_its_place(broker):
     shutil.rmtree(broker.config / "conf.d")
     (broker.config / "conf.d").write_text(WEB)
-    return f"{broker.config}/conf.d: cannot open the folder, let the broker's user read it or remove it: Not a directory"
+    return f"{broker.config}/conf.d: cannot open the folder, .*: Not a directory"
 
 
 def link_to_itself(broker):
     shutil.rmtree(broker.config / "conf.d")
     os.symlink("conf.d", broker.config / "conf.d")
-    return "conf.d: cannot open the folder, let the broker's user read it or remove it: Too many levels of symbolic links"
+    return "conf.d: cannot open the folder, .*: Too many levels of symbolic links"
 
 
 def file_that_is_a_link_to_nowhere(broker):
@@ -64,7 +65,7 @@ def test_a_folder_that_is_none_refuses_a_reload_and_changes_nothing(broker, web,
     before, copy = broker.snapshot(), copy_of(broker)
     message = fault(broker)
     status, output = broker.reload()
-    assert status == 1 and message in output, output
+    assert status == 1 and re.search(message, output), output
     assert broker.snapshot() == before and copy_of(broker) == copy
     assert who("tcp", "ipv4") == "web"
     assert broker.status()[0]["state"] == "degraded"
@@ -76,7 +77,7 @@ def test_a_folder_that_is_none_leaves_the_policy_last_taken_at_a_start(broker, w
     broker.kill()
     message = fault(broker)
     broker.start()
-    broker.wait_log(message.replace("[", r"\["))
+    broker.wait_log(message)
     assert who("tcp", "ipv4") == "web"
     status = broker.status()[0]
     assert status["state"] == "degraded" and "the policy last taken serves" in status["reason"]

@@ -200,7 +200,8 @@ TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
                 const auto policy = parse(text + "ListenStream=80\n");
                 return stays_admitted(policy.services.front(), peer, kAway);
         };
-        const Peer by_name{.pid = 1, .uid = 70, .gid = 71, .user_name = account_hash("was"), .group_name = account_hash("were")};
+        const Peer by_name{
+                .pid = 1, .uid = 70, .gid = 71, .user_name = account_hash("was"), .group_name = account_hash("were")};
         const Peer by_number{.pid = 1, .uid = 70, .gid = 71};
         EXPECT_TRUE(stays("[Service a]\nUser=was\n", by_name)) << "though it does not exist any more";
         EXPECT_TRUE(stays("[Service a]\nUser=was\nGroup=were\n", by_name));
