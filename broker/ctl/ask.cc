@@ -29,6 +29,9 @@ std::expected<ControlClient, int> connect(const Options& options) {
                 }
                 return std::unexpected(kExitUnreachable);
         }
+        if (options.timeout != kForever && options.verb != "hold") {  // whose span is its own
+                client->set_timeout(std::chrono::ceil<std::chrono::milliseconds>(options.timeout));
+        }
         return std::move(*client);
 }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Ways into the broker under a real systemd, by the example units as they are installed, and who is turned away."""
 import json
+import time
 
 import pytest
 
@@ -94,11 +95,39 @@ def test_sockets_of_a_socket_unit_are_registered_by_its_own_command_from_systemd
     if int(broker.out("systemctl --version").split()[1]) < 256:
         # As the drop-in itself warns.
         said = " ".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=resolver.socket"))
-        assert not started and "no sockets were passed" in said
+        assert started and "no sockets were passed" in said
         return
+    assert started
     rows = broker.registered("resolver")
     assert len(rows) == 4 and {row["unit"] for row in rows} == {"resolver.socket"}
     assert query(broker, "203.0.113.53") == [0, "203.0.113.53", "203.0.113.53", 53]
+
+
+@pytest.fixture(name="broken")
+def _broken(broker):
+    """A broker that cannot start, until the function that this is is called; and way (b) as the manual says."""
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("cp -r /usr/share/doc/sockbroker/examples/resolver.socket.d /etc/systemd/system/ && "
+               "systemctl enable resolver-register.service")
+    broker.run("touch /run/broken")
+    broker.drop_in("sockbrokerd.service", "[Service]\nExecStartPre=/bin/sh -c '! test -e /run/broken'\n")
+    assert broker.run("systemctl restart sockbrokerd.service", check=False).returncode != 0
+    yield lambda: broker.run("rm /run/broken")
+    broker.run("rm -f /run/broken; systemctl disable resolver-register.service")
+
+
+def test_a_broker_that_cannot_start_holds_no_socket_unit_up_and_has_the_sockets_when_it_is_back(broker, broken):
+    began = time.monotonic()
+    broker.run("systemctl start resolver.socket", timeout=30)
+    assert time.monotonic() - began < 15, "a start limit of the boot"
+    assert broker.show("resolver.socket", "ActiveState") == "active"
+    broken()
+    rows = broker.until_registered("resolver", 4)
+    assert {row["state"] for row in rows} == {"live"}
+    assert query(broker, "203.0.113.3") == [0, "203.0.113.3", "203.0.113.3", 53]
+    broker.run("systemctl stop sockbrokerd.service && sockbrokerctl unload && systemctl start sockbrokerd.service")
+    broker.until_registered("resolver", 4)
+    assert broker.show("resolver.socket", "Result") == "success"
 
 
 def test_sockets_of_a_socket_unit_survive_a_restart_of_their_service(broker):
