@@ -26,6 +26,7 @@
 
 #include "broker/audit/format.h"
 #include "broker/base/capabilities.h"
+#include "broker/base/event.h"
 
 namespace sockbroker {
 
@@ -113,9 +114,15 @@ void Audit::State::run() {
                 const Entry entry = std::move(queue.front());
                 queue.pop_front();
                 lock.unlock();
-                deliver(entry);
-                report_losses();
+                // For want of memory an entry is lost, and the thread goes on.
+                bool delivered = false;
+                (void)guarded([&] {
+                        deliver(entry);
+                        delivered = true;
+                        report_losses();
+                });
                 lock.lock();
+                lost += delivered ? 0 : 1;
         }
         stopped = true;
         done.notify_all();
@@ -149,13 +156,16 @@ Audit::~Audit() {
         state_->done.wait_for(lock, kPatience, [this] { return state_->stopped; });
 }
 
-void Audit::write(Entry entry) {
+void Audit::write(Entry entry) noexcept {
         const std::scoped_lock lock(state_->mutex);
-        if (state_->stopped || state_->queue.size() >= kQueueEntries) {
-                ++state_->lost;
-                return;
+        bool queued = false;
+        if (!state_->stopped && state_->queue.size() < kQueueEntries) {
+                (void)guarded([&] {
+                        state_->queue.push_back(std::move(entry));
+                        queued = true;
+                });
         }
-        state_->queue.push_back(std::move(entry));
+        state_->lost += queued ? 0 : 1;
         state_->work.notify_one();
 }
 

@@ -74,7 +74,7 @@ public:
 
         // Never blocks: what does not fit into the queue is dropped and counted. Writes to standard error as well when
         // that is not the journal.
-        void write(Entry entry);
+        void write(Entry entry) noexcept;
         // Entries that did not reach the journal since the start, whether already reported there or not. A machine
         // without a journal loses none.
         [[nodiscard]] std::uint64_t lost() const;

@@ -207,10 +207,13 @@ std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
 }
 
 Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
-        if (const auto suppressed = refusals_.count(peer.uid, now_usec())) {
+        if (const auto suppressed = refusals_.count(peer.unit, peer.uid, steady_usec())) {
                 std::string message = fmt::format("{} was refused: {}", name_of(peer), refusal.message);
                 if (*suppressed > 0) {
-                        message += fmt::format(" ({} more refusals of uid {} were not written)", *suppressed, peer.uid);
+                        message += fmt::format(
+                                " ({} more refusals of this sender, or of others of its unit and range "
+                                "of uids, were not written)",
+                                *suppressed);
                 }
                 audit_.write({.action = Action::kRefuse,
                               .priority = 4,

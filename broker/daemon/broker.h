@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "broker/audit/audit.h"
+#include "broker/base/event.h"
 #include "broker/daemon/admissions.h"
 #include "broker/daemon/names.h"
 #include "broker/daemon/options.h"
@@ -41,6 +42,20 @@ struct Answer {
 };
 using Reply = std::function<void(Answer)>;
 using MessagePtr = std::shared_ptr<const Message>;
+
+// Replies with what `make` returns, or at least that it could not be made: who waits for a later answer has no
+// deadline.
+template <class Make>
+void reply_with(const Reply& reply, const Make& make) {
+        bool replied = false;
+        (void)guarded([&] {
+                reply(make());
+                replied = true;
+        });
+        if (!replied) {
+                (void)guarded([&] { reply(Answer{.code = ResultCode::kInternal, .message = {}}); });
+        }
+}
 
 class Holds;
 enum class HoldEnd : std::uint8_t;
@@ -92,6 +107,9 @@ public:
         // milliseconds at most. False: all were asked since it began anew.
         [[nodiscard]] bool probe_some();
 
+        // Of refusals that the journal does not have one by one, and of events that memory did not suffice for.
+        void tell_left_out();
+
         [[nodiscard]] std::string status_text() const;  // STATUS= for systemd, one printable line
         // Called when it may have changed.
         void on_status(std::function<void()> changed) { on_status_ = std::move(changed); }
@@ -139,6 +157,8 @@ private:
         void install_change(Change& change) const;
         void finish_change(const std::shared_ptr<Change>& change);
         void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
+        void tell_refused(const Change& change, const std::string& why);
+        static void answer_change(Change& change, ResultCode code, const std::string& message);
         void end_change();
 
         // For requests that change something; empty: go on. Nothing was looked up before.

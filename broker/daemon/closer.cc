@@ -8,12 +8,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "broker/base/capabilities.h"
+#include "broker/base/event.h"
 
 namespace sockbroker {
 
@@ -97,7 +98,7 @@ void Closer::State::start_thread(const std::shared_ptr<State>& self) {
         // TasksMax=, or no memory: those that exist go on, and the next batch tries again.
         try {
                 std::thread([self] { self->run(); }).detach();
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {
                 return;
         }
         threads++;
@@ -117,31 +118,33 @@ Closer::~Closer() {
         state_->work.notify_all();
 }
 
-void Closer::close(std::vector<OwnedFd> received) {
+void Closer::close(std::vector<OwnedFd> received) noexcept {
         std::erase_if(received, [](const OwnedFd& fd) { return closes_at_once(fd.get()); });
         hand_over(std::move(received));
 }
 
-void Closer::close_unseen(OwnedFd fd) {
-        std::vector<OwnedFd> batch;
-        batch.push_back(std::move(fd));
-        hand_over(std::move(batch));
+void Closer::close_unseen(OwnedFd fd) noexcept {
+        (void)guarded([&] {
+                std::vector<OwnedFd> batch;
+                batch.push_back(std::move(fd));
+                hand_over(std::move(batch));
+        });
 }
 
-void Closer::close_connection(OwnedFd connection) {
+void Closer::close_connection(OwnedFd connection) noexcept {
         if (holds_records(connection.get())) {
                 close_unseen(std::move(connection));
         }
 }
 
-void Closer::hand_over(std::vector<OwnedFd> batch) {
+void Closer::hand_over(std::vector<OwnedFd> batch) noexcept {
         if (batch.empty()) {
                 return;
         }
         State& state = *state_;
         const std::scoped_lock lock(state.mutex);
         const bool stuck = state.busy == state.threads && Clock::now() - state.last_taken > kStuck;
-        state.queue.push_back(std::move(batch));
+        (void)guarded([&] { state.queue.push_back(std::move(batch)); });
         if (state.threads == 0 || (stuck && state.threads < kMaxThreads)) {
                 state.start_thread(state_);
         }

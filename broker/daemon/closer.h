@@ -27,15 +27,16 @@ public:
 
         // Descriptors that came with one message. Listeners without SO_LINGER, UDP sockets and pipes are closed before
         // it returns, so that who waits for an answer, or for a barrier, finds them closed.
-        void close(std::vector<OwnedFd> received);
+        void close(std::vector<OwnedFd> received) noexcept;
         // The same of which nothing is known: not even looked at before a thread has it, for fstat(2) may wait as well.
-        void close_unseen(OwnedFd fd);
+        void close_unseen(OwnedFd fd) noexcept;
         // A connection of a UNIX socket, with whatever the peer has sent on it and nobody has read.
-        void close_connection(OwnedFd connection);
+        void close_connection(OwnedFd connection) noexcept;
 
 private:
         struct State;
-        void hand_over(std::vector<OwnedFd> batch);
+        // For want of memory they are closed here, at the risk of waiting.
+        void hand_over(std::vector<OwnedFd> batch) noexcept;
         std::shared_ptr<State> state_;
 };
 

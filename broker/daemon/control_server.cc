@@ -39,7 +39,7 @@ public:
         ~Connection() {
                 io_.reset();  // what watches ends before what is watched
                 if (answer_.undelivered && !last_sent_) {
-                        answer_.undelivered();
+                        (void)guarded([&] { answer_.undelivered(); });
                 }
                 server_.closer_.close_connection(std::move(fd_));
         }
@@ -54,8 +54,7 @@ public:
                 const int r = sd_event_add_io(
                         server_.event_, &source, fd_.get(), EPOLLIN,
                         [](sd_event_source*, int, std::uint32_t, void* self) {
-                                static_cast<Connection*>(self)->ready();
-                                return 0;
+                                return guarded([&] { static_cast<Connection*>(self)->ready(); });
                         },
                         this);
                 io_.reset(source);
@@ -84,7 +83,7 @@ private:
                         // connection.
                         goes_on = false;
                 }
-                server_.shares_.used(uid_, own_usec() - used_before, steady_usec());
+                (void)guarded([&] { server_.shares_.used(uid_, own_usec() - used_before, steady_usec()); });
                 if (!goes_on) {
                         server_.drop(this);
                 }
@@ -198,9 +197,10 @@ private:
                 const int r = sd_event_add_time_relative(
                         server_.event_, &source, CLOCK_MONOTONIC, kIdleReaderUsec, 0,
                         [](sd_event_source*, std::uint64_t, void* self) {
-                                auto* connection = static_cast<Connection*>(self);
-                                connection->server_.drop(connection);
-                                return 0;
+                                return guarded([&] {
+                                        auto* connection = static_cast<Connection*>(self);
+                                        connection->server_.drop(connection);
+                                });
                         },
                         this);
                 deadline_.reset(source);
@@ -255,8 +255,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, Ow
         const int r = sd_event_add_io(
                 event, &source, server->fd_.get(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
-                        static_cast<ControlServer*>(self)->accept_some();
-                        return 0;
+                        return guarded([&] { static_cast<ControlServer*>(self)->accept_some(); });
                 },
                 server.get());
         if (r < 0) {
@@ -312,9 +311,10 @@ void ControlServer::admit(OwnedFd fd) {
         if (!connection->watch()) {
                 return;
         }
-        per_uid_[connected.uid]++;
+        std::size_t& of_uid = per_uid_[connected.uid];
         auto* key = connection.get();
         connections_.emplace(key, std::move(connection));
+        of_uid++;
 }
 
 // One user may have many uids (subuid(5)), so the limit of each cannot keep places free for others. Whoever has most of

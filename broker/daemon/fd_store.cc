@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "broker/base/capabilities.h"
+#include "broker/base/event.h"
 #include "broker/base/net.h"
 
 namespace sockbroker {
@@ -55,10 +56,12 @@ void FdStore::run(State& state) {
                 state.queue.pop_front();
                 lock.unlock();
                 // FDPOLL=0: a listener that has shut down would be taken out, and a datagram socket with an error.
-                const std::string text =
-                        (item.fd ? "FDSTORE=1\nFDPOLL=0\nFDNAME=" : "FDSTOREREMOVE=1\nFDNAME=") + item.name;
-                const int fd = item.fd.get();
-                (void)sd_pid_notify_with_fds(0, 0, text.c_str(), &fd, item.fd ? 1 : 0);
+                (void)guarded([&] {
+                        const std::string text =
+                                (item.fd ? "FDSTORE=1\nFDPOLL=0\nFDNAME=" : "FDSTOREREMOVE=1\nFDNAME=") + item.name;
+                        const int fd = item.fd.get();
+                        (void)sd_pid_notify_with_fds(0, 0, text.c_str(), &fd, item.fd ? 1 : 0);
+                });
                 lock.lock();
         }
         state.stopped = true;

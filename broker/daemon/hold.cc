@@ -314,7 +314,7 @@ void Broker::retrieve(const Request& request, const Peer& peer, const Message& m
                                       when_admitted(service, admitted, 0, answered,
                                                     [this, process](const Admission& now, const Peer& who,
                                                                     const Reply& last) {
-                                                            last(give_back(now, who, *process));
+                                                            reply_with(last, [&] { return give_back(now, who, *process); });
                                                     });
                               });
                       });

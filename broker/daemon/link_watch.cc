@@ -71,12 +71,8 @@ int LinkWatch::on_timer(sd_event_source*, std::uint64_t, void* userdata) {
                        static_cast<std::uint64_t>(time.tv_nsec) / 1'000;
         };
         const auto began = now();
-        std::uint64_t takes = 0;
-        try {
-                takes = watch->changed_();
-        } catch (const std::exception&) {
-                takes = 0;  // for want of memory; the next event comes here again
-        }
+        std::uint64_t takes = 0;  // also for want of memory; the next event comes here again
+        (void)guarded([&] { takes = watch->changed_(); });
         const auto ended = now();
         watch->rest_usec_ = ended + std::max(takes, ended - began) * kRestFactor;
         return 0;

@@ -26,8 +26,7 @@ Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, Owne
         const int r = sd_event_add_io(
                 event, &source, intake->fd_.get(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
-                        static_cast<NotifyIntake*>(self)->drain();
-                        return 0;
+                        return guarded([&] { static_cast<NotifyIntake*>(self)->drain(); });
                 },
                 intake.get());
         if (r < 0) {

@@ -12,6 +12,7 @@
 
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/event.h"
 #include "broker/daemon/worker.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/values.h"
@@ -240,8 +241,16 @@ void Broker::reload(Reply reply) {
 
 // All that wait are answered by this one, which begins after they asked.
 void Broker::begin_reload() {
-        const auto change = std::make_shared<Change>();
-        change->replies = std::exchange(waiting_, {});
+        std::shared_ptr<Change> change;
+        (void)guarded([&] { change = std::make_shared<Change>(); });
+        auto replies = std::exchange(waiting_, {});
+        if (change == nullptr) {
+                for (const auto& reply : replies) {
+                        reply_with(reply, [] { return Answer{.code = ResultCode::kInternal, .message = "no memory"}; });
+                }
+                return;
+        }
+        change->replies = std::move(replies);
         changing_ = true;
         try {
                 in_worker(change, &Broker::read_change, &Broker::ask_names);
@@ -357,33 +366,50 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
                         static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
                 return end_change();
         }
-        take(change->policy, std::move(change->interfaces), departures);
-        names_.keep_only(change->names);
-        degrade(change->copied ? std::string{} : change->copied.error().text());
-        const auto message = fmt::format("policy taken: {}", status_text());
-        audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
-        for (const auto& reply : change->replies) {
-                reply({.code = ResultCode::kOk, .message = message, .rows = diagnostic_rows(change->told)});
+        // The policy is in force, and nothing from here on may look as if it had been refused.
+        std::string message;
+        bool whole = false;
+        (void)guarded([&] {
+                take(change->policy, std::move(change->interfaces), departures);
+                names_.keep_only(change->names);
+                degrade(change->copied ? std::string{} : change->copied.error().text());
+                message = fmt::format("policy taken: {}", status_text());
+                audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
+                whole = true;
+        });
+        if (!whole) {
+                (void)guarded([&] { degrade("not all of the policy in force was carried out for want of memory"); });
         }
+        answer_change(*change, ResultCode::kOk, message);
         end_change();
 }
 
-// Without `why`: for what the diagnostics say.
+// Each asker once.
+void Broker::answer_change(Change& change, ResultCode code, const std::string& message) {
+        for (const auto& reply : std::exchange(change.replies, {})) {
+                reply_with(reply, [&] {
+                        return Answer{.code = code, .message = message, .rows = diagnostic_rows(change.told)};
+                });
+        }
+}
+
+// Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
 void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::string& why) {
-        registry_.abandon_change(change->numbers);
-        if (!change->from_folders) {
-                note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
-                                    name_changes(interfaces_, change->interfaces), why));
-                return end_change();
+        (void)guarded([&] { registry_.abandon_change(change->numbers); });
+        (void)guarded([&] { tell_refused(*change, why); });
+        (void)guarded([&] { answer_change(*change, ResultCode::kMalformed, degraded_); });
+        end_change();
+}
+
+void Broker::tell_refused(const Change& change, const std::string& why) {
+        if (!change.from_folders) {
+                return note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
+                                           name_changes(interfaces_, change.interfaces), why));
         }
         degrade(why.empty() ? fmt::format("policy refused, {}, the running policy stays",
-                                          count_errors(change->loaded.errors))
+                                          count_errors(change.loaded.errors))
                             : fmt::format("policy refused, the running policy stays: {}", why));
         audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_, .result = "malformed"});
-        for (const auto& reply : change->replies) {
-                reply({.code = ResultCode::kMalformed, .message = degraded_, .rows = diagnostic_rows(change->told)});
-        }
-        end_change();
 }
 
 void Broker::end_change() {

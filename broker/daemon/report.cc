@@ -10,6 +10,7 @@
 
 #include "broker/base/printable.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/event.h"
 #include "broker/policy/warnings.h"
 
 namespace sockbroker {
@@ -235,6 +236,24 @@ void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& 
                         audit_.write(std::move(handover));
                 }
                 audit_.write(std::move(entry));
+        }
+}
+
+void Broker::tell_left_out() {
+        if (const auto thrown = thrown_in_callbacks.exchange(0); thrown > 0) {
+                note(3, fmt::format(
+                                "{} events were not handled to their end, for want of memory (MemoryMax= of the unit?)",
+                                thrown));
+        }
+        for (const auto& [unit, first_uid, last_uid, count] : refusals_.take_left_out(steady_usec())) {
+                const auto uids = first_uid == last_uid ? fmt::format("uid {}", first_uid)
+                                                        : fmt::format("uids {} to {}", first_uid, last_uid);
+                audit_.write(
+                        {.action = Action::kRefuse,
+                         .priority = 4,
+                         .message = fmt::format("{} refusals of {}{}{} were not written one by one", count,
+                                                unit.empty() ? "" : "unit ", unit.empty() ? "" : unit + ", ", uids),
+                         .unit = unit});
         }
 }
 

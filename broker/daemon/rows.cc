@@ -2,17 +2,17 @@
 #include "broker/daemon/rows.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
+
+#include "broker/base/json_text.h"
 
 namespace sockbroker {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = JsonText;
 
-// Text that did not come from a checked name may hold any bytes. ASCII alone: what a terminal would obey is escaped.
-std::string line_of(const Json& row) {
-        return row.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n";
+std::string line_of(std::initializer_list<JsonMember> row) {
+        return Json(row).text() + "\n";
 }
 
 Json text_or_null(const std::string& text) {

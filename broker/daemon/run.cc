@@ -55,9 +55,12 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
-        try {
+        bool begun = false;
+        (void)guarded([&] {
                 loop->broker->reload([](const Answer&) { sd_notify(0, "READY=1"); });
-        } catch (const std::exception&) {  // for want of memory: the policy stays as it is
+                begun = true;
+        });
+        if (!begun) {  // for want of memory: the policy stays as it is
                 sd_notify(0, "READY=1");
         }
         return 0;
@@ -65,17 +68,17 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
-        std::uint64_t next = 0;  // in the next turn, after everybody else's
-        try {
-                if (!loop->broker->probe_some()) {
-                        next = kLivenessUsec;
-                        if (loop->links == nullptr) {
-                                (void)loop->broker->refresh_interfaces();
-                        }
+        std::uint64_t next = kLivenessUsec;
+        (void)guarded([&] {
+                if (loop->broker->probe_some()) {
+                        next = 0;  // in the next turn, after everybody else's
+                        return;
                 }
-        } catch (const std::exception&) {  // memory: none may cross the C callback
-                next = kLivenessUsec;
-        }
+                loop->broker->tell_left_out();
+                if (loop->links == nullptr) {
+                        (void)loop->broker->refresh_interfaces();
+                }
+        });
         sd_event_source_set_time_relative(source, next);
         sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         return 0;

@@ -22,8 +22,7 @@ Result<std::unique_ptr<Worker>> Worker::start(sd_event* event) {
         const int r = sd_event_add_io(
                 event, &source, worker->event_fd_.get(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
-                        static_cast<Worker*>(self)->finished();
-                        return 0;
+                        return guarded([&] { static_cast<Worker*>(self)->finished(); });
                 },
                 worker.get());
         if (r < 0) {
@@ -71,8 +70,9 @@ void Worker::work() {
                 std::string failure;
                 try {
                         job();
-                } catch (const std::exception& error) {  // memory, in the first place
-                        failure = error.what();
+                } catch (const std::exception& error) {  // memory, in the first place: then not even for its text
+                        (void)guarded([&] { failure = error.what(); });
+                        failure = failure.empty() ? "no memory" : std::move(failure);
                 }
                 job = nullptr;
                 lock.lock();

@@ -89,10 +89,23 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         }
         Seat& seat = found->second;
         std::vector<Registration> added;
-        const auto refuse = [&](const Error& error) {
-                for (const auto& registration : added) {
-                        dataplane_.remove(registration.slot);
+        added.reserve(offers.size());
+        // Whatever ends this before the switch, an exception too, leaves no slot behind.
+        struct Undo {
+                Dataplane& dataplane;
+                const std::vector<Registration>& added;
+                bool wanted = true;
+
+                Undo(Dataplane& d, const std::vector<Registration>& a) : dataplane(d), added(a) {}
+                Undo(const Undo&) = delete;
+                Undo& operator=(const Undo&) = delete;
+                ~Undo() {
+                        for (std::size_t i = 0; wanted && i < added.size(); i++) {
+                                dataplane.remove(added[i].slot);
+                        }
                 }
+        } undo(dataplane_, added);
+        const auto refuse = [&](const Error& error) {
                 const auto code = error.errnum == EBUSY ? ResultCode::kQuota : ResultCode::kInternal;
                 return std::unexpected(Refusal{code, error.text(), {}});
         };
@@ -132,6 +145,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         if (const auto done = replace_registrations(seat, std::move(after)); !done) {
                 return refuse(done.error());
         }
+        undo.wanted = false;
 
         std::vector<Handed> handed;
         for (const auto& registration : added) {

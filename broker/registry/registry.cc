@@ -2,6 +2,7 @@
 #include "broker/registry/registry.h"
 
 #include <algorithm>
+#include <new>
 
 #include <fmt/format.h>
 
@@ -157,9 +158,14 @@ void Registry::abandon_change(const Change& change) {
 
 std::vector<Departure> Registry::finish_change(const Change& change, const Policy& policy) {
         const auto& ids = change.ids;
+        std::size_t leaving = 0;
+        for (const auto& [service, seat] : seats_) {
+                leaving += ids.contains(service) ? 0 : seat.registrations.size();
+        }
+        std::vector<Departure> departures;
+        departures.reserve(leaving);  // what is not to fail below
         counters_ = change.counters;
         dataplane_.keep_counters(*counters_);
-        std::vector<Departure> departures;
         for (auto seat = seats_.begin(); seat != seats_.end();) {
                 if (ids.contains(seat->first)) {
                         seat++;
@@ -219,8 +225,12 @@ Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registratio
         return {};
 }
 
-void Registry::note_bound(ServiceId service, const Registration& registration) {
-        bound_.emplace(BoundTo{registration.protocol, registration.bound}, Bound{service, registration.cookie});
+void Registry::note_bound(ServiceId service, const Registration& registration) noexcept {
+        try {
+                bound_.emplace(BoundTo{registration.protocol, registration.bound}, Bound{service, registration.cookie});
+        } catch (const std::bad_alloc&) {
+                return;
+        }
 }
 
 void Registry::forget_bound(ServiceId service, const Registration& registration) {

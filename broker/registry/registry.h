@@ -170,7 +170,8 @@ private:
                 std::uint64_t cookie = 0;
                 bool operator==(const Bound&) const = default;
         };
-        void note_bound(ServiceId service, const Registration& registration);
+        // One that is not noted for want of memory is not warned of.
+        void note_bound(ServiceId service, const Registration& registration) noexcept;
         void forget_bound(ServiceId service, const Registration& registration);
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;

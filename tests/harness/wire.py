@@ -103,6 +103,8 @@ def retrieve(path, text):
         lines = []
         while True:
             record, fds, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
+            if not record:
+                raise ConnectionResetError("the broker closed the control connection")
             text = record.decode()
             if text.startswith("RESULT="):
                 return _reply(text, lines), fds

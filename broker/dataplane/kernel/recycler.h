@@ -5,6 +5,7 @@
 // nothing else is free: one serves all that rested before it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -13,6 +14,11 @@ namespace sockbroker {
 
 class Recycler {
 public:
+        // For so many numbers in all: then none of the others fails for want of memory.
+        void reserve(std::size_t numbers) {
+                free_.reserve(numbers);
+                resting_.reserve(numbers);
+        }
         void add_free(std::uint32_t number) { free_.push_back(number); }
         void retire(std::uint32_t number) { resting_.push_back(number); }
 

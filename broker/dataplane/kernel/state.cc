@@ -32,12 +32,13 @@ Result<std::uint32_t> Dataplane::State::take(Recycler& from, const char* what) {
 
 void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::uint64_t newest) {
         sb_service& service = services[id];
+        const auto behind = records_behind(std::atomic_ref(service.record).load(), all_records());  // may want memory
         // All protocols and families change in the one store of the record, which was written before. Without the copy
         // of its first slots look-ups go by the record, so the copy may be changed around it.
         std::atomic_ref(service.newest).store(0, std::memory_order_release);
-        const std::uint32_t before = std::atomic_ref(service.record).exchange(record, std::memory_order_seq_cst);
+        std::atomic_ref(service.record).store(record, std::memory_order_seq_cst);
         std::atomic_ref(service.newest).store(newest, std::memory_order_release);
-        for (const auto old : records_behind(before, all_records())) {
+        for (const auto old : behind) {
                 free_records.retire(old);
         }
 }
@@ -55,6 +56,9 @@ Result<void> Dataplane::State::rebuild() {
                 }
         };
 
+        free_services.reserve(kernel.service_ids);
+        free_slots.reserve(slot_count);
+        free_records.reserve(record_places(capacity));
         names.resize(kernel.service_ids + 1);
         std::vector<bool> record_named(record_places(capacity));
         for (std::uint32_t id = kernel.service_ids; id > 0; id--) {

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""No exception crosses a callback or ends a thread: whichever allocation fails, the broker goes on, and what it remembers is
+what the kernel has."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+
+from harness import wire
+from harness.allocations import Allocations
+from words import add_routes, everywhere, handed_over, open_socket, section, who
+
+UID = 61001
+MANY = 1_000_000  # all from there on
+STEPS = 400  # more than any of these acts has
+
+
+@pytest.fixture(name="scene")
+def _scene(broker, spawn):
+    """A broker with a service that serves, and one whose requests meet failing allocations."""
+    allocations = Allocations(broker)
+    add_routes()
+    broker.policy(section("web", UID, everywhere()) + section("other", UID, everywhere(7100), "HoldSec=30")).start()
+    one = spawn("web", UID)
+    handed_over(one, "tcp", "ipv4")
+    open_socket(one, "tcp", "ipv4", "again")
+    open_socket(one, "udp", "ipv6", "udp")
+    return broker, allocations, one
+
+
+def survives(broker):
+    assert broker.process.poll() is None, broker.log()[-2000:]
+    with wire.Control(broker.control_path) as connection:
+        assert connection.request("VERB=version").result == "ok"
+
+
+def quietly(act, *arguments, **more):
+    with contextlib.suppress(OSError, EOFError, KeyError, AssertionError, RuntimeError):
+        act(*arguments, **more)
+
+
+def notify(broker, one):
+    del broker
+    one.notify("FDSTORE=1\nFDNAME=web", "again", "udp")
+
+
+def register(broker, one):
+    del broker
+    one.register("again", "udp")
+
+
+def register_held(broker, one):
+    del broker
+    one.register("again", "udp", service="other")
+
+
+def retrieve(broker, one):
+    del broker
+    one.retrieve("other")
+
+
+def unregister(broker, one):
+    del broker
+    one.control("FDSTOREREMOVE=1\nFDNAME=web")
+
+
+def refused(broker, one):
+    del broker
+    one.control("FDSTORE=1\nFDNAME=nosuch", "again")
+
+
+def show(broker, one):
+    del one
+    broker.ask("VERB=status")
+    broker.ask("VERB=list")
+    broker.ask("VERB=bindings")
+
+
+def reload(broker, one):
+    del one
+    broker.ask("VERB=reload")
+
+
+def hangup(broker, one):
+    del one
+    broker.process.send_signal(signal.SIGHUP)
+    broker.ask("VERB=reload")  # answered after that
+
+
+@pytest.mark.parametrize("many", [1, MANY], ids=["one", "all from there"])
+@pytest.mark.parametrize("act", [notify, register, register_held, retrieve, unregister, refused, show, reload, hangup],
+                         ids=lambda act: act.__name__)
+def test_the_broker_outlives_any_allocation_that_fails(scene, act, many):
+    broker, allocations, one = scene
+    first = 1
+    while first < STEPS:
+        with allocations.failing(first, many) as count:
+            quietly(act, broker, one)
+            # Messages that nobody answers, and what threads do after an answer, may take a moment.
+            settled = time.monotonic() + 0.02
+            while time.monotonic() < settled and count() < first:
+                os.sched_yield()
+            reached = count() >= first
+        survives(broker)
+        if not reached:
+            break
+        first += 1 if first < 60 else 3
+    assert first > 1, "there was something to fail"
+    reply = one.register("again", "udp")
+    assert reply.result == "ok", reply
+    assert broker.ask("VERB=reload").result == "ok"
+    assert who("tcp", "ipv4") == "web"
+    before = {row["cookie"] for row in broker.list() if row["state"] == "live"}
+    capacity = broker.status()[0]["sockets"]
+    broker.kill()
+    broker.start()
+    assert {row["cookie"] for row in broker.list() if row["state"] == "live"} == before, capacity
