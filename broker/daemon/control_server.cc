@@ -111,6 +111,9 @@ private:
         }
 
         void arrived(Answer answer) {
+                if (!waiting_) {  // a second one, of what failed for want of memory after it had replied
+                        return;
+                }
                 answer_ = std::move(answer);
                 waiting_ = false;
                 answering_ = true;

@@ -310,12 +310,23 @@ void Broker::retrieve(const Request& request, const Peer& peer, const Message& m
                                       return answered(not_held(service));
                               }
                               holds_->settle(service, [this, service, admitted, process, answered] {
-                                      // By the policy of now.
-                                      when_admitted(service, admitted, 0, answered,
-                                                    [this, process](const Admission& now, const Peer& who,
-                                                                    const Reply& last) {
-                                                            reply_with(last, [&] { return give_back(now, who, *process); });
-                                                    });
+                                      bool judged = false;
+                                      (void)guarded([&] {
+                                              // By the policy of now.
+                                              when_admitted(service, admitted, 0, answered,
+                                                            [this, process](const Admission& now, const Peer& who,
+                                                                            const Reply& last) {
+                                                                    reply_with(last, [&] {
+                                                                            return give_back(now, who, *process);
+                                                                    });
+                                                            });
+                                              judged = true;
+                                      });
+                                      if (!judged) {
+                                              reply_with(answered, [] {
+                                                      return Answer{.code = ResultCode::kInternal, .message = {}};
+                                              });
+                                      }
                               });
                       });
 }

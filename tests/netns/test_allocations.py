@@ -19,8 +19,9 @@ STEPS = 400  # more than any of these acts has
 
 
 @pytest.fixture(name="scene")
-def _scene(broker, spawn):
+def _scene(broker, spawn, monkeypatch):
     """A broker with a service that serves, and one whose requests meet failing allocations."""
+    monkeypatch.setattr(wire, "TIMEOUT", 1)  # of the few whose answer is lost with the rest
     allocations = Allocations(broker)
     add_routes()
     broker.policy(section("web", UID, everywhere()) + section("other", UID, everywhere(7100), "HoldSec=30")).start()
