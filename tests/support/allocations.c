@@ -10,21 +10,21 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-extern void *__libc_malloc(size_t);
-extern void *__libc_calloc(size_t, size_t);
-extern void *__libc_realloc(void *, size_t);
+extern void* __libc_malloc(size_t);
+extern void* __libc_calloc(size_t, size_t);
+extern void* __libc_realloc(void*, size_t);
 
 static struct shared {
         uint32_t armed;
         uint32_t first;  // the number of the allocation that fails, from 1
         uint32_t many;   // how many fail from there on
         uint32_t count;  // since it was armed
-} *shared;
+} * shared;
 
 __attribute__((constructor)) static void share(void) {
-        const char *path = getenv("SOCKBROKER_ALLOCATIONS");
+        const char* path = getenv("SOCKBROKER_ALLOCATIONS");
         int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-        void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void* page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
         if (fd >= 0)
                 close(fd);
@@ -44,14 +44,14 @@ static int fails(void) {
         return 1;
 }
 
-void *malloc(size_t size) {
+void* malloc(size_t size) {
         return fails() ? NULL : __libc_malloc(size);
 }
 
-void *calloc(size_t number, size_t size) {
+void* calloc(size_t number, size_t size) {
         return fails() ? NULL : __libc_calloc(number, size);
 }
 
-void *realloc(void *old, size_t size) {
+void* realloc(void* old, size_t size) {
         return fails() ? NULL : __libc_realloc(old, size);
 }
