@@ -139,21 +139,13 @@ private:
                 const std::int64_t now = steady_usec();
                 switch (answer.kind) {
                 case AnswerKind::kBusy:
-                        if (hand.role() != Role::kDisposal || hand.batch()) {
+                        if (hand.role() != Role::kDisposal || hand.batch() != nullptr) {
                                 return false;
                         }
-                        hand.begin_batch(roster_.charge_of(answer.offender, answer.uid), now);
-                        disposal_.begin(*hand.batch());
-                        wake();
+                        begin_batch(hand, roster_.charge_of(answer.offender, answer.uid), now);
                         return true;
                 case AnswerKind::kIdle:
-                        if (!hand.batch()) {
-                                return false;
-                        }
-                        disposal_.end(*hand.batch(), now - hand.since_usec(), now);
-                        hand.end_batch(now);
-                        disposal_.dispatch(now);
-                        return true;
+                        return end_batch(hand, now);
                 case AnswerKind::kTaken:
                         return taken(hand, answer);
                 case AnswerKind::kDone:
@@ -169,6 +161,23 @@ private:
                         return hand.order_again({.kind = OrderKind::kRelease, .job = answer.job}, now) == 0;
                 }
                 finish(hand, answer, now);
+                return true;
+        }
+
+        void begin_batch(Hand& hand, const Charge& whose, std::int64_t now) {
+                disposal_.begin(whose);
+                hand.begin_batch(whose, now);
+                wake();
+        }
+
+        bool end_batch(Hand& hand, std::int64_t now) {
+                const Charge* const whose = hand.batch();
+                if (whose == nullptr) {
+                        return false;
+                }
+                disposal_.end(*whose, now - hand.since_usec(), now);
+                hand.end_batch(now);
+                disposal_.dispatch(now);
                 return true;
         }
 
@@ -232,8 +241,7 @@ private:
 
         void exited(std::uint32_t child) {
                 if (child == door_child_) {
-                        door_child_ = 0;
-                        open_door();
+                        door_ended();
                         return;
                 }
                 lost(child);  // if nobody has noticed yet
@@ -255,28 +263,36 @@ private:
         }
 
         void give_up(std::unique_ptr<Hand> hand, Outcome why) {
-                std::optional<Charge> charge;
-                if (hand->batch()) {
-                        charge = hand->batch();
-                } else if (hand->job() != nullptr) {
-                        charge = hand->job()->charge;
-                }
                 const Role role = hand->role();
                 Pool* const pool = pool_of(role);
                 const auto now = steady_usec();
-                if (pool != nullptr && hand->batch()) {
-                        pool->end(*charge, now - hand->since_usec(), now);
+                const auto took = now - hand->since_usec();
+                std::optional<Charge> charge;
+                if (const Charge* const whose = hand->batch()) {
+                        pool->end(*whose, took, now);
+                        charge = *whose;
                 }
                 auto job = hand->end_job();
-                if (pool != nullptr && job) {
-                        pool->end(job->charge, now - hand->since_usec(), now);
+                Done done;
+                std::unique_ptr<Job> unfinished;
+                if (job) {
+                        if (pool != nullptr) {
+                                pool->end(job->charge, took, now);
+                        }
+                        if (!charge) {
+                                charge = job->charge;
+                        }
+                        if (job->connection_id != 0) {
+                                unsure_.insert(job->connection_id);
+                        }
+                        if (job->order.kind == OrderKind::kTake && job->order.source == Source::kNotify &&
+                            !job->is_taken) {
+                                unfinished = std::move(job);  // to be answered when it is known whether it was consumed
+                        } else {
+                                done = std::move(job->done);
+                        }
                 }
-                if (job && job->connection_id != 0) {
-                        unsure_.insert(job->connection_id);
-                }
-                const bool wait = job && job->order.kind == OrderKind::kTake && job->order.source == Source::kNotify &&
-                                  !job->is_taken;
-                roster_.leave_behind(std::move(hand), charge, wait ? std::move(job) : nullptr);
+                roster_.leave_behind(std::move(hand), charge, std::move(unfinished));
                 if (charge && roster_.ledger().bars_uid(charge->uid)) {
                         door_.bar(charge->uid);
                         barred_.insert(charge->uid);
@@ -287,9 +303,7 @@ private:
                         holders_.replace();
                 }
                 wake();
-                if (job) {
-                        call(job->done, {.outcome = why});
-                }
+                call(done, {.outcome = why});
                 holders_.tell_lost();
         }
 
@@ -325,9 +339,11 @@ private:
                 }
         }
 
+        // It may take as long to end as what lies in its connections likes: another one takes its place at once.
         void door_ended() {
                 if (door_child_ != 0) {
-                        zygote_.kill(door_child_);
+                        zygote_.kill(std::exchange(door_child_, 0));
+                        open_door();
                 }
         }
 

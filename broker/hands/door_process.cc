@@ -48,7 +48,7 @@ public:
         DoorProcess(std::size_t max_fds, ClosedByDoor& closed)
                 : max_kept_(max_fds / 2),
                   closed_(closed),
-                  door_(closed.doors),
+                  door_(closed.door),
                   refusal_(format_result(
                           ResultCode::kRateLimited,
                           fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))) {}
@@ -72,9 +72,7 @@ private:
                 if ((polled[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !obey()) {
                         return false;
                 }
-                if (report_) {
-                        send_report();
-                }
+                send_report();
                 if (accepts && polled[1].revents != 0) {
                         accept_some();
                 }
@@ -132,6 +130,9 @@ private:
         }
 
         void send_report() {
+                if (!report_) {
+                        return;
+                }
                 const auto found = connections_.find(report_->id);
                 if (found != connections_.end()) {
                         const int fd = found->second.fd.get();

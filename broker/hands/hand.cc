@@ -98,9 +98,4 @@ bool Hand::listen() {
         return link_ && link_.receive([this](ParsedAnswer& answer) { return hooks_.answered(*this, answer); });
 }
 
-void Hand::dismiss() {
-        io_.reset();
-        link_ = Link();
-}
-
 }  // namespace sockbroker::hands

@@ -56,7 +56,7 @@ public:
         [[nodiscard]] std::unique_ptr<Job> end_job() { return std::move(job_); }
 
         // Whose connections it is closing, which it has from the door.
-        [[nodiscard]] const std::optional<Charge>& batch() const { return batch_; }
+        [[nodiscard]] const Charge* batch() const { return batch_ ? &*batch_ : nullptr; }
         void begin_batch(const Charge& whose, std::int64_t now_usec);
         void end_batch(std::int64_t now_usec);
 
@@ -68,8 +68,8 @@ public:
 
         // Reads what it has said. False: it is gone, or speaks nonsense.
         [[nodiscard]] bool listen();
-        // No order comes any more: it ends.
-        void dismiss();
+        // No order comes any more: it ends. What it still says is heard.
+        void dismiss() { link_.close_orders(); }
 
         // Its slots of the staging map are the callback's: it gets no other job meanwhile.
         template <class Act>

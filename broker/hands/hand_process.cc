@@ -122,7 +122,7 @@ private:
         // A moment: it closes them right after it has sent them.
         void wait_for_the_door(const Discarded& discarded) const {
                 constexpr timespec kMoment{.tv_sec = 0, .tv_nsec = 20'000};
-                while (closed_.doors == discarded.door &&
+                while (closed_.door == discarded.door &&
                        static_cast<std::int32_t>(closed_.number - discarded.number) < 0) {
                         (void)ppoll(nullptr, 0, &kMoment, nullptr);
                 }

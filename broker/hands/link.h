@@ -30,6 +30,9 @@ public:
         [[nodiscard]] int send(const Order& order, std::span<const std::uint64_t> cookies = {},
                                std::string_view text = {}, std::span<const int> fds = {}) const;
 
+        // No order comes any more: the hand ends when it looks for one.
+        void close_orders() { orders_.reset(); }
+
         // Calls `each` for every answer that is there, which says whether it makes sense. False: it does not, or the
         // hand is gone.
         [[nodiscard]] bool receive(const std::function<bool(ParsedAnswer&)>& each);

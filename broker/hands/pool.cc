@@ -112,7 +112,7 @@ std::unique_ptr<Hand> Pool::remove(std::uint32_t child) {
 
 void Pool::add_working(std::vector<Hand*>& all) const {
         for (const auto& hand : hands_) {
-                if (hand->job() != nullptr || hand->batch()) {
+                if (hand->job() != nullptr || hand->batch() != nullptr) {
                         all.push_back(hand.get());
                 }
         }

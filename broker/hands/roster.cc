@@ -65,6 +65,7 @@ void Roster::free_slots(const Hand& hand) {
 void Roster::leave_behind(std::unique_ptr<Hand> hand, const std::optional<Charge>& charge,
                           std::unique_ptr<Job> unfinished) {
         zygote_.kill(hand->child());
+        hand->dismiss();
         if (charge) {
                 ledger_.add(*charge);
         }
@@ -88,8 +89,8 @@ bool Roster::exited(std::uint32_t child) {
         if (found == leaving_.end()) {
                 return false;
         }
-        if (found->second.charge) {
-                ledger_.remove(*found->second.charge);
+        if (const auto& charge = found->second.charge) {
+                ledger_.remove(*charge);
         }
         free_slots(*found->second.hand);
         leaving_.erase(found);

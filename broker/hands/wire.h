@@ -216,8 +216,8 @@ static_assert(sizeof(DoorReport) == 16);
 struct Discarded {
         std::uint32_t uid = 0;
         std::uint32_t offender = 0;
-        std::uint32_t door = 0;    // ClosedByDoor::doors when it was made
-        std::uint32_t number = 0;  // of this record
+        std::uint32_t door = 0;    // ClosedByDoor::door
+        std::uint32_t number = 0;  // of this record, from 1
 };
 static_assert(sizeof(Discarded) == 16);
 inline constexpr std::size_t kMaxDiscarded = 32;
@@ -225,8 +225,8 @@ inline constexpr std::size_t kMaxDiscarded = 32;
 // Memory that the zygote, the door and the hands of disposal share; the latter only read. A hand closes nothing before
 // the door has closed its copies, which so are never the last.
 struct ClosedByDoor {
-        std::atomic<std::uint32_t> doors = 0;   // that have ended
-        std::atomic<std::uint32_t> number = 0;  // of the last record whose connections this door has closed
+        std::atomic<std::uint32_t> door = 0;    // which one there is
+        std::atomic<std::uint32_t> number = 0;  // of the last record whose connections it has closed
 };
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 

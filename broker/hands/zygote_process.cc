@@ -35,11 +35,6 @@ constexpr std::size_t kMaxFds = 4;
 // garbage collector, which may be waiting for a peer. About 20 records of 32 connections fit.
 constexpr int kQueueBytes = 8 * 1024;
 
-struct Child {
-        std::uint32_t number = 0;
-        Role role{};
-};
-
 class ZygoteProcess {
 public:
         ZygoteProcess(int socket, Filters filters, std::uint64_t netns_cookie, std::size_t max_fds,
@@ -79,10 +74,9 @@ private:
                 int status = 0;
                 for (pid_t pid = 0; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
                         if (const auto found = children_.find(pid); found != children_.end()) {
-                                const Child child = found->second;
+                                const std::uint32_t child = found->second;
                                 children_.erase(found);
-                                closed_.doors += child.role == Role::kDoor ? 1 : 0;
-                                report(ZygoteReportKind::kExited, child.number, status);
+                                report(ZygoteReportKind::kExited, child, status);
                         }
                 }
         }
@@ -108,7 +102,7 @@ private:
                 }
                 if (order.kind == ZygoteOrderKind::kKill) {
                         for (const auto& [pid, child] : children_) {
-                                if (child.number == order.child) {
+                                if (child == order.child) {
                                         (void)kill(pid, SIGKILL);  // not reaped yet, so it is nobody else
                                 }
                         }
@@ -119,6 +113,10 @@ private:
         }
 
         void fork_child(const ZygoteOrder& order, std::vector<OwnedFd>& fds) {
+                if (order.role == Role::kDoor) {  // one that was killed writes no more, however long it takes to end
+                        closed_.number = 0;
+                        closed_.door++;
+                }
                 const pid_t pid = fork();
                 if (pid == 0) {
                         become(order, fds);
@@ -129,7 +127,7 @@ private:
                         report(ZygoteReportKind::kFailed, order.child, errnum);
                         return;
                 }
-                children_.emplace(pid, Child{order.child, order.role});
+                children_.emplace(pid, order.child);
                 report(ZygoteReportKind::kForked, order.child, pid);
         }
 
@@ -188,7 +186,7 @@ private:
         ClosedByDoor& closed_;
         OwnedFd door_end_;
         OwnedFd disposal_end_;
-        std::map<pid_t, Child> children_;
+        std::map<pid_t, std::uint32_t> children_;
 };
 
 bool open_signals() {

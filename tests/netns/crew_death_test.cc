@@ -154,6 +154,58 @@ TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
         close(ready[1]);
 }
 
+// However long its end takes, for its connections may hold what sleeps.
+TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
+        MiniCore core;
+        int ready[2];
+        int go[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        const pid_t hostile = spawn(0, {ready[1], go[0]}, [&] {
+                const test::SilentFile silent(kHonest);
+                void* const page = silent.page();
+                test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
+                prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+                const int pipe = test::stuck_pipe(page);
+                const int one = unix_socket(core.control_path(), SOCK_SEQPACKET, false).release();
+                (void)send_record(one, "x", {pipe});
+                close(pipe);
+                (void)!write(ready[1], "r", 1);
+                char byte = 0;
+                (void)!read(go[0], &byte, 1);
+                silent.end();
+                return 0;
+        });
+        close(go[0]);
+        char byte = 0;
+        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        // The core has not been told of the connection: the door's copy is the only one.
+        pid_t door = 0;
+        for (int i = 0; door == 0 && i < 1000; i++) {
+                const auto doors = core.hands("sb-door");
+                door = doors.empty() ? 0 : doors[0].pid;
+                usleep(1000);
+        }
+        ASSERT_NE(door, 0);
+        kill(door, SIGKILL);
+        const pid_t peer = spawn(61002, {}, [&] {
+                const auto socket = test::listener();
+                for (int i = 0; i < 100; i++) {
+                        const auto connection = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+                        if (ask(connection.get(), "admit", {socket.get()}) == "done") {
+                                return 0;
+                        }
+                }
+                return 1;
+        });
+        EXPECT_EQ(core.run_while(peer, 5), 0);
+        close(go[1]);
+        EXPECT_EQ(core.run_while(hostile), 0);
+        EXPECT_TRUE(core.run_until([&] { return core.hands("sb-door").size() == 1; }, 2));
+        close(ready[0]);
+        close(ready[1]);
+}
+
 TEST(Crew, AllEndWithTheCoreHoweverItEnds) {
         int ready[2];
         test::must(pipe2(ready, O_CLOEXEC), "pipe");
