@@ -37,6 +37,7 @@ Answer answer(ResultCode code, std::string message, Rows rows = {}) {
 Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
                Names& names)
         : options_(std::move(options)),
+          folders_(options_.config_dirs),
           limits_(config.limits),
           dataplane_(std::move(dataplane)),
           audit_(audit),

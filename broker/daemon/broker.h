@@ -14,6 +14,7 @@
 #include "broker/audit/audit.h"
 #include "broker/base/event.h"
 #include "broker/daemon/admissions.h"
+#include "broker/daemon/merged_folders.h"
 #include "broker/daemon/names.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/places.h"
@@ -199,6 +200,7 @@ private:
         void tell_diagnostics(const std::vector<Diagnostic>& all, std::size_t errors);
 
         const DaemonOptions options_;
+        const MergedFolders folders_;
         PolicyLimits limits_;
         std::unique_ptr<Dataplane> dataplane_;
         Audit& audit_;

@@ -109,6 +109,15 @@ Broker::Loaded Broker::load_folders() const {
         auto parsed = parse_policy(found.files, limits_, config.config.limits);
         Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics), found.any};
         loaded.errors = loaded.diagnostics.size() + parsed.errors;
+        for (const auto& path : folders_.out_of_reach()) {
+                loaded.errors++;
+                loaded.diagnostics.insert(
+                        loaded.diagnostics.begin(),
+                        {path, 0, Severity::kError,
+                         "another file system was mounted over it since the start (a merge of systemd-sysext or "
+                         "systemd-confext?), and the broker's sandbox keeps to what was there before: restart "
+                         "sockbrokerd, nothing is lost by that"});
+        }
         for (auto diagnostic : config.diagnostics) {
                 // What is wrong there keeps its default at the next start, and no policy from being taken.
                 diagnostic.severity = Severity::kWarning;

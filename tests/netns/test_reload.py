@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from harness import wire
-from words import PORT, add_routes, handed_over, listen, open_socket, section, who
+from harness import kernel, wire
+from words import PORT, add_routes, everywhere, handed_over, listen, open_socket, section, who
 
 MILLION = 1_000_000
 SMALL = section("web", 61001, listen("tcp", "192.0.2.0/24"))
@@ -196,3 +196,22 @@ def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # 
         (broker.config / "conf.d/99-bad.conf").unlink()
         broker.process.send_signal(signal.SIGHUP)
         assert told() == "STATUS=1 services, 1 bindings"
+
+
+def test_a_file_system_mounted_over_the_policies_is_told_to_need_a_restart(broker, spawn):
+    """As a merge of systemd-sysext or systemd-confext does it: Landlock's rules are of the folders below."""
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("web"), "tcp", "ipv4")
+    for folder in ("up", "work"):
+        os.makedirs(f"/run/merge/{folder}/conf.d" if folder == "up" else "/run/merge/work")
+    kernel.mount("overlay", str(broker.config), "overlay", 0, f"lowerdir={broker.config},upperdir=/run/merge/up,workdir=/run/merge/work")
+    broker.policy(section("more", 61001, listen("tcp", "198.51.100.0/24")), "60-more.conf")
+    status, said = broker.reload()
+    assert status != 0 and "restart sockbrokerd" in said
+    assert who("tcp", "ipv4") == "web", "the running policy stays"
+    broker.stop()
+    broker.start()
+    assert broker.status()[0]["state"] == "running" and set(broker.status()[1]) == {"web", "more"}
+    assert who("tcp", "ipv4") == "web"
+    assert broker.reload()[0] == 0
