@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/hands/crew_state.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "broker/hands/queue_state.h"
+#include "broker/protocol/peek.h"
+
+namespace sockbroker::hands {
+
+namespace {
+
+constexpr std::uint64_t kTickUsec = 25'000;
+
+unsigned by_processors() {
+        return std::clamp(std::thread::hardware_concurrency(), 2U, 4U);
+}
+
+}  // namespace
+
+Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hooks hooks)
+        : event_(event),
+          zygote_(zygote),
+          options_(options),
+          hooks_(std::move(hooks)),
+          roster_(event, zygote, options,
+                  {.answered = [this](Hand& hand, ParsedAnswer& answer) { return answered(hand, answer); },
+                   .gone = [this](Hand& hand) { lost(hand.child()); }}),
+          intake_(Role::kIntake, options.hands == 0 ? by_processors() : options.hands, roster_),
+          disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
+          holders_(roster_, hooks_.lost),
+          door_(event, options.control,
+                {.connected = [this](Connection one) { hooks_.connected(std::move(one)); },
+                 .ended = [this] { door_ended(); }}) {}
+
+Result<void> Crew::State::start() {
+        auto watched =
+                zygote_.watch(event_, {.forked = [this](std::uint32_t child, pid_t pid, int) { forked(child, pid); },
+                                       .exited = [this](std::uint32_t child) { exited(child); },
+                                       .died = [this] { hooks_.died(); }});
+        if (!watched) {
+                return watched;
+        }
+        sd_event_source* source = nullptr;
+        const int r = sd_event_add_time_relative(
+                event_, &source, CLOCK_MONOTONIC, 0, 1'000,
+                [](sd_event_source* timer, std::uint64_t, void* self) {
+                        guarded([&] { static_cast<State*>(self)->tick(); });
+                        (void)sd_event_source_set_time_relative(timer, kTickUsec);
+                        return 0;
+                },
+                this);
+        if (r < 0) {
+                return fail(r, "cannot make the timer of the hands");
+        }
+        timer_.reset(source);
+        (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        if (options_.control >= 0) {
+                if (auto prepared = prepare_for_peeking(options_.control); !prepared) {
+                        return prepared;
+                }
+                // One that was passed may block, although those of systemd do not: accepting until nobody waits
+                // would hang the door.
+                const int flags = fcntl(options_.control, F_GETFL);
+                if (flags < 0 || fcntl(options_.control, F_SETFL, flags | O_NONBLOCK) != 0) {
+                        return fail_errno("cannot make the control socket non-blocking");
+                }
+                open_door();
+                if (door_child_ == 0) {
+                        return fail("cannot have the process made that accepts connections");
+                }
+        }
+        intake_.fill();
+        disposal_.fill();
+        wake();
+        return {};
+}
+
+void Crew::State::push(std::unique_ptr<Job> job) {
+        job->order.job = ++last_job_;
+        job->since_usec = steady_usec();
+        if (!job->holder.empty()) {
+                holders_.push(std::move(job));
+        } else {
+                (job->order.probe ? intake_ : disposal_).push(std::move(job));
+        }
+        wake();
+}
+
+void Crew::State::close(std::uint64_t id, OwnedFd connection, const Charge& charge) {
+        intake_.cancel(id);
+        disposal_.cancel(id);
+        holders_.cancel(id);
+        const bool in_use = unsure_.erase(id) != 0 || intake_.disown(id) || disposal_.disown(id) || holders_.disown(id);
+        shutdown(connection.get(), SHUT_RDWR);
+        if (door_.has(id)) {
+                connection.reset();  // the door's is the last
+                const std::uint32_t offender = roster_.offender(charge);
+                const bool keep = offender != 0 && roster_.bars(charge);
+                if (keep) {
+                        kept_by_door_.insert(offender);
+                }
+                door_.close(id, offender, keep, in_use);
+                return;
+        }
+        // Of a door that has died.
+        if (in_use || look_at_queue(connection.get()) == QueueState::kRecord) {
+                auto job = std::make_unique<Job>();
+                job->order.kind = OrderKind::kPut;
+                job->charge = charge;
+                job->given.push_back(std::move(connection));
+                push(std::move(job));
+        }
+}
+
+bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
+        const std::int64_t now = steady_usec();
+        switch (answer.kind) {
+        case AnswerKind::kBusy:
+                if (hand.role() != Role::kDisposal || hand.batch() != nullptr) {
+                        return false;
+                }
+                begin_batch(hand, roster_.charge_of(answer.offender, answer.uid), now);
+                return true;
+        case AnswerKind::kIdle:
+                return end_batch(hand, now);
+        case AnswerKind::kTaken:
+                return taken(hand, answer);
+        case AnswerKind::kDone:
+                break;
+        }
+        Job* const job = hand.job();
+        if (job == nullptr || job->order.job != answer.job || (!job->order.probe && !answer.found.empty())) {
+                // Of one that was left behind: nobody waits for it any more.
+                return roster_.is_leaving(hand.child());
+        }
+        if (job->order.kind == OrderKind::kPut && !job->is_taken) {
+                job->is_taken = true;  // the core's copies are closed: now it may close its own
+                return hand.order_again({.kind = OrderKind::kRelease, .job = answer.job}, now) == 0;
+        }
+        finish(hand, answer, now);
+        return true;
+}
+
+void Crew::State::begin_batch(Hand& hand, const Charge& whose, std::int64_t now) {
+        disposal_.begin(whose);
+        hand.begin_batch(whose, now);
+        wake();
+}
+
+bool Crew::State::end_batch(Hand& hand, std::int64_t now) {
+        const Charge* const whose = hand.batch();
+        if (whose == nullptr) {
+                return false;
+        }
+        disposal_.end(*whose, now - hand.since_usec(), now);
+        hand.end_batch(now);
+        disposal_.dispatch(now);
+        return true;
+}
+
+bool Crew::State::taken(Hand& hand, const ParsedAnswer& answer) {
+        auto late = roster_.unfinished(hand.child());
+        if (late) {
+                call(late->taken);
+                call(late->done, {.outcome = Outcome::kLate});
+                return true;
+        }
+        Job* const job = hand.job();
+        if (job == nullptr || job->order.job != answer.job || job->is_taken || job->order.source != Source::kNotify) {
+                return roster_.is_leaving(hand.child());
+        }
+        job->is_taken = true;
+        hand.call([&] { call(job->taken); });
+        return true;
+}
+
+void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
+        const auto job = hand.end_job();
+        Pool* const pool = pool_of(hand.role());
+        if (pool != nullptr) {
+                pool->end(job->charge, now - hand.since_usec(), now);
+        } else {
+                holders_.note(hand, *job, answer);
+        }
+        Taken result{.errnum = answer.errnum,
+                     .truncated = answer.truncated,
+                     .staging = hand.staging,
+                     .found = std::move(answer.found),
+                     .count = answer.count};
+        hand.call([&] { call(job->done, result); });
+        if (pool != nullptr) {
+                pool->dispatch(now);
+        } else {
+                holders_.dispatch(now);
+        }
+}
+
+void Crew::State::forked(std::uint32_t child, pid_t pid) {
+        if (child == door_child_) {
+                if (pid == 0) {
+                        door_child_ = 0;  // the timer tries again
+                }
+                return;
+        }
+        const std::int64_t now = steady_usec();
+        if (pid == 0) {
+                if (auto hand = remove(child)) {
+                        roster_.forget(*hand);
+                }
+                wake();
+        } else if (!intake_.forked(child, pid, now) && !disposal_.forked(child, pid, now)) {
+                (void)holders_.forked(child, pid, now);
+        }
+}
+
+void Crew::State::exited(std::uint32_t child) {
+        if (child == door_child_) {
+                door_ended();
+                return;
+        }
+        lost(child);  // if nobody has noticed yet
+        const auto late = roster_.unfinished(child);
+        if (roster_.exited(child)) {
+                forgive();
+        }
+        if (late) {
+                call(late->taken);
+                call(late->done, {.outcome = Outcome::kLate});
+        }
+}
+
+void Crew::State::lost(std::uint32_t child) {
+        if (auto hand = remove(child)) {
+                give_up(std::move(hand), Outcome::kLost);
+        }
+}
+
+void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) {
+        const Role role = hand->role();
+        Pool* const pool = pool_of(role);
+        const auto now = steady_usec();
+        const auto took = now - hand->since_usec();
+        std::optional<Charge> charge;
+        if (const Charge* const whose = hand->batch()) {
+                pool->end(*whose, took, now);
+                charge = *whose;
+        }
+        auto job = hand->end_job();
+        Done done;
+        std::unique_ptr<Job> unfinished;
+        if (job) {
+                if (pool != nullptr) {
+                        pool->end(job->charge, took, now);
+                }
+                if (!charge) {
+                        charge = job->charge;
+                }
+                if (job->connection_id != 0) {
+                        unsure_.insert(job->connection_id);
+                }
+                if (job->order.kind == OrderKind::kTake && job->order.source == Source::kNotify && !job->is_taken) {
+                        unfinished = std::move(job);  // to be answered when it is known whether it was consumed
+                } else {
+                        done = std::move(job->done);
+                }
+        }
+        roster_.leave_behind(std::move(hand), charge, std::move(unfinished));
+        if (charge && roster_.ledger().bars_uid(charge->uid)) {
+                door_.bar(charge->uid);
+                barred_.insert(charge->uid);
+        }
+        if (pool != nullptr) {
+                pool->fill();
+        } else {
+                holders_.replace();
+        }
+        wake();
+        call(done, {.outcome = why});
+        holders_.tell_lost();
+}
+
+void Crew::State::forgive() {
+        std::erase_if(barred_, [&](uid_t uid) {
+                const bool over = !roster_.ledger().bars_uid(uid);
+                if (over) {
+                        door_.unbar(uid);
+                }
+                return over;
+        });
+        std::erase_if(kept_by_door_, [&](std::uint32_t offender) {
+                const bool over = !roster_.bars(roster_.charge_of(offender, 0));
+                if (over) {
+                        door_.forgive(offender);
+                }
+                return over;
+        });
+}
+
+std::unique_ptr<Hand> Crew::State::remove(std::uint32_t child) {
+        auto hand = intake_.remove(child);
+        hand = hand ? std::move(hand) : disposal_.remove(child);
+        return hand ? std::move(hand) : holders_.remove(child);
+}
+
+void Crew::State::open_door() {
+        const std::uint32_t child = roster_.next_child();
+        if (door_.open(zygote_, child)) {
+                door_child_ = child;
+        } else {
+                wake();
+        }
+}
+
+void Crew::State::door_ended() {
+        if (door_child_ != 0) {
+                zygote_.kill(std::exchange(door_child_, 0));
+                open_door();
+        }
+}
+
+void Crew::State::wake() {
+        if (!ticking_) {
+                ticking_ = true;
+                (void)sd_event_source_set_time_relative(timer_.get(), kTickUsec);
+                (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_ON);
+        }
+}
+
+void Crew::State::tick() {
+        if (options_.control >= 0 && door_child_ == 0) {
+                open_door();
+        }
+        for (Hand* const hand : working()) {
+                // What it has said already counts, however late this loop is.
+                if (hand->is_late(steady_usec()) && !hand->listen()) {
+                        lost(hand->child());
+                } else if (hand->is_late(steady_usec())) {
+                        give_up(remove(hand->child()), Outcome::kLate);
+                }
+        }
+        const std::int64_t now = steady_usec();
+        expire(intake_.pop_older(now - kMaxWaitUsec));
+        expire(disposal_.pop_older(now - kMaxWaitUsec));
+        expire(holders_.pop_older(now - kMaxWaitUsec));
+        intake_.fill();
+        disposal_.fill();
+        holders_.replace();
+        holders_.retire();
+        intake_.dispatch(now);
+        disposal_.dispatch(now);
+        holders_.dispatch(now);
+        if (working().empty() && intake_.settled() && disposal_.settled() && holders_.settled() &&
+            (options_.control < 0 || door_child_ != 0)) {
+                ticking_ = false;
+                (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
+        }
+}
+
+void Crew::State::expire(std::vector<std::unique_ptr<Job>> jobs) {
+        for (auto& job : jobs) {
+                if (job->given.empty()) {
+                        call(job->done, {.outcome = Outcome::kBusy});
+                } else {
+                        push(std::move(job));  // to be closed, and there is nobody else to do it
+                }
+        }
+}
+
+std::vector<Hand*> Crew::State::working() const {
+        std::vector<Hand*> all;
+        intake_.add_working(all);
+        disposal_.add_working(all);
+        holders_.add_working(all);
+        return all;
+}
+
+Pool* Crew::State::pool_of(Role role) {
+        return role == Role::kIntake ? &intake_ : role == Role::kDisposal ? &disposal_ : nullptr;
+}
+
+void Crew::State::call(const std::function<void()>& callback) {
+        if (callback) {
+                callback();
+        }
+}
+
+void Crew::State::call(const Done& done, const Taken& result) {
+        if (done) {
+                done(result);
+        }
+}
+
+}  // namespace sockbroker::hands

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What is behind Crew: hears what hands, zygote and door say, gives out what waits, and looks at the clock.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <unordered_set>
+#include <vector>
+
+#include "broker/hands/crew.h"
+#include "broker/hands/door.h"
+#include "broker/hands/hand.h"
+#include "broker/hands/holders.h"
+#include "broker/hands/pool.h"
+#include "broker/hands/roster.h"
+
+namespace sockbroker::hands {
+
+class Crew::State {
+public:
+        State(sd_event* event, Zygote& zygote, const Options& options, Hooks hooks);
+
+        Result<void> start();
+        Roster& roster() { return roster_; }
+        Holders& holders() { return holders_; }
+
+        void push(std::unique_ptr<Job> job);
+        void close(std::uint64_t id, OwnedFd connection, const Charge& charge);
+
+private:
+        // --- what hands say
+
+        bool answered(Hand& hand, ParsedAnswer& answer);
+        void begin_batch(Hand& hand, const Charge& whose, std::int64_t now);
+        bool end_batch(Hand& hand, std::int64_t now);
+        bool taken(Hand& hand, const ParsedAnswer& answer);
+        void finish(Hand& hand, ParsedAnswer& answer, std::int64_t now);
+
+        // --- processes that come and go
+
+        void forked(std::uint32_t child, pid_t pid);
+        void exited(std::uint32_t child);
+        // It died, or nobody would want its answers.
+        void lost(std::uint32_t child);
+        void give_up(std::unique_ptr<Hand> hand, Outcome why);
+        void forgive();
+        std::unique_ptr<Hand> remove(std::uint32_t child);
+        void open_door();
+        // It may take as long to end as what lies in its connections likes: another one takes its place at once.
+        void door_ended();
+
+        // --- time
+
+        void wake();
+        void tick();
+        void expire(std::vector<std::unique_ptr<Job>> jobs);
+        [[nodiscard]] std::vector<Hand*> working() const;
+        Pool* pool_of(Role role);
+        static void call(const std::function<void()>& callback);
+        static void call(const Done& done, const Taken& result);
+
+        sd_event* event_;
+        Zygote& zygote_;
+        const Options options_;
+        Hooks hooks_;
+        Roster roster_;
+        Pool intake_;
+        Pool disposal_;
+        Holders holders_;
+        Door door_;
+        std::uint32_t door_child_ = 0;
+        std::uint32_t last_job_ = 0;
+        std::unordered_set<std::uint64_t> unsure_;  // connections that a hand was left behind with
+        std::set<uid_t> barred_;
+        std::set<std::uint32_t> kept_by_door_;
+        OwnedSource timer_;
+        bool ticking_ = false;
+};
+
+}  // namespace sockbroker::hands
