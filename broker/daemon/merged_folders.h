@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Landlock's rules are of the folders that were there at the start. A merge of systemd-sysext(8) or systemd-confext(8), or any
-// other mount over one of them, puts another folder in its place, which stays out of reach until the next start.
+// Landlock's rules are of the folders that were there at the start. A merge of systemd-sysext(8) or systemd-confext(8),
+// or any other mount over one of them, puts another folder in its place, which stays out of reach until the next start.
 #pragma once
 
 #include <sys/types.h>
