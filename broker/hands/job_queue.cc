@@ -3,22 +3,39 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace sockbroker::hands {
 
 namespace {
 
 constexpr double kHalfLifeUsec = 1'000'000;
+constexpr double kMostBehindUsec = 20'000;
 constexpr std::size_t kManyShares = 256;
-
-double decayed(double used, std::int64_t since_usec) {
-        return used * std::exp2(-static_cast<double>(since_usec) / kHalfLifeUsec);
-}
 
 }  // namespace
 
+double JobQueue::Share::used_by(std::int64_t now_usec) const {
+        return used_usec * std::exp2(-static_cast<double>(now_usec - used_at_usec) / kHalfLifeUsec);
+}
+
+// Who has had nothing for a while starts where the others are: what those have had before is no reason to let them
+// wait.
 void JobQueue::push(const std::string& who, Waiting job) {
-        shares_[who].jobs.push_back(job);
+        Share& share = shares_[who];
+        if (share.is_idle()) {
+                double least = std::numeric_limits<double>::infinity();
+                for (const auto& [other, active] : shares_) {
+                        if (!active.is_idle()) {
+                                least = std::min(least, active.used_by(job.since_usec));
+                        }
+                }
+                if (least != std::numeric_limits<double>::infinity()) {
+                        share.used_usec = std::clamp(share.used_by(job.since_usec), least, least + kMostBehindUsec);
+                        share.used_at_usec = job.since_usec;
+                }
+        }
+        share.jobs.push_back(job);
         size_++;
 }
 
@@ -41,8 +58,9 @@ std::optional<std::uint64_t> JobQueue::pop(std::size_t hands, std::int64_t now_u
                 if (share.jobs.empty() || share.running >= most || (is_slow(share) && slow_running >= most)) {
                         continue;
                 }
-                const double used = decayed(share.used_usec, now_usec - share.used_at_usec);
-                if (best == nullptr || used < least) {
+                const double used = share.used_by(now_usec);
+                if (best == nullptr || used < least ||
+                    (used == least && share.jobs.front().since_usec < best->jobs.front().since_usec)) {
                         best = &share;
                         least = used;
                 }
@@ -76,7 +94,7 @@ void JobQueue::begin(const std::string& who) {
 void JobQueue::end(const std::string& who, std::int64_t usec, std::int64_t now_usec) {
         Share& share = shares_[who];
         share.running -= share.running > 0 ? 1 : 0;
-        share.used_usec = decayed(share.used_usec, now_usec - share.used_at_usec) + static_cast<double>(usec);
+        share.used_usec = share.used_by(now_usec) + static_cast<double>(usec);
         share.used_at_usec = now_usec;
         if (usec >= kSlowUsec) {
                 share.slow_until_usec = now_usec + kForgetUsec;
@@ -88,13 +106,12 @@ void JobQueue::end(const std::string& who, std::int64_t usec, std::int64_t now_u
 
 // Those of long ago; and where that is not enough, all that have not been slow: what they have had is forgiven.
 void JobQueue::forget_some(std::int64_t now_usec) {
-        const auto is_unused = [](const Share& share) { return share.jobs.empty() && share.running == 0; };
         std::erase_if(shares_, [&](const auto& entry) {
-                return is_unused(entry.second) && now_usec - entry.second.used_at_usec > kForgetUsec;
+                return entry.second.is_idle() && now_usec - entry.second.used_at_usec > kForgetUsec;
         });
         if (shares_.size() > kManyShares) {
                 std::erase_if(shares_, [&](const auto& entry) {
-                        return is_unused(entry.second) && now_usec >= entry.second.slow_until_usec;
+                        return entry.second.is_idle() && now_usec >= entry.second.slow_until_usec;
                 });
         }
 }

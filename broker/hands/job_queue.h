@@ -43,6 +43,9 @@ private:
                 double used_usec = 0;  // halved every second
                 std::int64_t used_at_usec = 0;
                 std::int64_t slow_until_usec = 0;
+
+                [[nodiscard]] bool is_idle() const { return jobs.empty() && running == 0; }
+                [[nodiscard]] double used_by(std::int64_t now_usec) const;
         };
         void forget_some(std::int64_t now_usec);
 

@@ -35,16 +35,49 @@ TEST(JobQueue, OneHandIsForEverybody) {
 
 TEST(JobQueue, WhoHasHadLeastIsNext) {
         JobQueue queue;
-        queue.end("busy", 5'000, 0);
-        queue.push("busy", {1, 0});
-        queue.push("new", {2, 0});
-        EXPECT_EQ(queue.pop(4, 0), 2U);
-        EXPECT_EQ(queue.pop(4, 0), 1U);
-        // And what somebody has had is forgotten.
-        queue.end("new", 1'000, 20 * kSecond);
-        queue.push("busy", {3, 0});
-        queue.push("new", {4, 0});
-        EXPECT_EQ(queue.pop(4, 20 * kSecond), 3U);
+        for (std::uint64_t i = 0; i < 3; i++) {
+                queue.push("a", {i, 0});
+                queue.push("b", {10 + i, 0});
+        }
+        EXPECT_EQ(queue.pop(2, 0), 0U);
+        EXPECT_EQ(queue.pop(2, 0), 10U);
+        queue.end("a", 5'000, 0);
+        queue.end("b", 2'000, 0);
+        EXPECT_EQ(queue.pop(2, 0), 11U);
+        queue.end("b", 2'000, 0);
+        EXPECT_EQ(queue.pop(2, 0), 12U);
+}
+
+TEST(JobQueue, WhatSomebodyHasHadBeforeOthersCameIsNoReasonToWait) {
+        JobQueue queue;
+        queue.push("long here", {0, 0});
+        EXPECT_EQ(queue.pop(1, 0), 0U);
+        queue.end("long here", 500'000, 0);
+        queue.push("long here", {1, 10});
+        for (std::uint64_t i = 0; i < 10; i++) {
+                queue.push("new", {100 + i, 20});
+        }
+        EXPECT_EQ(queue.pop(1, 30), 1U);
+        queue.end("long here", 1'000, 30);
+        EXPECT_EQ(queue.pop(1, 30), 100U);
+        // And the other way round: it comes back, and waits a little.
+        JobQueue other;
+        other.push("long here", {0, 0});
+        EXPECT_EQ(other.pop(1, 0), 0U);
+        other.end("long here", 500'000, 0);
+        other.push("long here", {1, 1'000});
+        for (std::uint64_t i = 0; i < 100; i++) {
+                other.push("new", {100 + i, 2'000});
+        }
+        EXPECT_EQ(other.pop(1, 3'000), 1U);
+        other.end("long here", 0, 3'000);
+        other.push("long here", {2, 4'000});
+        std::size_t before = 0;
+        for (auto job = other.pop(1, 5'000); job && *job != 2; job = other.pop(1, 5'000)) {
+                other.end("new", 1'000, 5'000);
+                before++;
+        }
+        EXPECT_LE(before, 25U);
 }
 
 TEST(JobQueue, AllWhoAreSlowTogetherLeaveOneHand) {
