@@ -212,6 +212,7 @@ TEST(Crew, AllEndWithTheCoreHoweverItEnds) {
         const pid_t core = fork();
         if (core == 0) {
                 MiniCore mine;
+                mine.remove_files();  // nobody else will
                 std::vector<OwnedFd> sockets;
                 sockets.push_back(test::listener());
                 bool adopted = false;

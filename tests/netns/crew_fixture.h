@@ -156,10 +156,7 @@ public:
                 if (zygote != 0) {
                         waitpid(zygote, nullptr, 0);
                 }
-                for (const char* name : {"/control", "/notify", "/manager"}) {
-                        unlink((directory_ + name).c_str());
-                }
-                rmdir(directory_.c_str());
+                remove_files();
         }
         MiniCore(const MiniCore&) = delete;
         MiniCore& operator=(const MiniCore&) = delete;
@@ -185,6 +182,13 @@ public:
                         slowest_turn = std::max(slowest_turn, steady_usec() - began - 20'000);
                 }
                 return true;
+        }
+
+        void remove_files() const {
+                for (const char* name : {"/control", "/notify", "/manager"}) {
+                        unlink((directory_ + name).c_str());
+                }
+                rmdir(directory_.c_str());
         }
 
         // Any process of the crew, which is gone when this returns.
