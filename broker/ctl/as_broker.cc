@@ -74,7 +74,7 @@ std::string read_all_files(const std::vector<std::string>& config_dirs) {
                         status = 0;
                 }
         } catch (const std::exception&) {
-                // The exit status says that nothing is known.
+                status = 1;  // nothing is known
         }
         ::_exit(status);
 }

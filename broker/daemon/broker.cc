@@ -281,7 +281,7 @@ Answer Broker::store(const Admission& admission, const Message& message, const P
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
         }
-        hold(service, *handed, message);
+        hold(service, *handed, offers, message);
         tell_handed(admission, *handed);
         auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                          offers.size() == 1 ? "" : "s", service.name));

@@ -182,7 +182,8 @@ private:
         void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
         [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 
-        void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
+        void hold(const Service& service, const std::vector<Handed>& handed, const std::vector<Offer>& offers,
+                  const Message& message);
         void drop_lost_holds(const std::string& service);
         void follow_holds();
         void end_hold(const Held& held, const std::string& why);

@@ -54,7 +54,8 @@ const Registration* Broker::find_registration(const std::string& service, std::u
         return found == all.end() ? nullptr : &*found;
 }
 
-void Broker::hold(const Service& service, const std::vector<Handed>& handed, const Message& message) {
+void Broker::hold(const Service& service, const std::vector<Handed>& handed, const std::vector<Offer>& offers,
+                  const Message& message) {
         if (holds_ == nullptr) {
                 return;
         }
@@ -70,7 +71,7 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                         holds_->release({service.name, added.cookie});
                         continue;
                 }
-                OwnedFd socket(fcntl(message.fds[i].get(), F_DUPFD_CLOEXEC, 3));
+                OwnedFd socket(fcntl(offers[i].fd, F_DUPFD_CLOEXEC, 3));
                 if (!socket) {
                         note(4, fmt::format("the {} socket {} of {} cannot be held, the broker has no descriptor left: "
                                             "raise LimitNOFILE=",

@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t kPatientFlights = kNamesThreads / 2;  // of policies, and of names that are slow
 constexpr std::int64_t kBetweenReplacements = 1'000'000;
 
-std::int64_t wall_usec() {
+std::int64_t epoch_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
@@ -318,7 +318,7 @@ void Names::silent_now(const Question& question, Entry& entry) {
                 return;
         }
         if (entry.known.silent_since_usec == 0) {
-                entry.known.silent_since_usec = wall_usec();
+                entry.known.silent_since_usec = epoch_usec();
                 silent_++;
         }
         if (retry_usec_ == 0) {

@@ -247,10 +247,8 @@ Result<void> run_daemon(const DaemonOptions& options) {
         guard.names.clear();
         // However a reload was asked for, `systemctl status` says at once what came of it.
         loop.broker->on_status([&broker = *loop.broker] {
-                try {
-                        sd_notifyf(0, "STATUS=%s", broker.status_text().c_str());
-                } catch (const std::exception&) {  // for want of memory: the next one tells
-                }
+                // Where memory is short the next one tells.
+                (void)guarded([&] { sd_notifyf(0, "STATUS=%s", broker.status_text().c_str()); });
         });
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);

@@ -5,8 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 namespace sockbroker::hands {
 
@@ -60,7 +62,7 @@ bool Link::receive(const std::function<bool(ParsedAnswer&)>& each) {
                 }
                 std::span<const std::byte> all(buffer.data(), static_cast<std::size_t>(size));
                 if (!read_.empty()) {
-                        read_.insert(read_.end(), all.begin(), all.end());
+                        std::ranges::copy(all, std::back_inserter(read_));
                         all = read_;
                 }
                 std::size_t used = 0;

@@ -19,13 +19,13 @@ struct Counted {
         std::size_t count = 0;
 };
 
-struct Limit {
+struct RunningLimit {
         std::string_view key;
         std::uint32_t running;     // by which the policy is judged
         std::uint32_t configured;  // by which the next start will
 };
 
-std::string advice(const Limit& limit, std::size_t total) {
+std::string advice(const RunningLimit& limit, std::size_t total) {
         if (limit.configured >= total) {
                 return fmt::format(
                         "with which sockbrokerd was started; sockbrokerd.conf says {} by now, so restart "
@@ -40,7 +40,7 @@ std::string advice(const Limit& limit, std::size_t total) {
 }
 
 // At the place of the first that is too many, in the order of the text.
-void report(std::vector<Counted>& places, const Limit& limit, std::string_view what, Findings& findings) {
+void report(std::vector<Counted>& places, const RunningLimit& limit, std::string_view what, Findings& findings) {
         std::size_t total = 0;
         for (const auto& place : places) {
                 total += place.count;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t kShown = 4;  // ports, and sockets of one kind of warning
 
-std::size_t index(auto value) {
+std::size_t index_of(auto value) {
         return static_cast<std::size_t>(value);
 }
 
@@ -73,8 +73,8 @@ void warn_of_ports(const Service& service, std::span<const SocketFacts> sockets,
 void warn_of_families(const Service& service, std::span<const SocketFacts> sockets, const Served& served,
                       std::vector<std::string>& warnings) {
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
-                const auto& used = service.used[index(protocol)];
-                const auto& now = served[index(protocol)];
+                const auto& used = service.used[index_of(protocol)];
+                const auto& now = served[index_of(protocol)];
                 const auto one = std::ranges::find(sockets, protocol, &SocketFacts::protocol);
                 if (!used[0] || !used[1] || now[0] == now[1] || one == sockets.end()) {
                         continue;

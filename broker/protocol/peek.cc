@@ -35,7 +35,7 @@ Result<ssize_t> receive_into(int fd, msghdr& header, int flags) {
 }
 
 template <class T>
-bool read_payload(const cmsghdr* header, T& value) {
+bool read_part(const cmsghdr* header, T& value) {
         if (header->cmsg_len < CMSG_LEN(sizeof value)) {
                 return false;
         }
@@ -70,10 +70,10 @@ Result<Message> peek(int fd) {
         Message message;
         for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
                 if (ucred credentials{}; part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS &&
-                                         read_payload(part, credentials)) {
+                                         read_part(part, credentials)) {
                         message.credentials = credentials;
                 } else if (timeval sent{}; part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_TIMESTAMP &&
-                                           read_payload(part, sent)) {
+                                           read_part(part, sent)) {
                         message.sent_usec = sent.tv_sec * std::int64_t{1'000'000} + sent.tv_usec;
                 }
         }
@@ -101,7 +101,7 @@ Result<void> consume(int fd, Message& message) {
         }
         for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
                 if (int value = -1;
-                    part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_PIDFD && read_payload(part, value)) {
+                    part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_PIDFD && read_part(part, value)) {
                         if (value >= 0) {
                                 message.pidfd.reset(value);
                         } else if (value == -ESRCH || value == -EINVAL) {

@@ -366,6 +366,19 @@ def test_all_sockets_of_a_service_are_passed_on_however_many_messages_they_take(
         assert set(states(broker)) == {"live"}
 
 
+def test_each_socket_is_held_as_itself_where_one_came_twice(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), HELD, "Handover=share")).start()
+    old = spawn("web")
+    for label in "ab":
+        open_socket(old, "tcp", "ipv4", label)
+    assert old.register("a", "a", "b").result == "ok"
+    cookies = sorted(row["cookie"] for row in broker.list())
+    assert len(set(cookies)) == 2
+    old.kill()
+    until(lambda: states(broker).count("held") == 2, "both to be held")
+    assert sorted(row["cookie"] for row in broker.list()) == cookies
+
+
 def test_what_the_broker_does_not_know_among_passed_descriptors_is_closed_and_no_reason_not_to_start(spawn):
     """Another version's, or an administrator's. Some of them close only when their owner likes: nobody waits for it."""
     broker = broker_module.Broker(activated=True)
