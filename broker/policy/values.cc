@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <span>
 #include <string>
 
 #include <fmt/format.h>
@@ -140,6 +142,38 @@ Result<void> check_interface(std::string_view name) {
         return {};
 }
 
+// Destinations that no packet at the hook has.
+Result<void> check_destination(const Prefix& prefix, std::string_view value, std::string_view ports) {
+        const auto& bytes = prefix.address.bytes;
+        const bool ipv4 = prefix.address.family == Family::kIpv4;
+        const auto used = std::span(bytes).first(ipv4 ? 4 : 16);
+        const bool one = prefix.length == 8 * used.size();
+        const auto all = [&](std::uint8_t byte) {
+                return std::ranges::all_of(used, [byte](std::uint8_t each) { return each == byte; });
+        };
+        if (one && all(0)) {
+                return fail(
+                        fmt::format("\"{}\" is one address, which no packet is sent to; write {} for any address of "
+                                    "both families, or {}:{} for any address of this family",
+                                    value, ports, ipv4 ? "0.0.0.0/0" : "[::]/0", ports));
+        }
+        if (ipv4 && one && all(255)) {
+                return fail(
+                        fmt::format("\"{}\" is the broadcast address: broadcasts never reach the dispatch, let the "
+                                    "service bind to them itself",
+                                    value));
+        }
+        const bool multicast =
+                ipv4 ? prefix.length >= 4 && (bytes[0] & 0xf0) == 0xe0 : prefix.length >= 8 && bytes[0] == 0xff;
+        if (multicast) {
+                return fail(
+                        fmt::format("\"{}\" is multicast, which never reaches the dispatch, let the service join the "
+                                    "group and bind to it itself",
+                                    value));
+        }
+        return {};
+}
+
 Result<Listen> parse_listen(std::string_view value) {
         if (value.find(' ') != std::string_view::npos || value.find('\t') != std::string_view::npos) {
                 return fail(fmt::format("\"{}\" holds a blank, write one binding a line", value));
@@ -189,6 +223,9 @@ Result<Listen> parse_listen(std::string_view value) {
         const auto ports = parse_ports(value.substr(colon + 1));
         if (!ports) {
                 return std::unexpected(ports.error());
+        }
+        if (auto checked = check_destination(*parsed, value, value.substr(colon + 1)); !checked) {
+                return std::unexpected(checked.error());
         }
         return Listen{*parsed, *ports};
 }
