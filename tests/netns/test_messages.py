@@ -181,6 +181,7 @@ def test_register_passes_over_what_is_no_ip_socket_and_says_so(web):
     status, output, said = register(["web", "web"], [("tcp", "127.0.0.1"), ("unix",)])
     assert (status, output) == (0, "web: 1 socket registered\n")
     assert "UNIX socket" in said and "passed over" in said
+    web.wait_log("register: ")
     assert web.log().count("register: ") == 1
     status, output, said = register(["control", "web"], [("unix",), ("tcp", "127.0.0.1")])
     assert (status, output) == (0, "web: 1 socket registered\n"), "its name is not looked at"
