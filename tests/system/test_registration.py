@@ -157,7 +157,7 @@ REGISTER = "/opt/system-tests/client.py register echo 127.0.0.9 7000"
 
 
 def refusal(broker, cursor, message_ids):
-    entry, = broker.journal(cursor, message_ids["refuse"])
+    entry, = broker.until("the entry", lambda: broker.journal(cursor, message_ids["refuse"]))
     return entry
 
 
@@ -191,7 +191,7 @@ def test_a_registration_is_told_in_the_journal_with_the_rule_that_admitted_it(br
     cursor = broker.cursor()
     one_shot(broker, "echo.service", REGISTER, "DynamicUser=yes")
     broker.run("systemctl start echo.service")
-    entry, = broker.journal(cursor, message_ids["register"])
+    entry, = broker.until("the entry", lambda: broker.journal(cursor, message_ids["register"]))
     assert (entry["SOCKBROKER_SERVICE"], entry["SOCKBROKER_UNIT"], entry["SOCKBROKER_RESULT"]) == (
         "echo", "echo.service", "ok")
     assert (entry["SOCKBROKER_PROTOCOL"], entry["SOCKBROKER_BOUND"]) == ("tcp", "127.0.0.9:7000")
@@ -221,7 +221,8 @@ def test_a_unit_name_forged_in_a_delegated_cgroup_counts_as_the_unit_that_forged
     said = [entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=x.service")]
     assert "0::/system.slice/x.service/system.slice/x.service/system.slice/echo.service" in said, "the forgery failed"
     assert f"RESULT={verdict}" in said
-    entry, = broker.journal(cursor, message_ids["refuse" if verdict == "not-permitted" else "register"])
+    kind = message_ids["refuse" if verdict == "not-permitted" else "register"]
+    entry, = broker.until("the entry", lambda: broker.journal(cursor, kind))
     assert entry["SOCKBROKER_UNIT"] == "x.service"
 
 
