@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/peer/on_behalf.h"
+
 namespace sockbroker {
 
 namespace {
@@ -133,6 +135,9 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                 }
         }
         auto identified = identify(*message);
+        if (identified && request->pid != 0) {
+                identified = on_behalf_of(*identified, request->pid);
+        }
         if (!identified) {
                 return reply(refuse(identified.error(), peer, request->service));
         }
@@ -154,6 +159,8 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                 return reload(reply);
         case Verb::kUnload:
                 return reply(unload(*identified));
+        case Verb::kMatch:
+                return match(request->bind, *identified, reply);
         case Verb::kHold:
                 return reply(hold_over_stop(*request, *identified));
         default:

@@ -179,6 +179,11 @@ private:
         static constexpr std::size_t kAskAll = 256;
         void probe_liveness();
         [[nodiscard]] Answer hold_over_stop(const Request& request, const Peer& peer);
+        // VERB=match: goes through those who would take the socket, the best first, until one admits the peer.
+        struct Match;
+        void match(const WantedBind& bind, const Peer& peer, const Reply& reply);
+        void match_next(const std::shared_ptr<Match>& match);
+        void match_end(const Match& match);
         void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
         [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 

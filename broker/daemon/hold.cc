@@ -12,6 +12,7 @@
 #include "broker/base/printable.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/holds.h"
+#include "broker/peer/on_behalf.h"
 
 namespace sockbroker {
 
@@ -78,9 +79,10 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                                             to_string(added.protocol), added.bound.to_string(), service.name));
                         continue;
                 }
-                Process process = message.pidfd
-                                          ? Process{.pidfd = OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))}
-                                          : open_process(added.registrant.pid, added.registered_usec);
+                Process process{.pidfd = process_of(message, added.registrant)};
+                if (!process.pidfd) {
+                        process = open_process(added.registrant.pid, added.registered_usec);
+                }
                 unstored += holds_->keep(held_of(service, added), std::move(socket), std::move(process)) ? 0 : 1;
         }
         if (unstored > 0) {
@@ -302,8 +304,7 @@ Answer Broker::hold_over_stop(const Request& request, const Peer& peer) {
 }
 
 void Broker::retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply) {
-        auto process = std::make_shared<OwnedFd>(message.pidfd ? OwnedFd(fcntl(message.pidfd.get(), F_DUPFD_CLOEXEC, 3))
-                                                               : OwnedFd());
+        auto process = std::make_shared<OwnedFd>(process_of(message, peer));
         when_admitted(request.service, peer, 0, reply,
                       [this, process](const Admission& admission, const Peer& admitted, const Reply& answered) {
                               const auto service = admission.service->name;

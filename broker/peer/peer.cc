@@ -7,50 +7,23 @@
 
 #include <fcntl.h>
 #include <sys/syscall.h>
-#include <systemd/sd-login.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <optional>
 
 #include <fmt/format.h>
 
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
+#include "broker/peer/proc.h"
 
 namespace sockbroker {
 namespace {
 
 constexpr std::int64_t kUsecPerSec = 1'000'000;
-
-// A small file of /proc, as a whole.
-std::optional<std::string> read_small(int directory, const char* path) {
-        const OwnedFd fd(openat(directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY));
-        if (!fd) {
-                return std::nullopt;
-        }
-        std::string text(16384, '\0');
-        std::size_t used = 0;
-        while (used < text.size()) {
-                const ssize_t got = read(fd.get(), text.data() + used, text.size() - used);
-                if (got < 0 && errno == EINTR) {
-                        continue;
-                }
-                if (got < 0) {
-                        return std::nullopt;
-                }
-                if (got == 0) {
-                        break;
-                }
-                used += static_cast<std::size_t>(got);
-        }
-        text.resize(used);
-        return text;
-}
 
 uid_t overflow_uid() {
         static const uid_t value = [] {
@@ -63,20 +36,6 @@ uid_t overflow_uid() {
         return value;
 }
 
-std::string unit_of(pid_t pid) {
-        char* raw = nullptr;
-        if (sd_pid_get_unit(pid, &raw) < 0) {
-                return {};  // in no unit (ENODATA), gone (ESRCH), or hidden by ProtectProc=
-        }
-        const std::unique_ptr<char, decltype(&std::free)> unit(raw, &std::free);
-        return unit.get();
-}
-
-// Not reaped: the pid still names the process of the pidfd, which may have ended but then has no successor yet.
-bool still_there(int pidfd) {
-        return syscall(SYS_pidfd_send_signal, pidfd, 0, nullptr, 0) == 0 || errno == EPERM;
-}
-
 // What tells one process of a number from its successor.
 struct Incarnation {
         std::uint64_t start_ticks = 0;  // since boot
@@ -84,22 +43,6 @@ struct Incarnation {
 
         bool operator==(const Incarnation&) const = default;
 };
-
-// Field `index` from 0 of words separated by blanks.
-std::string_view word(std::string_view text, unsigned index) {
-        for (;;) {
-                const auto start = text.find_first_not_of(" \t");
-                if (start == std::string_view::npos) {
-                        return {};
-                }
-                text.remove_prefix(start);
-                const auto end = std::min(text.find_first_of(" \t\n"), text.size());
-                if (index-- == 0) {
-                        return text.substr(0, end);
-                }
-                text.remove_prefix(end);
-        }
-}
 
 std::optional<Incarnation> read_incarnation(int process) {
         const auto stat = read_small(process, "stat");

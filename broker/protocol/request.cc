@@ -9,6 +9,7 @@
 #include <optional>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "broker/base/net.h"
 
@@ -24,11 +25,22 @@ enum Key : std::size_t {
         kBarrierKey,
         kVerbKey,
         kTimeout,
+        kPid,
+        kProtocol,
+        kAddress,
+        kPort,
         kKeys
 };
 
 constexpr std::array<std::string_view, kKeys> kNames = {"FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",
-                                                        "FDPOLL",  "BARRIER",       "VERB",       "TIMEOUT_USEC"};
+                                                        "FDPOLL",  "BARRIER",       "VERB",       "TIMEOUT_USEC",
+                                                        "PID",     "PROTOCOL",      "ADDRESS",    "PORT"};
+
+constexpr std::uint64_t kMaxPid = std::uint64_t{1} << 22;  // PID_MAX_LIMIT of the kernel
+
+bool is_known(Channel channel, std::size_t key) {
+        return channel == Channel::kControl || (key != kFdRetrieve && key < kVerbKey);
+}
 
 struct NamedVerb {
         std::string_view name;
@@ -40,6 +52,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"bindings", Verb::kBindings},     NamedVerb{"reload", Verb::kReload},
         NamedVerb{"unregister", Verb::kUnregister}, NamedVerb{"unload", Verb::kUnload},
         NamedVerb{"version", Verb::kVersion},       NamedVerb{"hold", Verb::kHold},
+        NamedVerb{"match", Verb::kMatch},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -78,8 +91,7 @@ bool valid_key(std::string_view key) {
 
 std::optional<Key> find_key(Channel channel, std::string_view name) {
         for (std::size_t i = 0; i < kKeys; i++) {
-                if (kNames[i] == name &&
-                    (channel == Channel::kControl || (i != kFdRetrieve && i != kVerbKey && i != kTimeout))) {
+                if (kNames[i] == name && is_known(channel, i)) {
                         return static_cast<Key>(i);
                 }
         }
@@ -102,26 +114,84 @@ struct Fields {
         std::string_view foreign;  // notify: the first key that is not ours
         Verb verb = Verb::kNothing;
         std::uint64_t timeout_usec = 0;
+        std::int32_t pid = 0;
+        Protocol protocol = Protocol::kTcp;
+        Address address;
+        std::uint16_t port = 0;
 
         [[nodiscard]] bool has(Key key) const { return values[key].has_value(); }
         [[nodiscard]] std::string service() const { return std::string(values[kFdName].value_or("")); }
 };
 
+// The names of a list with colons between them, as LISTEN_FDNAMES has it.
+std::vector<std::string> split_names(std::string_view list) {
+        std::vector<std::string> names;
+        for (;;) {
+                const auto end = list.find(':');
+                names.emplace_back(list.substr(0, end));
+                if (end == std::string_view::npos) {
+                        return names;
+                }
+                list.remove_prefix(end + 1);
+        }
+}
+
+std::unexpected<Refusal> no_service_name(std::string_view value) {
+        return malformed(fmt::format("FDNAME={} is not a service name; a name is 1 to {} of A-Z a-z 0-9 . _ -",
+                                     quoted(value), kMaxServiceName));
+}
+
 std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_view value) {
         switch (key) {
         case kFdName:
-                if (!valid_service_name(value)) {
-                        return malformed(
-                                fmt::format("FDNAME={} is not a service name; a name is 1 to {} of A-Z a-z 0-9 . _ -",
-                                            quoted(value), kMaxServiceName));
+                // Whether it may be a list depends on the verb, which may come later.
+                for (const auto& name : split_names(value)) {
+                        if (!valid_service_name(name)) {
+                                return no_service_name(value);
+                        }
                 }
                 return {};
+        case kPid: {
+                const auto number = parse_number(value, kMaxPid);
+                if (!number || *number == 0) {
+                        return malformed(fmt::format("PID={} is no number of a process", quoted(value)));
+                }
+                fields.pid = static_cast<std::int32_t>(*number);
+                return {};
+        }
+        case kProtocol: {
+                const auto protocol = parse_protocol(value);
+                if (!protocol) {
+                        return malformed(fmt::format("PROTOCOL={} is not taken, it is tcp or udp", quoted(value)));
+                }
+                fields.protocol = *protocol;
+                return {};
+        }
+        case kAddress: {
+                const auto address = parse_address(value);
+                if (!address) {
+                        return malformed(
+                                fmt::format("ADDRESS={} is no address; IPv6 stands without brackets, and a "
+                                            "v4-mapped address is asked as the IPv4 one",
+                                            quoted(value)));
+                }
+                fields.address = *address;
+                return {};
+        }
+        case kPort: {
+                const auto number = parse_number(value, 65535);
+                if (!number || *number == 0) {
+                        return malformed(fmt::format("PORT={} is no port from 1 to 65535", quoted(value)));
+                }
+                fields.port = static_cast<std::uint16_t>(*number);
+                return {};
+        }
         case kVerbKey: {
                 const auto verb = find_verb(value);
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold",
+                                            "unregister unload version hold match",
                                             quoted(value)));
                 }
                 fields.verb = *verb;
@@ -164,7 +234,8 @@ std::expected<void, Refusal> take_line(Fields& fields, Channel channel, std::str
                 if (channel == Channel::kControl) {
                         return malformed(
                                 fmt::format("unknown key {}; the control socket knows FDSTORE FDSTOREREMOVE "
-                                            "FDRETRIEVE FDNAME FDPOLL BARRIER VERB TIMEOUT_USEC",
+                                            "FDRETRIEVE FDNAME FDPOLL BARRIER VERB TIMEOUT_USEC PID PROTOCOL "
+                                            "ADDRESS PORT",
                                             quoted(name)));
                 }
                 if (fields.foreign.empty()) {
@@ -245,6 +316,18 @@ std::expected<std::optional<Key>, Refusal> find_action(const Fields& fields) {
         return action;
 }
 
+std::expected<Request, Refusal> judge_match(const Fields& fields) {
+        if (!fields.has(kProtocol) || !fields.has(kAddress) || !fields.has(kPort)) {
+                return malformed("VERB=match needs PROTOCOL=, ADDRESS= and PORT=, where a socket is to be bound");
+        }
+        Request request{.verb = Verb::kMatch, .pid = fields.pid};
+        request.bind = {.protocol = fields.protocol, .at = {.address = fields.address, .port = fields.port}};
+        if (fields.has(kFdName)) {
+                request.bind.services = split_names(*fields.values[kFdName]);
+        }
+        return request;
+}
+
 std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds) {
         const auto name = fields.values[kVerbKey].value_or("");
         if (fds != 0) {
@@ -256,11 +339,37 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
         if (fields.verb == Verb::kHold && !(fields.has(kFdName) && fields.has(kTimeout))) {
                 return malformed("VERB=hold needs FDNAME=, the service, and TIMEOUT_USEC=, how long");
         }
+        if (fields.verb == Verb::kMatch) {
+                return judge_match(fields);
+        }
         if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.has(kFdName)) {
                 return malformed(
-                        fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister and hold do", name));
+                        fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister, hold and match do", name));
         }
         return Request{fields.verb, fields.service(), fields.timeout_usec};
+}
+
+// Keys that only some requests have.
+std::expected<void, Refusal> judge_companions(const Fields& fields, std::optional<Key> action) {
+        if (fields.has(kFdPoll) && action != kFdStore) {
+                return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
+        }
+        if (fields.has(kTimeout) && fields.verb != Verb::kHold) {
+                return malformed("TIMEOUT_USEC= needs VERB=hold beside it");
+        }
+        if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch) {
+                return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1 or VERB=match beside it");
+        }
+        for (const Key key : {kProtocol, kAddress, kPort}) {
+                if (fields.has(key) && fields.verb != Verb::kMatch) {
+                        return malformed(fmt::format("{}= needs VERB=match beside it", kNames[key]));
+                }
+        }
+        const auto name = fields.values[kFdName].value_or("");
+        if (fields.verb != Verb::kMatch && name.find(':') != std::string_view::npos) {
+                return no_service_name(name);
+        }
+        return {};
 }
 
 std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std::size_t fds) {
@@ -272,11 +381,8 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
                 return std::unexpected(found.error());
         }
         const std::optional<Key> action = *found;
-        if (fields.has(kFdPoll) && action != kFdStore) {
-                return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
-        }
-        if (fields.has(kTimeout) && fields.verb != Verb::kHold) {
-                return malformed("TIMEOUT_USEC= needs VERB=hold beside it");
+        if (auto fit = judge_companions(fields, action); !fit) {
+                return std::unexpected(fit.error());
         }
         if (!action) {
                 if (fields.has(kFdName)) {
@@ -307,12 +413,14 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
                                 "FDSTORE=1 came without a descriptor; send the socket with it as SCM_RIGHTS "
                                 "(sd_pid_notify_with_fds(), systemd-notify --fd=)");
                 }
-                return Request{Verb::kStore, fields.service()};
+                return Request{.verb = Verb::kStore, .service = fields.service(), .pid = fields.pid};
         }
         if (fds != 0) {
                 return malformed(fmt::format("{}=1 takes no descriptors, {} came", kNames[*action], fds));
         }
-        return Request{*action == kFdStoreRemove ? Verb::kRemove : Verb::kRetrieve, fields.service()};
+        return Request{.verb = *action == kFdStoreRemove ? Verb::kRemove : Verb::kRetrieve,
+                       .service = fields.service(),
+                       .pid = fields.pid};
 }
 
 }  // namespace
@@ -399,6 +507,17 @@ std::string format_request(const Request& request) {
         }
         if (request.verb == Verb::kHold) {
                 text += fmt::format("TIMEOUT_USEC={}\n", request.timeout_usec);
+        }
+        if (request.verb == Verb::kMatch) {
+                const auto& bind = request.bind;
+                text += fmt::format("PROTOCOL={}\nADDRESS={}\nPORT={}\n", to_string(bind.protocol),
+                                    bind.at.address.to_string(), bind.at.port);
+                if (!bind.services.empty()) {
+                        text += fmt::format("FDNAME={}\n", fmt::join(bind.services, ":"));
+                }
+        }
+        if (request.pid != 0) {
+                text += fmt::format("PID={}\n", request.pid);
         }
         return text;
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "broker/base/net.h"
 #include "broker/protocol/result_code.h"
 
 namespace sockbroker {
@@ -41,12 +42,22 @@ enum class Verb : std::uint8_t {
         kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required
         kUnload,      // VERB=unload
         kVersion,     // VERB=version
+        kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required
+};
+
+// What VERB=match asks of: a socket that is to be bound there, for one of these services; none: for any.
+struct WantedBind {
+        Protocol protocol = Protocol::kTcp;
+        Endpoint at;
+        std::vector<std::string> services;
 };
 
 struct Request {
         Verb verb = Verb::kNothing;
         std::string service;             // FDNAME=, empty where none was given
         std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold, at most kMaxHoldUsec
+        std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE= and VERB=match; 0: the sender's own
+        WantedBind bind = {};            // of VERB=match
 };
 
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.

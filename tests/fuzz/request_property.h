@@ -47,7 +47,8 @@ inline std::string broken_property(Channel channel, std::string_view text, std::
                 return "a request on control that asks for nothing";
         }
         const auto again = parse_request(channel, format_request(*request), fds);
-        if (!again || again->verb != verb || again->service != request->service) {
+        if (!again || again->verb != verb || again->service != request->service || again->pid != request->pid ||
+            again->bind.at != request->bind.at || again->bind.services != request->bind.services) {
                 return "no round trip";
         }
         return {};

@@ -62,9 +62,11 @@ private:
 };
 
 TEST(RequestMutation, HoldsForHalfAMillionTexts) {
-        std::vector<std::string> seeds = {"FDSTORE=1\n", "FDNAME=web\n",      "FDSTOREREMOVE=1\n", "BARRIER=1",
-                                          "FDPOLL=0\n",  "FDRETRIEVE=1",      "VERB=list",         "VERB=unregister\n",
-                                          "VERB=hold\n", "TIMEOUT_USEC=90\n", "READY=1\n",         "STATUS=x\n"};
+        std::vector<std::string> seeds = {"FDSTORE=1\n",  "FDNAME=web\n",      "FDSTOREREMOVE=1\n", "BARRIER=1",
+                                          "FDPOLL=0\n",   "FDRETRIEVE=1",      "VERB=list",         "VERB=unregister\n",
+                                          "VERB=hold\n",  "TIMEOUT_USEC=90\n", "READY=1\n",         "STATUS=x\n",
+                                          "VERB=match\n", "PROTOCOL=tcp\n",    "ADDRESS=::\n",      "PORT=53\n",
+                                          "PID=12\n"};
         for (auto& mistake : test::read_mistakes()) {
                 if (mistake.text.size() < 200) {
                         seeds.push_back(std::move(mistake.text));

@@ -51,6 +51,11 @@ TEST(Request, WhatTheProtocolAllows) {
                 {control, "VERB=hold\nFDNAME=web\nTIMEOUT_USEC=43200000000", 0, Verb::kHold, "web"},
                 {notify, "TIMEOUT_USEC=x", 0, Verb::kNothing, ""},
                 {control, "VERB=version", 0, Verb::kVersion, ""},
+                {control, "VERB=match\nPROTOCOL=tcp\nADDRESS=0.0.0.0\nPORT=80", 0, Verb::kMatch, ""},
+                {control, "FDNAME=a:b\nPORT=65535\nADDRESS=::\nPROTOCOL=udp\nPID=7\nVERB=match", 0, Verb::kMatch, ""},
+                {control, "FDSTORE=1\nPID=4194304", 1, Verb::kStore, ""},
+                {control, "FDRETRIEVE=1\nPID=1", 0, Verb::kRetrieve, ""},
+                {notify, "FDSTORE=1\nPID=x\nPORT=x", 1, Verb::kStore, ""},  // keys of control alone
         };
         for (const auto& good : table) {
                 const auto request = parse_request(good.channel, good.text, good.fds);
@@ -98,6 +103,17 @@ TEST(Request, WhatIsFormattedReadsBack) {
                 EXPECT_EQ(again->verb, request.verb);
                 EXPECT_EQ(again->service, request.service);
         }
+}
+
+TEST(Request, AMatchReadsBack) {
+        const std::string text = "VERB=match\nPROTOCOL=udp\nADDRESS=2606:4700::1\nPORT=53\nFDNAME=a:b.c\nPID=12\n";
+        const auto request = parse_request(Channel::kControl, text, 0);
+        ASSERT_TRUE(request) << request.error().message;
+        EXPECT_EQ(request->bind.protocol, Protocol::kUdp);
+        EXPECT_EQ(request->bind.at.to_string(), "[2606:4700::1]:53");
+        EXPECT_EQ(request->bind.services, (std::vector<std::string>{"a", "b.c"}));
+        EXPECT_EQ(request->pid, 12);
+        EXPECT_EQ(format_request(*request), text);
 }
 
 TEST(Request, AnAnswerIsThreeLinesWhateverTheMessageHolds) {

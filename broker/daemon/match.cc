@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// VERB=match: which service would take a socket, for programs that bind as they always did. Changes nothing. Whether a
+// service admits may be a question to the host, so candidates are asked one after another, and all of one rank.
+#include <fmt/format.h>
+
+#include "broker/base/json_text.h"
+#include "broker/daemon/broker.h"
+#include "broker/policy/takers.h"
+
+namespace sockbroker {
+
+namespace {
+
+// Beyond that many, nobody can mean them all: a name is asked for.
+constexpr std::size_t kMaxAsked = 64;
+
+// {service, protocol, prefix, ports, handover, hold_usec, file, line}
+std::string taker_line(const Policy& policy, const Taker& taker) {
+        const auto& binding = *taker.binding;
+        const auto ports = binding.ports.to_string();
+        return JsonText({
+                                {"service", taker.service->name},
+                                {"protocol", to_string(binding.protocol)},
+                                {"prefix", binding.bare ? JsonText(nullptr) : JsonText(binding.prefix.to_string())},
+                                {"ports", ports == "*" ? JsonText(nullptr) : JsonText(ports)},
+                                {"handover", to_string(taker.service->handover)},
+                                {"hold_usec", taker.service->hold_usec},
+                                {"file", policy.files[binding.where.file]},
+                                {"line", binding.where.line},
+                        })
+                       .text() +
+               "\n";
+}
+
+// A socket as it would be, for the question whether another one is in its place.
+SocketFacts facts_of(const WantedBind& bind) {
+        SocketFacts facts;
+        facts.protocol = bind.protocol;
+        facts.family = bind.at.address.family == Family::kIpv4 ? SocketFamily::kIpv4 : SocketFamily::kIpv6;
+        facts.bound = bind.at;
+        return facts;
+}
+
+}  // namespace
+
+struct Broker::Match {
+        std::shared_ptr<const Policy> policy;  // the candidates are of it
+        WantedBind bind;
+        Peer peer;
+        Reply reply;
+        std::vector<Taker> candidates;
+        std::size_t next = 0;
+        std::vector<Taker> admitted;  // all of one rank
+        std::string turned_away;      // what the best of the others said
+};
+
+void Broker::match(const WantedBind& bind, const Peer& peer, const Reply& reply) {
+        if (const auto refusal = unknown_names(*policy_, bind)) {
+                return reply(refuse(*refusal, peer, bind.services.size() == 1 ? bind.services.front() : ""));
+        }
+        auto one = std::make_shared<Match>(Match{.policy = policy_, .bind = bind, .peer = peer, .reply = reply});
+        one->candidates = takers(*policy_, bind);
+        match_next(one);
+}
+
+void Broker::match_next(const std::shared_ptr<Match>& match) {
+        while (match->next < match->candidates.size()) {
+                const Taker& taker = match->candidates[match->next];
+                if (!match->admitted.empty() &&
+                    (match->admitted.front().rank != taker.rank || match->admitted.size() > 1)) {
+                        break;
+                }
+                const auto& name = taker.service->name;
+                // Without a name of an account there is nothing to wait for.
+                if (names_that_matter(*match->policy, match->peer, name).empty()) {
+                        const auto verdict = admit(*match->policy, match->peer, name, {});
+                        if (verdict) {
+                                match->admitted.push_back(taker);
+                        } else if (match->turned_away.empty()) {
+                                match->turned_away = verdict.error().message;
+                        }
+                        match->next++;
+                        continue;
+                }
+                if (match->next >= kMaxAsked) {
+                        match->turned_away = "too many services have such a binding, name one with FDNAME=";
+                        break;
+                }
+                return admissions_.judge(name, match->peer, 0, [this, match](const Admissions::Verdict& verdict) {
+                        bool done = false;
+                        (void)guarded([&] {
+                                if (!verdict && verdict.error().code == ResultCode::kRateLimited) {
+                                        done = true;
+                                        return match->reply(refuse(verdict.error(), match->peer, {}));
+                                }
+                                if (verdict) {
+                                        match->admitted.push_back(match->candidates[match->next]);
+                                } else if (match->turned_away.empty()) {
+                                        match->turned_away = verdict.error().message;
+                                }
+                                match->next++;
+                                match_next(match);
+                                done = true;
+                        });
+                        if (!done) {
+                                (void)guarded(
+                                        [&] { match->reply(Answer{.code = ResultCode::kInternal, .message = {}}); });
+                        }
+                });
+        }
+        match_end(*match);
+}
+
+void Broker::match_end(const Match& match) {
+        if (match.admitted.empty()) {
+                const auto& named = match.bind.services;
+                return match.reply(refuse(no_taker(match.bind, match.turned_away), match.peer,
+                                          named.size() == 1 ? named.front() : ""));
+        }
+        if (match.admitted.size() > 1) {
+                std::vector<std::string> names;
+                for (const auto& taker : match.admitted) {
+                        names.push_back(taker.service->name);
+                }
+                return match.reply(refuse(too_many_takers(match.bind, names), match.peer, {}));
+        }
+        const Taker& taker = match.admitted.front();
+        const Service& service = *taker.service;
+        if (service.handover == Handover::kRefuse) {
+                tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
+                const std::vector<SocketFacts> facts{facts_of(match.bind)};
+                const std::vector<Assignment> serves{{.ipv4 = facts[0].family == SocketFamily::kIpv4,
+                                                      .ipv6 = facts[0].family == SocketFamily::kIpv6}};
+                const std::vector<Offer> offers{{.fd = -1, .facts = facts[0], .serves = serves[0]}};
+                const auto busy = check_occupancy(*match.policy, service, facts, serves,
+                                                  registry_.occupancy(service.name, match.peer, offers));
+                if (busy && busy->code == ResultCode::kBusy) {
+                        return match.reply(refuse(*busy, match.peer, service.name));
+                }
+        }
+        match.reply(Answer{.message = fmt::format("{} takes it", service.name),
+                           .rows = rows_of_lines(taker_line(*match.policy, taker))});
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/takers.h"
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace sockbroker {
+
+namespace {
+
+bool is_unspecified(const Address& address) {
+        return std::ranges::all_of(address.bytes, [](auto byte) { return byte == 0; });
+}
+
+// What is compared, smaller is better.
+using Fit = std::tuple<unsigned, unsigned>;
+
+std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
+        if (binding.protocol != bind.protocol || binding.prefix.address.family != bind.at.address.family ||
+            !binding.ports.contains(bind.at.port)) {
+                return std::nullopt;
+        }
+        if (is_unspecified(bind.at.address)) {
+                return Fit{binding.ports.width(), binding.prefix.length == 0 ? 0 : 1};
+        }
+        if (!binding.prefix.contains(bind.at.address)) {
+                return std::nullopt;
+        }
+        return Fit{address_bits(bind.at.address.family) - binding.prefix.length, binding.ports.width()};
+}
+
+}  // namespace
+
+std::vector<Taker> takers(const Policy& policy, const WantedBind& bind) {
+        std::vector<std::pair<Fit, Taker>> found;
+        const auto look_at = [&](const Service& service) {
+                std::optional<Fit> best;
+                Taker taker{.service = &service};
+                for (const auto& binding : service.bindings) {
+                        const auto one = fit(binding, bind);
+                        if (one && (!best || *one < *best)) {
+                                best = one;
+                                taker.binding = &binding;
+                        }
+                }
+                if (best) {
+                        found.emplace_back(*best, taker);
+                }
+        };
+        if (bind.services.empty()) {
+                std::ranges::for_each(policy.services, look_at);
+        } else {
+                auto names = bind.services;
+                std::ranges::sort(names);
+                names.erase(std::ranges::unique(names).begin(), names.end());
+                for (const auto& name : names) {
+                        if (const auto* service = policy.find(name)) {
+                                look_at(*service);
+                        }
+                }
+        }
+        std::ranges::stable_sort(found, {}, &std::pair<Fit, Taker>::first);
+        std::vector<Taker> sorted;
+        sorted.reserve(found.size());
+        for (std::size_t i = 0; i < found.size(); i++) {
+                Taker taker = found[i].second;
+                taker.rank = i == 0 ? 0 : sorted.back().rank + (found[i].first == found[i - 1].first ? 0 : 1);
+                sorted.push_back(taker);
+        }
+        return sorted;
+}
+
+std::string describe(const WantedBind& bind) {
+        return fmt::format("{} {}", to_string(bind.protocol), bind.at.to_string());
+}
+
+std::optional<Refusal> unknown_names(const Policy& policy, const WantedBind& bind) {
+        for (const auto& name : bind.services) {
+                if (policy.find(name) == nullptr) {
+                        return Refusal{
+                                ResultCode::kUnknownService,
+                                fmt::format("no policy has a section [Service {}], check FDNAME= or add one and reload",
+                                            name),
+                                {}};
+                }
+        }
+        return std::nullopt;
+}
+
+Refusal no_taker(const WantedBind& bind, const std::string& turned_away) {
+        const auto of = bind.services.empty() ? "no service that admits the sender"
+                                              : fmt::format("none of {}", fmt::join(bind.services, " "));
+        return {ResultCode::kNotPermitted,
+                fmt::format("{} takes a socket bound to {}: {}", of, describe(bind),
+                            turned_away.empty() ? "no binding of it covers that" : turned_away),
+                {}};
+}
+
+Refusal too_many_takers(const WantedBind& bind, const std::vector<std::string>& names) {
+        return {ResultCode::kAmbiguous,
+                fmt::format("several services that admit the sender take a socket bound to {} ({}), name one with "
+                            "FDNAME= (sockbroker-run: --service=)",
+                            describe(bind), fmt::join(names, " ")),
+                {}};
+}
+
+}  // namespace sockbroker

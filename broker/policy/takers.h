@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Which services would take a socket that is bound to an address and a port, VERB=match. Pure, and says nothing of who
+// asks: the caller goes through the candidates and asks for each whether it admits.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/policy/policy.h"
+#include "broker/protocol/request.h"
+#include "broker/protocol/result_code.h"
+
+namespace sockbroker {
+
+struct Taker {
+        const Service* service = nullptr;
+        const Binding* binding = nullptr;  // of it, the one that fits best
+        unsigned rank = 0;                 // those of one rank fit equally well
+};
+
+// Each service that has a binding for it, once, the best first. A single address goes to whoever packets to it would go
+// to: the longest prefix, then the narrowest ports. The unspecified address means all that a service has of that
+// family: the narrowest ports, then a binding of any address before the others. Sources and interfaces do not count.
+[[nodiscard]] std::vector<Taker> takers(const Policy& policy, const WantedBind& bind);
+
+// "tcp 0.0.0.0:80", for people.
+[[nodiscard]] std::string describe(const WantedBind& bind);
+
+// unknown-service for a name of the request that no policy has.
+[[nodiscard]] std::optional<Refusal> unknown_names(const Policy& policy, const WantedBind& bind);
+
+// not-permitted: nobody who admits the sender takes it. `turned_away` is what the best of the others said, if there are
+// any.
+[[nodiscard]] Refusal no_taker(const WantedBind& bind, const std::string& turned_away);
+
+// ambiguous: these admit the sender and fit equally well.
+[[nodiscard]] Refusal too_many_takers(const WantedBind& bind, const std::vector<std::string>& names);
+
+}  // namespace sockbroker

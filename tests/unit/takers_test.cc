@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Which services would take a socket bound there: of one address the one that its packets would go to, of the
+// unspecified address who has most of it.
+#include "broker/policy/takers.h"
+
+#include <gtest/gtest.h>
+
+#include "broker/policy/parse.h"
+
+namespace sockbroker {
+namespace {
+
+constexpr const char* kPolicy = R"([Service any]
+User=1
+ListenStream=*
+[Service dns]
+User=1
+ListenDatagram=1.0.0.0/24:53
+ListenDatagram=[2606:4700::]/32:53
+[Service dns-one]
+User=1
+ListenDatagram=1.0.0.1:53
+[Service spectrum]
+User=1
+ListenStream=172.65.128.0/24:*
+ListenStream=172.65.128.0/24:1024-65535
+[Service web]
+User=1
+ListenStream=80
+ListenStream=8000-8999
+[Service web-one]
+User=1
+ListenStream=1.0.0.0/24:80
+)";
+
+std::string taken(const std::string& protocol, const std::string& at, std::vector<std::string> services = {}) {
+        const auto parsed = parse_policy({{"x.conf", kPolicy}}, {});
+        EXPECT_TRUE(parsed.policy);
+        const WantedBind bind{
+                .protocol = *parse_protocol(protocol), .at = *parse_endpoint(at), .services = std::move(services)};
+        std::string shown;
+        for (const auto& taker : takers(*parsed.policy, bind)) {
+                shown += (shown.empty() ? "" : " ") + std::to_string(taker.rank) + taker.service->name + "=" +
+                         taker.binding->ports.to_string();
+        }
+        return shown;
+}
+
+TEST(Takers, OneAddressGoesToWhoeverItsPacketsGoTo) {
+        EXPECT_EQ(taken("udp", "1.0.0.1:53"), "0dns-one=53 1dns=53");
+        EXPECT_EQ(taken("udp", "1.0.0.2:53"), "0dns=53");
+        EXPECT_EQ(taken("udp", "[2606:4700::1]:53"), "0dns=53");
+        EXPECT_EQ(taken("udp", "9.9.9.9:53"), "");
+        EXPECT_EQ(taken("tcp", "1.0.0.1:80"), "0web-one=80 1web=80 2any=*");
+        EXPECT_EQ(taken("tcp", "172.65.128.7:443"), "0spectrum=* 1any=*");
+        EXPECT_EQ(taken("tcp", "172.65.128.7:8080"), "0spectrum=1024-65535 1web=8000-8999 2any=*");
+}
+
+TEST(Takers, TheUnspecifiedAddressIsAllThatAServiceHas) {
+        EXPECT_EQ(taken("tcp", "0.0.0.0:80"), "0web=80 1web-one=80 2any=* 3spectrum=*");
+        EXPECT_EQ(taken("tcp", "[::]:80"), "0web=80 1any=*");
+        EXPECT_EQ(taken("udp", "0.0.0.0:53"), "0dns=53 0dns-one=53");
+        EXPECT_EQ(taken("udp", "[::]:53"), "0dns=53");
+        EXPECT_EQ(taken("udp", "0.0.0.0:54"), "");
+}
+
+TEST(Takers, NamesRestrict) {
+        EXPECT_EQ(taken("udp", "0.0.0.0:53", {"dns"}), "0dns=53");
+        EXPECT_EQ(taken("tcp", "0.0.0.0:80", {"any", "web-one", "any"}), "0web-one=80 1any=*");
+        EXPECT_EQ(taken("tcp", "0.0.0.0:80", {"dns", "not-there"}), "");
+}
+
+TEST(Takers, NamesThatNoPolicyHasAreSaid) {
+        const auto parsed = parse_policy({{"x.conf", kPolicy}}, {});
+        WantedBind bind{.services = {"web", "wev"}};
+        const auto refusal = unknown_names(*parsed.policy, bind);
+        ASSERT_TRUE(refusal);
+        EXPECT_EQ(refusal->code, ResultCode::kUnknownService);
+        EXPECT_NE(refusal->message.find("wev"), std::string::npos);
+        bind.services.pop_back();
+        EXPECT_FALSE(unknown_names(*parsed.policy, bind));
+}
+
+}  // namespace
+}  // namespace sockbroker
