@@ -32,6 +32,26 @@ def test_nginx_is_reloaded_restarted_and_stopped_under_load_with_no_connection_r
         assert counts["failed"] == 0 and counts["good"] >= ROUNDS * CONNECTIONS, counts
 
 
+def flags_of_listeners(machine, unit: str) -> list[int]:
+    """Status flags of the listeners and unconnected sockets that the processes of a unit have open."""
+    said = machine.out(f"""for pid in $(cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs); do
+        for fd in $(ss -Hlntuxpe | grep -o "pid=$pid,fd=[0-9]*" | cut -d= -f3); do
+            sed -n 's/^flags:[[:space:]]*//p' /proc/$pid/fdinfo/$fd
+        done
+    done""")
+    return [int(flags, 8) for flags in said.split()]
+
+
+def test_no_process_of_a_server_with_several_waits_in_accept_for_a_client_of_another(web):
+    """nginx and unbound take a listener that is passed to them as it is, though it blocks."""
+    web.run(f"install -D -m 644 {EXAMPLES}/cache/unbound.conf /etc/unbound/cache.conf")
+    web.example("cache", "cache.socket", "cache.service", "cache-register.service")
+    web.run("systemctl start cache.socket && systemctl start cache.service")
+    for unit in "web.service", "cache.service":
+        flags = flags_of_listeners(web, unit)
+        assert flags and all(each & os.O_NONBLOCK for each in flags), (unit, flags)
+
+
 def test_nginx_is_taken_off_under_load_with_clients_refused_and_none_reset(web):
     """As sandbox.md says."""
     text = (SOURCE / "docs/sandbox.md").read_text()
