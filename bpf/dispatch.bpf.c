@@ -399,4 +399,16 @@ int probe(struct bpf_sk_lookup *ctx)
 	return SK_PASS;
 }
 
+/*
+ * Never attached by the broker: clients attach it to their listeners. In a SO_REUSEPORT group that has a program of
+ * this kind the kernel hands what waits in a listener that closes to the others, whatever net.ipv4.tcp_migrate_req
+ * says. Without a choice of ours it takes the one that its hash says.
+ */
+SEC("sk_reuseport/migrate")
+int migrate(struct sk_reuseport_md *ctx)
+{
+	(void)ctx;
+	return SK_PASS;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

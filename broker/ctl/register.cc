@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "broker/client/named_fds.h"
+#include "broker/client/register.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
 #include "broker/ctl/render.h"
@@ -105,11 +106,11 @@ int register_sockets(const Options& options) {
         JsonArray array(output, options.json);
         int status = kExitOk;
         for (const Handout& handout : *handouts) {
-                const auto answer = ask(*client, fmt::format("FDSTORE=1\nFDNAME={}\n", handout.service), handout.fds,
-                                        [](std::string_view) {});
+                const auto answer = sockbroker::register_sockets(*client, handout.service, handout.fds);
                 if (!answer) {
                         // No answer: whether the broker took them is not known, and the connection is of no use.
-                        return output.finish(answer.error());
+                        complain(answer.error().text());
+                        return output.finish(kExitFailed);
                 }
                 status = std::max(status, report(options, output, array, handout, *answer));
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/broker.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/migration.h"
 
 #include <algorithm>
 #include <chrono>
@@ -144,7 +145,8 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
         switch (request->verb) {
         case Verb::kStore:
                 return when_admitted(
-                        request->service, *identified, message->fds.size(), reply,
+                        request->service, *identified, message->fds.size(),
+                        request->migrate ? with_migration(reply, dataplane_->migration_program()) : reply,
                         [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
                                 answered(store(admission, *message, admitted));
                         });

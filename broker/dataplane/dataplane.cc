@@ -359,6 +359,10 @@ std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {
         return result;
 }
 
+int Dataplane::migration_program() const {
+        return state_->kernel.migration.get();
+}
+
 ServiceCounters Dataplane::counters(ServiceId id) const {
         ServiceCounters sum;
         std::vector<sb_counters> each(static_cast<std::size_t>(state_->cpus));

@@ -151,6 +151,10 @@ public:
 
         [[nodiscard]] ServiceCounters counters(ServiceId id) const;
 
+        // The program that a client may attach to its listeners (SO_ATTACH_REUSEPORT_EBPF). It reads nothing and
+        // decides nothing: whoever has its descriptor has no other power by it.
+        [[nodiscard]] int migration_program() const;
+
 private:
         struct State;
         template <class Put>

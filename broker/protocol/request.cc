@@ -29,12 +29,13 @@ enum Key : std::size_t {
         kProtocol,
         kAddress,
         kPort,
+        kMigrate,
         kKeys
 };
 
-constexpr std::array<std::string_view, kKeys> kNames = {"FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",
-                                                        "FDPOLL",  "BARRIER",       "VERB",       "TIMEOUT_USEC",
-                                                        "PID",     "PROTOCOL",      "ADDRESS",    "PORT"};
+constexpr std::array<std::string_view, kKeys> kNames = {
+        "FDSTORE",      "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",  "FDPOLL", "BARRIER", "VERB",
+        "TIMEOUT_USEC", "PID",           "PROTOCOL",   "ADDRESS", "PORT",   "MIGRATE"};
 
 constexpr std::uint64_t kMaxPid = std::uint64_t{1} << 22;  // PID_MAX_LIMIT of the kernel
 
@@ -235,7 +236,7 @@ std::expected<void, Refusal> take_line(Fields& fields, Channel channel, std::str
                         return malformed(
                                 fmt::format("unknown key {}; the control socket knows FDSTORE FDSTOREREMOVE "
                                             "FDRETRIEVE FDNAME FDPOLL BARRIER VERB TIMEOUT_USEC PID PROTOCOL "
-                                            "ADDRESS PORT",
+                                            "ADDRESS PORT MIGRATE",
                                             quoted(name)));
                 }
                 if (fields.foreign.empty()) {
@@ -357,6 +358,9 @@ std::expected<void, Refusal> judge_companions(const Fields& fields, std::optiona
         if (fields.has(kTimeout) && fields.verb != Verb::kHold) {
                 return malformed("TIMEOUT_USEC= needs VERB=hold beside it");
         }
+        if (fields.has(kMigrate) && action != kFdStore) {
+                return malformed("MIGRATE=1 needs FDSTORE=1 beside it");
+        }
         if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch) {
                 return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1 or VERB=match beside it");
         }
@@ -413,7 +417,10 @@ std::expected<Request, Refusal> judge(Channel channel, const Fields& fields, std
                                 "FDSTORE=1 came without a descriptor; send the socket with it as SCM_RIGHTS "
                                 "(sd_pid_notify_with_fds(), systemd-notify --fd=)");
                 }
-                return Request{.verb = Verb::kStore, .service = fields.service(), .pid = fields.pid};
+                return Request{.verb = Verb::kStore,
+                               .service = fields.service(),
+                               .pid = fields.pid,
+                               .migrate = fields.has(kMigrate)};
         }
         if (fds != 0) {
                 return malformed(fmt::format("{}=1 takes no descriptors, {} came", kNames[*action], fds));
@@ -518,6 +525,9 @@ std::string format_request(const Request& request) {
         }
         if (request.pid != 0) {
                 text += fmt::format("PID={}\n", request.pid);
+        }
+        if (request.migrate) {
+                text += "MIGRATE=1\n";
         }
         return text;
 }

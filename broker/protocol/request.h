@@ -58,6 +58,7 @@ struct Request {
         std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold, at most kMaxHoldUsec
         std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE= and VERB=match; 0: the sender's own
         WantedBind bind = {};            // of VERB=match
+        bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer
 };
 
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.

@@ -9,6 +9,7 @@
 
 #include "broker/base/printable.h"
 #include "broker/client/client.h"
+#include "broker/client/register.h"
 #include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
 #include "sandbox/run/run.h"
@@ -153,7 +154,7 @@ std::expected<void, Failure> hand_over(const Options& options, std::vector<Named
                 for (const std::size_t i : indices) {
                         fds.push_back(fresh[i]->fd.get());
                 }
-                const auto answer = client->call(format_request({Verb::kStore, service}), fds, {});
+                const auto answer = register_sockets(*client, service, fds);
                 if (!answer) {
                         return no_answer(answer.error());
                 }

@@ -48,7 +48,8 @@ inline std::string broken_property(Channel channel, std::string_view text, std::
         }
         const auto again = parse_request(channel, format_request(*request), fds);
         if (!again || again->verb != verb || again->service != request->service || again->pid != request->pid ||
-            again->bind.at != request->bind.at || again->bind.services != request->bind.services) {
+            again->migrate != request->migrate || again->bind.at != request->bind.at ||
+            again->bind.services != request->bind.services) {
                 return "no round trip";
         }
         return {};

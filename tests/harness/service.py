@@ -131,6 +131,16 @@ class Service(worker.Child):
     def control(self, text, *labels):
         return wire.control(f"{self.runtime}/control", text, self._fds(labels))
 
+    def register_migrating(self, *labels, service=None):
+        """The same with MIGRATE=1; attaches the program that comes with the answer to these listeners."""
+        text = f"FDSTORE=1\nFDNAME={service or self.name}\nMIGRATE=1"
+        reply, programs = wire.retrieve(f"{self.runtime}/control", text, self._fds(labels))
+        for program in programs:
+            for label in labels:
+                self.sockets[label].setsockopt(socket.SOL_SOCKET, kernel.SO_ATTACH_REUSEPORT_EBPF, program)
+            os.close(program)
+        return reply, len(programs)
+
     def retrieve(self, service=None):
         """FDRETRIEVE=1; serves on what comes back, under the labels retrieved-0 and so on. Returns the answer."""
         reply, fds = wire.retrieve(f"{RUNTIME}/control", f"FDRETRIEVE=1\nFDNAME={service or self.name}")

@@ -96,19 +96,20 @@ class Control:
         return self.receive()
 
 
-def retrieve(path, text):
-    """FDRETRIEVE=1 on a connection of its own: the answer, and the descriptors that came with its last record."""
+def retrieve(path, text, fds=()):
+    """FDRETRIEVE=1 or MIGRATE=1 on a connection of its own: the answer, and the descriptors that came with its last
+    record."""
     with Control(path) as connection:
-        connection.send(text)
+        connection.send(text, fds)
         lines = []
         while True:
-            record, fds, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
+            record, received, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
             if not record:
                 raise ConnectionResetError("the broker closed the control connection")
             text = record.decode()
             if text.startswith("RESULT="):
-                return _reply(text, lines), fds
-            assert not fds, "descriptors come with the RESULT= record"
+                return _reply(text, lines), received
+            assert not received, "descriptors come with the RESULT= record"
             lines += [json.loads(line) for line in text.splitlines()]
 
 

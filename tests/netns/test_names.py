@@ -13,6 +13,7 @@ import pytest
 
 from harness import wire
 from harness.directory import Directory
+from waiting import until
 from words import PORT, add_routes, everywhere, handed_over, open_socket, section, who
 
 UID, OTHER, STRANGER = 61001, 61002, 61009
@@ -43,13 +44,6 @@ def helpers(broker):
                 for child in (task / "children").read_text().split()]
     keeper, = children(broker.process.pid)
     return (children(keeper) or [None])[0], keeper
-
-
-def until(what, condition, seconds=15):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture(name="web")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """sockbroker-run from outside: what the program finds, what the broker is told, and how each failure ends."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -8,8 +9,9 @@ import subprocess
 
 import pytest
 
-from harness import sandbox
-from words import everywhere, section
+from harness import namespace, sandbox
+from waiting import until
+from words import ADDRESS, PORT, add_routes, everywhere, section
 
 # What a program sees of its sockets, as a program of any language would.
 SHOW = r'for name in LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; do echo $name=${!name}; done; echo PID=$$; ls /proc/self/fd'
@@ -84,6 +86,29 @@ def test_one_socket_for_both_families(web):
         program.lines_until("there")
         row, = web.list()
         assert (row["family"], row["bound"]) == ("dual", "[::ffff:127.0.0.1]:8080")
+
+
+def accept_queue(port):
+    """Connections that wait to be accepted on listeners of this port."""
+    with open("/proc/self/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in list(table)[1:]]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}"))
+
+
+def test_what_waits_in_the_listener_of_an_instance_that_is_killed_goes_to_the_next(web):  # pylint: disable=unused-argument
+    add_routes()
+    namespace.sysctl("net/ipv4/tcp_migrate_req", 0)
+    words = ["--service=web", "--listen-stream=127.0.0.1:7100", "/bin/sh", "-c", "echo there; read line"]
+    with sandbox.Sandboxed(*words) as first, contextlib.ExitStack() as connections:
+        first.lines_until("there")
+        for _ in range(20):
+            connections.enter_context(socket.create_connection((ADDRESS["ipv4"], PORT), 8))
+        with sandbox.Sandboxed(*words) as second:
+            second.lines_until("there")
+            first.process.kill()
+            first.process.wait()
+            until("the first listener is gone", lambda: len(web.list()) == 1)
+            assert accept_queue(7100) == 20
 
 
 def test_several_services_in_front_of_one_program(broker):

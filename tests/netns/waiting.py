@@ -5,6 +5,7 @@ are passed on."""
 import collections
 import contextlib
 import socket
+import time
 
 from harness import client, kernel, namespace
 from words import ADDRESS, PORT
@@ -30,15 +31,22 @@ def connect(family):
     return sock
 
 
+def until(what, condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
 class HalfOpen:
     """Connections from the remote host whose last ACK of the handshake is lost until lift()."""
 
-    def __init__(self, remote, family):
+    def __init__(self, remote, family, count=COUNT):
         self.remote = remote
         with inside(remote.pid):
             namespace.run("nft", "-f", "-", text="table inet lost { chain out { type filter hook output priority 0;\n"
                                                  "tcp flags & (syn|ack|rst|fin|psh) == ack drop\n}\n}\n")
-            self.sockets = [connect(family) for _ in range(COUNT)]
+            self.sockets = [connect(family) for _ in range(count)]
 
     def lift(self):
         with inside(self.remote.pid):
@@ -48,9 +56,9 @@ class HalfOpen:
 class Established:
     """Connections from the remote host that nobody has accepted yet."""
 
-    def __init__(self, remote, family):
+    def __init__(self, remote, family, count=COUNT):
         with inside(remote.pid):
-            self.sockets = [connect(family) for _ in range(COUNT)]
+            self.sockets = [connect(family) for _ in range(count)]
 
     def lift(self):
         pass

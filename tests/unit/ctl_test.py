@@ -417,7 +417,16 @@ def test_register_makes_one_request_a_name_with_all_its_sockets(tmp_path):
     done, (a, b, c) = register([], ["dns", "web", "dns"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "dns: 2 sockets registered\nweb: 1 socket registered\n"
-    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\n", [a, c]), ("FDSTORE=1\nFDNAME=web\n", [b])]
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\nMIGRATE=1\n", [a, c]), ("FDSTORE=1\nFDNAME=web\nMIGRATE=1\n", [b])]
+
+
+def test_register_asks_an_older_broker_without_what_it_does_not_know(tmp_path):
+    """As after an upgrade, before the broker was restarted."""
+    unknown = 'RESULT=malformed\nERRNO=74\nMESSAGE=unknown key "MIGRATE"\n'
+    peer = Peer(tmp_path, lambda text: [unknown if "MIGRATE" in text else OK])
+    done, addresses = register(["dns"], ["dns"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\nMIGRATE=1\n", addresses), ("FDSTORE=1\nFDNAME=dns\n", addresses)]
 
 
 def test_register_of_more_sockets_than_a_message_carries_says_what_to_do(tmp_path):
@@ -433,7 +442,7 @@ def test_register_with_a_service_gives_it_all_sockets(tmp_path):
     peer = Peer(tmp_path, lambda _: [OK])
     done, addresses = register(["dns"], ["a.socket", "b.socket"], tmp_path)
     assert done.returncode == 0
-    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\n", addresses)]
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\nMIGRATE=1\n", addresses)]
 
 
 def test_register_succeeds_only_if_all_do(tmp_path):

@@ -50,6 +50,8 @@ TEST(Request, WhatTheProtocolAllows) {
                 {control, "VERB=unload", 0, Verb::kUnload, ""},
                 {control, "VERB=hold\nFDNAME=web\nTIMEOUT_USEC=43200000000", 0, Verb::kHold, "web"},
                 {notify, "TIMEOUT_USEC=x", 0, Verb::kNothing, ""},
+                {notify, "FDSTORE=1\nFDNAME=web\nMIGRATE=x", 1, Verb::kStore, "web"},
+                {control, "FDSTORE=1\nFDNAME=web\nMIGRATE=1", 1, Verb::kStore, "web"},
                 {control, "VERB=version", 0, Verb::kVersion, ""},
                 {control, "VERB=match\nPROTOCOL=tcp\nADDRESS=0.0.0.0\nPORT=80", 0, Verb::kMatch, ""},
                 {control, "FDNAME=a:b\nPORT=65535\nADDRESS=::\nPROTOCOL=udp\nPID=7\nVERB=match", 0, Verb::kMatch, ""},
@@ -96,12 +98,13 @@ TEST(Request, WhatIsFormattedReadsBack) {
         for (const auto& request :
              {Request{Verb::kStore, "web"}, Request{Verb::kStore, ""}, Request{Verb::kRemove, "a"},
               Request{Verb::kBarrier, ""}, Request{Verb::kRetrieve, "b"}, Request{Verb::kUnregister, "c"},
-              Request{Verb::kStatus, ""}}) {
+              Request{Verb::kStatus, ""}, Request{.verb = Verb::kStore, .service = "d", .migrate = true}}) {
                 const std::size_t fds = request.verb == Verb::kStore || request.verb == Verb::kBarrier ? 1 : 0;
                 const auto again = parse_request(Channel::kControl, format_request(request), fds);
                 ASSERT_TRUE(again) << again.error().message;
                 EXPECT_EQ(again->verb, request.verb);
                 EXPECT_EQ(again->service, request.service);
+                EXPECT_EQ(again->migrate, request.migrate);
         }
 }
 

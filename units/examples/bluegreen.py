@@ -3,7 +3,8 @@
 """One instance of several: bluegreen.py INSTANCE answers each line with its name and the line.
 
 What makes a change of instances lose nothing: the listener is in the SO_REUSEPORT group of all instances (same address,
-port and user); READY=1 is said when the broker has agreed, so that `systemctl start` returns when this instance serves;
+port and user), and has the broker's
+migration program, so that what waits in it when it closes goes to another one of the group; READY=1 is said when the broker has agreed, so that `systemctl start` returns when this instance serves;
 on SIGHUP it registers again, which makes it the newest, hence the one that serves; on SIGTERM what has been accepted, or
 waits to be, is answered first. The unit does the rest: it sends SIGTERM only when nothing new can come.
 """
@@ -14,16 +15,21 @@ import socket
 import sys
 
 SERVICE = "bluegreen"
+SO_ATTACH_REUSEPORT_EBPF = 52
 
 
 def register(listener: socket.socket) -> None:
     """By the control socket, which answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.connect("/run/sockbroker/control")
-        socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={SERVICE}".encode()], [listener.fileno()])
-        answer = dict(line.split("=", 1) for line in broker.recv(65536).decode().splitlines())
+        socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={SERVICE}\nMIGRATE=1".encode()], [listener.fileno()])
+        record, programs, _, _ = socket.recv_fds(broker, 65536, 1)
+    answer = dict(line.split("=", 1) for line in record.decode().splitlines())
     if answer["RESULT"] != "ok":
         sys.exit(answer["MESSAGE"])
+    for program in programs:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+        os.close(program)
 
 
 def tell_systemd(state: str) -> None:

@@ -13,6 +13,7 @@ import socket
 import sys
 
 SERVICE = "steady"
+SO_ATTACH_REUSEPORT_EBPF = 52
 
 
 def ask(request: str, *sockets: socket.socket) -> tuple[dict, list[int]]:
@@ -33,12 +34,16 @@ def take_over_or_make() -> socket.socket:
     if fds:
         print("has the socket of the instance before it", flush=True)
         return socket.socket(fileno=fds[0])
-    # SO_REUSEPORT: two instances may stand side by side, and in one group no handshake is lost between them.
+    # SO_REUSEPORT: two instances may stand side by side, and in one group that has the broker's migration program nothing
+    # that waits in one is lost when it closes.
     listener = socket.create_server(
         ("::ffff:127.0.0.7", 8082), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
-    answer, _ = ask(f"FDSTORE=1\nFDNAME={SERVICE}", listener)
+    answer, programs = ask(f"FDSTORE=1\nFDNAME={SERVICE}\nMIGRATE=1", listener)
     if answer["RESULT"] != "ok":
         sys.exit(f"the broker refused: {answer['MESSAGE']}")
+    for program in programs:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+        os.close(program)
     print("has a socket of its own", flush=True)
     return listener
 

@@ -233,8 +233,9 @@ Result<void> load(dispatch& skeleton) {
 // Descriptors that outlive the skeleton.
 Result<void> keep_fds(const dispatch& skeleton, KernelObjects& objects) {
         objects.probe.reset(fcntl(bpf_program__fd(skeleton.progs.probe), F_DUPFD_CLOEXEC, 3));
-        if (!objects.probe) {
-                return fail_errno("cannot keep the probe program");
+        objects.migration.reset(fcntl(bpf_program__fd(skeleton.progs.migrate), F_DUPFD_CLOEXEC, 3));
+        if (!objects.probe || !objects.migration) {
+                return fail_errno("cannot keep a program");
         }
         const auto maps = maps_of(skeleton);
         for (std::size_t i = 0; i < kMaps; i++) {

@@ -59,7 +59,8 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
 
 struct KernelObjects {
         std::array<OwnedFd, kMaps> maps;
-        OwnedFd probe;  // the program that asks about one slot, never attached
+        OwnedFd probe;      // the program that asks about one slot, never attached
+        OwnedFd migration;  // the program that clients attach to their listeners
         bool taken_up = false;
         Capacity capacity;
         std::uint32_t service_ids = 0;  // as the maps have them; an earlier version made no spare ones

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/client/register.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "broker/protocol/request.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr int kAttachReuseportEbpf = 52;  // SO_ATTACH_REUSEPORT_EBPF of linux/socket.h; libc lacks it in places
+
+int option(int fd, int name) {
+        int value = 0;
+        socklen_t size = sizeof value;
+        return getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
+// A datagram that waits stays where it is, whatever program the group has.
+bool may_migrate(int fd) {
+        return option(fd, SO_PROTOCOL) == IPPROTO_TCP && option(fd, SO_REUSEPORT) == 1;
+}
+
+}  // namespace
+
+Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
+                                               const std::vector<int>& fds) {
+        Request request{.verb = Verb::kStore, .service = service, .migrate = true};
+        std::vector<OwnedFd> programs;
+        auto answer = client.call(format_request(request), fds, {}, &programs);
+        if (answer && answer->result == "malformed") {
+                request.migrate = false;
+                return client.call(format_request(request), fds, {});
+        }
+        if (!answer || programs.size() != 1) {
+                return answer;
+        }
+        const int program = programs.front().get();
+        for (const int fd : fds) {
+                if (may_migrate(fd) &&
+                    setsockopt(fd, SOL_SOCKET, kAttachReuseportEbpf, &program, sizeof program) != 0) {
+                        answer->warnings.push_back(
+                                fmt::format("cannot attach the migration program to a listener: {}; connections that "
+                                            "wait in it when it closes are reset unless net.ipv4.tcp_migrate_req=1",
+                                            std::strerror(errno)));
+                }
+        }
+        return answer;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// FDSTORE=1 with MIGRATE=1: registers sockets, and lets the kernel hand on what waits in a listener when it closes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+#include "broker/client/client.h"
+
+namespace sockbroker {
+
+// The broker's answer, as of ControlClient::call(). "ok": the migration program was attached to those TCP listeners
+// that are bound with SO_REUSEPORT; where that failed a warning is added. An older broker, which does not know
+// MIGRATE=, is asked without it.
+[[nodiscard]] Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
+                                                             const std::vector<int>& fds);
+
+}  // namespace sockbroker
