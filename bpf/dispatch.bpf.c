@@ -96,6 +96,19 @@ struct {
 	__type(value, __u64);
 } counted SEC(".maps");
 
+/*
+ * This file is compiled twice: as the program that is attached, and by explain.bpf.c as the one that tells what this
+ * one would do. They differ in these words alone.
+ */
+#ifdef SB_EXPLAIN
+#include "bpf/tell.h"
+#else
+#define SB_COUNT(what) ((what)++)
+#define SB_TELL(outcome) ((void)0)
+#define SB_TELL_STEP(service) ((void)0)
+#define SB_ASSIGN_FLAGS(flags) (flags)
+#endif
+
 #include "bpf/walk.h"
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
@@ -118,19 +131,24 @@ static __always_inline void count_error(__u32 service, long error)
 		return;
 	switch (error) {
 	case -EPROTOTYPE:
-		counter->error_protocol++;
+		SB_COUNT(counter->error_protocol);
+		SB_TELL(SB_TRACE_PROTOCOL);
 		break;
 	case -EAFNOSUPPORT:
-		counter->error_family++;
+		SB_COUNT(counter->error_family);
+		SB_TELL(SB_TRACE_FAMILY);
 		break;
 	case -ESOCKTNOSUPPORT:
-		counter->error_state++;
+		SB_COUNT(counter->error_state);
+		SB_TELL(SB_TRACE_STATE);
 		break;
 	case -EEXIST:
-		counter->error_exists++;
+		SB_COUNT(counter->error_exists);
+		SB_TELL(SB_TRACE_OTHER);
 		break;
 	default:
-		counter->error_other++;
+		SB_COUNT(counter->error_other);
+		SB_TELL(SB_TRACE_OTHER);
 	}
 }
 
@@ -142,7 +160,7 @@ SB_GLOBAL int sb_try_slot(struct bpf_sk_lookup *ctx, __u32 slot, __u64 flags, __
 
 	if (!sk)
 		return 0; /* its last descriptor was closed */
-	error = bpf_sk_assign(ctx, sk, flags);
+	error = bpf_sk_assign(ctx, sk, SB_ASSIGN_FLAGS(flags));
 	bpf_sk_release(sk);
 	if (!error)
 		return 1;
@@ -279,8 +297,10 @@ SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 	if (!record || which >= 4)
 		return 0;
 	first = record->slot[which][0];
-	if (first & SB_SLOT_SHARE)
+	if (first & SB_SLOT_SHARE) {
+		SB_TELL(SB_TRACE_SHARE);
 		return sb_try_shared(ctx, index, which, service, first);
+	}
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SB_DEPTH; i++) {
 		__u32 slot = record->slot[which][i] & SB_SLOT_NUMBER;
@@ -313,8 +333,10 @@ SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 se
 	bpf_sk_release(sk);
 	if (error)
 		return 0;
-	counter->lookups++;
-	counter->assigned++;
+	SB_COUNT(counter->lookups);
+	SB_COUNT(counter->assigned);
+	SB_TELL(SB_TRACE_DELIVERED);
+	SB_TELL_STEP(service);
 	return 1;
 }
 
@@ -327,7 +349,7 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 
 	if (!counter || !entry)
 		return 0;
-	counter->lookups++;
+	SB_COUNT(counter->lookups);
 	index = READ_ONCE(entry->record);
 	/*
 	 * The broker switches the record before it takes a socket out of its slot. Who still holds the old record and
@@ -339,7 +361,9 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 		__u32 now;
 
 		if (sb_try_record(ctx, index, which, service)) {
-			counter->assigned++;
+			SB_COUNT(counter->assigned);
+			SB_TELL(SB_TRACE_DELIVERED);
+			SB_TELL_STEP(service);
 			return 1;
 		}
 		/* The slot was read before the record is read again. Only an atomic whose result is used is a barrier.
@@ -351,7 +375,8 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 			break;
 		index = now;
 	}
-	counter->no_socket++;
+	SB_COUNT(counter->no_socket);
+	SB_TELL_STEP(service);
 	return 0;
 }
 
@@ -361,9 +386,9 @@ SB_INLINE void sb_count(__u32 index, int delivered)
 
 	if (!counter)
 		return;
-	counter->lookups++;
+	SB_COUNT(counter->lookups);
 	if (!delivered)
-		counter->no_socket++;
+		SB_COUNT(counter->no_socket);
 }
 
 SEC("sk_lookup")
@@ -377,6 +402,7 @@ int dispatch(struct bpf_sk_lookup *ctx)
 	return sb_walk(ctx, READ_ONCE(head->generation), head->lines);
 }
 
+#ifndef SB_EXPLAIN
 /*
  * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes look-ups still.
  * One that its owner has shut down or connected stays in the map and keeps its cookie. The slot comes as the client's
@@ -410,5 +436,6 @@ int migrate(struct sk_reuseport_md *ctx)
 	(void)ctx;
 	return SK_PASS;
 }
+#endif
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -14,6 +14,10 @@
 
 enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 
+#ifndef SB_INGRESS
+#define SB_INGRESS(ctx) ((ctx)->ingress_ifindex)
+#endif
+
 #ifdef __cplusplus
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast" /* this is C */
@@ -46,7 +50,7 @@ SB_INLINE int sb_matches(const struct sb_condition *condition, const struct bpf_
 	__u32 length = condition->where & 0xff;
 	__u32 ifindex = condition->where >> 8;
 
-	if (ifindex && ifindex != ctx->ingress_ifindex)
+	if (ifindex && ifindex != SB_INGRESS(ctx))
 		return 0;
 	if (ctx->family == SB_AF_INET)
 		return sb_same_bits(condition->source[0], ctx->remote_ip4, length);

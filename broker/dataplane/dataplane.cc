@@ -55,6 +55,11 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 return std::unexpected(copier.error());
         }
         state->copier = std::move(*copier);
+        auto explainer = Explainer::load(objects);
+        if (!explainer) {
+                return std::unexpected(explainer.error());
+        }
+        state->explainer = std::move(*explainer);
         state->cpus = libbpf_num_possible_cpus();
         if (state->cpus < 1) {
                 return fail(state->cpus, "cannot find out the number of processors");
@@ -344,6 +349,10 @@ bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) cons
         options.ctx_out = &answer;
         options.ctx_size_out = sizeof answer;
         return bpf_prog_test_run_opts(state_->kernel.probe.get(), &options) == 0 && answer.cookie != 0;
+}
+
+Result<Explained> Dataplane::explain(const LookUp& look_up) const {
+        return state_->explainer->run(look_up);
 }
 
 std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {

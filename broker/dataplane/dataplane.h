@@ -85,6 +85,33 @@ struct BindingCounters {
         std::uint64_t no_socket = 0;  // and its service had no socket
 };
 
+// A packet at the hook, as far as dispatch looks at it.
+struct LookUp {
+        Protocol protocol = Protocol::kTcp;
+        Endpoint local;             // the address and port that the client asks
+        Endpoint remote;            // the client's, of the same family
+        std::uint32_t ifindex = 0;  // where it comes in
+};
+
+// What the kernel's rules would do with one.
+struct Explained {
+        // A rule that matched, in the order in which they are tried.
+        struct Step {
+                ServiceId service = 0;
+                bool delivered = false;  // else the service had no socket that took it; of those that did not, why:
+                bool wrong_protocol = false;
+                bool wrong_family = false;
+                bool wrong_state = false;  // shut down or connected by its owner
+                bool other_error = false;
+                bool shared = false;          // chosen among several by the client's address and port
+                bool kernel_chooses = false;  // the cookie is that of one of a SO_REUSEPORT group
+        };
+        bool refused = false;      // neither a socket nor the ordinary look-up
+        std::uint64_t cookie = 0;  // of the socket that takes it; 0: none
+        std::vector<Step> steps;
+        bool more_steps = false;  // than are told
+};
+
 class Dataplane {
 public:
         // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs. Loads the
@@ -154,6 +181,10 @@ public:
         // The program that a client may attach to its listeners (SO_ATTACH_REUSEPORT_EBPF). It reads nothing and
         // decides nothing: whoever has its descriptor has no other power by it.
         [[nodiscard]] int migration_program() const;
+
+        // Runs a second build of the dispatch program over the same maps: no counter and no socket notices. One at a
+        // time, some microseconds each.
+        [[nodiscard]] Result<Explained> explain(const LookUp& look_up) const;
 
 private:
         struct State;

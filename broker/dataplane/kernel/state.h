@@ -15,6 +15,7 @@
 #include "bpf/layout.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/dataplane/kernel/copier.h"
+#include "broker/dataplane/kernel/explainer.h"
 #include "broker/dataplane/kernel/grace.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/objects.h"
@@ -29,6 +30,7 @@ struct Dataplane::State {
         OwnedFd link;
         OwnedFd staging;  // sockets on their way into a slot
         std::unique_ptr<SocketCopier> copier;
+        std::unique_ptr<Explainer> explainer;
         Grace grace;
         Mapping<sb_header> header;
         Mapping<sb_service> services;
