@@ -39,6 +39,17 @@ constexpr std::uint32_t kLines = 1 << 22;  // of a generation; the second begins
 // In every second walk, so that both ways are compared with the oracle.
 bool newest_takes;
 
+// While it lives, the program walks these rules.
+struct Walk {
+        Walk(const CompiledRules& rules, std::uint32_t generation) {
+                walked = &rules;
+                walked_generation = generation;
+        }
+        Walk(const Walk&) = delete;
+        Walk& operator=(const Walk&) = delete;
+        ~Walk() { walked = nullptr; }
+};
+
 // Counters of rules of their own, in the order in which they counted.
 std::vector<std::pair<std::uint32_t, bool>> counted;
 
@@ -110,8 +121,7 @@ Answer walk(const CompiledRules& compiled, const Packet& packet, const std::func
         std::memcpy(v4 ? &ctx.remote_ip4 : &ctx.remote_ip6[0], packet.from.bytes.data(), v4 ? 4 : 16);
         ctx.local_port = packet.port;
         ctx.ingress_ifindex = packet.ifindex;
-        walked = &compiled;
-        walked_generation = generation;
+        const Walk walk(compiled, generation);
         walked_live = &live;
         last_tried = 0;
         tries = 0;
@@ -316,8 +326,7 @@ TEST(Compile, a_port_table_of_any_size_has_the_interval_of_each_port) {
                 const std::uint32_t first = write_port_table(lines, starts, references);
                 ASSERT_FALSE(lines.overflowed());
                 const CompiledRules compiled{.lines = std::move(room)};
-                walked = &compiled;
-                walked_generation = 0;
+                const Walk walk(compiled, 0);
                 for (std::uint32_t port = 0; port < 65536; port++) {
                         const auto after = std::upper_bound(starts.begin(), starts.end(), port);
                         ASSERT_EQ(sb_search_ports(first, count, port),
