@@ -52,17 +52,14 @@ std::expected<Peer, Refusal> on_behalf_of(const Peer& sender, pid_t pid) {
                 return refuse(pid, "it is gone, or hidden from the broker");
         }
         Peer peer{.pid = pid, .uid = *uid, .gid = *gid, .unit = std::move(unit)};
-        if (sender.uid == 0) {
-                return peer;
-        }
-        if (peer.uid != sender.uid || peer.gid != sender.gid) {
-                return refuse(pid, fmt::format("it has uid {} and gid {}, the sender uid {} and gid {}", peer.uid,
-                                               peer.gid, sender.uid, sender.gid));
-        }
         if (peer.unit != sender.unit) {
                 return refuse(pid, fmt::format("it runs in {}, the sender in {}",
                                                peer.unit.empty() ? "no system unit" : peer.unit,
                                                sender.unit.empty() ? "no system unit" : sender.unit));
+        }
+        if (sender.uid != 0 && (peer.uid != sender.uid || peer.gid != sender.gid)) {
+                return refuse(pid, fmt::format("it has uid {} and gid {}, the sender uid {} and gid {}", peer.uid,
+                                               peer.gid, sender.uid, sender.gid));
         }
         return peer;
 }

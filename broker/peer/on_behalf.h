@@ -10,8 +10,9 @@
 
 namespace sockbroker {
 
-// The process `pid` as who asks: of the sender's own unit (both in none counts too), real uid and gid; root may name
-// any process, and is then judged as that one. Otherwise not-permitted. A sender that names itself is itself.
+// The process `pid` as who asks: of the sender's own unit (both in none counts too) and, unless that is root, of its
+// real uid and gid. Otherwise not-permitted: root in a unit of its own, maybe without any capability, is not admitted
+// to what is for another unit. A sender that names itself is itself.
 [[nodiscard]] std::expected<Peer, Refusal> on_behalf_of(const Peer& sender, pid_t pid);
 
 // A pidfd of the process that a request is of: the sender's, or the one that it named. None: it is gone, or nobody can

@@ -97,7 +97,7 @@ def test_a_pid_says_whose_the_sockets_are(broker, spawn):
     assert helper.control(f"FDSTORE=1\nFDNAME=web\nPID={program.pid}", "one").result == "not-permitted"
 
 
-def test_root_may_name_any_process_and_is_judged_as_that_one(broker, spawn):
+def test_root_may_name_a_process_of_another_user_and_is_judged_as_that_one(broker, spawn):
     broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24"))).start()
     program, stranger = spawn("web"), spawn("web", OTHER)
     text = f"VERB=match\nPROTOCOL=tcp\nADDRESS=0.0.0.0\nPORT={PORT}"

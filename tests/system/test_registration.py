@@ -185,6 +185,20 @@ def test_a_unit_that_policy_does_not_name_is_refused_and_the_journal_says_who_wh
     assert broker.registered("echo") == []
 
 
+def test_root_speaks_for_a_process_of_its_own_unit_and_of_no_other(broker):
+    broker.policy("echo.conf", ECHO_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    ask = ("/bin/sh -c 'exec /opt/system-tests/client.py control \"VERB=match\\nPROTOCOL=tcp\\nADDRESS=0.0.0.0\\nPORT=7\\nPID=$$(systemctl show -P "
+           "MainPID echo.service)\"'")
+    broker.unit("echo.service", f"[Service]\nDynamicUser=yes\nExecStart=sleep infinity\nExecStartPost=+{ask}\n")
+    broker.run("systemctl start echo.service")
+    one_shot(broker, "stranger.service", ask, "CapabilityBoundingSet=")
+    broker.run("systemctl start stranger.service")
+    said = {unit: broker.out(f"journalctl -q -o cat _SYSTEMD_UNIT={unit}.service") for unit in ("echo", "stranger")}
+    assert "RESULT=ok" in said["echo"] and '"service":"echo"' in said["echo"], said
+    assert "RESULT=not-permitted" in said["stranger"] and "it runs in echo.service, the sender in stranger.service" in said["stranger"], said
+
+
 def test_a_registration_is_told_in_the_journal_with_the_rule_that_admitted_it(broker, message_ids):
     broker.policy("echo.conf", ECHO_POLICY)
     broker.run("systemctl reload sockbrokerd")
