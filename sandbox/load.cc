@@ -94,7 +94,8 @@ const std::vector<std::string>& profile_folders() {
         return folders;
 }
 
-ParsedProfile load_profile(const std::string& wanted, const std::vector<std::string>& folders) {
+ParsedProfile load_profile(const std::string& wanted, const std::vector<std::string>& folders,
+                           const std::vector<ProfileFile>& additions) {
         const bool is_path = wanted.find('/') != std::string::npos;
         if (!is_path && !valid_profile_name(wanted)) {
                 return failed(wanted, {0, "is neither the name of a profile nor, with a slash in it, the path of one"});
@@ -118,6 +119,7 @@ ParsedProfile load_profile(const std::string& wanted, const std::vector<std::str
                         files.push_back(std::move(*file));
                 }
         }
+        files.insert(files.end(), additions.begin(), additions.end());
         std::vector<std::string> around = folders;
         if (is_path) {
                 around.insert(around.begin(), wanted.substr(0, wanted.rfind('/') + 1));

@@ -16,7 +16,8 @@ namespace sockbroker::sandbox {
 
 // `wanted` is a name: FOLDER/NAME.profile of the first folder that has it, then the drop-ins
 // FOLDER/NAME.profile.d/*.profile of all folders in the order of their names. Or it is a path, with a slash in it: that
-// file and no drop-ins.
-[[nodiscard]] ParsedProfile load_profile(const std::string& wanted, const std::vector<std::string>& folders);
+// file and no drop-ins. `additions` come last.
+[[nodiscard]] ParsedProfile load_profile(const std::string& wanted, const std::vector<std::string>& folders,
+                                         const std::vector<ProfileFile>& additions = {});
 
 }  // namespace sockbroker::sandbox

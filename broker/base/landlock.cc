@@ -92,4 +92,23 @@ Result<int> restrict_files(const FileAccess& access) {
         return abi;
 }
 
+Result<void> refuse_tcp_bind() {
+        const auto abi =
+                static_cast<int>(syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION));
+        if (abi < 4) {
+                return {};
+        }
+        constexpr std::uint64_t kBindTcp = 1;
+        const Ruleset wanted{.files = 0, .net = kBindTcp};
+        const OwnedFd ruleset(
+                static_cast<int>(syscall(SYS_landlock_create_ruleset, &wanted, offsetof(Ruleset, scoped), 0)));
+        if (!ruleset) {
+                return fail_errno("cannot make a ruleset of Landlock");
+        }
+        if (syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0 && errno != E2BIG) {
+                return fail_errno("cannot refuse bind(2) with Landlock");
+        }
+        return {};
+}
+
 }  // namespace sockbroker

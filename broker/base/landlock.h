@@ -23,4 +23,8 @@ struct FileAccess {
 // the ABI of the kernel. Errors: ENOSYS, EOPNOTSUPP if the kernel has none of it; then nothing is restricted.
 [[nodiscard]] Result<int> restrict_files(const FileAccess& access);
 
+// bind(2) of a TCP socket, for this thread and what it executes, beside whatever else it may; needs no_new_privs. No
+// error where the kernel is older than 6.7, has no Landlock, or has no room for another domain: a second wall.
+[[nodiscard]] Result<void> refuse_tcp_bind();
+
 }  // namespace sockbroker

@@ -29,7 +29,7 @@ Result<std::vector<NamedFd>> take_passed() {
         return passed;
 }
 
-Result<void> pass_on(std::vector<NamedFd>& sockets) {
+Result<void> pass_on(std::vector<NamedFd>& sockets, int keep) {
         const int first = SD_LISTEN_FDS_START;
         const int end = first + static_cast<int>(sockets.size());
         // First out of the way of each other.
@@ -48,7 +48,9 @@ Result<void> pass_on(std::vector<NamedFd>& sockets) {
                 names.push_back(sockets[i].name.empty() ? "unknown" : sockets[i].name);
                 (void)sockets[i].fd.release();  // closed below, with all others
         }
-        if (::close_range(static_cast<unsigned>(end), ~0U, 0) < 0) {
+        const auto beyond = static_cast<unsigned>(keep < end ? end : keep + 1);
+        if ((keep > end && ::close_range(static_cast<unsigned>(end), static_cast<unsigned>(keep) - 1, 0) < 0) ||
+            ::close_range(beyond, ~0U, 0) < 0) {
                 return fail_errno("cannot close what the program is not to have");
         }
         // Of libsystemd 259 and newer, beside LISTEN_PID: whose it is nobody here has looked at, and LISTEN_PID

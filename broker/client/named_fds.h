@@ -22,7 +22,8 @@ struct NamedFd {
 [[nodiscard]] Result<std::vector<NamedFd>> take_passed();
 
 // Puts them at 3 and up, open across execve(2), closes all others above, and says so in LISTEN_PID, LISTEN_FDS and
-// LISTEN_FDNAMES; LISTEN_PIDFDID is unset. Nothing of this process uses another descriptor after it.
-[[nodiscard]] Result<void> pass_on(std::vector<NamedFd>& sockets);
+// LISTEN_FDNAMES; LISTEN_PIDFDID is unset. Nothing of this process uses another descriptor after it, but `keep`, which
+// lies above those passed on.
+[[nodiscard]] Result<void> pass_on(std::vector<NamedFd>& sockets, int keep = -1);
 
 }  // namespace sockbroker

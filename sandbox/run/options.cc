@@ -27,6 +27,9 @@ enum LongOption : int {
         kListenStream,
         kListenDatagram,
         kRuntimeDir,
+        kSupervise,
+        kBind,
+        kUserNamespace,
         kLogDenials,
         kDump,
         kVersion
@@ -42,6 +45,9 @@ constexpr option kLongOptions[] = {
         {"listen-stream", required_argument, nullptr, kListenStream},
         {"listen-datagram", required_argument, nullptr, kListenDatagram},
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
+        {"supervise", no_argument, nullptr, kSupervise},
+        {"bind", required_argument, nullptr, kBind},
+        {"user-namespace", required_argument, nullptr, kUserNamespace},
         {"log-denials", no_argument, nullptr, kLogDenials},
         {"dump", no_argument, nullptr, kDump},
         {nullptr, 0, nullptr, 0},
@@ -136,6 +142,25 @@ Result<void> take(Options& options, int c, const std::string& value) {
                 }
                 options.runtime_dir = value;
                 break;
+        case kSupervise:
+                options.supervise = true;
+                break;
+        case kBind: {
+                const auto limit = supervise::parse_limit(value);
+                if (!limit) {
+                        return std::unexpected(limit.error());
+                }
+                options.limits.push_back(*limit);
+                break;
+        }
+        case kUserNamespace:
+                if (value != "auto" && value != "yes" && value != "no") {
+                        return fail("option --user-namespace wants auto, yes or no");
+                }
+                options.user_namespace = value == "auto"  ? UserNamespace::kAuto
+                                         : value == "yes" ? UserNamespace::kYes
+                                                          : UserNamespace::kNo;
+                break;
         case kLogDenials:
                 options.log_only = true;
                 break;
@@ -155,6 +180,14 @@ Result<void> check(const Options& options) {
         if (options.command.empty() != options.dump) {
                 return fail(options.dump ? "option --dump runs no program"
                                          : "a program is missing, as in: sockbroker-run --service=web /usr/bin/server");
+        }
+        if (!options.supervise && (!options.limits.empty() || options.user_namespace != UserNamespace::kAuto)) {
+                return fail("options --bind and --user-namespace are for --supervise");
+        }
+        if (options.supervise && (options.retrieves || !options.listens.empty())) {
+                return fail(
+                        "with --supervise the program makes its sockets itself, and held ones take their place: it "
+                        "excludes --retrieve, --listen-stream and --listen-datagram");
         }
         if (options.retrieves && named_services(options).empty()) {
                 return fail("option --retrieve needs --service=NAME, the service whose sockets are held");
@@ -236,6 +269,13 @@ std::string help_text() {
                "  --listen-datagram=[NAME=]ADDRESS:PORT\n"
                "                           Bind there (UDP) if no socket was passed\n"
                "  --runtime-dir=DIR        Where the broker's sockets are\n"
+               "\n"
+               "Programs that know nothing of this:\n"
+               "  --supervise              Let the program bind as it always did: policy says\n"
+               "                           which service takes it\n"
+               "  --bind=PROTO:PORTS       Take over these alone, as tcp:80 or udp:*; several\n"
+               "  --user-namespace=WHEN    auto (as needed), yes, no: where the supervisor\n"
+               "                           could not look into the program else\n"
                "\n"
                "Sandbox:\n"
                "  --profile=NAME|PATH      default (which it is), interfaces, strict, your own\n"

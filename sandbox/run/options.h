@@ -8,6 +8,7 @@
 
 #include "broker/base/net.h"
 #include "broker/base/result.h"
+#include "sandbox/supervise/plan.h"
 
 namespace sockbroker::launcher {
 
@@ -26,6 +27,9 @@ struct Listen {
         std::string service;  // of NAME=ADDRESS:PORT; empty: the one of --service=
 };
 
+// Whether the program runs in a user namespace, so that the supervisor may look into it.
+enum class UserNamespace : std::uint8_t { kAuto, kYes, kNo };
+
 struct Options {
         std::string profile = "default";
         std::vector<std::string> services;  // of --service=; none: each socket's own name
@@ -33,6 +37,9 @@ struct Options {
         bool retrieves = false;
         std::vector<Listen> listens;
         std::string runtime_dir = "/run/sockbroker";
+        bool supervise = false;
+        std::vector<supervise::Limit> limits;  // of --bind=; none: all binds are taken over
+        UserNamespace user_namespace = UserNamespace::kAuto;
         bool log_only = false;
         bool dump = false;
         bool help = false;

@@ -17,6 +17,7 @@
 #include "sandbox/run/confine.h"
 #include "sandbox/run/handover.h"
 #include "sandbox/run/sockets.h"
+#include "sandbox/run/supervised.h"
 
 namespace sockbroker::launcher {
 
@@ -66,6 +67,13 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
         return sockets;
 }
 
+int tell(const Failure& failure) {
+        complain(failure.message);
+        return failure.status;
+}
+
+}  // namespace
+
 int execute(const std::vector<std::string>& command) {
         std::vector<char*> words;
         words.reserve(command.size() + 1);
@@ -80,19 +88,17 @@ int execute(const std::vector<std::string>& command) {
         return errnum == ENOENT ? kExitNotFound : kExitNotRun;
 }
 
-int tell(const Failure& failure) {
-        complain(failure.message);
-        return failure.status;
-}
-
-}  // namespace
-
 void complain(std::string_view message) {
         fmt::print(stderr, "sockbroker-run: {}\n", message);
 }
 
 int run(const Options& options) {
-        const sandbox::ParsedProfile parsed = sandbox::load_profile(options.profile, sandbox::profile_folders());
+        std::vector<sandbox::ProfileFile> additions;
+        if (options.supervise) {
+                additions.push_back({"--supervise", supervised_profile_text()});
+        }
+        const sandbox::ParsedProfile parsed =
+                sandbox::load_profile(options.profile, sandbox::profile_folders(), additions);
         for (const sandbox::Diagnostic& error : parsed.errors) {
                 complain(printable(error.to_string()));
         }
@@ -112,6 +118,9 @@ int run(const Options& options) {
                 return tell({kExitUsage,
                              "does not run a program as root, whose files are the machine's even without a "
                              "capability: set DynamicUser=yes or User= in the unit"});
+        }
+        if (options.supervise) {
+                return run_supervised(options, *filter);
         }
         auto sockets = sockets_of(options);
         if (!sockets) {

@@ -11,6 +11,9 @@ namespace sockbroker::launcher {
 // Returns only if the program was not run: the exit status, after the person was told.
 [[nodiscard]] int run(const Options& options);
 
+// Becomes the program. Returns only where that fails: the exit status, after the person was told.
+[[nodiscard]] int execute(const std::vector<std::string>& command);
+
 // "sockbroker-run: MESSAGE" on standard error.
 void complain(std::string_view message);
 

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/run/supervised.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+
+#include "broker/base/landlock.h"
+#include "broker/client/client.h"
+#include "sandbox/run/confine.h"
+#include "sandbox/run/handover.h"
+#include "sandbox/run/run.h"
+#include "sandbox/supervise/notification.h"
+#include "sandbox/supervise/probe.h"
+#include "sandbox/supervise/session.h"
+#include "sandbox/supervise/trap.h"
+#include "sandbox/supervise/user_namespace.h"
+
+namespace sockbroker::launcher {
+
+namespace {
+
+using supervise::Session;
+
+int failed(const Error& error) {
+        complain(error.text());
+        return kExitFailed;
+}
+
+// The IP sockets that are of a service go to the supervisor, all others on to the program.
+std::vector<supervise::Passed> take_spares(const Options& options, std::vector<NamedFd>& sockets) {
+        std::vector<NamedFd> rest;
+        std::vector<NamedFd> ip;
+        std::vector<std::string> names;
+        for (NamedFd& socket : sockets) {
+                if (options.registers && is_ip_socket(socket.fd.get())) {
+                        names.push_back(socket.name);
+                        ip.push_back(std::move(socket));
+                } else {
+                        rest.push_back(std::move(socket));
+                }
+        }
+        std::vector<supervise::Passed> spares;
+        for (const auto& [service, indices] : hand_out(names, options)) {
+                for (const std::size_t i : indices) {
+                        spares.push_back({service, std::move(ip[i].fd)});
+                }
+        }
+        for (NamedFd& socket : ip) {
+                if (socket.fd) {
+                        if (const auto why = why_left_out(socket.name, options); !why.empty()) {
+                                complain(why);
+                        }
+                        rest.push_back(std::move(socket));
+                }
+        }
+        sockets = std::move(rest);
+        return spares;
+}
+
+// What keeps the supervisor from looking into this process, and the line that changes it.
+Error no_access(const Error& error, bool in_namespace) {
+        const int scope = supervise::ptrace_scope();
+        if (scope >= 3) {
+                return {error.errnum,
+                        "the supervisor may not look into the program: kernel.yama.ptrace_scope is 3, "
+                        "which lets nobody; set it to 2 or less in sysctl.d"};
+        }
+        return {error.errnum,
+                fmt::format("the supervisor may not look into the program ({}): kernel.yama.ptrace_scope is {}{}",
+                            error.message, scope,
+                            in_namespace ? "" : "; --user-namespace=auto runs it in a user namespace, where it may")};
+}
+
+Result<void> enter_namespace() {
+        auto done = supervise::enter_user_namespace();
+        if (!done) {
+                return fail(
+                        done.error().errnum,
+                        fmt::format("{}: the unit must allow it (RestrictNamespaces=user, or no RestrictNamespaces=), "
+                                    "and the machine (user.max_user_namespaces, kernel.unprivileged_userns_clone); "
+                                    "or set kernel.yama.ptrace_scope=0 in sysctl.d",
+                                    done.error().message));
+        }
+        return give_up_privileges();  // of which it has all, in there
+}
+
+// Whether uids alone give the right to look, else by a user namespace.
+Result<void> make_accessible(const Session& session, UserNamespace wanted) {
+        if (wanted != UserNamespace::kYes) {
+                const auto access = session.check_access();
+                if (access || access.error().errnum != EPERM) {
+                        return access;
+                }
+                if (wanted == UserNamespace::kNo) {
+                        return std::unexpected(no_access(access.error(), false));
+                }
+        }
+        if (auto entered = enter_namespace(); !entered) {
+                return entered;
+        }
+        const auto access = session.check_access();
+        return access || access.error().errnum != EPERM ? access : std::unexpected(no_access(access.error(), true));
+}
+
+Result<void> trap(Session& session) {
+        auto listener = supervise::install_with_listener(supervise::trap_program());
+        if (!listener) {
+                const int errnum = listener.error().errnum;
+                if (errnum == EBUSY) {
+                        return fail(
+                                "another supervisor of system calls has this process already (a container manager, "
+                                "or sockbroker-run --supervise twice): only one can be; take one out");
+                }
+                return fail(errnum, fmt::format("{}; the profile must allow seccomp, and the unit's SystemCallFilter= "
+                                                "too: add the line SystemCallFilter=seccomp pidfd_getfd",
+                                                listener.error().message));
+        }
+        return session.hand_over(std::move(*listener));
+}
+
+}  // namespace
+
+// What bind(2) is asked for is the supervisor's to judge.
+const char* supervised_profile_text() {
+        return "allow socket arg0 in {AF_INET, AF_INET6} and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_DGRAM} and "
+               "arg2 in {0, IPPROTO_TCP, IPPROTO_UDP}\n"
+               "allow bind listen\n"
+               "allow seccomp arg0 in {SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL}\n";
+}
+
+int run_supervised(const Options& options, const sandbox::Filter& filter) {
+        auto sockets = take_passed();
+        if (!sockets) {
+                return failed(sockets.error());
+        }
+        if (options.registers) {
+                if (const auto client = ControlClient::connect(options.runtime_dir); !client) {
+                        complain(
+                                fmt::format("{}: start sockbrokerd.socket, or, for a configuration test, give "
+                                            "--no-register",
+                                            client.error().text()));
+                        return kExitUnreachable;
+                }
+        }
+        const auto probed = supervise::probe_calls();
+        if (!probed) {
+                return failed(probed.error());
+        }
+        auto spares = take_spares(options, *sockets);
+        auto session = Session::begin({.runtime_dir = options.runtime_dir,
+                                       .services = options.services,
+                                       .limits = options.limits,
+                                       .registers = options.registers},
+                                      std::move(spares));
+        if (!session) {
+                return failed(session.error());
+        }
+        auto done = give_up_privileges();
+        if (done) {
+                done = make_accessible(*session, options.user_namespace);
+        }
+        if (done) {
+                done = session->move_above(3 + static_cast<int>(sockets->size()));
+        }
+        if (done) {
+                done = pass_on(*sockets, session->fd());
+        }
+        if (done && probed->landlock) {
+                done = refuse_tcp_bind();
+        }
+        if (done) {
+                done = filter.install_in_this_thread();
+        }
+        if (done) {
+                done = trap(*session);
+        }
+        return done ? execute(options.command) : failed(done.error());
+}
+
+}  // namespace sockbroker::launcher

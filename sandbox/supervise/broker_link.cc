@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/supervise/broker_link.h"
+
+#include <fmt/format.h>
+
+#include "broker/client/client.h"
+#include "broker/protocol/request.h"
+
+namespace sockbroker::supervise {
+
+namespace {
+
+constexpr auto kPatience = std::chrono::seconds(10);
+constexpr auto kRemember = std::chrono::seconds(1);
+constexpr std::size_t kMostRemembered = 1024;
+
+}  // namespace
+
+// The broker's own text: names of services need no escaping, and no other member has such a name.
+void read_match(std::string_view line, Taken& taken) {
+        constexpr std::string_view kService = R"("service":")";
+        constexpr std::string_view kHold = R"("hold_usec":)";
+        if (const auto at = line.find(kService); at != std::string_view::npos) {
+                const auto rest = line.substr(at + kService.size());
+                const auto name = rest.substr(0, rest.find('"'));
+                if (valid_service_name(name)) {
+                        taken.service = name;
+                }
+        }
+        if (const auto at = line.find(kHold); at != std::string_view::npos) {
+                const auto rest = line.substr(at + kHold.size());
+                taken.holds = !rest.empty() && rest.front() >= '1' && rest.front() <= '9';
+        }
+}
+
+Reply BrokerLink::ask(std::string request, pid_t pid, const std::vector<int>& fds, std::string* line,
+                      std::vector<OwnedFd>* received) {
+        auto client = ControlClient::connect(runtime_dir_);
+        if (!client) {
+                return {.result = "unreachable", .message = client.error().text(), .warnings = {}};
+        }
+        client->set_timeout(kPatience);
+        const auto on_line = [&](std::string_view text) {
+                if (line != nullptr) {
+                        *line = text;
+                }
+        };
+        for (;;) {
+                const auto whole = names_program_ ? fmt::format("{}PID={}\n", request, pid) : request;
+                auto answer = client->call(whole, fds, on_line, received);
+                if (!answer) {
+                        return {.result = "unreachable", .message = answer.error().text(), .warnings = {}};
+                }
+                // In a pid namespace of its own the program has another number for the broker. The supervisor then
+                // stands for it, as sockbroker-run without --supervise would.
+                if (names_program_ && answer->result == "not-permitted" && answer->message.starts_with("PID=")) {
+                        names_program_ = false;
+                        continue;
+                }
+                return {.result = answer->result, .message = answer->message, .warnings = answer->warnings};
+        }
+}
+
+Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
+        const auto now = std::chrono::steady_clock::now();
+        const Question question{protocol, at};
+        if (const auto known = remembered_.find(question); known != remembered_.end() && known->second.until > now) {
+                return known->second.taken;
+        }
+        Request request{.verb = Verb::kMatch};
+        request.bind = {.protocol = protocol, .at = at, .services = services_};
+        Taken taken;
+        std::string line;
+        taken.reply = ask(format_request(request), pid, {}, &line, nullptr);
+        read_match(line, taken);
+        if (taken.reply.ok() && taken.service.empty()) {
+                taken.reply = {.result = "internal", .message = "the broker's answer names no service", .warnings = {}};
+        }
+        if (remembered_.size() >= kMostRemembered) {
+                remembered_.clear();
+        }
+        remembered_[question] = {.taken = taken, .until = now + kRemember};
+        return taken;
+}
+
+Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
+        return ask(fmt::format("FDSTORE=1\nFDNAME={}\n", service), pid, {fd}, nullptr, nullptr);
+}
+
+std::vector<OwnedFd> BrokerLink::retrieve(const std::string& service, pid_t pid) {
+        std::vector<OwnedFd> all;
+        for (;;) {
+                std::vector<OwnedFd> some;
+                const auto reply = ask(fmt::format("FDRETRIEVE=1\nFDNAME={}\n", service), pid, {}, nullptr, &some);
+                if (!reply.ok() || some.empty()) {
+                        return all;
+                }
+                const bool more = some.size() >= kMaxMessageFds;
+                for (OwnedFd& fd : some) {
+                        all.push_back(std::move(fd));
+                }
+                if (!more) {
+                        return all;
+                }
+        }
+}
+
+}  // namespace sockbroker::supervise

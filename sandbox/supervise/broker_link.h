@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The supervisor's words with the broker. A connection for each request: they are rare, and so are the places for
+// connections of one user. A match is remembered for a second, so that a program which binds in a loop is not the
+// broker's matter.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "broker/base/net.h"
+#include "broker/base/owned_fd.h"
+
+namespace sockbroker::supervise {
+
+struct Reply {
+        std::string result;  // "ok", a code of docs/protocol.md, or "unreachable"
+        std::string message;
+        std::vector<std::string> warnings;
+
+        [[nodiscard]] bool ok() const { return result == "ok"; }
+};
+
+struct Taken {
+        Reply reply;
+        std::string service;
+        bool holds = false;  // HoldSec=
+};
+
+// The values of a line of VERB=match. Pure.
+void read_match(std::string_view line, Taken& taken);
+
+class BrokerLink {
+public:
+        // `services`: those of --service=; none: any that admits.
+        BrokerLink(std::string runtime_dir, std::vector<std::string> services)
+                : runtime_dir_(std::move(runtime_dir)), services_(std::move(services)) {}
+
+        [[nodiscard]] Taken match(Protocol protocol, const Endpoint& at, pid_t pid);
+        [[nodiscard]] Reply hand_over(const std::string& service, pid_t pid, int fd);
+        // What is held for the service: the program's from now on.
+        [[nodiscard]] std::vector<OwnedFd> retrieve(const std::string& service, pid_t pid);
+
+private:
+        struct Question {
+                Protocol protocol;
+                Endpoint at;
+                auto operator<=>(const Question&) const = default;
+        };
+        struct Remembered {
+                Taken taken;
+                std::chrono::steady_clock::time_point until;
+        };
+        [[nodiscard]] Reply ask(std::string request, pid_t pid, const std::vector<int>& fds, std::string* line,
+                                std::vector<OwnedFd>* received);
+
+        std::string runtime_dir_;
+        std::vector<std::string> services_;
+        std::map<Question, Remembered> remembered_;
+        bool names_program_ = true;  // PID=
+};
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the program has set on its socket before it bound it, onto the one that takes its place.
+#pragma once
+
+namespace sockbroker::supervise {
+
+// Options that a server sets before bind(2), where they differ, and O_NONBLOCK. Not what belongs to an address or to
+// the group (SO_REUSEADDR, SO_REUSEPORT, IPV6_V6ONLY, FREEBIND: the other is bound already). An option that the kernel
+// refuses is left as it is. Lost in any case: membership in multicast groups, filters, epoll registrations and
+// duplicates made before.
+void copy_options(int from, int to);
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/supervise/plan.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace sockbroker::supervise {
+
+namespace {
+
+// As far as the kernel reads it: RFC 2133 had no scope.
+constexpr std::size_t kSizeOfIpv6 = offsetof(sockaddr_in6, sin6_scope_id);
+
+std::optional<Protocol> protocol_of(const SocketKind& socket) {
+        if (socket.type == SOCK_STREAM && socket.protocol == IPPROTO_TCP) {
+                return Protocol::kTcp;
+        }
+        if (socket.type == SOCK_DGRAM && socket.protocol == IPPROTO_UDP) {
+                return Protocol::kUdp;
+        }
+        return std::nullopt;
+}
+
+template <class Sockaddr>
+Sockaddr read_as(std::span<const std::byte> bytes) {
+        Sockaddr address{};
+        std::memcpy(&address, bytes.data(), std::min(bytes.size(), sizeof address));
+        return address;
+}
+
+bool is_loopback(const Address& address) {
+        if (address.family == Family::kIpv4) {
+                return address.bytes[0] == 127;
+        }
+        return std::ranges::all_of(address.bytes.begin(), address.bytes.end() - 1, [](auto b) { return b == 0; }) &&
+               address.bytes[15] == 1;
+}
+
+bool within(const std::vector<Limit>& limits, Protocol protocol, std::uint16_t port) {
+        return limits.empty() || std::ranges::any_of(limits, [&](const Limit& limit) {
+                       return limit.protocol == protocol && limit.ports.contains(port);
+               });
+}
+
+std::optional<Endpoint> read_ipv4(std::span<const std::byte> bytes) {
+        if (bytes.size() < sizeof(sockaddr_in)) {
+                return std::nullopt;
+        }
+        const auto address = read_as<sockaddr_in>(bytes);
+        // AF_UNSPEC with the unspecified address is an old way to say AF_INET.
+        if (address.sin_family != AF_INET &&
+            !(address.sin_family == AF_UNSPEC && address.sin_addr.s_addr == htonl(INADDR_ANY))) {
+                return std::nullopt;
+        }
+        Endpoint at{.port = ntohs(address.sin_port)};
+        std::memcpy(at.address.bytes.data(), &address.sin_addr, sizeof address.sin_addr);
+        return at;
+}
+
+}  // namespace
+
+Result<Limit> parse_limit(std::string_view text) {
+        const auto colon = text.find(':');
+        const auto protocol = parse_protocol(text.substr(0, colon));
+        if (colon == std::string_view::npos || !protocol) {
+                return fail("--bind= wants PROTO:PORTS, as in tcp:80, udp:* or tcp:8000-8999");
+        }
+        const auto ports = parse_ports(text.substr(colon + 1));
+        if (!ports) {
+                return fail(fmt::format("--bind=: {}", ports.error().message));
+        }
+        return Limit{*protocol, *ports};
+}
+
+std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::byte> bytes,
+                               const std::vector<Limit>& limits) {
+        const auto protocol = protocol_of(socket);
+        if (!protocol) {
+                return std::nullopt;
+        }
+        Asked asked{.protocol = *protocol};
+        if (socket.domain == AF_INET) {
+                const auto at = read_ipv4(bytes);
+                if (!at) {
+                        return std::nullopt;
+                }
+                asked.at = *at;
+        } else if (socket.domain == AF_INET6) {
+                if (bytes.size() < kSizeOfIpv6) {
+                        return std::nullopt;
+                }
+                const auto address = read_as<sockaddr_in6>(bytes);
+                const bool mapped = IN6_IS_ADDR_V4MAPPED(&address.sin6_addr);
+                if (address.sin6_family != AF_INET6 || (mapped && socket.v6only)) {
+                        return std::nullopt;
+                }
+                asked.ipv6 = true;
+                asked.at.port = ntohs(address.sin6_port);
+                if (mapped) {
+                        std::memcpy(asked.at.address.bytes.data(), address.sin6_addr.s6_addr + 12, 4);
+                } else {
+                        asked.at.address.family = Family::kIpv6;
+                        std::memcpy(asked.at.address.bytes.data(), &address.sin6_addr, 16);
+                        asked.dual = !socket.v6only && IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr);
+                }
+        } else {
+                return std::nullopt;
+        }
+        if (asked.at.port == 0 || is_loopback(asked.at.address) || !within(limits, *protocol, asked.at.port)) {
+                return std::nullopt;
+        }
+        return asked;
+}
+
+std::string describe(const Asked& asked) {
+        return fmt::format("{} {}", to_string(asked.protocol), asked.at.to_string());
+}
+
+SocketAddress to_socket_address(const Endpoint& at, bool mapped) {
+        SocketAddress address;
+        if (at.address.family == Family::kIpv4 && !mapped) {
+                sockaddr_in one{.sin_family = AF_INET, .sin_port = htons(at.port)};
+                std::memcpy(&one.sin_addr, at.address.bytes.data(), sizeof one.sin_addr);
+                std::memcpy(&address.storage, &one, sizeof one);
+                address.size = sizeof one;
+                return address;
+        }
+        sockaddr_in6 one{.sin6_family = AF_INET6, .sin6_port = htons(at.port)};
+        if (at.address.family == Family::kIpv4) {
+                one.sin6_addr.s6_addr[10] = one.sin6_addr.s6_addr[11] = 0xff;
+                std::memcpy(one.sin6_addr.s6_addr + 12, at.address.bytes.data(), 4);
+        } else {
+                std::memcpy(&one.sin6_addr, at.address.bytes.data(), sizeof one.sin6_addr);
+        }
+        std::memcpy(&address.storage, &one, sizeof one);
+        address.size = sizeof one;
+        return address;
+}
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a bind(2) of the program is: to be taken over, or to be made as it was asked. Pure.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "broker/base/net.h"
+
+namespace sockbroker::supervise {
+
+// Of the socket, before it is bound.
+struct SocketKind {
+        int domain = -1;
+        int type = 0;
+        int protocol = 0;
+        bool v6only = false;
+};
+
+// --bind=PROTO:PORTS
+struct Limit {
+        Protocol protocol = Protocol::kTcp;
+        PortRange ports;
+
+        bool operator==(const Limit&) const = default;
+};
+
+// "tcp:80", "udp:*", "tcp:1000-2000"
+[[nodiscard]] Result<Limit> parse_limit(std::string_view text);
+
+// Where the program wants its socket, of those binds that are taken over.
+struct Asked {
+        Protocol protocol = Protocol::kTcp;
+        Endpoint at;        // IPv4 too where the socket is one of IPv6 and the address v4-mapped
+        bool ipv6 = false;  // the socket's domain
+        bool dual = false;  // it takes both families: asked at `::`, and at 0.0.0.0 as well
+
+        bool operator==(const Asked&) const = default;
+};
+
+// None: made as asked. So are all that are no TCP or UDP over IP, ports that the kernel chooses, loopback addresses,
+// what the limits leave out (none: they leave nothing out), and what the kernel will refuse anyway.
+[[nodiscard]] std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::byte> address,
+                                             const std::vector<Limit>& limits);
+
+// "tcp 0.0.0.0:80", for people.
+[[nodiscard]] std::string describe(const Asked& asked);
+
+// A sockaddr as bytes.
+struct SocketAddress {
+        sockaddr_storage storage{};
+        socklen_t size = 0;
+
+        [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+[[nodiscard]] SocketAddress to_socket_address(const Endpoint& at, bool mapped);
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/supervise/spares.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace sockbroker::supervise {
+
+namespace {
+
+bool fits(const Spare& spare, const std::string& service, const Asked& asked, std::uint16_t port) {
+        const auto& facts = spare.facts;
+        if (spare.service != service || facts.protocol != asked.protocol || (facts.domain == AF_INET6) != asked.ipv6) {
+                return false;
+        }
+        // One of IPv6 alone is better than none for a program that wanted both; never the other way round.
+        if (facts.family == SocketFamily::kDual && !asked.dual && asked.at.address.family == Family::kIpv6) {
+                return false;
+        }
+        if (asked.protocol == Protocol::kUdp) {
+                return facts.bound.port == asked.at.port;
+        }
+        return facts.listening && (!spare.held || facts.bound.port == port);
+}
+
+}  // namespace
+
+std::optional<std::size_t> choose(std::span<const Spare> spares, const std::string& service, const Asked& asked,
+                                  std::uint16_t port) {
+        std::optional<std::size_t> best;
+        const auto rank = [&](const Spare& spare) {
+                const bool both = spare.facts.family == SocketFamily::kDual;
+                return std::tuple(spare.held, asked.dual && !both, spare.facts.bound.port != asked.at.port, spare.used);
+        };
+        for (std::size_t i = 0; i < spares.size(); i++) {
+                if (fits(spares[i], service, asked, port) && (!best || rank(spares[i]) < rank(spares[*best]))) {
+                        best = i;
+                }
+        }
+        return best;
+}
+
+void Spares::add(const std::string& service, OwnedFd fd, bool held) {
+        const auto facts = probe_socket(fd.get());
+        if (!facts) {
+                return;
+        }
+        spares_.push_back({.service = service, .facts = *facts, .held = held});
+        fds_.push_back(std::move(fd));
+}
+
+OwnedFd Spares::take(const std::string& service, const Asked& asked, std::uint16_t port) {
+        const auto found = choose(spares_, service, asked, port);
+        if (!found) {
+                return {};
+        }
+        const auto at = static_cast<std::ptrdiff_t>(*found);
+        if (!spares_[*found].held) {
+                spares_[*found].used++;
+                return OwnedFd(::fcntl(fds_[*found].get(), F_DUPFD_CLOEXEC, 3));
+        }
+        OwnedFd fd = std::move(fds_[*found]);
+        spares_.erase(spares_.begin() + at);
+        fds_.erase(fds_.begin() + at);
+        return fd;
+}
+
+void Spares::drop_held() {
+        for (std::size_t i = spares_.size(); i-- > 0;) {
+                if (spares_[i].held) {
+                        spares_.erase(spares_.begin() + static_cast<std::ptrdiff_t>(i));
+                        fds_.erase(fds_.begin() + static_cast<std::ptrdiff_t>(i));
+                }
+        }
+}
+
+bool Spares::has_held() const {
+        return std::ranges::any_of(spares_, &Spare::held);
+}
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Sockets that are there already and take the place of what the program opens: those of a .socket unit, which the
+// supervisor was passed and keeps, and those that the broker held, which are given out once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "broker/base/owned_fd.h"
+#include "broker/socket/facts.h"
+#include "sandbox/supervise/plan.h"
+
+namespace sockbroker::supervise {
+
+struct Spare {
+        std::string service;
+        SocketFacts facts;
+        bool held = false;
+        unsigned used = 0;
+};
+
+// The index of the one that fits best. The same service, protocol and address family; UDP with the port that was asked,
+// since answers carry it; one that was held with the port that the program's own would get. Of several the one used
+// least. Pure.
+[[nodiscard]] std::optional<std::size_t> choose(std::span<const Spare> spares, const std::string& service,
+                                                const Asked& asked, std::uint16_t port);
+
+class Spares {
+public:
+        // Left out where the kernel cannot tell what it is.
+        void add(const std::string& service, OwnedFd fd, bool held);
+
+        // A descriptor of the one that fits, the caller's.
+        [[nodiscard]] OwnedFd take(const std::string& service, const Asked& asked, std::uint16_t port);
+
+        // Closes those that were held and nobody has asked for: no client is to wait in them.
+        void drop_held();
+        [[nodiscard]] bool has_held() const;
+
+private:
+        std::vector<Spare> spares_;
+        std::vector<OwnedFd> fds_;  // of the same index
+};
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/supervise/supervisor.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fstream>
+
+#include "sandbox/supervise/log.h"
+#include "sandbox/supervise/unix_bind.h"
+
+namespace sockbroker::supervise {
+
+namespace {
+
+constexpr std::size_t kMostKnown = 16384;
+constexpr int kLongestAddress = sizeof(sockaddr_storage);  // the kernel's own bound
+
+int option(int fd, int level, int name) {
+        int value = -1;
+        socklen_t size = sizeof value;
+        return ::getsockopt(fd, level, name, &value, &size) == 0 ? value : -1;
+}
+
+SocketKind kind_of_socket(int fd) {
+        SocketKind kind{.domain = option(fd, SOL_SOCKET, SO_DOMAIN),
+                        .type = option(fd, SOL_SOCKET, SO_TYPE),
+                        .protocol = option(fd, SOL_SOCKET, SO_PROTOCOL)};
+        kind.v6only = kind.domain == AF_INET6 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
+        return kind;
+}
+
+unsigned read_first_unprivileged() {
+        unsigned first = 1024;
+        std::ifstream("/proc/sys/net/ipv4/ip_unprivileged_port_start") >> first;
+        return first;
+}
+
+// Of what the program would be asked to look into.
+int not_allowed(const Target& target, const Error& error) {
+        if (error.errnum != EPERM && error.errnum != EACCES) {
+                return error.errnum == 0 ? EFAULT : error.errnum;
+        }
+        say(fmt::format(
+                "may not look into process {}, so its bind is refused: it has made itself undumpable "
+                "(PR_SET_DUMPABLE), or Landlock or an LSM keeps others out; --user-namespace=yes gives the right "
+                "to look",
+                target.pid()));
+        return EACCES;
+}
+
+}  // namespace
+
+std::uint64_t cookie_of(int fd) {
+        std::uint64_t cookie = 0;
+        socklen_t size = sizeof cookie;
+        return ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
+Supervisor::Supervisor(Settings settings, Notifications notifications, Spares spares)
+        : settings_(std::move(settings)),
+          notifications_(std::move(notifications)),
+          spares_(std::move(spares)),
+          broker_(settings_.runtime_dir, settings_.services),
+          table_(kMostKnown),
+          first_unprivileged_(read_first_unprivileged()) {}
+
+void Supervisor::run() {
+        using std::chrono::milliseconds;
+        for (;;) {
+                int timeout = -1;
+                if (spares_.has_held()) {
+                        const auto left = drop_held_at_ - std::chrono::steady_clock::now();
+                        timeout = std::max(0, static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
+                }
+                pollfd entry{.fd = notifications_.fd(), .events = POLLIN, .revents = 0};
+                const int ready = ::poll(&entry, 1, timeout);
+                if (ready == 0) {
+                        spares_.drop_held();
+                } else if (ready > 0 && (entry.revents & POLLIN) != 0) {
+                        if (const auto request = notifications_.receive()) {
+                                handle(*request);
+                        }
+                } else if (ready > 0) {
+                        return;  // POLLHUP
+                }
+        }
+}
+
+void Supervisor::handle(const seccomp_notif& request) {
+        int errnum = ENOMEM;
+        try {
+                errnum = work(request);
+        } catch (const std::exception& error) {
+                say(fmt::format("a bind of process {} is refused: {}", request.pid, error.what()));
+        }
+        notifications_.answer(request.id, errnum);
+}
+
+int Supervisor::work(const seccomp_notif& request) {
+        const auto target = Target::open(static_cast<pid_t>(request.pid));
+        if (!target) {
+                return target.error().errnum == EPERM ? EACCES : EAGAIN;  // it is gone
+        }
+        const auto number = static_cast<int>(request.data.args[0]);
+        const auto fd = target->descriptor(number);
+        if (!fd) {
+                return not_allowed(*target, fd.error());
+        }
+        const Call call{.id = request.id,
+                        .target = *target,
+                        .number = number,
+                        .fd = fd->get(),
+                        .kind = kind_of_socket(fd->get())};
+        if (call.kind.domain < 0) {
+                return ENOTSOCK;
+        }
+        return request.data.nr == SYS_bind ? bind(call, request.data.args[1], static_cast<int>(request.data.args[2]))
+                                           : listen(call, static_cast<int>(request.data.args[1]));
+}
+
+int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
+        if (size < 0 || size > kLongestAddress) {
+                return EINVAL;
+        }
+        SocketAddress asked;
+        asked.size = static_cast<socklen_t>(size);
+        const std::span bytes(reinterpret_cast<std::byte*>(&asked.storage), static_cast<std::size_t>(size));
+        if (const auto read = call.target.read(address, bytes); !read) {
+                return not_allowed(call.target, read.error());
+        }
+        // What was read and taken was of the thread that waits: its number had not gone to another meanwhile.
+        if (!notifications_.is_valid(call.id)) {
+                return EINTR;
+        }
+        if (call.kind.domain == AF_UNIX && names_file(bytes)) {
+                return bind_unix(call.fd, asked, call.target);
+        }
+        // On kernels before 5.19 a signal may end a call that was done here already, and the program makes it again.
+        const auto cookie = cookie_of(call.fd);
+        if (const Known* known = table_.find(cookie); known != nullptr && std::ranges::equal(known->bytes, bytes)) {
+                return 0;
+        }
+        Known known{.bytes = {bytes.begin(), bytes.end()}, .services = {}, .asked = {}};
+        if (const auto plan = plan_bind(call.kind, bytes, settings_.limits)) {
+                known.asked = *plan;
+                return take_over(call, std::move(known));
+        }
+        if (::bind(call.fd, asked.get(), asked.size) != 0) {
+                return errno;
+        }
+        if (call.kind.domain == AF_INET || call.kind.domain == AF_INET6) {
+                table_.put(cookie, std::move(known));
+        }
+        return 0;
+}
+
+int Supervisor::listen(const Call& call, int backlog) {
+        const bool ip = call.kind.domain == AF_INET || call.kind.domain == AF_INET6;
+        if (!ip || call.kind.type != SOCK_STREAM) {
+                return ::listen(call.fd, backlog) == 0 ? 0 : errno;
+        }
+        Known* known = table_.find(cookie_of(call.fd));
+        const auto facts = probe_socket(call.fd);
+        if (known == nullptr && facts && facts->bound.port == 0) {
+                // It would be bound to a port of the kernel's choice at every address of the machine.
+                Endpoint loopback{.address = *parse_address(call.kind.domain == AF_INET ? "127.0.0.1" : "::1")};
+                const auto at = to_socket_address(loopback, false);
+                if (::bind(call.fd, at.get(), at.size) != 0) {
+                        return errno;
+                }
+        }
+        if (::listen(call.fd, backlog) != 0) {
+                return errno;
+        }
+        if (known == nullptr || known->services.empty() || known->registered_for == call.target.pid()) {
+                return 0;
+        }
+        const int errnum = hand_over(*known, call.fd, call.target.pid());
+        if (errnum != 0 && known->own) {
+                // As if listen(2) had failed, so that the program may try again.
+                (void)::shutdown(call.fd, SHUT_RD);
+        }
+        return errnum;
+}
+
+}  // namespace sockbroker::supervise

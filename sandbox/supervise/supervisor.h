@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The supervisor's work: one call of the program after another. Every bind is made here, on a copy of the program's
+// descriptor and with bytes that were read once; nothing is left to the kernel to read again.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "sandbox/supervise/broker_link.h"
+#include "sandbox/supervise/notification.h"
+#include "sandbox/supervise/plan.h"
+#include "sandbox/supervise/spares.h"
+#include "sandbox/supervise/table.h"
+#include "sandbox/supervise/target.h"
+
+namespace sockbroker::supervise {
+
+// SO_COOKIE; 0: it is no socket.
+[[nodiscard]] std::uint64_t cookie_of(int fd);
+
+struct Settings {
+        std::string runtime_dir;
+        std::vector<std::string> services;  // of --service=; none: any that admits
+        std::vector<Limit> limits;          // of --bind=; none: all
+        bool registers = true;
+};
+
+class Supervisor {
+public:
+        Supervisor(Settings settings, Notifications notifications, Spares spares);
+
+        // Until no process has the filter any more.
+        void run();
+
+private:
+        // The socket of one call.
+        struct Call {
+                std::uint64_t id;
+                const Target& target;
+                int number;  // in the program
+                int fd;      // the copy
+                SocketKind kind;
+        };
+
+        void handle(const seccomp_notif& request);
+        // The errno that the program hears, 0: done.
+        [[nodiscard]] int work(const seccomp_notif& request);
+        [[nodiscard]] int bind(const Call& call, std::uint64_t address, int size);
+        [[nodiscard]] int listen(const Call& call, int backlog);
+
+        [[nodiscard]] int take_over(const Call& call, Known known);
+        [[nodiscard]] int put_in_place(const Call& call, OwnedFd spare, Known known);
+        [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
+        [[nodiscard]] int find_takers(Known& known, pid_t pid, bool& holds);
+        [[nodiscard]] OwnedFd find_spare(const Known& known, pid_t pid, bool holds, std::uint16_t port);
+
+        Settings settings_;
+        Notifications notifications_;
+        Spares spares_;
+        BrokerLink broker_;
+        Table table_;
+        unsigned first_unprivileged_ = 1024;
+        std::chrono::steady_clock::time_point drop_held_at_;
+};
+
+}  // namespace sockbroker::supervise

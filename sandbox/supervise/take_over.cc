@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A bind that the broker's policy decides: who takes it, which socket it gets, and when it is handed over.
+#include <fmt/format.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "sandbox/supervise/address.h"
+#include "sandbox/supervise/answers.h"
+#include "sandbox/supervise/log.h"
+#include "sandbox/supervise/options_copy.h"
+#include "sandbox/supervise/supervisor.h"
+
+namespace sockbroker::supervise {
+
+namespace {
+
+constexpr auto kHeldFor = std::chrono::seconds(10);
+constexpr int kIpv6Freebind = 78;  // linux/in6.h, which does not go with netinet/in.h
+
+void tell(std::string_view what, const Reply& reply) {
+        const auto more = advice(reply.result);
+        say(fmt::format("{}: {}: {}{}{}", what, reply.result, reply.message, more.empty() ? "" : "; ", more));
+}
+
+bool is_bound(int fd) {
+        const auto facts = probe_socket(fd);
+        return facts && facts->bound.port != 0;
+}
+
+void set(int fd, int level, int name) {
+        const int on = 1;
+        (void)::setsockopt(fd, level, name, &on, sizeof on);
+}
+
+int bind_to(int fd, const Endpoint& at, bool mapped) {
+        const auto address = to_socket_address(at, mapped);
+        return ::bind(fd, address.get(), address.size) == 0 ? 0 : errno;
+}
+
+// IPv4, or both families: a v4-mapped address, which takes both.
+bool at_ipv4(const Asked& asked) {
+        return asked.dual || asked.at.address.family == Family::kIpv4;
+}
+
+int bind_at_place(int fd, const std::string& service, const Asked& asked, std::uint16_t port) {
+        // So that the next instance joins the group.
+        set(fd, SOL_SOCKET, SO_REUSEPORT);
+        if (asked.ipv6) {
+                // An address that is nobody's; and answers leave from the addresses that were asked.
+                set(fd, IPPROTO_IPV6, kIpv6Freebind);
+        }
+        int errnum = 0;
+        for (unsigned attempt = 0; attempt < kPlaces; attempt++) {
+                const Family family = at_ipv4(asked) ? Family::kIpv4 : Family::kIpv6;
+                errnum = bind_to(fd, {.address = place_of(service, family, attempt), .port = port}, asked.ipv6);
+                if (errnum != EADDRINUSE) {
+                        return errnum;
+                }
+        }
+        return errnum;
+}
+
+// For a configuration test: as asked where the program may, else where it disturbs nobody.
+int bind_aside(int fd, const Known& known) {
+        SocketAddress as_asked;
+        as_asked.size = static_cast<socklen_t>(known.bytes.size());
+        std::ranges::copy(known.bytes, reinterpret_cast<std::byte*>(&as_asked.storage));
+        if (::bind(fd, as_asked.get(), as_asked.size) == 0) {
+                return 0;
+        }
+        if (errno != EACCES && errno != EADDRNOTAVAIL) {
+                return errno;
+        }
+        const bool ipv4 = at_ipv4(known.asked);
+        return bind_to(fd, {.address = *parse_address(ipv4 ? "127.0.0.1" : "::1"), .port = 0}, known.asked.ipv6);
+}
+
+}  // namespace
+
+// One service, or for a socket of both families one for each.
+int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
+        const Asked& asked = known.asked;
+        const auto first = broker_.match(asked.protocol, asked.at, pid);
+        Taken second;
+        if (asked.dual) {
+                second = broker_.match(asked.protocol, {.address = *parse_address("0.0.0.0"), .port = asked.at.port},
+                                       pid);
+        }
+        for (const Taken* taken : {&first, static_cast<const Taken*>(&second)}) {
+                if (taken->reply.ok()) {
+                        holds = holds || taken->holds;
+                        if (std::ranges::find(known.services, taken->service) == known.services.end()) {
+                                known.services.push_back(taken->service);
+                        }
+                }
+        }
+        if (!known.services.empty()) {
+                return 0;
+        }
+        const bool second_says_more = asked.dual && first.reply.result == "not-permitted";
+        const auto& reply = second_says_more ? second.reply : first.reply;
+        tell(fmt::format("bind to {} by process {}", describe(asked), pid), reply);
+        return errno_of(reply.result);
+}
+
+OwnedFd Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::uint16_t port) {
+        const auto& service = known.services.front();
+        OwnedFd spare = spares_.take(service, known.asked, port);
+        if (!spare && holds) {
+                for (OwnedFd& fd : broker_.retrieve(service, pid)) {
+                        spares_.add(service, std::move(fd), true);
+                }
+                drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
+                spare = spares_.take(service, known.asked, port);
+        }
+        return spare;
+}
+
+int Supervisor::take_over(const Call& call, Known known) {
+        if (is_bound(call.fd)) {
+                return EINVAL;
+        }
+        const pid_t pid = call.target.pid();
+        if (!settings_.registers) {
+                const int errnum = bind_aside(call.fd, known);
+                if (errnum == 0) {
+                        table_.put(cookie_of(call.fd), std::move(known));
+                }
+                return errnum;
+        }
+        bool holds = false;
+        if (const int errnum = find_takers(known, pid, holds); errnum != 0) {
+                return errnum;
+        }
+        const auto port = port_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
+        if (OwnedFd spare = find_spare(known, pid, holds, port)) {
+                return put_in_place(call, std::move(spare), std::move(known));
+        }
+        if (const int errnum = bind_at_place(call.fd, known.services.front(), known.asked, port); errnum != 0) {
+                if (errnum == EACCES && known.asked.protocol == Protocol::kUdp) {
+                        say(fmt::format(
+                                "bind to {}: UDP keeps its port, since answers carry it, and an ordinary user "
+                                "may not bind one below {}: let a .socket unit do it "
+                                "(ListenDatagram=127.0.0.2:{}, FileDescriptorName={})",
+                                describe(known.asked), first_unprivileged_, port, known.services.front()));
+                } else {
+                        say(fmt::format("bind to {}: cannot bind it on loopback: {}", describe(known.asked),
+                                        std::strerror(errnum)));
+                }
+                return errnum;
+        }
+        const bool ready = known.asked.protocol == Protocol::kUdp;
+        Known& kept = table_.put(cookie_of(call.fd), std::move(known));
+        return ready ? hand_over(kept, call.fd, pid) : 0;
+}
+
+int Supervisor::put_in_place(const Call& call, OwnedFd spare, Known known) {
+        copy_options(call.fd, spare.get());
+        const bool close_on_exec = call.target.closes_on_exec(call.number);
+        if (const auto done = notifications_.replace(call.id, call.number, spare.get(), close_on_exec); !done) {
+                say(fmt::format("bind to {}: {}", describe(known.asked), done.error().text()));
+                return EADDRNOTAVAIL;
+        }
+        known.own = false;
+        const bool ready = known.asked.protocol == Protocol::kUdp;
+        Known& kept = table_.put(cookie_of(spare.get()), std::move(known));
+        return ready ? hand_over(kept, spare.get(), call.target.pid()) : 0;
+}
+
+int Supervisor::hand_over(Known& known, int fd, pid_t pid) {
+        for (const auto& service : known.services) {
+                const auto reply = broker_.hand_over(service, pid, fd);
+                if (!reply.ok()) {
+                        tell(fmt::format("{} of process {} for {}", describe(known.asked), pid, service), reply);
+                        return errno_of(reply.result);
+                }
+                for (const auto& warning : reply.warnings) {
+                        say(fmt::format("{}: warning: {}", service, warning));
+                }
+        }
+        known.registered_for = pid;
+        return 0;
+}
+
+}  // namespace sockbroker::supervise

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "sandbox/supervise/target.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace sockbroker::supervise {
+
+namespace {
+
+// After a key at the start of a line: its number.
+Result<std::uint64_t> find_number(const std::string& path, std::string_view key, int base) {
+        const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        std::array<char, 4096> text{};
+        const ssize_t size = fd ? ::read(fd.get(), text.data(), text.size() - 1) : -1;
+        if (size < 0) {
+                return fail_errno(fmt::format("cannot read {}", path));
+        }
+        const std::string_view all(text.data(), static_cast<std::size_t>(size));
+        const auto at = all.find(key);
+        if (at == std::string_view::npos) {
+                return fail(ENODATA, fmt::format("no {} in {}", key.substr(1), path));
+        }
+        return std::strtoull(text.data() + at + key.size(), nullptr, base);  // ends with the text, which ends with NUL
+}
+
+}  // namespace
+
+Result<Target> Target::open(pid_t tid) {
+        OwnedFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, tid, 0)));
+        if (pidfd) {
+                return Target(tid, tid, std::move(pidfd));
+        }
+        // Of a thread that is not the first: EINVAL, on newer kernels ENOENT.
+        const auto pid = find_number(fmt::format("/proc/{}/status", tid), "\nTgid:\t", 10);
+        if (!pid) {
+                return std::unexpected(pid.error());
+        }
+        const auto first = static_cast<pid_t>(*pid);
+        pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, first, 0)));
+        if (!pidfd) {
+                return fail_errno(fmt::format("cannot open process {}", first));
+        }
+        return Target(tid, first, std::move(pidfd));
+}
+
+Result<OwnedFd> Target::descriptor(int number) const {
+        OwnedFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd_.get(), number, 0)));
+        if (!fd) {
+                return fail_errno("cannot take the program's descriptor");
+        }
+        return fd;
+}
+
+Result<void> Target::read(std::uint64_t address, std::span<std::byte> into) const {
+        if (into.empty()) {
+                return {};
+        }
+        const iovec local{.iov_base = into.data(), .iov_len = into.size()};
+        const iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = into.size()};  // NOLINT
+        const ssize_t size = ::process_vm_readv(tid_, &local, 1, &remote, 1, 0);
+        if (size < 0) {
+                return fail_errno("cannot read the program's memory");
+        }
+        if (static_cast<std::size_t>(size) != into.size()) {
+                return fail(EFAULT, "cannot read the program's memory");
+        }
+        return {};
+}
+
+bool Target::closes_on_exec(int number) const {
+        const auto flags = find_number(fmt::format("/proc/{}/fdinfo/{}", tid_, number), "\nflags:\t", 8);
+        return flags && (*flags & O_CLOEXEC) != 0;
+}
+
+Result<mode_t> Target::umask() const {
+        const auto mask = find_number(fmt::format("/proc/{}/status", tid_), "\nUmask:\t", 8);
+        return mask ? Result<mode_t>(static_cast<mode_t>(*mask)) : std::unexpected(mask.error());
+}
+
+Result<OwnedFd> Target::working_directory() const {
+        OwnedFd fd(::open(fmt::format("/proc/{}/cwd", tid_).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (!fd) {
+                return fail_errno("cannot open the program's working directory");
+        }
+        return fd;
+}
+
+bool Target::shares_root() const {
+        struct stat theirs {};
+        struct stat ours {};
+        return ::stat(fmt::format("/proc/{}/root/", tid_).c_str(), &theirs) == 0 && ::stat("/", &ours) == 0 &&
+               theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+}
+
+}  // namespace sockbroker::supervise
