@@ -223,6 +223,15 @@ Result<void> run_daemon(const DaemonOptions& options) {
                              .priority = 3,
                              .message = "the limits could not be raised, those of before stay: " + why});
         }
+        if (const auto earlier = (*dataplane)->earlier_layout(); earlier != 0) {
+                audit.write(
+                        {.action = Action::kDiagnostic,
+                         .priority = 5,
+                         .message = fmt::format("sockets were taken along from maps of layout {} into those of "
+                                                "layout {}; dispatch goes on by the rules of before until there are "
+                                                "new ones",
+                                                earlier, Dataplane::layout_version())});
+        }
         Loop loop;
         sd_event* event = nullptr;
         if (const int r = sd_event_new(&event); r < 0) {

@@ -14,6 +14,7 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/compile/compile.h"
+#include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/registrants.h"
 #include "broker/dataplane/kernel/state.h"
@@ -86,11 +87,12 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
 
 Result<void> Dataplane::unload(const std::string& pin_dir) {
         const auto link = open_pinned_link(pin_dir);
-        return unload_kernel_objects(pin_dir, link ? link->get() : -1);
+        const auto earlier = open_pinned_link(pin_dir, kEarlierLinkPin);
+        return unload_kernel_objects(pin_dir, link ? link->get() : -1, earlier ? earlier->get() : -1);
 }
 
 Result<void> Dataplane::unload() {
-        return unload_kernel_objects(state_->pin_dir, state_->link.get());
+        return unload_kernel_objects(state_->pin_dir, state_->link.get(), state_->kernel.earlier_link.get());
 }
 
 std::uint32_t Dataplane::layout_version() {
@@ -103,6 +105,10 @@ bool Dataplane::taken_up() const {
 
 const Capacity& Dataplane::capacity() const {
         return state_->kernel.capacity;
+}
+
+std::uint32_t Dataplane::earlier_layout() const {
+        return state_->kernel.earlier_layout;
 }
 
 const std::string& Dataplane::not_grown() const {
@@ -143,6 +149,11 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
         std::atomic_ref(state.header[0].generation).store(idle, std::memory_order_release);
         // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.
         state.idle_generation_rests = !state.grace.wait().has_value();
+        if (state.kernel.earlier_link) {
+                if (const auto pins = PinDir::open(state.pin_dir)) {
+                        forget_earlier(*pins, state.kernel);
+                }
+        }
         return {};
 }
 

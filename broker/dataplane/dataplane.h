@@ -134,6 +134,9 @@ public:
         // As the maps have it: never less than open() was asked, unless not_grown() says why.
         [[nodiscard]] const Capacity& capacity() const;
         [[nodiscard]] const std::string& not_grown() const;
+        // State of this layout was found, and taken along but for the rules: what dispatched then goes on until
+        // set_rules(). 0: none.
+        [[nodiscard]] std::uint32_t earlier_layout() const;
 
         // Replaces all rules in one step: a packet sees the old ones or the new. Waits for a grace period. On failure
         // the old ones stay.

@@ -8,7 +8,7 @@ import platform
 import struct
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-_LOOKUP, _UPDATE, _PIN, _GET, _INFO = 1, 2, 6, 7, 15
+_CREATE, _LOOKUP, _UPDATE, _PIN, _GET, _INFO = 0, 1, 2, 6, 7, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -21,11 +21,10 @@ def _bpf(command, attribute):
 
 
 class PinnedMap:
-    """One map, by the name of its pin."""
+    """One map, by its descriptor."""
 
-    def __init__(self, folder, name):
-        path = ctypes.create_string_buffer(str(folder / name).encode())
-        self.fd = _bpf(_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    def __init__(self, fd):
+        self.fd = fd
         info = ctypes.create_string_buffer(256)
         _bpf(_INFO, struct.pack("=IIQ", self.fd, 256, ctypes.addressof(info)))
         _, _, _, self.value_size, self.size = struct.unpack_from("=IIIII", info)
@@ -54,7 +53,18 @@ class PinnedMap:
 @contextlib.contextmanager
 def pinned(folder, name):
     """A PinnedMap for a with statement."""
-    one = PinnedMap(folder, name)
+    path = ctypes.create_string_buffer(str(folder / name).encode())
+    one = PinnedMap(_bpf(_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0)))
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@contextlib.contextmanager
+def created(kind, value_size, size):
+    """A map of its own, with keys of four bytes, for a with statement."""
+    one = PinnedMap(_bpf(_CREATE, struct.pack("=IIIII", kind, 4, value_size, size, 0)))
     try:
         yield one
     finally:

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Pinned state that this build does not know (an older layout, a newer one, somebody else's map) is refused with a
-message that says what to do. Nothing of it is changed, and dispatch goes on."""
+"""Pinned state of another layout. That of releases before is taken along: nobody unloads for an upgrade, and nobody
+notices. What this build does not know (older still, newer, somebody else's map) is refused with a message that says what
+to do; nothing of it is changed, and dispatch goes on."""
 
 import os
+import pathlib
 import struct
 
 import pytest
 
-from harness import pins
-from words import add_routes, everywhere, handed_over, section, who
+from harness import broker as brokers
+from harness import earlier, faults, pins
+from test_recovery import PINS
+from waiting import until
+from words import ADDRESS, PORT, add_routes, everywhere, handed_over, refused, section, who
+
+EARLIER = os.environ.get("SOCKBROKER_EARLIER")  # sockbrokerd of an earlier release
+TARGETS = [(protocol, address, PORT) for protocol in ("tcp", "udp") for address in ADDRESS.values()]
+SMALL = "[Broker]\nMaxBindings=64\nMaxServices=6\nMaxSockets=24\nMaxAccountedBindings=4\n"
 
 
 def kernel_state(folder):
@@ -39,7 +48,136 @@ def refused_start(broker):
     return str(refusal.value).splitlines()[-1]
 
 
-@pytest.mark.parametrize("difference, raised", [(-2, True), (-1, False), (1, False)], ids=["oldest", "older", "newer"])
+class Upgrade:
+    """A service of an earlier release's broker, which has been stopped for the upgrade."""
+
+    def __init__(self, broker, spawn, layout):
+        self.broker, self.spawn = broker, spawn
+        self.folder = broker.bpffs / "dispatch"
+        add_routes()
+        (broker.config / "sockbrokerd.conf").write_text(SMALL)
+        broker.policy(section("web", 61001, everywhere(), "HoldSec=30") +
+                      section("pool", 61002, "ListenStream=198.51.100.0/24:81", "Handover=share"))
+        if EARLIER:
+            broker.program = pathlib.Path(EARLIER)
+        broker.start()
+        self.old, self.now = spawn("old"), spawn("now")
+        for one in (self.old, self.now):
+            for protocol in ("tcp", "udp"):
+                for family in ("ipv4", "ipv6"):
+                    handed_over(one, protocol, family, service="web", reuseport=True)
+        self.pool = spawn("pool", 61002)
+        for number in range(7):
+            handed_over(self.pool, "tcp", "ipv4", label=str(number))
+        self.rows = broker.list()
+        self.counted = self.lookups()
+        broker.stop()
+        broker.program = brokers.BUILD / "sockbrokerd"
+        if not EARLIER:
+            earlier.remake(self.folder, layout)
+
+    def lookups(self):
+        return sum(one["lookups"] for one in self.broker.status()[1].values())
+
+    def taken_along(self):
+        """What must hold as soon as a broker of this release serves."""
+        key = lambda row: row["cookie"]  # noqa: E731
+        assert sorted(self.broker.list(), key=key) == sorted(self.rows, key=key)
+        assert set(os.listdir(self.folder)) == PINS
+        assert self.lookups() >= self.counted
+        assert [who(protocol, family) for protocol in ("tcp", "udp") for family in ADDRESS] == ["now"] * 4
+        # Nothing of before dispatches any more, and all that can be done to a socket can be done to these.
+        self.now.kill()
+        assert [who(protocol, family) for protocol in ("tcp", "udp") for family in ADDRESS] == ["old"] * 4
+        assert self.broker.ask("VERB=unregister\nFDNAME=web").result == "ok"
+        for protocol in ("tcp", "udp"):
+            with refused():
+                who(protocol, "ipv4")
+        assert self.old.register("tcp-ipv4", service="web").result == "ok"
+        assert who("tcp", "ipv4") == "old"
+
+
+@pytest.fixture(name="upgrade", params=[4] if EARLIER else [3, 4], ids=lambda layout: f"layout-{layout}")
+def _upgrade(request, broker, spawn):
+    return Upgrade(broker, spawn, request.param)
+
+
+def test_an_upgrade_takes_sockets_of_the_layout_before_along_and_no_client_notices(upgrade, clients):
+    asking = clients(TARGETS)
+    asking.more(20)
+    upgrade.broker.start()
+    asking.more(20)
+    assert asking.end()[1] == []
+    assert "taken along from maps of layout" in upgrade.broker.log()
+    upgrade.taken_along()
+    upgrade.broker.kill()
+    upgrade.broker.start()  # from now on it is as any other
+    assert upgrade.broker.log().count("taken along from maps of layout") == 1
+    assert who("tcp", "ipv4") == "old"
+
+
+def test_limits_may_be_raised_with_the_upgrade(upgrade):
+    (upgrade.broker.config / "sockbrokerd.conf").write_text(SMALL.replace("MaxSockets=24", "MaxSockets=3000"))
+    upgrade.broker.start()
+    upgrade.taken_along()
+
+
+def test_without_a_policy_that_can_be_loaded_dispatch_goes_on_by_the_rules_of_before(upgrade):
+    good = (upgrade.broker.config / "conf.d/50-test.conf").read_text()
+    for copy in upgrade.broker.state.iterdir():
+        copy.unlink()
+    upgrade.broker.policy("[Service web]\nNoKey=1\n")
+    for _ in range(2):  # a start that finds what another one left so is no different
+        upgrade.broker.start()
+        assert upgrade.broker.status()[0]["state"] == "degraded"
+        assert [who(protocol, family) for protocol in ("tcp", "udp") for family in ADDRESS] == ["now"] * 4
+        upgrade.broker.kill()
+    upgrade.broker.start()
+    upgrade.broker.policy(good)
+    assert upgrade.broker.reload()[0] == 0
+    upgrade.taken_along()
+
+
+def test_unload_in_that_state_ends_what_dispatched_before_too(upgrade):
+    for copy in upgrade.broker.state.iterdir():
+        copy.unlink()
+    upgrade.broker.policy("[Service web]\nNoKey=1\n")
+    upgrade.broker.start()
+    status, output = upgrade.broker.ctl("unload")
+    assert status == 0, output
+    with refused():
+        who("tcp", "ipv4")
+
+
+def test_an_upgrade_that_is_cut_off_anywhere_is_finished_or_undone(broker, spawn):
+    """The broker dies before each change of a pin or link, and some of those that only fill what is not in force."""
+    layout = 4
+    points = faults.FaultPoints()
+    upgrade = Upgrade(broker, spawn, layout)
+    broker.environment = points.environment
+    key = lambda row: row["cookie"]  # noqa: E731
+    rows = sorted(upgrade.rows, key=key)
+    at, step, ended = 1, 1, False
+    while not ended:
+        points.arm(at)
+        try:
+            broker.start()
+            ended = True
+        except RuntimeError:
+            pass
+        passed = points.disarm()
+        assert [who(protocol, family) for protocol in ("tcp", "udp") for family in ADDRESS] == ["now"] * 4, passed[-1]
+        if not ended:
+            broker.start()
+        assert sorted(broker.list(), key=key) == rows, passed[-1]
+        until("the pins are those of any start", lambda: set(os.listdir(upgrade.folder)) == PINS)
+        broker.stop()
+        earlier.remake(upgrade.folder, layout)
+        step = 1 if "pin" in passed[-1] or "rename" in passed[-1] else min(step * 2, 100)
+        at += step
+
+
+@pytest.mark.parametrize("difference, raised", [(-3, True), (-1, False), (1, False)], ids=["oldest", "odd", "newer"])
 def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, raised):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
@@ -53,7 +191,10 @@ def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, differenc
     before = kernel_state(folder)
 
     said = refused_start(broker)
-    assert f"have layout {layout + difference}, this broker knows {layout}" in said
+    if difference == -1:  # what says that it is of the layout before, and has other maps
+        assert f"is of another type or size than layout {layout - 1} says" in said
+    else:
+        assert f"have layout {layout + difference}, this broker knows {layout}" in said
     assert "dispatch goes on as it is" in said and "run sockbrokerctl unload, then start again" in said
     assert kernel_state(folder) == before
     assert who("tcp", "ipv4") == "web"
@@ -87,9 +228,9 @@ def test_what_an_unfinished_growth_left_is_not_touched_in_another_layout(broker)
     folder = broker.bpffs / "dispatch"
     with pins.pinned(folder, "names") as names:
         names.pin(folder / "grown_names")
-    change_meta(folder, layout=-1)
+    change_meta(folder, layout=-3)
     refused_start(broker)
     assert "grown_names" in os.listdir(folder)
-    change_meta(folder, layout=1)
+    change_meta(folder, layout=3)
     broker.start()
     assert "grown_names" not in os.listdir(folder), "of its own layout it is"

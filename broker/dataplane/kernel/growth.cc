@@ -2,16 +2,13 @@
 #include "broker/dataplane/kernel/growth.h"
 
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 
 #include <algorithm>
-#include <memory>
-#include <vector>
 
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
-#include "broker/dataplane/kernel/copier.h"
+#include "broker/dataplane/kernel/copy.h"
 #include "broker/dataplane/kernel/mapping.h"
 
 namespace sockbroker {
@@ -22,32 +19,6 @@ constexpr const char* kGrownProgram = "grown_program";
 
 std::string grown(const char* name) {
         return std::string("grown_") + name;
-}
-
-Result<bpf_map_info> info_of(int fd) {
-        bpf_map_info info{};
-        std::uint32_t length = sizeof info;
-        if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) {
-                return fail_errno("cannot ask for the size of a map");
-        }
-        return info;
-}
-
-Result<void> copy_array(const KernelObjects& before, const KernelObjects& after, KernelMap map) {
-        const auto info = info_of(before.fd(map));
-        if (!info) {
-                return std::unexpected(info.error());
-        }
-        const int cpus = info->type == BPF_MAP_TYPE_PERCPU_ARRAY ? libbpf_num_possible_cpus() : 1;
-        std::vector<std::uint64_t> value((info->value_size + 7) / 8 * static_cast<std::size_t>(cpus));
-        for (std::uint32_t key = 0; key < info->max_entries; key++) {
-                if (bpf_map_lookup_elem(before.fd(map), &key, value.data()) != 0 ||
-                    bpf_map_update_elem(after.fd(map), &key, value.data(), BPF_ANY) != 0) {
-                        return fail_errno(fmt::format("cannot copy entry {} of the map {}", key,
-                                                      kMapPins[static_cast<std::size_t>(map)]));
-                }
-        }
-        return {};
 }
 
 // References are counted from the first line of their generation, so the lines stay as they are.
@@ -62,26 +33,7 @@ Result<void> copy_rules(const KernelObjects& before, const KernelObjects& after,
         }
         std::copy_n(from->data() + std::size_t{generation} * before.lines, before.lines,
                     to->data() + std::size_t{generation} * after.lines);
-        return copy_array(before, after, KernelMap::kTables);
-}
-
-Result<void> copy_sockets(const KernelObjects& before, const KernelObjects& after) {
-        const auto copier = SocketCopier::load(before.fd(KernelMap::kSockets), after.fd(KernelMap::kSockets));
-        if (!copier) {
-                return std::unexpected(copier.error());
-        }
-        const auto info = info_of(before.fd(KernelMap::kSockets));
-        if (!info) {
-                return std::unexpected(info.error());
-        }
-        for (std::uint32_t slot = 1; slot < info->max_entries; slot++) {
-                // One that its owner has shut down served nobody.
-                if (auto done = (*copier)->copy(slot, slot);
-                    !done && done.error().errnum != ENOENT && done.error().errnum != EOPNOTSUPP) {
-                        return done;
-                }
-        }
-        return {};
+        return copy_array(before.fd(KernelMap::kTables), after.fd(KernelMap::kTables), "tables");
 }
 
 // 0: no such program.
@@ -109,9 +61,9 @@ Result<void> copy_state(const KernelObjects& before, const KernelObjects& after)
         auto done = copy_rules(before, after, header.generation);
         for (const auto map : {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
                                KernelMap::kCounters, KernelMap::kBindingCounters, KernelMap::kCounted}) {
-                done = done ? copy_array(before, after, map) : done;
+                done = done ? copy_array(before.fd(map), after.fd(map), kMapPins[static_cast<std::size_t>(map)]) : done;
         }
-        done = done ? copy_sockets(before, after) : done;
+        done = done ? copy_sockets(before.fd(KernelMap::kSockets), after.fd(KernelMap::kSockets)) : done;
         if (!done) {
                 return done;
         }

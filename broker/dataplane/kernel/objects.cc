@@ -5,7 +5,6 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <memory>
@@ -15,8 +14,10 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/compile/compile.h"
+#include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/growth.h"
 #include "broker/dataplane/kernel/libbpf_log.h"
+#include "broker/dataplane/kernel/link.h"
 #include "broker/dataplane/kernel/pins.h"
 
 #pragma GCC diagnostic push
@@ -56,6 +57,7 @@ Result<sb_header> read_header(int fd, const std::string& path) {
         if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) {
                 return fail_errno(fmt::format("cannot ask what is pinned as {}", path));
         }
+        // Of another layout maybe: then only magic and layout mean what they do here.
         std::vector<std::uint64_t> bytes(std::max<std::size_t>(info.value_size, sizeof(sb_header)) / 8 + 1);
         const std::uint32_t key = 0;
         if (info.type != BPF_MAP_TYPE_ARRAY || bpf_map_lookup_elem(fd, &key, bytes.data()) != 0) {
@@ -68,24 +70,30 @@ Result<sb_header> read_header(int fd, const std::string& path) {
                 return fail(
                         fmt::format("{} is not a map of sockbroker; point --bpffs at a directory of its own", path));
         }
-        if (header.layout != SB_LAYOUT || info.value_size != sizeof header) {
-                return fail(
-                        fmt::format("the maps pinned beside {} have layout {}, this broker knows {}; dispatch goes on "
-                                    "as it is; to change over run sockbrokerctl unload, then start again",
-                                    path, header.layout, SB_LAYOUT));
-        }
         return header;
 }
 
-// Before anything is touched. Where the pin is missing open_pinned() says what to do.
-Result<void> check_layout(const PinDir& pins) {
+// Of the pinned maps, before anything is touched. Where the pin is missing it is this build's: open_pinned() says what
+// to do.
+Result<std::uint32_t> pinned_layout(const PinDir& pins) {
         const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kHeader)];
         const auto fd = pins.get(name);
         if (!fd) {
-                return {};
+                return SB_LAYOUT;
         }
         const auto header = read_header(fd->get(), pins.path_of(name));
-        return header ? Result<void>() : std::unexpected(header.error());
+        return header ? Result<std::uint32_t>(header->layout) : std::unexpected(header.error());
+}
+
+// Empty: this build reads and writes it, or can take what counts of it along.
+Result<void> check_layout(const PinDir& pins, std::uint32_t layout) {
+        if (layout != SB_LAYOUT && !is_earlier_layout(layout)) {
+                return fail(fmt::format(
+                        "the maps pinned beside {} have layout {}, this broker knows {}; dispatch goes on as it is; to "
+                        "change over run sockbrokerctl unload, then start again",
+                        pins.path_of(kMapPins[static_cast<std::size_t>(KernelMap::kHeader)]), layout, SB_LAYOUT));
+        }
+        return {};
 }
 
 // The maps that an earlier broker pinned; the link is not taken yet.
@@ -129,55 +137,8 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
         return result;
 }
 
-Result<OwnedFd> attach(int program) {
-        const OwnedFd netns(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-        if (!netns) {
-                return fail_errno("cannot open /proc/self/ns/net");
-        }
-        OwnedFd link(bpf_link_create(program, netns.get(), BPF_SK_LOOKUP, nullptr));
-        if (!link) {
-                return fail_errno(
-                        "cannot attach the dispatch program to this network namespace; at most 64 sk_lookup "
-                        "programs fit, and each needs CAP_NET_ADMIN");
-        }
-        return link;
-}
-
-// Puts this build's program where the pinned link's was. A link that lost its namespace, or was detached by somebody,
-// is made anew.
-Result<void> take_over_link(const PinDir& pins, int link, int program) {
-        bpf_link_info info{};
-        std::uint32_t length = sizeof info;
-        struct stat here {};
-        if (bpf_obj_get_info_by_fd(link, &info, &length) != 0 || stat("/proc/self/ns/net", &here) != 0) {
-                return fail_errno(fmt::format("cannot ask what {} is attached to", pins.path_of(kLinkPin)));
-        }
-        if (info.type != BPF_LINK_TYPE_NETNS) {
-                return fail(fmt::format("{} is not a link of sockbroker; point --bpffs at a directory of its own",
-                                        pins.path_of(kLinkPin)));
-        }
-        if (info.netns.netns_ino == 0) {
-                auto fresh = attach(program);
-                return fresh ? pins.replace(kLinkPin, fresh->get()) : std::unexpected(fresh.error());
-        }
-        if (info.netns.netns_ino != here.st_ino) {
-                return fail(
-                        fmt::format("{} is attached to another network namespace (inode {}, here {}); each namespace "
-                                    "needs a directory of its own: --bpffs",
-                                    pins.path_of(kLinkPin), info.netns.netns_ino, here.st_ino));
-        }
-        if (bpf_link_update(link, program, nullptr) != 0) {
-                return fail_errno(fmt::format("cannot put the new program into {}", pins.path_of(kLinkPin)));
-        }
-        return {};
-}
-
-Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines) {
+Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines, std::uint64_t secret) {
         const std::uint32_t key = 0;
-        std::uint64_t secret = 0;
-        if (getrandom(&secret, sizeof secret, 0) != sizeof secret) {
-                return fail_errno("cannot get a random number");
-        }
         const sb_header header{.magic = SB_MAGIC,
                                .layout = SB_LAYOUT,
                                .generation = 0,
@@ -271,7 +232,11 @@ Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Ca
         set_sizes(skeleton, result.capacity, result.lines);
         auto done = load(skeleton);
         done = done ? keep_fds(skeleton, result) : done;
-        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines) : done;
+        std::uint64_t secret = 0;
+        if (done && getrandom(&secret, sizeof secret, 0) != sizeof secret) {
+                done = fail_errno("cannot get a random number");
+        }
+        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, secret) : done;
         done = done ? pin_all(pins, skeleton) : done;
         return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
 }
@@ -323,6 +288,77 @@ Capacity larger(const Capacity& one, const Capacity& other) {
                 .accounted = std::max(one.accounted, other.accounted)};
 }
 
+// From maps of an earlier layout into new ones of this: what outlives a broker is copied, the rules are not. So the old
+// program goes on beside the new one until there are rules: see forget_earlier().
+Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton, std::uint32_t layout,
+                                const Capacity& wanted) {
+        const auto attached = check_link(pins, link);
+        if (!attached) {
+                return std::unexpected(attached.error());
+        }
+        const auto before = open_earlier(pins, layout);
+        if (!before) {
+                return std::unexpected(before.error());
+        }
+        KernelObjects result;
+        result.taken_up = true;
+        result.earlier_layout = layout;
+        result.capacity = larger(wanted, before->capacity);
+        result.service_ids = std::max(before->service_ids, service_ids(result.capacity.services));
+        result.lines = lines_for(result.capacity.bindings);
+        set_sizes(skeleton, result.capacity, result.lines);
+        auto done = check_capacity(result.capacity);
+        done = done ? load(skeleton) : done;
+        done = done ? keep_fds(skeleton, result) : done;
+        done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secret) : done;
+        done = done ? copy_earlier(*before, result) : done;
+        done = done ? pin_beside(pins, result, bpf_program__fd(skeleton.progs.dispatch), link) : done;
+        done = done ? settle_move(pins) : done;
+        if (!done) {
+                (void)settle_move(pins);  // what was pinned goes, where the move has not come into force
+                return fail(done.error().errnum, fmt::format("cannot take what has layout {} along: {}; dispatch goes "
+                                                             "on as it is",
+                                                             layout, done.error().message));
+        }
+        return result;
+}
+
+Result<KernelObjects> take_up_or_grow(const PinDir& pins, int link, dispatch& skeleton, const Capacity& capacity) {
+        if (auto settled = settle_growth(pins); !settled) {
+                return std::unexpected(settled.error());
+        }
+        auto found = open_pinned(pins, skeleton);
+        if (!found) {
+                return found;
+        }
+        std::string not_grown;
+        if (const auto wanted = larger(capacity, found->capacity);
+            wanted != found->capacity || found->service_ids < service_ids(wanted.services)) {
+                auto grown = grow(pins, link, *found, wanted);
+                if (grown) {
+                        return grown;
+                }
+                // What serves goes on serving, in the maps that there are.
+                not_grown = grown.error().text();
+                if (auto settled = settle_growth(pins); !settled) {
+                        return std::unexpected(settled.error());
+                }
+                found = open_pinned(pins, skeleton);  // the larger ones, where it failed after the switch
+                if (!found) {
+                        return found;
+                }
+        }
+        const auto now = pins.get(kLinkPin);
+        if (!now) {
+                return std::unexpected(now.error());
+        }
+        auto taken = take_up(pins, now->get(), skeleton, std::move(*found));
+        if (taken) {
+                taken->not_grown = std::move(not_grown);
+        }
+        return taken;
+}
+
 }  // namespace
 
 Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity) {
@@ -335,6 +371,9 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         if (!skeleton) {
                 return std::unexpected(skeleton.error());
         }
+        if (auto moved = settle_move(*pins); !moved) {
+                return std::unexpected(moved.error());
+        }
         const auto link = pins->get(kLinkPin);
         if (!link && link.error().errnum == ENOENT) {
                 return make_anew(*pins, **skeleton, capacity);
@@ -342,50 +381,24 @@ Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capa
         if (!link) {
                 return std::unexpected(link.error());
         }
-        if (auto known = check_layout(*pins); !known) {
+        const auto layout = pinned_layout(*pins);
+        if (!layout) {
+                return std::unexpected(layout.error());
+        }
+        if (auto known = check_layout(*pins, *layout); !known) {
                 return std::unexpected(known.error());
         }
-        if (auto settled = settle_growth(*pins); !settled) {
-                return std::unexpected(settled.error());
-        }
-        auto found = open_pinned(*pins, **skeleton);
-        if (!found) {
-                return found;
-        }
-        std::string not_grown;
-        if (const auto wanted = larger(capacity, found->capacity);
-            wanted != found->capacity || found->service_ids < service_ids(wanted.services)) {
-                auto grown = grow(*pins, link->get(), *found, wanted);
-                if (grown) {
-                        return grown;
-                }
-                // What serves goes on serving, in the maps that there are.
-                not_grown = grown.error().text();
-                if (auto settled = settle_growth(*pins); !settled) {
-                        return std::unexpected(settled.error());
-                }
-                found = open_pinned(*pins, **skeleton);  // the larger ones, where it failed after the switch
-                if (!found) {
-                        return found;
-                }
-        }
-        const auto now = pins->get(kLinkPin);
-        if (!now) {
-                return std::unexpected(now.error());
-        }
-        auto taken = take_up(*pins, now->get(), **skeleton, std::move(*found));
-        if (taken) {
-                taken->not_grown = std::move(not_grown);
-        }
-        return taken;
+        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(*pins, link->get(), **skeleton, capacity)
+                                           : move_over(*pins, link->get(), **skeleton, *layout, capacity);
+        return opened ? take_earlier_link(*pins, std::move(*opened)) : std::move(opened);
 }
 
-Result<OwnedFd> open_pinned_link(const std::string& pin_dir) {
+Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name) {
         const auto pins = PinDir::open(pin_dir);
-        return pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
+        return pins ? pins->get(name) : std::unexpected(pins.error());
 }
 
-Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
+Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int earlier_link) {
         const auto pins = PinDir::open(pin_dir);
         if (!pins) {
                 return std::unexpected(pins.error());
@@ -395,6 +408,9 @@ Result<void> unload_kernel_objects(const std::string& pin_dir, int link) {
                 return removed;
         }
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
+        if (earlier_link >= 0) {
+                (void)bpf_link_detach(earlier_link);
+        }
         if (link >= 0 && bpf_link_detach(link) != 0 && errno != EINVAL) {
                 const auto error = fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
                 (void)pins->pin(kLinkPin, link);  // a broker that serves may not, and keeps it open

@@ -63,16 +63,18 @@ struct KernelObjects {
         OwnedFd migration;  // the program that clients attach to their listeners
         bool taken_up = false;
         Capacity capacity;
-        std::uint32_t service_ids = 0;  // as the maps have them; an earlier version made no spare ones
-        std::uint32_t lines = 0;        // arena lines of one generation
-        std::string not_grown;          // why the maps were not made larger, although that was asked
+        std::uint32_t service_ids = 0;     // as the maps have them; an earlier version made no spare ones
+        std::uint32_t lines = 0;           // arena lines of one generation
+        OwnedFd earlier_link;              // of an earlier layout, whose rules are in force until this one has some
+        std::uint32_t earlier_layout = 0;  // whose state was taken along just now; 0: none was
+        std::string not_grown;             // why the maps were not made larger, although that was asked
 
         [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
 };
 
 [[nodiscard]] Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity);
-[[nodiscard]] Result<OwnedFd> open_pinned_link(const std::string& pin_dir);
-// Detaches the link, if one is given (-1: none), and unpins everything.
-[[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir, int link);
+[[nodiscard]] Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name = kLinkPin);
+// Detaches the links, that of an earlier layout too (-1: none), and unpins everything.
+[[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int earlier_link);
 
 }  // namespace sockbroker

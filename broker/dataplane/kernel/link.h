@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The attachment of a dispatch program to the network namespace of this process, as a pinned link.
+#pragma once
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/kernel/pins.h"
+
+namespace sockbroker {
+
+[[nodiscard]] Result<OwnedFd> attach(int program);
+
+// An error if it is no link of an sk_lookup program, or attached to another network namespace. False: it has lost its
+// namespace, or was detached by somebody.
+[[nodiscard]] Result<bool> check_link(const PinDir& pins, int link);
+
+// Puts this build's program where the pinned link's was. A link that is attached no more is made anew.
+[[nodiscard]] Result<void> take_over_link(const PinDir& pins, int link, int program);
+
+}  // namespace sockbroker
