@@ -187,6 +187,16 @@ class Machine:
         self.run("journalctl --sync")
         return self.out("journalctl -n 0 --show-cursor -q | sed -n 's/^-- cursor: //p'")
 
+    def entries(self, cursor: str, *matches: str, least: int = 1) -> list[dict]:
+        """As journal(), once there are so many: the broker writes its entries a moment after it has answered."""
+        found = []
+
+        def enough() -> bool:
+            found[:] = self.journal(cursor, *matches)
+            return len(found) >= least
+        self.until(f"{least} entries with {' '.join(matches)}", enough)
+        return found
+
     def journal(self, cursor: str, *matches: str) -> list[dict]:
         """All entries after the cursor that match FIELD=VALUE. journalctl 252 loses the first match after a cursor that
         does not match itself, so it is not asked to match."""

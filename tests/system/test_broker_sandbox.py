@@ -113,7 +113,7 @@ def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(bro
     broker.run("mkdir -p /etc/sockbroker/conf.d")
     cursor = broker.cursor()
     broker.run("systemctl restart sockbrokerd")
-    log = "\n".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=sockbrokerd.service"))
+    log = "\n".join(entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd.service"))
     try:
         # These two are read-only mounts as well.
         assert takeover.met(log) == takeover.meets() | {"write-etc": errno.EROFS, "write-a-policy": errno.EROFS}

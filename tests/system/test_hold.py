@@ -59,8 +59,8 @@ def test_no_client_is_lost_while_the_service_is_away(steady, message_ids, how):
     # What was accepted by an instance that was killed dies with it: one connection each time at most, as it serves one
     # at a time. Whoever was in the queue is served by the next.
     assert counts["failed"] <= 3 and counts["good"] > 500, counts
-    assert len(steady.journal(cursor, message_ids["hold"])) == 3
-    given = steady.journal(cursor, message_ids["retrieve"])
+    assert len(steady.entries(cursor, message_ids["hold"], least=3)) == 3
+    given = steady.entries(cursor, message_ids["retrieve"], least=3)
     assert len(given) == 3
     assert given[0]["SOCKBROKER_RULE"] == "/etc/sockbroker/conf.d/steady.conf:4"
     assert given[0]["SOCKBROKER_UNIT"] == "steady.service"
@@ -107,7 +107,7 @@ def test_a_stop_on_purpose_ends_the_hold_at_once(steady, message_ids):
 def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_broker(steady, message_ids, when):
     before, cursor = row(steady), steady.cursor()
     assert "for 300 s: 1 socket" in steady.out("sockbrokerctl hold steady --timeout=5min")
-    assert len(steady.journal(cursor, message_ids["keep"])) == 1
+    assert len(steady.entries(cursor, message_ids["keep"])) == 1
     if when == "between":
         steady.run("systemctl restart sockbrokerd")
     steady.run("systemctl stop steady.service")
@@ -332,7 +332,7 @@ def test_clients_of_a_dead_worker_hang_no_longer_than_holdsec_though_its_unit_go
     assert "ConnectionRefusedError" in broker.client("tcp", ADDRESS, 443, "x", check=False).stderr
     assert time.monotonic() - began < 2
     assert broker.show("worker.service", "ActiveState") == "active"
-    assert len(broker.journal(cursor, message_ids["hold"])) == len(broker.journal(cursor, message_ids["expire"])) == 1
+    assert len(broker.entries(cursor, message_ids["expire"])) == len(broker.entries(cursor, message_ids["hold"])) == 1
 
 
 def test_the_next_worker_of_the_same_unit_has_the_socket_of_a_dead_one(broker, worker):

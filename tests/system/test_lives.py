@@ -97,13 +97,13 @@ def test_a_bad_policy_at_reload_is_refused_and_the_running_rules_stay(echo, mess
     assert echo.show("sockbrokerd", "ActiveState") == "active"
     assert echo.rows("bindings") == bindings
     assert serving(echo)
-    said = " ".join(entry["MESSAGE"] for entry in echo.journal(cursor, message_ids["diagnostic"]))
+    said = " ".join(entry["MESSAGE"] for entry in echo.entries(cursor, message_ids["diagnostic"]))
     assert "/etc/sockbroker/conf.d/echo.conf:3" in said
-    assert echo.journal(cursor, message_ids["reload-failed"])
+    assert echo.entries(cursor, message_ids["reload-failed"])
 
     echo.example("echo")
     assert echo.status()["state"] == "running"
-    assert echo.journal(cursor, message_ids["reload"])
+    assert echo.entries(cursor, message_ids["reload"])
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["kernel-state-kept", "kernel-state-lost"])
@@ -123,7 +123,7 @@ def test_a_bad_policy_at_start_leaves_the_policy_last_taken_in_force(echo, messa
     assert status["state"] == "degraded"
     assert "policy last taken serves" in status["reason"]
     assert echo.rows("bindings") == bindings
-    assert echo.journal(cursor, message_ids["reload-failed"])
+    assert echo.entries(cursor, message_ids["reload-failed"])
     if lost:
         echo.run("systemctl restart echo.service")  # nobody but the service has its socket
         echo.until_registered("echo", 2)

@@ -49,7 +49,7 @@ def test_without_the_broker_a_service_finds_no_socket_and_fails_in_words(broker)
         broker.drop_in(unit, "[Service]\nRestart=no\n")
         broker.run(f"systemctl start {unit}", check=False)
         broker.until(f"{unit} to fail", lambda: broker.show(unit, "ActiveState") == "failed")
-        said = " ".join(entry["MESSAGE"] for entry in broker.journal(cursor, f"_SYSTEMD_UNIT={unit}"))
+        said = " ".join(entry["MESSAGE"] for entry in broker.entries(cursor, f"_SYSTEMD_UNIT={unit}"))
         assert "cannot reach the broker, is sockbrokerd.socket active?" in said and "No such file" in said
 
 

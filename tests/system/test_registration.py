@@ -94,7 +94,7 @@ def test_sockets_of_a_socket_unit_are_registered_by_its_own_command_from_systemd
     started = broker.run("systemctl start resolver.socket", check=False).returncode == 0
     if int(broker.out("systemctl --version").split()[1]) < 256:
         # As the drop-in itself warns.
-        said = " ".join(entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=resolver.socket"))
+        said = " ".join(entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=resolver.socket"))
         assert started and "no sockets were passed" in said
         return
     assert started
@@ -232,7 +232,7 @@ def test_a_unit_name_forged_in_a_delegated_cgroup_counts_as_the_unit_that_forged
     cursor = broker.cursor()
     one_shot(broker, "x.service", "/bin/sh /run/forge", "DynamicUser=yes", "Delegate=yes")
     broker.run("systemctl start x.service")
-    said = [entry["MESSAGE"] for entry in broker.journal(cursor, "_SYSTEMD_UNIT=x.service")]
+    said = [entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=x.service")]
     assert "0::/system.slice/x.service/system.slice/x.service/system.slice/echo.service" in said, "the forgery failed"
     assert f"RESULT={verdict}" in said
     kind = message_ids["refuse" if verdict == "not-permitted" else "register"]
@@ -255,7 +255,7 @@ def test_a_unit_name_forged_by_a_user_manager_counts_as_the_user_manager(broker,
     broker.run("systemctl start user@61010.service")
     broker.run("setpriv --reuid=61010 --regid=61010 --clear-groups env XDG_RUNTIME_DIR=/run/user/61010 "
                "systemctl --user start echo.service")
-    said = [entry["MESSAGE"] for entry in broker.journal(cursor, "_UID=61010")]
+    said = [entry["MESSAGE"] for entry in broker.entries(cursor, "_UID=61010")]
     assert any(text.startswith("0::/user.slice/") and text.endswith("/echo.service") for text in said)
     assert "RESULT=not-permitted" in said
     entry = refusal(broker, cursor, message_ids)

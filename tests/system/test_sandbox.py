@@ -76,7 +76,7 @@ def test_a_refusal_fails_the_start_with_what_the_broker_says(broker):
     broker.until("the unit to fail", lambda: broker.show("walled.service", "ActiveState") == "failed")
     assert broker.show("walled.service", "ExecMainStatus") == "77"
     assert any("unknown-service" in entry["MESSAGE"]
-               for entry in broker.journal(cursor, "_SYSTEMD_UNIT=walled.service"))
+               for entry in broker.entries(cursor, "_SYSTEMD_UNIT=walled.service"))
 
 
 @pytest.mark.parametrize("profile", ["default", "strict"])
@@ -113,7 +113,7 @@ def attempts(broker, unit):
     """The answers of attempts.py, which the unit runs once."""
     cursor = broker.cursor()
     broker.run(f"systemctl start {unit}")
-    said = [entry["MESSAGE"] for entry in broker.journal(cursor, f"_SYSTEMD_UNIT={unit}")
+    said = [entry["MESSAGE"] for entry in broker.entries(cursor, f"_SYSTEMD_UNIT={unit}")
             if entry["MESSAGE"].startswith("{")]
     assert said, "the unit said nothing"
     return json.loads(said[0])
