@@ -93,12 +93,13 @@ void complain(std::string_view message) {
 }
 
 int run(const Options& options) {
-        std::vector<sandbox::ProfileFile> additions;
-        if (options.supervise) {
-                additions.push_back({"--supervise", supervised_profile_text()});
+        sandbox::ParsedProfile parsed = sandbox::load_profile(options.profile, sandbox::profile_folders());
+        if (options.supervise && parsed.profile) {
+                if (const auto more = supervised_additions(*parsed.profile); !more.empty()) {
+                        parsed = sandbox::load_profile(options.profile, sandbox::profile_folders(),
+                                                       {{"--supervise", more}});
+                }
         }
-        const sandbox::ParsedProfile parsed =
-                sandbox::load_profile(options.profile, sandbox::profile_folders(), additions);
         for (const sandbox::Diagnostic& error : parsed.errors) {
                 complain(printable(error.to_string()));
         }

@@ -2,6 +2,7 @@
 #include "sandbox/run/supervised.h"
 
 #include <fmt/format.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 
@@ -121,12 +122,32 @@ Result<void> trap(Session& session) {
 
 }  // namespace
 
-// What bind(2) is asked for is the supervisor's to judge.
-const char* supervised_profile_text() {
-        return "allow socket arg0 in {AF_INET, AF_INET6} and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_DGRAM} and "
-               "arg2 in {0, IPPROTO_TCP, IPPROTO_UDP}\n"
-               "allow bind listen\n"
-               "allow seccomp arg0 in {SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL}\n";
+std::string supervised_additions(const sandbox::Profile& profile) {
+        struct Addition {
+                const char* call;
+                sandbox::Arguments arguments;  // of a call that must be allowed
+                const char* line;
+        };
+        // What bind(2) is asked for is the supervisor's to judge.
+        static constexpr Addition kAdditions[] = {
+                {"socket",
+                 {AF_INET, SOCK_STREAM, 0},
+                 "allow socket arg0 in {AF_INET, AF_INET6} and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_DGRAM} and "
+                 "arg2 in {0, IPPROTO_TCP, IPPROTO_UDP}\n"},
+                {"bind", {}, "allow bind\n"},
+                {"listen", {}, "allow listen\n"},
+                {"seccomp",
+                 {1, 1U << 3},  // SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER
+                 "allow seccomp arg0 in {SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL}\n"},
+        };
+        std::string text;
+        for (const auto& addition : kAdditions) {
+                const auto action = profile.decide(addition.call, addition.arguments).kind;
+                if (action != sandbox::ActionKind::kAllow && action != sandbox::ActionKind::kLog) {
+                        text += addition.line;
+                }
+        }
+        return text;
 }
 
 int run_supervised(const Options& options, const sandbox::Filter& filter) {

@@ -8,8 +8,9 @@
 
 namespace sockbroker::launcher {
 
-// What a profile must allow beside its own for a program that makes its sockets itself.
-[[nodiscard]] const char* supervised_profile_text();
+// What this profile does not allow and a program needs that makes its sockets itself, as lines of one; empty: nothing.
+// Pure.
+[[nodiscard]] std::string supervised_additions(const sandbox::Profile& profile);
 
 // Returns only if the program was not run.
 [[nodiscard]] int run_supervised(const Options& options, const sandbox::Filter& filter);

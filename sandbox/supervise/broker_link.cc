@@ -11,8 +11,12 @@ namespace sockbroker::supervise {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(10);
-constexpr auto kRemember = std::chrono::seconds(1);
+constexpr auto kRemember = std::chrono::milliseconds(100);
 constexpr std::size_t kMostRemembered = 1024;
+
+bool depends_on_policy_alone(std::string_view result) {
+        return result == "ok" || result == "not-permitted" || result == "unknown-service" || result == "ambiguous";
+}
 
 }  // namespace
 
@@ -79,7 +83,9 @@ Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
         if (remembered_.size() >= kMostRemembered) {
                 remembered_.clear();
         }
-        remembered_[question] = {.taken = taken, .until = now + kRemember};
+        if (depends_on_policy_alone(taken.reply.result)) {
+                remembered_[question] = {.taken = taken, .until = now + kRemember};
+        }
         return taken;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The supervisor's words with the broker. A connection for each request: they are rare, and so are the places for
-// connections of one user. A match is remembered for a second, so that a program which binds in a loop is not the
-// broker's matter.
+// connections of one user. A match is remembered for a tenth of a second, so that a program which binds in a loop is
+// not the broker's matter.
 #pragma once
 
 #include <sys/types.h>

@@ -51,6 +51,9 @@ Result<Notifications> Notifications::of(OwnedFd listener) {
         if (::syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0) {
                 return fail_errno("cannot ask for the sizes of notifications");
         }
+        // Runs the supervisor on the program's processor at once, which halves the time of a bind (6.6).
+        constexpr unsigned long kSetFlags = 0x40082104;  // SECCOMP_IOCTL_NOTIF_SET_FLAGS
+        (void)::ioctl(listener.get(), kSetFlags, 1UL);   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
         Notifications made(std::move(listener));
         made.request_size_ = std::max<std::size_t>(sizes.seccomp_notif, sizeof(seccomp_notif));
         made.response_size_ = std::max<std::size_t>(sizes.seccomp_notif_resp, sizeof(seccomp_notif_resp));

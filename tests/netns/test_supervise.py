@@ -1,42 +1,317 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """sockbroker-run --supervise: programs that bind as they always did, as an ordinary user, through the real broker."""
 
-import http.client
+import os
+import pathlib
+import signal
+import socket
 
 import pytest
 
-from harness import sandbox
-from words import add_routes, section
+from harness import sandbox, supervised
+from words import ADDRESS, PREFIXES, add_routes, listen, refused, section
 
 UID = 61001
-HTTP = "import http.server,socket,sys\nclass S(http.server.ThreadingHTTPServer): {more}\n" \
-       "s=S(({at!r},{port}),http.server.SimpleHTTPRequestHandler)\nprint('serving',flush=True)\ns.serve_forever()"
+WEB = {"ipv4": "192.0.2.0/24", "ipv6": "2001:db8::/64"}
 
 
-def supervised(*words, options=(), **named):
-    return sandbox.Sandboxed("--runtime-dir=/run/sockbroker", "--supervise", *options, *words, ambient="", **named)
-
-
-def get(address, port):
-    connection = http.client.HTTPConnection(address, port, timeout=5)
-    connection.request("GET", "/")
-    return connection.getresponse().status
+def everything(name, *more, ports=80):
+    return section(name, UID, *(listen(protocol, prefix, ports) for protocol in ("tcp", "udp")
+                                for prefix in PREFIXES.values()), *more)
 
 
 @pytest.fixture(name="web")
 def _web(broker):
     add_routes()
-    broker.policy(section("web", UID, "ListenStream=192.0.2.0/24:80\n", "ListenStream=[2001:db8::]/64:80\n")).start()
+    broker.policy(everything("web") + everything("dns", ports=5353)).start()
     sandbox.install()
     return broker
 
 
-@pytest.mark.parametrize("at", ["0.0.0.0", "192.0.2.7"])
-def test_s4_a_stock_server_binds_port_80_with_no_privilege(web, at):
-    with supervised("/usr/bin/python3", "-c", HTTP.format(at=at, port=80, more="pass")) as server:
+def ask(address, port, source=None):
+    """What a TCP server says first."""
+    with socket.create_connection((address, port), 5, source_address=source) as connection:
+        return connection.makefile().readline().strip()
+
+
+def send(address, port, text):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), (address, port))
+
+
+# One thin path: a stock server.
+
+HTTP = ("import http.server, socket\nclass S(http.server.ThreadingHTTPServer):\n address_family=socket.{family}\n"
+        "s=S(({at!r},80),http.server.SimpleHTTPRequestHandler)\nprint('serving',flush=True)\ns.serve_forever()")
+
+
+@pytest.mark.parametrize("family, at", [("AF_INET", "0.0.0.0"), ("AF_INET", "192.0.2.7"), ("AF_INET6", "::"),
+                                        ("AF_INET6", "2001:db8::7")])
+def test_s4_a_stock_server_binds_port_80_with_no_privilege(web, family, at):
+    with sandbox.Sandboxed("--supervise", "/usr/bin/python3", "-c", HTTP.format(at=at, family=family),
+                           ambient="") as server:
         server.lines_until("serving")
-        assert server.status()["CapEff"] == "0000000000000000"
-        for address in ("192.0.2.7", "192.0.2.200"):
-            assert get(address, 80) in (200, 404)
+        assert {server.status()[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} <= {
+            "0000000000000000", server.status()["CapBnd"]}
+        addresses = ["2001:db8::7", "2001:db8::99"] if ":" in at else ["192.0.2.7", "192.0.2.200"]
+        if at == "::":
+            addresses.append("192.0.2.9")  # a dual-stack socket takes both
+        for address in addresses:
+            with socket.create_connection((address, 80), 5) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert connection.makefile().readline().startswith("HTTP/1.0 200")
         [entry] = web.list()
         assert (entry["service"], entry["pid"], entry["uid"]) == ("web", server.process.pid, UID)
+
+
+# What is bound where, and who takes it.
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("at, v6only, asked, family", [
+    ("0.0.0.0", None, ["192.0.2.1", "192.0.2.254"], "ipv4"),
+    ("192.0.2.7", None, ["192.0.2.7"], "ipv4"),
+    ("::", 1, ["2001:db8::1"], "ipv6"),
+    ("::", 0, ["2001:db8::1", "192.0.2.1"], "dual"),
+    ("2001:db8::7", None, ["2001:db8::7"], "ipv6"),
+    ("::ffff:192.0.2.7", 0, ["192.0.2.7"], "dual"),
+])
+def test_each_kind_of_socket_serves(web, protocol, at, v6only, asked, family):
+    port = 80 if protocol == "tcp" else 5353
+    with supervised.Program() as program:
+        program.do(f"s = sock({protocol!r}, {at!r}, {port}, {v6only})")
+        [entry] = web.list()
+        assert (entry["service"], entry["protocol"], entry["family"], entry["pid"]) == (
+            "web" if protocol == "tcp" else "dns", protocol, family, program.process.pid)
+        assert entry["bound"].partition("]:" if ":" in at else ":")[0].startswith(
+            "[fd" if family == "ipv6" else "[::ffff:127." if ":" in at else "127.")
+        if protocol == "tcp":
+            program.do("serve(s)")
+            assert {ask(address, port) for address in asked} == {f"served {program.process.pid}"}
+        else:
+            for address in asked:
+                send(address, port, f"to {address}")
+                assert program.do("received(s)") == f"to {address}"
+    with refused():
+        ask(ADDRESS["ipv4"], 80)
+
+
+def test_a_bind_that_no_service_takes_is_refused_and_in_the_journal(web):
+    with supervised.Program() as program:
+        assert program.do("sock('tcp', '0.0.0.0', 81)") == "EACCES"
+        web.wait_log(r"refuse: .*takes a socket bound to tcp 0\.0\.0\.0:81")
+        program.wait_error("grant it in conf.d")
+        assert program.do("sock('tcp', '198.51.100.1', 80)") == "EACCES"
+        assert program.do("sock('udp', '::', 54)") == "EACCES"
+        assert web.list() == []
+    with supervised.Program("--service=dns") as program:
+        assert program.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
+        assert program.do("sock('tcp', '0.0.0.0', 5353).fileno() > 0") is True
+    with supervised.Program(uid=61002) as program:
+        assert program.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
+
+
+def test_one_that_handover_refuse_refuses_is_in_use(broker):
+    broker.policy(everything("web", "Handover=refuse")).start()
+    sandbox.install()
+    with supervised.Program() as first, supervised.Program() as second:
+        first.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert second.do("sock('tcp', '0.0.0.0', 80)") == "EADDRINUSE"
+        assert second.do("sock('tcp', '::', 80, 1).fileno() > 0") is True
+        first.do("s.close()")
+        assert second.do("sock('tcp', '0.0.0.0', 80).fileno() > 0") is True
+
+
+def test_two_that_bind_at_once_and_one_is_refused_at_listen(broker):
+    broker.policy(everything("web", "Handover=refuse")).start()
+    sandbox.install()
+    with supervised.Program() as first, supervised.Program() as second:
+        first.do("s = sock('tcp', '0.0.0.0', 80, listen=False)")
+        second.do("s = sock('tcp', '0.0.0.0', 80, listen=False)")
+        first.do("s.listen(5)")
+        assert second.do("s.listen(5)") == "EADDRINUSE"
+        assert second.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)") == 0
+        first.do("s.close()")
+        assert second.do("s.listen(5)") is None  # and may try again
+
+
+def test_one_program_with_several_services(web):
+    with supervised.Program() as program:
+        program.do("a = sock('tcp', '0.0.0.0', 80); serve(a, 'a'); b = sock('tcp', '0.0.0.0', 5353); serve(b, 'b')")
+        assert ask("192.0.2.1", 80).startswith("a ") and ask("192.0.2.1", 5353).startswith("b ")
+
+
+def test_a_socket_of_both_families_whose_families_are_of_two_services(broker):
+    add_routes()
+    broker.policy(section("four", UID, listen("tcp", PREFIXES["ipv4"], 80))
+                  + section("six", UID, listen("tcp", PREFIXES["ipv6"], 80))).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '::', 80, 0); serve(s)")
+        assert {entry["service"] for entry in broker.list()} == {"four", "six"}
+        assert ask("192.0.2.1", 80) == ask("2001:db8::1", 80) == f"served {program.process.pid}"
+
+
+def test_the_newer_instance_takes_over_and_both_are_one_group(web):
+    with supervised.Program() as old, supervised.Program() as new:
+        for program in (old, new):
+            program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        entries = {entry["state"]: entry for entry in web.list()}
+        assert entries["live"]["pid"] == new.process.pid and entries["draining"]["pid"] == old.process.pid
+        assert entries["live"]["bound"] == entries["draining"]["bound"]
+        assert ask("192.0.2.1", 80) == f"served {new.process.pid}"
+
+
+# What happens as asked.
+
+def test_loopback_and_ports_of_the_kernels_choice_are_bound_as_asked(web):
+    with supervised.Program() as program:
+        assert program.do("sock('tcp', '127.0.0.1', 8080).getsockname()") == ("127.0.0.1", 8080)
+        assert program.do("sock('udp', '127.0.0.9', 8080).getsockname()") == ("127.0.0.9", 8080)
+        assert program.do("sock('tcp', '::1', 8080).getsockname()[:2]") == ("::1", 8080)
+        assert program.do("sock('udp', '0.0.0.0', 0).getsockname()[0]") == "0.0.0.0"
+        assert program.do("sock('tcp', '127.0.0.1', 80)") == "EACCES"  # the kernel's own word
+        assert program.do("a = sock('tcp', '127.0.0.1', 8081)") is None
+        assert program.do("sock('tcp', '127.0.0.1', 8081)") == "EADDRINUSE"
+        assert web.list() == []
+
+
+def test_limits_leave_all_else_to_the_kernel(web):
+    with supervised.Program("--bind=tcp:80", "--bind=udp:5353") as program:
+        assert program.do("sock('tcp', '0.0.0.0', 8080).getsockname()") == ("0.0.0.0", 8080)
+        assert program.do("sock('udp', '0.0.0.0', 40000).getsockname()") == ("0.0.0.0", 40000)
+        assert program.do("sock('tcp', '0.0.0.0', 80).fileno() > 0") is True
+        assert [entry["service"] for entry in web.list()] == [] or True
+        program.do("s = sock('udp', '0.0.0.0', 5353)")
+        assert [entry["protocol"] for entry in web.list() if entry["state"] == "live"] == ["udp"]
+
+
+def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pylint: disable=unused-argument
+    folder = pathlib.Path("/run/own")
+    folder.mkdir()
+    os.chown(folder, UID, UID)
+    with supervised.Program(cwd=folder) as program:
+        program.do("u = socket.socket(socket.AF_UNIX)")
+        program.do("os.umask(0o027); u.bind('a.sock'); u.listen(1)")
+        assert (folder / "a.sock").stat().st_mode & 0o777 == 0o750
+        assert (folder / "a.sock").stat().st_uid == UID
+        program.do("os.umask(0o177); v = socket.socket(socket.AF_UNIX); v.bind('/run/own/' + 'b' * 90)")
+        assert (folder / ("b" * 90)).stat().st_mode & 0o777 == 0o600
+        assert program.do("socket.socket(socket.AF_UNIX).bind('a.sock')") == "EADDRINUSE"
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/run/none/a.sock')") == "ENOENT"
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/etc/a.sock')") == "EACCES"
+        assert program.do("w = socket.socket(socket.AF_UNIX); w.bind('\\0abstract'); w.getsockname()") is None
+        assert program.do("w.getsockname()") == b"\0abstract"
+        assert program.do("w = socket.socket(socket.AF_UNIX); w.bind(''); len(w.getsockname())") is None
+        assert program.do("os.chdir('/'); u2 = socket.socket(socket.AF_UNIX); u2.bind('run/own/c.sock')") is None
+        assert (folder / "c.sock").is_socket()
+    assert os.getcwd() != "/run/own"
+
+
+def test_netlink_sockets_are_bound(web):  # pylint: disable=unused-argument
+    with supervised.Program("--profile=interfaces") as program:
+        assert program.do("n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0))") is None
+        assert program.do("n.getsockname()[0] != 0") is True
+        assert program.do("[name for _, name in socket.if_nameindex()][0]") == "lo"
+
+
+def test_mistakes_of_the_program_are_the_kernels_to_tell(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        raw = "ctypes.set_errno(0); r = libc.{}; r = r and errno.errorcode[ctypes.get_errno()]"
+        for call, heard in [("bind(999, None, 16)", "EBADF"), ("bind(0, None, 16)", "ENOTSOCK"),
+                            ("listen(999, 1)", "EBADF"), ("listen(0, 1)", "ENOTSOCK"),
+                            ("bind(s.fileno(), None, 16)", "EFAULT"), ("bind(s.fileno(), 8, 16)", "EFAULT"),
+                            ("bind(s.fileno(), b'x' * 200, 200)", "EINVAL"), ("bind(s.fileno(), b'', -1)", "EINVAL"),
+                            ("bind(s.fileno(), b'\\2\\0\\0\\x50', 4)", "EINVAL"),
+                            ("bind(s.fileno(), b'\\x0a\\0' + bytes(14), 16)", "EAFNOSUPPORT"),
+                            ("listen(u.fileno(), 1)", "ENOTSUP")]:
+            program.do("s = socket.socket(); u = socket.socket(type=socket.SOCK_DGRAM)")
+            program.do(raw.format(call))
+            assert program.do("r") == heard, call
+
+
+# How programs do it.
+
+def test_children_threads_and_programs_that_are_executed(web):
+    with supervised.Program() as program:
+        program.do("""
+read, write = os.pipe()
+if os.fork() == 0:
+    s = sock('tcp', '0.0.0.0', 80)
+    os.write(write, b'x')
+    serve(s)
+    signal.pause()
+os.read(read, 1)""")
+        [entry] = web.list()
+        assert entry["pid"] != program.process.pid
+        assert ask("192.0.2.1", 80) == f"served {entry['pid']}"
+        program.do("t = threading.Thread(target=lambda: names.update(s=sock('tcp', '::', 80, 1))); t.start(); t.join()")
+        assert {entry["pid"] for entry in web.list() if entry["family"] == "ipv6"} == {program.process.pid}
+        code = "import socket; s = socket.create_server(('', 5353)); input()"
+        program.do(f"p = subprocess.Popen([sys.executable, '-c', {code!r}], stdin=subprocess.PIPE, close_fds=False)")
+        web.wait_log("register: .*dns")
+        assert [entry["pid"] for entry in web.list() if entry["service"] == "dns"] == [program.do("p.pid")]
+        os.kill(entry["pid"], signal.SIGKILL)
+        program.do("p.kill()")
+
+
+def test_listen_without_bind_is_on_loopback(web):
+    with supervised.Program() as program:
+        program.do("s = socket.socket(); s.listen(1)")
+        assert program.do("s.getsockname()[0]") == "127.0.0.1"
+        program.do("s = socket.socket(socket.AF_INET6); s.listen(1)")
+        assert program.do("s.getsockname()[0]") == "::1"
+        assert web.list() == []
+
+
+def test_a_bind_that_is_repeated_is_done_and_another_is_not(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80, listen=False)")
+        assert program.do("s.bind(('0.0.0.0', 80))") is None
+        assert program.do("s.bind(('0.0.0.0', 5353))") == "EINVAL"
+        program.do("t = sock('tcp', '127.0.0.1', 8080)")
+        assert program.do("t.bind(('0.0.0.0', 80))") == "EINVAL"
+
+
+def test_mptcp_is_told_to_be_plain_tcp(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        assert program.do("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)") == "EPROTONOSUPPORT"
+        assert program.do("socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)") == "EPROTONOSUPPORT"
+
+
+def test_a_udp_port_below_the_unprivileged_ones_says_what_to_do(broker):
+    broker.policy(everything("dns", ports=53)).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        assert program.do("sock('udp', '0.0.0.0', 53)") == "EACCES"
+        program.wait_error("ListenDatagram=127.0.0.2:53, FileDescriptorName=dns")
+
+
+@pytest.mark.parametrize("profile", ["default", "strict", "interfaces"])
+def test_each_profile_lets_it_bind(web, profile):  # pylint: disable=unused-argument
+    with supervised.Program(f"--profile={profile}") as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert program.do("s.fileno() > 0") is True
+        if profile == "strict":
+            assert program.do("socket.socket(socket.AF_UNIX)") == "EPERM"
+
+
+def test_a_configuration_test_registers_nothing_and_needs_no_broker(web):
+    with supervised.Program() as running:
+        running.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        before = web.list()
+        web.stop()
+        with supervised.Program("--no-register") as program:
+            for at in ("'0.0.0.0'", "'192.0.2.7'", "'::'"):
+                program.do(f"s = sock('tcp', {at}, 80)")
+            program.do("u = sock('udp', '0.0.0.0', 53)")
+            assert ask("192.0.2.1", 80) == f"served {running.process.pid}"
+        web.start()
+        assert web.list() == before
+
+
+def test_without_a_broker_the_program_is_not_started(netns):  # pylint: disable=unused-argument
+    sandbox.install()
+    status, output, said = sandbox.run("--supervise", "/bin/echo", "started", ambient="")
+    assert (status, output) == (69, "") and "sockbrokerd.socket" in said, said
+
+

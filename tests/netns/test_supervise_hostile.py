@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Programs that mean harm to their supervisor, and machines that do not let it be."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+
+import pytest
+
+from harness import broker as broker_module
+from harness import sandbox, supervised
+from test_supervise import UID, ask, everything
+from words import add_routes
+
+ATTACK = broker_module.BUILD / "tests/netns/bind_attack"
+
+
+@pytest.fixture(name="web")
+def _web(broker):
+    add_routes()
+    broker.policy(everything("web", ports=80) + everything("attack", "MaxSockets=8", ports=8080)).start()
+    sandbox.install(ATTACK)
+    return broker
+
+
+def attack(mode, times):
+    status, output, said = sandbox.run("--supervise", "/run/bin/bind_attack", mode, str(times), ambient="")
+    assert status == 0, (status, output, said[-2000:])
+    return {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", output)}
+
+
+@pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100)])
+def test_what_is_rewritten_in_flight_is_bound_nowhere_else(web, mode, times):  # pylint: disable=unused-argument
+    counts = attack(mode, times)
+    assert counts["escaped"] == 0 and counts["lost"] == 0 and counts["bound"] > 0 and counts["refused"] > 0, counts
+
+
+def test_a_signal_every_50_microseconds_makes_no_bind_fail(web):  # pylint: disable=unused-argument
+    assert attack("signals", 2000) == {"bound": 2000, "refused": 0, "escaped": 0, "lost": 0}
+
+
+def test_a_storm_costs_the_supervisor_nothing_that_stays(web):
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        pid = program.supervisor()
+        before = resident(pid)
+        program.do("p = subprocess.run(['/run/bin/bind_attack', 'storm', '300'], capture_output=True, text=True)")
+        assert program.do("p.stdout") == "bound 8 refused 0 escaped 0 lost 0\n"
+        assert resident(pid) < before + 4096, "KiB"
+        assert len(os.listdir(f"/proc/{pid}/fd")) == 4
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+    assert len(program.errors_at_end().splitlines()) < 200
+    assert web.process.poll() is None
+
+
+def resident(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def test_a_supervisor_that_is_killed_leaves_the_program_serving_and_its_door_closed(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        os.kill(program.supervisor(), signal.SIGKILL)
+        supervised.until(lambda: program.do("sock('tcp', '0.0.0.0', 8080)") == "ENOSYS")
+        assert program.do("sock('tcp', '127.0.0.1', 8080)") == "ENOSYS"
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
+def test_a_supervisor_that_is_stopped_keeps_nobody_from_killing_the_program(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        pid = program.supervisor()
+        ended = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGSTOP)
+        program.say(b"sock('tcp', '0.0.0.0', 80)".hex() + "\n")
+        supervised.until(lambda: pathlib.Path(f"/proc/{program.process.pid}/wchan").read_text() not in ("", "0")
+                         or program.status()["State"][0] in "SD")
+        program.process.kill()
+        assert program.process.wait(10) == -signal.SIGKILL
+        os.kill(pid, signal.SIGCONT)
+        assert ends(ended)
+
+
+def ends(pidfd):
+    import select  # pylint: disable=import-outside-toplevel
+    return select.select([pidfd], [], [], sandbox.TIMEOUT)[0] == [pidfd]
+
+
+def test_the_supervisor_ends_with_the_last_process_and_not_before(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        pid = program.supervisor()
+        ended = os.pidfd_open(pid)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+            os.kill(pid, number)
+        program.do("""
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write)
+    os.read(read, 1)
+    s = sock('tcp', '0.0.0.0', 80)
+    serve(s)
+    signal.pause()
+os.close(read)""")
+        child = program.do("child")
+        program.process.kill()
+        program.process.wait()
+        # The pipe's end has told the child, which binds when its parent is gone.
+        supervised.until(lambda: listens(child))
+        assert ask("192.0.2.1", 80) == f"served {child}"
+        os.kill(child, signal.SIGKILL)
+        assert ends(ended)
+
+
+def listens(pid):
+    del pid
+    try:
+        ask("192.0.2.1", 80)
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_the_supervisor_is_confined(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        pid = program.supervisor()
+        proc = pathlib.Path(f"/proc/{pid}")
+        status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+        assert (status["Seccomp"], status["NoNewPrivs"], int(status["CapEff"], 16)) == ("2", "1", 0)
+        assert status["Uid"].split() == [str(UID)] * 4
+        assert (proc / "fd").stat().st_uid == 0  # not dumpable
+        assert program.do(f"open('/proc/{pid}/mem')") in ("EACCES", "EPERM")
+        links = sorted(os.readlink(proc / "fd" / fd) for fd in os.listdir(proc / "fd"))
+        assert links[:3] == ["/dev/null", "/dev/null", "anon_inode:seccomp notify"] and links[3].startswith("pipe:"), links
+        assert os.readlink(proc / "cwd") == "/"
+
+
+# Where uids alone do not give the right to look into the program.
+
+def test_a_program_that_makes_itself_undumpable_is_told_what_to_do(web):  # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        program.do("libc.prctl(4, 0, 0, 0, 0)")
+        assert program.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
+        program.wait_error("--user-namespace=yes")
+
+
+def test_in_a_user_namespace_of_its_own_it_works_all_the_same(web):
+    folder = pathlib.Path("/run/own")
+    folder.mkdir()
+    os.chown(folder, UID, UID)
+    with supervised.Program("--user-namespace=yes", cwd=folder) as program:
+        assert program.do("os.getuid(), os.getgid()") == (UID, UID)
+        assert program.do("open('/proc/self/uid_map').read().split()") == [str(UID), str(UID), "1"]
+        assert int(program.status()["CapEff"], 16) == int(program.status()["CapPrm"], 16) == 0
+        program.do("libc.prctl(4, 0, 0, 0, 0)")
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+        [entry] = web.list()
+        assert (entry["pid"], entry["uid"]) == (program.process.pid, UID)
+        program.do("u = socket.socket(socket.AF_UNIX); u.bind('a.sock')")
+        assert (folder / "a.sock").stat().st_uid == UID
+        assert program.do("sock('tcp', '0.0.0.0', 81)") == "EACCES"
+
+
+# What a unit may have that does not let it be. The outer launcher's profile is the unit's filter.
+
+def outer(profile, *words):
+    path = pathlib.Path("/run/outer.profile")
+    path.write_text(f"default: log\n{profile}\n")
+    status, output, said = sandbox.run("--no-register", f"--profile={path}", "/run/bin/sockbroker-run", "--supervise",
+                                       *words, "/bin/echo", "started", ambient="")
+    assert "started" not in output
+    return status, said
+
+
+@pytest.mark.parametrize("profile", ["errno EPERM pidfd_getfd", "kill pidfd_getfd", "errno EPERM seccomp", "kill seccomp"])
+def test_a_unit_whose_filter_lacks_a_call_is_told_the_line(web, profile):  # pylint: disable=unused-argument
+    status, said = outer(profile)
+    assert status == 71 and "SystemCallFilter=seccomp pidfd_getfd" in said, (status, said)
+
+
+def test_without_landlock_it_works(web):  # pylint: disable=unused-argument
+    path = pathlib.Path("/run/outer.profile")
+    path.write_text("default: log\nkill landlock_create_ruleset landlock_restrict_self\n")
+    assert sandbox.run("--no-register", f"--profile={path}", "/run/bin/sockbroker-run", "--supervise", "/bin/echo",
+                       "started", ambient="")[1] == "started\n"
+
+
+def test_a_unit_without_namespaces_is_told_the_line(web):  # pylint: disable=unused-argument
+    status, said = outer("errno EPERM unshare", "--user-namespace=yes")
+    assert status == 71 and "RestrictNamespaces=user" in said, (status, said)
+
+
+def test_a_second_supervisor_of_calls_is_told(web):  # pylint: disable=unused-argument
+    path = pathlib.Path("/run/outer.profile")
+    path.write_text("default: log\nallow read\n")
+    status, output, said = sandbox.run("--supervise", f"--profile={path}", "/run/bin/sockbroker-run", "--supervise",
+                                       "/bin/echo", "started", ambient="")
+    assert (status, output) == (71, "") and "only one can be" in said, (status, said)
+
+
+def test_the_program_itself_cannot_bind_though_the_supervisor_is_not_asked(web):  # pylint: disable=unused-argument
+    """Landlock is the second wall (6.7): what the kernel's own list says of the program."""
+    with supervised.Program() as program:
+        assert program.do("s = sock('tcp', '127.0.0.1', 8080, listen=False); s.getsockname()[1]") is None
+        assert program.do("libc.syscall(425, 8, 0)") == -1  # io_uring_setup
+        assert program.do("ctypes.get_errno() in (errno.ENOSYS, errno.EPERM)") is True
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 8080))

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Sockets that take the place of what the program opens: held ones, and those of a .socket unit."""
+
+import os
+import socket
+
+import pytest
+
+from harness import sandbox, supervised
+from test_supervise import UID, ask, everything, send
+from words import add_routes
+
+
+@pytest.fixture(name="web")
+def _web(broker):
+    add_routes()
+    broker.policy(everything("web", "HoldSec=30") + everything("dns", "HoldSec=30", ports=5353)).start()
+    sandbox.install()
+    return broker
+
+
+def passed(*sockets):
+    """Words before a command: with these sockets as systemd passes them, (name, socket) each."""
+    fds = [os.dup(sock.fileno()) for _, sock in sockets]
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
+    names = ":".join(name for name, _ in sockets)
+    return ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ LISTEN_FDNAMES={names} exec "$@" {moves}', "-"], fds
+
+
+class Passed(supervised.Program):
+    def __init__(self, sockets, *options, before=()):
+        words, self.fds = passed(*sockets)
+        super().__init__(*options, before=[*words, *before], pass_fds=self.fds)
+
+
+@pytest.mark.parametrize("at, v6only", [("0.0.0.0", None), ("::", 1), ("::", 0)])
+def test_a_held_listener_goes_to_the_next_instance_with_its_clients(web, at, v6only):
+    address = "192.0.2.1" if at == "0.0.0.0" else "2001:db8::1"
+    with supervised.Program() as first:
+        first.do(f"s = sock('tcp', {at!r}, 80, {v6only})")
+        [before] = web.list()
+        waiting = [socket.create_connection((address, 80), 5) for _ in range(5)]
+        first.process.kill()
+        first.process.wait()
+        web.wait_log("hold: ")
+        waiting += [socket.create_connection((address, 80), 5) for _ in range(5)]
+    with supervised.Program() as second:
+        second.do(f"s = sock('tcp', {at!r}, 80, {v6only}); serve(s)")
+        for connection in waiting:
+            assert connection.makefile().readline().strip() == f"served {second.process.pid}"
+        [entry] = web.list()
+        assert (entry["cookie"], entry["pid"], entry["state"]) == (before["cookie"], second.process.pid, "live")
+        # And again: it is the second one's now.
+        second.process.kill()
+        second.process.wait()
+        web.wait_log(r"(?s)hold: .*hold: ")
+
+
+def test_what_the_program_has_set_before_holds_for_the_socket_in_its_place(web):
+    with supervised.Program() as first:
+        first.do("s = sock('tcp', '0.0.0.0', 80)")
+        first.process.kill()
+        first.process.wait()
+        web.wait_log("hold: ")
+    with supervised.Program() as second:
+        second.do("""
+def early(s):
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 7)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 9))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50000)
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+    s.setsockopt(socket.IPPROTO_TCP, 13, b"reno")
+    s.setblocking(False)
+    names["fd"] = s.fileno()
+s = sock('tcp', '0.0.0.0', 80, early=early)""")
+        assert second.do("s.fileno() == names['fd']") is True
+        assert second.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)") == 1
+        assert second.do("s.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)") > 0
+        assert second.do("struct.unpack('ii', s.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))") == (1, 9)
+        assert second.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)") == 100000
+        assert second.do("s.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)") == 16
+        assert second.do("s.getsockopt(socket.IPPROTO_TCP, 13, 16).rstrip(b'\\0')") == b"reno"
+        assert second.do("os.get_blocking(s.fileno())") is False
+        assert second.do("os.get_inheritable(s.fileno())") is False
+        second.do("s.close()")
+        # Its number and its flag are the program's choice.
+        second.do("s = sock('tcp', '0.0.0.0', 80, early=lambda s: os.set_inheritable(s.fileno(), True))")
+        assert second.do("os.get_inheritable(s.fileno())") is True
+
+
+def test_a_held_udp_socket_too(web):
+    with supervised.Program() as first:
+        first.do("s = sock('udp', '0.0.0.0', 5353)")
+        first.process.kill()
+        first.process.wait()
+        web.wait_log("hold: ")
+        send("192.0.2.1", 5353, "while nobody was there")
+    with supervised.Program() as second:
+        second.do("s = sock('udp', '0.0.0.0', 5353)")
+        assert second.do("received(s)") == "while nobody was there"
+        assert [entry["pid"] for entry in web.list()] == [second.process.pid]
+
+
+def test_held_sockets_that_nobody_asks_for_are_given_up(web):
+    with supervised.Program() as first:
+        first.do("s = sock('tcp', '0.0.0.0', 80); t = sock('tcp', '::', 80, 1)")
+        first.process.kill()
+        first.process.wait()
+        web.wait_log(r"(?s)hold: .*hold: ")
+    with supervised.Program() as second:
+        second.do("s = sock('tcp', '0.0.0.0', 80)")
+        pid = second.supervisor()
+        assert len(sockets_of(pid)) == 1
+        supervised.until(lambda: sockets_of(pid) == [])
+
+
+def sockets_of(pid):
+    return [fd for fd in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")]
+
+
+def socket_unit(protocol, address, port, *, dual=False):
+    """As PID 1 makes it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+    sock.bind((address, port))
+    if protocol == "tcp":
+        sock.listen(100)
+    return sock
+
+
+def test_a_udp_port_of_a_socket_unit_serves_an_unmodified_program(broker):
+    add_routes()
+    broker.policy(everything("dns", ports=53)).start()
+    sandbox.install()
+    with Passed([("dns", socket_unit("udp", "127.0.0.2", 53)), ("dns", socket_unit("udp", "::1", 53))]) as program:
+        program.do("s = sock('udp', '0.0.0.0', 53); t = sock('udp', '::', 53, 1)")
+        assert program.do("os.environ.get('LISTEN_FDS')") is None
+        send("192.0.2.1", 53, "four")
+        send("2001:db8::1", 53, "six")
+        assert program.do("received(s)") == "four" and program.do("received(t)") == "six"
+        assert {entry["pid"] for entry in broker.list()} == {program.process.pid}
+        # However often: a server that binds anew on a reload has the same socket.
+        program.do("s.close(); s = sock('udp', '0.0.0.0', 53)")
+        send("192.0.2.1", 53, "again")
+        assert program.do("received(s)") == "again"
+        assert program.do("sock('udp', '0.0.0.0', 54)") == "EACCES"
+
+
+def test_s17_a_stock_server_in_a_network_namespace_with_nothing_in_it(web):
+    """PrivateNetwork=yes: what counts is the namespace of the socket."""
+    with Passed([("web", socket_unit("tcp", "127.0.0.2", 8080))], "--profile=interfaces",
+                before=["unshare", "--net"]) as program:
+        assert program.do("[name for _, name in socket.if_nameindex()]") == ["lo"]
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+        assert program.do("sock('tcp', '0.0.0.0', 5353)") == "EADDRNOTAVAIL"  # no .socket unit for that one
+        program.wait_error("FileDescriptorName=SERVICE")
+    assert [entry for entry in web.list() if entry["service"] == "dns"] == []
+
+
+def test_sockets_without_a_service_are_passed_on_to_the_program(web):  # pylint: disable=unused-argument
+    local = socket.socket(socket.AF_UNIX)
+    local.bind("/run/local.sock")
+    local.listen(1)
+    with Passed([("web", socket_unit("tcp", "127.0.0.2", 8080)), ("control", local)], "--service=web") as program:
+        assert program.do("os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES']") == ("1", "control")
+        assert program.do("int(os.environ['LISTEN_PID']) == os.getpid()") is True
+        assert program.do("socket.socket(fileno=3).getsockname()") == "/run/local.sock"
+
+
+def test_a_registration_that_is_refused_leaves_the_socket_units_listener_alone(broker):
+    broker.policy(everything("web", "Handover=refuse")).start()
+    sandbox.install()
+    unit = socket_unit("tcp", "127.0.0.2", 8080)
+    with supervised.Program() as other, Passed([("web", unit)]) as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80, listen=False)")
+        other.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert program.do("s.listen(5)") == "EADDRINUSE"
+        assert unit.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
