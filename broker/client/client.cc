@@ -9,6 +9,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -23,9 +24,12 @@ namespace sockbroker {
 namespace {
 
 constexpr std::size_t kMaxRecord = std::size_t{64} * 1024;
-constexpr int kConnectSeconds = 10;
 
 using Clock = std::chrono::steady_clock;
+
+std::string does_not_answer(const std::string& path) {
+        return fmt::format("the broker at {} does not answer; see systemctl status sockbrokerd", path);
+}
 
 // Waits for `events`; a hang-up counts as ready, the next call on the socket tells.
 Result<void> wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
@@ -37,9 +41,7 @@ Result<void> wait_for(int fd, short events, Clock::time_point deadline, const st
                         return {};
                 }
                 if (ready == 0) {
-                        return fail(ETIMEDOUT, fmt::format("the broker at {} does not answer; see systemctl status "
-                                                           "sockbrokerd",
-                                                           path));
+                        return fail(ETIMEDOUT, does_not_answer(path));
                 }
                 if (errno != EINTR) {
                         return fail_errno(fmt::format("cannot wait for {}", path));
@@ -96,7 +98,7 @@ Result<ControlClient::Answer> parse_answer(std::string_view record, const std::s
 
 }  // namespace
 
-Result<ControlClient> ControlClient::connect(const std::string& runtime_dir) {
+Result<ControlClient> ControlClient::connect(const std::string& runtime_dir, std::chrono::milliseconds patience) {
         const std::string path = runtime_dir + "/control";
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
@@ -112,11 +114,15 @@ Result<ControlClient> ControlClient::connect(const std::string& runtime_dir) {
                 return fail_errno("cannot make a UNIX socket");
         }
         // A broker that hangs lets its backlog run full; connect(2) then waits for as long as sends may.
-        const timeval limit{.tv_sec = kConnectSeconds, .tv_usec = 0};
+        const auto span = std::max(patience, std::chrono::milliseconds(1)).count();  // 0 would be for ever
+        const timeval limit{.tv_sec = span / 1000, .tv_usec = span % 1000 * 1000};
         if (setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0) {
                 return fail_errno("cannot bound the time of a connection");
         }
         if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0) {
+                if (errno == EAGAIN) {
+                        return fail(ETIMEDOUT, does_not_answer(path));
+                }
                 return fail_errno(fmt::format("cannot connect to {} (is sockbrokerd running?)", path));
         }
         return ControlClient(std::move(fd), path);

@@ -18,8 +18,10 @@ namespace sockbroker {
 
 class ControlClient {
 public:
-        // RUNTIME_DIR/control. Errors: no such socket or nobody there (is sockbrokerd running?), no permission.
-        [[nodiscard]] static Result<ControlClient> connect(const std::string& runtime_dir);
+        // RUNTIME_DIR/control. Errors: no such socket or nobody there (is sockbrokerd running?), no permission;
+        // ETIMEDOUT: nobody takes connections, for as long as that.
+        [[nodiscard]] static Result<ControlClient> connect(
+                const std::string& runtime_dir, std::chrono::milliseconds patience = std::chrono::seconds(10));
 
         struct Answer {
                 std::string result;  // "ok" or a code of docs/protocol.md

@@ -21,17 +21,21 @@ std::string unreachable_hint(const Options& options) {
 }
 
 std::expected<ControlClient, int> connect(const Options& options) {
-        Result<ControlClient> client = ControlClient::connect(options.runtime_dir);
+        const bool own = options.verb == "hold";  // whose span is its own
+        const auto patience = std::chrono::ceil<std::chrono::milliseconds>(
+                own || options.timeout == kForever ? kShortTimeout : options.timeout);
+        const auto start = std::chrono::steady_clock::now();
+        Result<ControlClient> client = ControlClient::connect(options.runtime_dir, patience);
         if (!client) {
                 complain(client.error().text());
-                if (client.error().errnum != EACCES) {
+                if (client.error().errnum != EACCES && client.error().errnum != ETIMEDOUT) {
                         complain(unreachable_hint(options));
                 }
-                return std::unexpected(kExitUnreachable);
+                return std::unexpected(client.error().errnum == ETIMEDOUT ? kExitFailed : kExitUnreachable);
         }
-        if (options.timeout != kForever && options.verb != "hold") {  // whose span is its own
-                client->set_timeout(std::chrono::ceil<std::chrono::milliseconds>(options.timeout));
-        }
+        // Both together: a broker that hangs has taken the connection, or has not.
+        client->set_timeout(patience - std::chrono::duration_cast<std::chrono::milliseconds>(
+                                               std::chrono::steady_clock::now() - start));
         return std::move(*client);
 }
 

@@ -27,6 +27,8 @@ enum LongOption : int {
         kStateDir,
         kVersion,
         kFor,
+        kFrom,
+        kInterface,
         kTimeout
 };
 
@@ -37,6 +39,8 @@ constexpr option kLongOptions[] = {
         {"no-legend", no_argument, nullptr, kNoLegend},
         {"no-pager", no_argument, nullptr, kNoPager},
         {"for", required_argument, nullptr, kFor},
+        {"from", required_argument, nullptr, kFrom},
+        {"interface", required_argument, nullptr, kInterface},
         {"timeout", required_argument, nullptr, kTimeout},
         {"netns", required_argument, nullptr, kNetns},
         {"config-dir", required_argument, nullptr, kConfigDir},
@@ -109,6 +113,12 @@ Result<Options> parse_options(int argc, char* const* argv) {
                         }
                         options.wait_for = value;
                         break;
+                case kFrom:
+                        options.from = value;
+                        break;
+                case kInterface:
+                        options.interface = value;
+                        break;
                 case kTimeout: {
                         const Result<std::chrono::microseconds> span = parse_time_span(value);
                         if (!span) {
@@ -170,7 +180,7 @@ std::string help_text() {
                 "\n"
                 "Verbs:\n";
         for (const Verb& verb : verbs()) {
-                text += fmt::format("  {:<22}{}\n", verb.synopsis, verb.help);
+                text += fmt::format("  {:<24}{}\n", verb.synopsis, verb.help);
         }
         text += "\n"
                 "Options:\n"
@@ -180,6 +190,8 @@ std::string help_text() {
                 "     --no-legend        Print neither headers nor counts\n"
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"
+                "     --from=ADDR:PORT   The client whose packet is explained\n"
+                "     --interface=NAME   Where that packet comes in\n"
                 "     --timeout=SPAN     Wait no longer than that\n"
                 "     --netns=NAME       The broker of this network namespace, with its places\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"

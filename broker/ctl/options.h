@@ -22,6 +22,9 @@ inline constexpr int kExitUsage = 2;        // unknown verb, option or argument
 inline constexpr int kExitUnreachable = 3;  // no broker answers
 inline constexpr int kExitTimedOut = 4;     // what was waited for did not come in time
 
+// How long a verb waits for a broker that does not answer, where nothing else is said.
+inline constexpr std::chrono::microseconds kShortTimeout = std::chrono::seconds(5);
+
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
 // The places are those of --netns, --config-dir and the like, or the default ones.
@@ -35,6 +38,8 @@ struct Options : DefaultPlaces {
         bool version = false;
         std::string wait_for;  // "live" or "drained", empty: not given
         std::chrono::microseconds timeout = kForever;
+        std::string from;        // of a client, ADDRESS:PORT; empty: not given
+        std::string interface;   // where its packet comes in
         std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
 };

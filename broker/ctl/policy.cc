@@ -76,7 +76,13 @@ int reload_policy(const Options& options) {
         if (!client) {
                 return client.error();
         }
-        client->set_timeout(std::chrono::minutes(10));
+        // It takes as long as the policy is large; whether anybody is there is soon known.
+        if (const auto alive = ask(*client, "VERB=version\n", {}, {}); !alive) {
+                return alive.error();
+        }
+        client->set_timeout(options.timeout == kForever
+                                    ? std::chrono::minutes(10)
+                                    : std::chrono::ceil<std::chrono::milliseconds>(options.timeout));
         Glance glance;
         const auto answer = ask(*client, "VERB=reload\n", {}, [&](std::string_view line) {
                 if (options.json != JsonMode::kOff) {

@@ -19,6 +19,7 @@ constexpr std::array kVerbs = {
         Verb{"status", "status", "Show the broker and its services (the default)", 0, 0, show_status},
         Verb{"list", "list", "List registered sockets", 0, 0, show_list},
         Verb{"bindings", "bindings", "List the bindings of the policy in force", 0, 0, show_bindings},
+        Verb{"explain", "explain PROTO ADDR PORT", "Say what happens to a packet, and why", 3, 3, explain_packet},
         Verb{"register", "register [SERVICE]", "Hand over the sockets passed by systemd", 0, 1, register_sockets},
         Verb{"unregister", "unregister SERVICE", "Remove the sockets of a service", 1, 1, unregister_service},
         Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2,

@@ -28,6 +28,7 @@ struct Verb {
 [[nodiscard]] int show_status(const Options& options);
 [[nodiscard]] int show_list(const Options& options);
 [[nodiscard]] int show_bindings(const Options& options);
+[[nodiscard]] int explain_packet(const Options& options);
 [[nodiscard]] int show_version(const Options& options);
 [[nodiscard]] int register_sockets(const Options& options);
 [[nodiscard]] int retrieve_sockets(const Options& options);

@@ -135,6 +135,9 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                         return reply(refuse(*refusal, peer, request->service));
                 }
         }
+        if (request->verb == Verb::kExplain) {
+                return reply(explain(*request));
+        }
         auto identified = identify(*message);
         if (identified && request->pid != 0) {
                 identified = on_behalf_of(*identified, request->pid);

@@ -178,6 +178,7 @@ private:
         // of probe_some() has found: every client may ask them, as often as it likes.
         static constexpr std::size_t kAskAll = 256;
         void probe_liveness();
+        [[nodiscard]] Answer explain(const Request& request);
         [[nodiscard]] Answer hold_over_stop(const Request& request, const Peer& peer);
         // VERB=match: goes through those who would take the socket, the best first, until one admits the peer.
         struct Match;

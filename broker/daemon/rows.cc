@@ -66,6 +66,21 @@ std::string binding_line(const Policy& policy, const Service& service, const Bin
         });
 }
 
+std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match) {
+        const std::string ports = binding.ports.to_string();
+        return line_of({
+                {"service", service.name},
+                {"protocol", to_string(binding.protocol)},
+                {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
+                {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
+                {"source", match.source == nullptr ? Json(nullptr) : Json(match.source->to_string())},
+                {"interface", match.interface == nullptr ? Json(nullptr) : Json(match.interface->value)},
+                {"when_absent", to_string(service.when_absent)},
+                {"file", policy.files[binding.where.file]},
+                {"line", binding.where.line},
+        });
+}
+
 std::string counters_line(const std::string& service, std::size_t sockets, const ServiceCounters& counters) {
         return line_of({
                 {"service", service},

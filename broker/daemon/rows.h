@@ -30,6 +30,9 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 // null where the service is not counted binding by binding
 [[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
                                        const Match& match, const std::optional<BindingCounters>& counters);
+// The same without counters.
+[[nodiscard]] std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                                           const Match& match);
 // {service, sockets, lookups, assigned, no_socket, errors}
 [[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
                                         const ServiceCounters& counters);

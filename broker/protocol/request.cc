@@ -30,13 +30,16 @@ enum Key : std::size_t {
         kAddress,
         kPort,
         kMigrate,
+        kFrom,
+        kInterface,
         kKeys
 };
 
 constexpr std::array<std::string_view, kKeys> kNames = {
-        "FDSTORE",      "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",  "FDPOLL", "BARRIER", "VERB",
-        "TIMEOUT_USEC", "PID",           "PROTOCOL",   "ADDRESS", "PORT",   "MIGRATE"};
+        "FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME", "FDPOLL",  "BARRIER", "VERB",     "TIMEOUT_USEC",
+        "PID",     "PROTOCOL",      "ADDRESS",    "PORT",   "MIGRATE", "FROM",    "INTERFACE"};
 
+constexpr std::size_t kMaxInterfaceName = 15;              // IFNAMSIZ less the terminator
 constexpr std::uint64_t kMaxPid = std::uint64_t{1} << 22;  // PID_MAX_LIMIT of the kernel
 
 bool is_known(Channel channel, std::size_t key) {
@@ -53,7 +56,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"bindings", Verb::kBindings},     NamedVerb{"reload", Verb::kReload},
         NamedVerb{"unregister", Verb::kUnregister}, NamedVerb{"unload", Verb::kUnload},
         NamedVerb{"version", Verb::kVersion},       NamedVerb{"hold", Verb::kHold},
-        NamedVerb{"match", Verb::kMatch},
+        NamedVerb{"match", Verb::kMatch},           NamedVerb{"explain", Verb::kExplain},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -119,6 +122,7 @@ struct Fields {
         Protocol protocol = Protocol::kTcp;
         Address address;
         std::uint16_t port = 0;
+        Endpoint from;
 
         [[nodiscard]] bool has(Key key) const { return values[key].has_value(); }
         [[nodiscard]] std::string service() const { return std::string(values[kFdName].value_or("")); }
@@ -187,12 +191,26 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 fields.port = static_cast<std::uint16_t>(*number);
                 return {};
         }
+        case kFrom: {
+                const auto from = parse_endpoint(value);
+                if (!from) {
+                        return malformed(fmt::format("FROM={} is not ADDRESS:PORT, IPv6 in brackets", quoted(value)));
+                }
+                fields.from = *from;
+                return {};
+        }
+        case kInterface:
+                if (value.empty() || value.size() > kMaxInterfaceName) {
+                        return malformed(fmt::format("INTERFACE={} is no name of an interface, of 1 to {} bytes",
+                                                     quoted(value), kMaxInterfaceName));
+                }
+                return {};
         case kVerbKey: {
                 const auto verb = find_verb(value);
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match",
+                                            "unregister unload version hold match explain",
                                             quoted(value)));
                 }
                 fields.verb = *verb;
@@ -236,7 +254,7 @@ std::expected<void, Refusal> take_line(Fields& fields, Channel channel, std::str
                         return malformed(
                                 fmt::format("unknown key {}; the control socket knows FDSTORE FDSTOREREMOVE "
                                             "FDRETRIEVE FDNAME FDPOLL BARRIER VERB TIMEOUT_USEC PID PROTOCOL "
-                                            "ADDRESS PORT MIGRATE",
+                                            "ADDRESS PORT MIGRATE FROM INTERFACE",
                                             quoted(name)));
                 }
                 if (fields.foreign.empty()) {
@@ -329,6 +347,22 @@ std::expected<Request, Refusal> judge_match(const Fields& fields) {
         return request;
 }
 
+std::expected<Request, Refusal> judge_explain(const Fields& fields) {
+        if (!fields.has(kProtocol) || !fields.has(kAddress) || !fields.has(kPort)) {
+                return malformed("VERB=explain needs PROTOCOL=, ADDRESS= and PORT=, where the packet goes");
+        }
+        if (fields.has(kFrom) && fields.from.address.family != fields.address.family) {
+                return malformed("FROM= and ADDRESS= are of two families, a packet has one");
+        }
+        Request request{.verb = Verb::kExplain};
+        request.bind = {.protocol = fields.protocol, .at = {.address = fields.address, .port = fields.port}};
+        if (fields.has(kFrom)) {
+                request.client.from = fields.from;
+        }
+        request.client.interface = fields.values[kInterface].value_or("");
+        return request;
+}
+
 std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds) {
         const auto name = fields.values[kVerbKey].value_or("");
         if (fds != 0) {
@@ -342,6 +376,9 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
         }
         if (fields.verb == Verb::kMatch) {
                 return judge_match(fields);
+        }
+        if (fields.verb == Verb::kExplain && !fields.has(kFdName)) {
+                return judge_explain(fields);
         }
         if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.has(kFdName)) {
                 return malformed(
@@ -365,8 +402,13 @@ std::expected<void, Refusal> judge_companions(const Fields& fields, std::optiona
                 return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1 or VERB=match beside it");
         }
         for (const Key key : {kProtocol, kAddress, kPort}) {
-                if (fields.has(key) && fields.verb != Verb::kMatch) {
-                        return malformed(fmt::format("{}= needs VERB=match beside it", kNames[key]));
+                if (fields.has(key) && fields.verb != Verb::kMatch && fields.verb != Verb::kExplain) {
+                        return malformed(fmt::format("{}= needs VERB=match or VERB=explain beside it", kNames[key]));
+                }
+        }
+        for (const Key key : {kFrom, kInterface}) {
+                if (fields.has(key) && fields.verb != Verb::kExplain) {
+                        return malformed(fmt::format("{}= needs VERB=explain beside it", kNames[key]));
                 }
         }
         const auto name = fields.values[kFdName].value_or("");
@@ -515,13 +557,19 @@ std::string format_request(const Request& request) {
         if (request.verb == Verb::kHold) {
                 text += fmt::format("TIMEOUT_USEC={}\n", request.timeout_usec);
         }
-        if (request.verb == Verb::kMatch) {
+        if (request.verb == Verb::kMatch || request.verb == Verb::kExplain) {
                 const auto& bind = request.bind;
                 text += fmt::format("PROTOCOL={}\nADDRESS={}\nPORT={}\n", to_string(bind.protocol),
                                     bind.at.address.to_string(), bind.at.port);
                 if (!bind.services.empty()) {
                         text += fmt::format("FDNAME={}\n", fmt::join(bind.services, ":"));
                 }
+        }
+        if (request.client.from) {
+                text += fmt::format("FROM={}\n", request.client.from->to_string());
+        }
+        if (!request.client.interface.empty()) {
+                text += fmt::format("INTERFACE={}\n", request.client.interface);
         }
         if (request.pid != 0) {
                 text += fmt::format("PID={}\n", request.pid);

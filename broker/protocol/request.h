@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,7 @@ enum class Verb : std::uint8_t {
         kUnload,      // VERB=unload
         kVersion,     // VERB=version
         kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required
+        kExplain,     // VERB=explain, the same, FROM= and INTERFACE= may be there
 };
 
 // What VERB=match asks of: a socket that is to be bound there, for one of these services; none: for any.
@@ -52,13 +54,20 @@ struct WantedBind {
         std::vector<std::string> services;
 };
 
+// Whose packet VERB=explain asks about, beside where it goes.
+struct AskingClient {
+        std::optional<Endpoint> from;  // of the family of the address that is asked
+        std::string interface;         // where it comes in; empty: not said
+};
+
 struct Request {
         Verb verb = Verb::kNothing;
         std::string service;             // FDNAME=, empty where none was given
         std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold, at most kMaxHoldUsec
         std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE= and VERB=match; 0: the sender's own
-        WantedBind bind = {};            // of VERB=match
+        WantedBind bind = {};            // of VERB=match; of VERB=explain protocol and where it goes
         bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer
+        AskingClient client = {};        // of VERB=explain
 };
 
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.

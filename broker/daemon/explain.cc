@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// VERB=explain: what happens to a packet, and why. The kernel's rules say what, the policy in force where that is
+// written, the registry whose the socket is. Changes nothing and asks nobody else.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "broker/base/json_text.h"
+#include "broker/daemon/broker.h"
+#include "broker/policy/precedence.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::size_t kMostNext = 8;
+// No interface has it, so no rule either: Interface= of a policy takes those up to kMaxInterfaceIndex.
+constexpr std::uint32_t kOtherInterface = kMaxInterfaceIndex + 1;
+
+// Where it comes in, for the rules: those know no interface but the policy's.
+std::uint32_t index_of(const Interfaces& interfaces, const std::string& name) {
+        if (name.empty()) {
+                return 0;
+        }
+        const auto found = interfaces.find(name);
+        return found == interfaces.end() || found->second == 0 ? kOtherInterface : found->second;
+}
+
+// What is wrong with the sockets that a step has tried; empty: nothing, or there was none.
+std::string faults(const Explained::Step& step) {
+        std::string text;
+        const auto add = [&](bool fault, std::string_view words) {
+                text += fault ? fmt::format("{}{}", text.empty() ? "" : ", ", words) : "";
+        };
+        add(step.wrong_family, "is of the other address family only");
+        add(step.wrong_protocol, "is of another protocol");
+        add(step.wrong_state, "was shut down or connected by its owner");
+        add(step.other_error, "was refused by the kernel");
+        return text;
+}
+
+std::string_view consequence(WhenAbsent when_absent) {
+        switch (when_absent) {
+        case WhenAbsent::kPass:
+                return "the ordinary look-up decides (WhenAbsent=pass)";
+        case WhenAbsent::kNext:
+                return "the next binding decides (WhenAbsent=next)";
+        default:
+                return "the client is refused at once (WhenAbsent=refuse)";
+        }
+}
+
+// Of a service whose step did not deliver.
+std::string absence(const std::string& service, const Explained::Step& step, std::span<const Registration> sockets,
+                    const LookUp& look_up) {
+        const auto family = look_up.local.address.family;
+        if (const auto wrong = faults(step); !wrong.empty()) {
+                return fmt::format("a socket of {} {}", service, wrong);
+        }
+        if (sockets.empty()) {
+                return fmt::format("{} has no socket", service);
+        }
+        return fmt::format("{} has no live socket for {} and {}, of {} in all", service, to_string(look_up.protocol),
+                           to_string(family), sockets.size());
+}
+
+std::string delivery(const std::string& service, const Explained::Step& step, const Registration* socket,
+                     std::span<const Registration> sockets, const LookUp& look_up) {
+        if (socket != nullptr && socket->held()) {
+                return fmt::format(
+                        "{} is gone, and its socket is held for the next instance: clients wait in its queue", service);
+        }
+        if (step.shared) {
+                const auto serving = std::ranges::count_if(sockets, [&](const Registration& one) {
+                        return one.serves_in(look_up.protocol, look_up.local.address.family);
+                });
+                return fmt::format("{} shares among {} sockets, the client's address and port choose this one", service,
+                                   serving);
+        }
+        if (step.kernel_chooses) {
+                return fmt::format("{} serves, and within the socket's SO_REUSEPORT group the kernel chooses", service);
+        }
+        const auto wrong = faults(step);
+        return wrong.empty() ? fmt::format("{} serves", service)
+                             : fmt::format("{} serves from a socket in reserve: a newer one {}", service, wrong);
+}
+
+std::string object_or_null(const std::string& line) {
+        return line.empty() ? "null" : line.substr(0, line.find('\n'));
+}
+
+std::string array_of(const std::vector<std::string>& lines) {
+        std::string text;
+        for (const auto& line : lines) {
+                text += fmt::format("{}{}", text.empty() ? "" : ",", object_or_null(line));
+        }
+        return "[" + text + "]";
+}
+
+std::string line_of(const Policy& policy, const MetBinding& met) {
+        return met_binding_line(policy, *met.service, *met.binding, met.match);
+}
+
+}  // namespace
+
+Answer Broker::explain(const Request& request) {
+        const LookUp look_up{
+                .protocol = request.bind.protocol,
+                .local = request.bind.at,
+                .remote = request.client.from.value_or(Endpoint{.address = {.family = request.bind.at.address.family}}),
+                .ifindex = index_of(interfaces_, request.client.interface)};
+        const auto explained = dataplane_->explain(look_up);
+        if (!explained) {
+                return {.code = ResultCode::kInternal, .message = explained.error().text()};
+        }
+        Packet packet{.protocol = look_up.protocol, .to = look_up.local, .from = {}, .ifindex = look_up.ifindex};
+        if (request.client.from) {
+                packet.from = request.client.from->address;
+        }
+        const auto met = bindings_met(*policy_, interfaces_, packet, explained->steps.size() + kMostNext);
+        const auto& names = dataplane_->service_names();
+        const auto name_of = [&](const Explained::Step& step) {
+                return step.service < names.size() ? names[step.service] : std::string();
+        };
+        // Each step of the kernel is a binding of the policy, in the same order, unless another policy is in force
+        // there: just now, or because there is none.
+        bool agree = explained->steps.size() <= met.first.size();
+        for (std::size_t i = 0; agree && i < explained->steps.size(); i++) {
+                agree = name_of(explained->steps[i]) == met.first[i].service->name;
+        }
+        if (!agree && changing_) {
+                return {.code = ResultCode::kBusy, .message = "the policy is being replaced, ask again"};
+        }
+
+        std::vector<std::string> notes;
+        std::string reason, service, binding, socket;
+        for (std::size_t i = 0; i < explained->steps.size(); i++) {
+                const auto& step = explained->steps[i];
+                service = name_of(step);
+                binding = agree ? line_of(*policy_, met.first[i]) : "";
+                if (!step.delivered && registry_.registrations(service).size() <= kAskAll) {
+                        tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
+                }
+                const auto sockets = registry_.registrations(service);
+                const auto found = std::ranges::find(sockets, explained->cookie, &Registration::cookie);
+                const Registration* taker = found == sockets.end() ? nullptr : &*found;
+                if (step.delivered) {
+                        reason += delivery(service, step, taker, sockets, look_up);
+                } else {
+                        reason += absence(service, step, sockets, look_up);
+                        const bool last = i + 1 == explained->steps.size();
+                        reason += agree ? fmt::format(": {}{}", consequence(met.first[i].service->when_absent),
+                                                      last ? "" : "; ")
+                                        : "";
+                }
+                if (step.delivered && taker != nullptr) {
+                        socket = list_line(service, *taker, is_live(sockets, registry_.spread(service), *taker));
+                }
+        }
+        if (explained->steps.empty()) {
+                reason = "no binding covers it, the ordinary look-up decides";
+        } else if (explained->cookie == 0 && !explained->refused && agree &&
+                   met.first[explained->steps.size() - 1].service->when_absent == WhenAbsent::kNext) {
+                reason += "; there is none, so the ordinary look-up decides";
+        }
+        if (!agree) {
+                notes.emplace_back("the rules in the kernel are not those of the policy in force, see status");
+        }
+        if (met.depends_on_source) {
+                notes.emplace_back(
+                        "there are bindings for some clients only (Source=), which were left out: say --from");
+        }
+        if (met.depends_on_interface) {
+                notes.emplace_back(
+                        "there are bindings for some interfaces only (Interface=), which were left out: say "
+                        "--interface");
+        }
+        if (!request.client.from && std::ranges::any_of(explained->steps, &Explained::Step::shared)) {
+                notes.emplace_back("another client may reach another socket: say --from");
+        }
+        std::vector<std::string> next;
+        for (std::size_t i = explained->steps.size(); agree && i < met.first.size() && next.size() < kMostNext; i++) {
+                next.push_back(line_of(*policy_, met.first[i]));
+        }
+        const bool decided = !explained->steps.empty();
+        const std::string_view verdict = explained->cookie != 0 ? "socket" : explained->refused ? "refused" : "pass";
+        return {.message = std::string(verdict),
+                .rows = rows_of_lines(fmt::format(
+                        "{{\"verdict\":\"{}\",\"service\":{},\"binding\":{},\"cookie\":{},\"reason\":{},\"socket\":{},"
+                        "\"next\":{},\"notes\":{},\"netns\":\"{:x}\"}}\n",
+                        verdict, decided ? JsonText(service).text() : "null", object_or_null(binding),
+                        explained->cookie != 0 ? fmt::format("\"{:016x}\"", explained->cookie) : "null",
+                        JsonText(reason).text(), object_or_null(socket), array_of(next), JsonText(notes).text(),
+                        netns_cookie_))};
+}
+
+}  // namespace sockbroker
