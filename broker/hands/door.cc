@@ -37,6 +37,7 @@ Result<void> Door::open(const Zygote& zygote, std::uint32_t child) {
         }
         generation_++;
         pending_.clear();
+        source_.reset();  // before the socket that it watches: of one that is closed the event loop is never told
         socket_ = std::move(ours);
         source_.reset(source);
         for (const uid_t uid : barred_) {
