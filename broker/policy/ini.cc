@@ -166,6 +166,11 @@ private:
         }
 
         bool next(char* buffer, std::size_t size) {
+                // From 58 on inih asks for the rest of a line that fills its buffer, by a shorter one. There is none.
+                if (buffer_size_ != 0 && size < buffer_size_) {
+                        return false;
+                }
+                buffer_size_ = size;
                 expect_answered();
                 if (rest_.empty() || failure_) {
                         return false;
@@ -250,6 +255,7 @@ private:
         std::string_view line_;
         std::string_view section_;
         unsigned line_number_ = 0;
+        std::size_t buffer_size_ = 0;
         bool awaited_ = false;  // the line was an entry, and inih has not yet called back
         std::exception_ptr failure_;
 };

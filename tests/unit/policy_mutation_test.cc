@@ -164,8 +164,9 @@ TEST(IniLeniency, WhateverInihReadsInAnotherWayIsRefused) {
                 std::string("User=2\0003", 8),
         };
         for (const auto& line : lines) {
-                EXPECT_NE(test::read_by_inih(head + line + "\nGroup=5\n"),
-                          test::read_by_eye(head + line + "\nGroup=5\n"))
+                // From 58 on inih drops what goes past its buffer, where it was a line of its own before.
+                EXPECT_TRUE(line.size() > kMaxIniLine || test::read_by_inih(head + line + "\nGroup=5\n") !=
+                                                                 test::read_by_eye(head + line + "\nGroup=5\n"))
                         << line << " is harmless, and no example";
                 EXPECT_FALSE(check_ini_line(line, false)) << line;
         }
