@@ -29,6 +29,7 @@ enum LongOption : int {
         kRuntimeDir,
         kSupervise,
         kBind,
+        kAskedNames,
         kUserNamespace,
         kLogDenials,
         kDump,
@@ -47,6 +48,7 @@ constexpr option kLongOptions[] = {
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
         {"supervise", no_argument, nullptr, kSupervise},
         {"bind", required_argument, nullptr, kBind},
+        {"asked-names", no_argument, nullptr, kAskedNames},
         {"user-namespace", required_argument, nullptr, kUserNamespace},
         {"log-denials", no_argument, nullptr, kLogDenials},
         {"dump", no_argument, nullptr, kDump},
@@ -153,6 +155,9 @@ Result<void> take(Options& options, int c, const std::string& value) {
                 options.limits.push_back(*limit);
                 break;
         }
+        case kAskedNames:
+                options.names = true;
+                break;
         case kUserNamespace:
                 if (value != "auto" && value != "yes" && value != "no") {
                         return fail("option --user-namespace wants auto, yes or no");
@@ -181,8 +186,9 @@ Result<void> check(const Options& options) {
                 return fail(options.dump ? "option --dump runs no program"
                                          : "a program is missing, as in: sockbroker-run --service=web /usr/bin/server");
         }
-        if (!options.supervise && (!options.limits.empty() || options.user_namespace != UserNamespace::kAuto)) {
-                return fail("options --bind and --user-namespace are for --supervise");
+        if (!options.supervise &&
+            (!options.limits.empty() || options.names || options.user_namespace != UserNamespace::kAuto)) {
+                return fail("options --bind, --asked-names and --user-namespace are for --supervise");
         }
         if (options.supervise && (options.retrieves || !options.listens.empty())) {
                 return fail(
@@ -274,6 +280,7 @@ std::string help_text() {
                "  --supervise              Let the program bind as it always did: policy says\n"
                "                           which service takes it\n"
                "  --bind=PROTO:PORTS       Take over these alone, as tcp:80 or udp:*; several\n"
+               "  --asked-names            Let getsockname(2) tell what the program asked for\n"
                "  --user-namespace=WHEN    auto (as needed), yes, no: where the supervisor\n"
                "                           could not look into the program else\n"
                "\n"

@@ -39,6 +39,7 @@ struct Options {
         std::string runtime_dir = "/run/sockbroker";
         bool supervise = false;
         std::vector<supervise::Limit> limits;  // of --bind=; none: all binds are taken over
+        bool names = false;                    // getsockname(2) tells what the program asked
         UserNamespace user_namespace = UserNamespace::kAuto;
         bool log_only = false;
         bool dump = false;

@@ -104,8 +104,8 @@ Result<void> make_accessible(const Session& session, UserNamespace wanted) {
         return access || access.error().errnum != EPERM ? access : std::unexpected(no_access(access.error(), true));
 }
 
-Result<void> trap(Session& session) {
-        auto listener = supervise::install_with_listener(supervise::trap_program());
+Result<void> trap(Session& session, bool names) {
+        auto listener = supervise::install_with_listener(supervise::trap_program(names));
         if (!listener) {
                 const int errnum = listener.error().errnum;
                 if (errnum == EBUSY) {
@@ -172,7 +172,8 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         auto session = Session::begin({.runtime_dir = options.runtime_dir,
                                        .services = options.services,
                                        .limits = options.limits,
-                                       .registers = options.registers},
+                                       .registers = options.registers,
+                                       .names = options.names},
                                       std::move(spares));
         if (!session) {
                 return failed(session.error());
@@ -194,7 +195,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
                 done = filter.install_in_this_thread();
         }
         if (done) {
-                done = trap(*session);
+                done = trap(*session, options.names);
         }
         return done ? execute(options.command) : failed(done.error());
 }

@@ -79,12 +79,19 @@ bool Notifications::is_valid(std::uint64_t id) const {
         return ::ioctl(listener_.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
 }
 
-void Notifications::answer(std::uint64_t id, int errnum) {
+void Notifications::send(const seccomp_notif_resp& response) {
         std::memset(response_.get(), 0, response_size_);
-        const seccomp_notif_resp response{.id = id, .val = 0, .error = -errnum, .flags = 0};
         std::memcpy(response_.get(), &response, sizeof response);
         // ENOENT: the thread was killed meanwhile. There is nobody to tell.
         (void)::ioctl(listener_.get(), SECCOMP_IOCTL_NOTIF_SEND, response_.get());
+}
+
+void Notifications::answer(std::uint64_t id, int errnum) {
+        send({.id = id, .val = 0, .error = -errnum, .flags = 0});
+}
+
+void Notifications::let_go_on(std::uint64_t id) {
+        send({.id = id, .val = 0, .error = 0, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE});
 }
 
 Result<void> Notifications::replace(std::uint64_t id, int number, int fd, bool close_on_exec) {

@@ -36,11 +36,15 @@ public:
         // Ends the call with 0, or with -1 and errno.
         void answer(std::uint64_t id, int errnum);
 
+        // Lets the kernel make the call as it stands, reading its arguments anew: for what may be made with any.
+        void let_go_on(std::uint64_t id);
+
         // Makes `fd` the thread's descriptor `number`, which it has already.
         [[nodiscard]] Result<void> replace(std::uint64_t id, int number, int fd, bool close_on_exec);
 
 private:
         explicit Notifications(OwnedFd listener) : listener_(std::move(listener)) {}
+        void send(const seccomp_notif_resp& response);
 
         OwnedFd listener_;
         std::unique_ptr<char[]> request_;

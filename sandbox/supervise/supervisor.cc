@@ -95,6 +95,10 @@ void Supervisor::run() {
 void Supervisor::handle(const seccomp_notif& request) {
         int errnum = ENOMEM;
         try {
+                if (request.data.nr == SYS_getsockname) {
+                        const auto named = name(request);
+                        return named ? notifications_.answer(request.id, *named) : notifications_.let_go_on(request.id);
+                }
                 errnum = work(request);
         } catch (const std::exception& error) {
                 say(fmt::format("a bind of process {} is refused: {}", request.pid, error.what()));
@@ -122,6 +126,29 @@ int Supervisor::work(const seccomp_notif& request) {
         }
         return request.data.nr == SYS_bind ? bind(call, request.data.args[1], static_cast<int>(request.data.args[2]))
                                            : listen(call, static_cast<int>(request.data.args[1]));
+}
+
+// Of a socket that was taken over alone, and only for the program itself: whatever it says instead is its own affair.
+std::optional<int> Supervisor::name(const seccomp_notif& request) {
+        const auto target = Target::open(static_cast<pid_t>(request.pid));
+        const auto fd = target ? target->descriptor(static_cast<int>(request.data.args[0])) : fail("it is gone");
+        const Known* known = fd ? table_.find(cookie_of(fd->get())) : nullptr;
+        if (known == nullptr || (known->services.empty() && settings_.registers) || known->asked.at.port == 0) {
+                return std::nullopt;
+        }
+        const auto to = request.data.args[1];
+        const auto size_at = request.data.args[2];
+        socklen_t room = 0;
+        auto done = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
+        if (!done || !notifications_.is_valid(request.id)) {
+                return std::nullopt;
+        }
+        const auto size = static_cast<socklen_t>(known->bytes.size());
+        done = target->write(to, std::span(known->bytes).first(std::min<std::size_t>(room, size)));
+        if (done) {
+                done = target->write(size_at, std::as_bytes(std::span(&size, 1)));
+        }
+        return done ? 0 : EFAULT;
 }
 
 int Supervisor::bind(const Call& call, std::uint64_t address, int size) {

@@ -25,6 +25,7 @@ struct Settings {
         std::vector<std::string> services;  // of --service=; none: any that admits
         std::vector<Limit> limits;          // of --bind=; none: all
         bool registers = true;
+        bool names = false;  // getsockname(2) tells what was asked
 };
 
 class Supervisor {
@@ -47,6 +48,8 @@ private:
         void handle(const seccomp_notif& request);
         // The errno that the program hears, 0: done.
         [[nodiscard]] int work(const seccomp_notif& request);
+        // None: the kernel shall answer.
+        [[nodiscard]] std::optional<int> name(const seccomp_notif& request);
         [[nodiscard]] int bind(const Call& call, std::uint64_t address, int size);
         [[nodiscard]] int listen(const Call& call, int backlog);
 

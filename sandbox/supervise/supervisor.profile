@@ -10,7 +10,7 @@ foreign: kill
 # The program's calls, memory and descriptors. The ioctls are those of seccomp_unotify(2).
 allow ioctl arg1 in {0xc0502100, 0xc0182101, 0x40082102, 0x40182103, 0x40082104}
 allow pidfd_open
-allow pidfd_getfd process_vm_readv  # why: its work; of processes of its own user, as that user may anyway
+allow pidfd_getfd process_vm_readv process_vm_writev  # why: its work; of processes of its own user, as that user may anyway
 # The sizes of notifications (SECCOMP_GET_NOTIF_SIZES), once.
 allow seccomp arg0 == 3
 

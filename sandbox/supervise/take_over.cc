@@ -159,6 +159,9 @@ int Supervisor::take_over(const Call& call, Known known) {
 
 int Supervisor::put_in_place(const Call& call, OwnedFd spare, Known known) {
         copy_options(call.fd, spare.get());
+        if (known.asked.ipv6) {
+                set(spare.get(), IPPROTO_IPV6, kIpv6Freebind);
+        }
         const bool close_on_exec = call.target.closes_on_exec(call.number);
         if (const auto done = notifications_.replace(call.id, call.number, spare.get(), close_on_exec); !done) {
                 say(fmt::format("bind to {}: {}", describe(known.asked), done.error().text()));

@@ -77,6 +77,20 @@ Result<void> Target::read(std::uint64_t address, std::span<std::byte> into) cons
         return {};
 }
 
+Result<void> Target::write(std::uint64_t address, std::span<const std::byte> from) const {
+        if (from.empty()) {
+                return {};
+        }
+        const iovec local{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
+        const iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};  // NOLINT
+        const ssize_t size = ::process_vm_writev(tid_, &local, 1, &remote, 1, 0);
+        if (size < 0) {
+                return fail_errno("cannot write to the program's memory");
+        }
+        return static_cast<std::size_t>(size) == from.size() ? Result<void>{}
+                                                             : fail(EFAULT, "cannot write to the program's memory");
+}
+
 bool Target::closes_on_exec(int number) const {
         const auto flags = find_number(fmt::format("/proc/{}/fdinfo/{}", tid_, number), "\nflags:\t", 8);
         return flags && (*flags & O_CLOEXEC) != 0;

@@ -28,6 +28,8 @@ public:
         // Errors: EFAULT; EPERM: may not look.
         [[nodiscard]] Result<void> read(std::uint64_t address, std::span<std::byte> into) const;
 
+        [[nodiscard]] Result<void> write(std::uint64_t address, std::span<const std::byte> from) const;
+
         [[nodiscard]] bool closes_on_exec(int number) const;
         [[nodiscard]] Result<mode_t> umask() const;
         [[nodiscard]] Result<OwnedFd> working_directory() const;

@@ -55,7 +55,9 @@ constexpr std::size_t low_half(unsigned argument) {
 
 }  // namespace
 
-sandbox::Filter::Program trap_program() {
+sandbox::Filter::Program trap_program(bool names) {
+        // A number that no call has, where it is not wanted.
+        const std::uint32_t getsockname = names ? SYS_getsockname : kX32;
         return {
                 load(offsetof(seccomp_data, arch)),
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0),
@@ -66,6 +68,8 @@ sandbox::Filter::Program trap_program() {
                 unless_equal(SYS_bind, 1),
                 answer(SECCOMP_RET_USER_NOTIF),
                 unless_equal(SYS_listen, 1),
+                answer(SECCOMP_RET_USER_NOTIF),
+                unless_equal(getsockname, 1),
                 answer(SECCOMP_RET_USER_NOTIF),
                 unless_equal(SYS_io_uring_setup, 1),
                 answer(refuse(ENOSYS)),

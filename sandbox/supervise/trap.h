@@ -11,6 +11,7 @@ namespace sockbroker::supervise {
 // bind and listen: SECCOMP_RET_USER_NOTIF. socket(2) for MPTCP: EPROTONOSUPPORT, since the kernel dispatches to plain
 // TCP alone, and who asks for MPTCP takes that then. io_uring_setup: ENOSYS, for it binds without a system call. All
 // calls of another architecture: ENOSYS, for they have other numbers. Anything else is allowed here.
-[[nodiscard]] sandbox::Filter::Program trap_program();
+// With `names` getsockname comes too.
+[[nodiscard]] sandbox::Filter::Program trap_program(bool names);
 
 }  // namespace sockbroker::supervise

@@ -272,6 +272,19 @@ def test_a_bind_that_is_repeated_is_done_and_another_is_not(web):  # pylint: dis
         assert program.do("t.bind(('0.0.0.0', 80))") == "EINVAL"
 
 
+def test_a_program_that_asks_for_its_name_may_be_told_what_it_asked_for(web):  # pylint: disable=unused-argument
+    with supervised.Program("--asked-names") as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); t = sock('tcp', '::', 80, 1); serve(s)")
+        assert program.do("s.getsockname(), t.getsockname()[:2]") == (("0.0.0.0", 80), ("::", 80))
+        assert program.do("sock('tcp', '127.0.0.1', 8080).getsockname()") == ("127.0.0.1", 8080)
+        program.do("n = ctypes.c_int(4); b = ctypes.create_string_buffer(16); "
+                   "r = libc.getsockname(s.fileno(), b, ctypes.byref(n))")
+        assert program.do("r, n.value, b.raw[:6]") == (0, 16, b"\2\0\0\x50\0\0")
+        assert program.do("ctypes.set_errno(0); r = libc.getsockname(s.fileno(), 8, ctypes.byref(n))") is None
+        assert program.do("r, ctypes.get_errno() == errno.EFAULT") == (-1, True)
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
 def test_mptcp_is_told_to_be_plain_tcp(web):  # pylint: disable=unused-argument
     with supervised.Program() as program:
         assert program.do("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)") == "EPROTONOSUPPORT"

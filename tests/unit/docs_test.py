@@ -66,7 +66,7 @@ RUN_OPTIONS = sorted(re.findall(r"--[a-z-]+", RUN_HELP.partition("Sockets:")[2])
 
 
 def test_the_help_of_sockbroker_run_fits_a_terminal():
-    assert len(RUN_OPTIONS) == 14 and max(map(len, RUN_HELP.splitlines())) <= 80
+    assert len(RUN_OPTIONS) == 15 and max(map(len, RUN_HELP.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("option", RUN_OPTIONS)

@@ -61,7 +61,7 @@ TEST(LauncherOptions, AMistakeIsSaidWithWhatToWrite) {
                 {{"--listen-stream=web=127.0.0.1:0", "--listen-datagram=127.0.0.1:53", "true"},
                  "sockets of --listen-stream= and --listen-datagram= need --service=NAME to be registered"},
                 {{"--runtime-dir=", "true"}, "option --runtime-dir wants a directory"},
-                {{"--bind=tcp:80", "true"}, "options --bind and --user-namespace are for --supervise"},
+                {{"--bind=tcp:80", "true"}, "options --bind, --asked-names and --user-namespace are for --supervise"},
                 {{"--supervise", "--bind=80", "true"},
                  "--bind= wants PROTO:PORTS, as in tcp:80, udp:* or tcp:8000-8999"},
                 {{"--supervise", "--user-namespace=maybe", "true"}, "option --user-namespace wants auto, yes or no"},

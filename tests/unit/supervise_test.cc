@@ -234,9 +234,10 @@ TEST(Spares, TheOneThatFitsBest) {
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 82), "held"), -1);  // another one of the program's
 }
 
-std::uint32_t decided(long nr, std::uint64_t a0 = 0, std::uint64_t a2 = 0, std::uint32_t arch = AUDIT_ARCH_X86_64) {
+std::uint32_t decided(long nr, std::uint64_t a0 = 0, std::uint64_t a2 = 0, std::uint32_t arch = AUDIT_ARCH_X86_64,
+                      bool names = false) {
         seccomp_data data{.nr = static_cast<int>(nr), .arch = arch, .instruction_pointer = 0, .args = {a0, 0, a2}};
-        return *sandbox::evaluate(trap_program(), data);
+        return *sandbox::evaluate(trap_program(names), data);
 }
 
 #if defined(__x86_64__)
@@ -250,6 +251,8 @@ TEST(Trap, BindAndListenAloneComeToTheSupervisor) {
         EXPECT_EQ(decided(SYS_io_uring_setup), refused(ENOSYS));
         EXPECT_EQ(decided(SYS_bind | 0x40000000), refused(ENOSYS));  // x32
         EXPECT_EQ(decided(361, 0, 0, AUDIT_ARCH_I386), refused(ENOSYS));
+        EXPECT_EQ(decided(SYS_getsockname, 0, 0, AUDIT_ARCH_X86_64, true), SECCOMP_RET_USER_NOTIF);
+        EXPECT_EQ(decided(SYS_listen, 0, 0, AUDIT_ARCH_X86_64, true), SECCOMP_RET_USER_NOTIF);
         for (const long nr : {SYS_read, SYS_accept4, SYS_getsockname, SYS_connect, SYS_sendmsg, SYS_execve}) {
                 EXPECT_EQ(decided(nr), SECCOMP_RET_ALLOW) << nr;
         }
