@@ -55,8 +55,10 @@ class Machine:
 
     _made = 0
 
-    def __init__(self, stage: pathlib.Path, log: pathlib.Path, root: str = "/"):
-        """`stage`: where the project was installed to. `root`: another Debian than this machine's, as mmdebstrap makes."""
+    def __init__(self, stage: pathlib.Path, log: pathlib.Path, root: str = "/",
+                 masked: tuple[str, ...] = ("postgresql", "nginx", "unbound")):
+        """`stage`: where the project was installed to. `root`: another Debian than this machine's, as mmdebstrap makes.
+        `masked`: services that may be installed here and are not wanted."""
         number = Machine._made  # several at once have names of their own, the first the shortest
         Machine._made += 1
         self._name = f"sockbroker-test-{f'{number}-' if number else ''}{os.getpid()}"
@@ -65,6 +67,7 @@ class Machine:
         self.leader = 0
         self.log = log
         self._root = root
+        self._masked = masked
         self._managed = pathlib.Path("/run/systemd/system").exists()
         try:
             self._boot(stage)
@@ -97,7 +100,7 @@ class Machine:
                 self._process = subprocess.Popen(
                     ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", f"--directory={self._root}",
                      "--volatile=yes", "--boot", "--private-network", "--capability=all",
-                     "--system-call-filter=bpf seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+                     "--system-call-filter=bpf seccomp pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self",
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.
@@ -106,7 +109,7 @@ class Machine:
                      # Of this machine's own services none is wanted, and none may ask questions.
                      "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",
                      "systemd.mask=systemd-networkd.service", "systemd.mask=systemd-resolved.service",
-                     "systemd.mask=postgresql.service", "systemd.mask=nginx.service", "systemd.mask=unbound.service"],
+                     *(f"systemd.mask={name}.service" for name in self._masked)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=before_exec,
                     env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
                          "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"})
