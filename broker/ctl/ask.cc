@@ -5,7 +5,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "broker/ctl/output.h"
+#include "broker/ctl/running.h"
+#include "broker/ctl/verbs.h"
 
 namespace sockbroker::ctl {
 
@@ -20,22 +25,47 @@ std::string unreachable_hint(const Options& options) {
         return fmt::format("start sockbrokerd with --runtime-dir {}", options.runtime_dir);
 }
 
-std::expected<ControlClient, int> connect(const Options& options) {
+Result<ControlClient> try_connect(const Options& options) {
+        const auto verb = std::ranges::find(verbs(), options.verb, &Verb::name);
+        if (verb != verbs().end() && verb->reads && is_down_by_systemd(options)) {
+                return fail(ESHUTDOWN, fmt::format("sockbrokerd is not running, and is not started for \"{}\", which "
+                                                   "only reads",
+                                                   options.verb));
+        }
         const bool own = options.verb == "hold";  // whose span is its own
         const auto patience = std::chrono::ceil<std::chrono::milliseconds>(
                 own || options.timeout == kForever ? kShortTimeout : options.timeout);
         const auto start = std::chrono::steady_clock::now();
         Result<ControlClient> client = ControlClient::connect(options.runtime_dir, patience);
-        if (!client) {
-                complain(client.error().text());
-                if (client.error().errnum != EACCES && client.error().errnum != ETIMEDOUT) {
-                        complain(unreachable_hint(options));
-                }
-                return std::unexpected(client.error().errnum == ETIMEDOUT ? kExitFailed : kExitUnreachable);
+        if (client) {
+                // Both together: a broker that hangs has taken the connection, or has not.
+                client->set_timeout(patience - std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                       std::chrono::steady_clock::now() - start));
         }
-        // Both together: a broker that hangs has taken the connection, or has not.
-        client->set_timeout(patience - std::chrono::duration_cast<std::chrono::milliseconds>(
-                                               std::chrono::steady_clock::now() - start));
+        return client;
+}
+
+bool nobody_there(const Error& error) {
+        return error.errnum == ENOENT || error.errnum == ECONNREFUSED || error.errnum == ESHUTDOWN;
+}
+
+int report_unreachable(const Options& options, const Error& error) {
+        if (error.errnum == ESHUTDOWN) {
+                complain_as("stopped", error.errnum, error.message);
+        } else {
+                complain_as(error.errnum == ETIMEDOUT ? "no-answer" : "unreachable", error.errnum, error.text());
+        }
+        if (nobody_there(error)) {
+                complain(unreachable_hint(options));
+        }
+        return error.errnum == ETIMEDOUT ? kExitFailed : kExitUnreachable;
+}
+
+std::expected<ControlClient, int> connect(const Options& options) {
+        Result<ControlClient> client = try_connect(options);
+        if (!client) {
+                return std::unexpected(report_unreachable(options, client.error()));
+        }
         return std::move(*client);
 }
 
@@ -43,7 +73,7 @@ std::expected<ControlClient::Answer, int> ask(ControlClient& client, std::string
                                               const std::vector<int>& fds, const OnLine& on_line) {
         Result<ControlClient::Answer> answer = client.call(request, fds, on_line);
         if (!answer) {
-                complain(answer.error().text());
+                complain_as("no-answer", answer.error().errnum, answer.error().text());
                 return std::unexpected(kExitFailed);
         }
         return std::move(*answer);
@@ -58,7 +88,8 @@ std::expected<ControlClient::Answer, int> ask(const Options& options, std::strin
 }
 
 int report_refusal(const ControlClient::Answer& answer, std::string_view what) {
-        complain(fmt::format("{}{}{}: {}", what, what.empty() ? "" : ": ", answer.result, answer.message));
+        complain_as(answer.result, answer.errnum,
+                    fmt::format("{}{}{}: {}", what, what.empty() ? "" : ": ", answer.result, answer.message));
         return kExitFailed;
 }
 

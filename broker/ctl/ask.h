@@ -18,7 +18,14 @@ namespace sockbroker::ctl {
 
 using OnLine = std::function<void(std::string_view line)>;
 
-// Connects; on failure the person has been told, and the error is the exit status.
+// Connects, within the time of the options. For a verb that only reads ESHUTDOWN: the broker's unit is down, and
+// systemd would start it for the connection.
+[[nodiscard]] Result<ControlClient> try_connect(const Options& options);
+// Whether that error means that no broker runs, rather than one that is out of reach or hangs.
+[[nodiscard]] bool nobody_there(const Error& error);
+// Tells the person, and says with which status to exit.
+[[nodiscard]] int report_unreachable(const Options& options, const Error& error);
+// try_connect(); on failure the person has been told, and the error is the exit status.
 [[nodiscard]] std::expected<ControlClient, int> connect(const Options& options);
 
 // What to do about a socket where no broker answers.

@@ -180,7 +180,7 @@ std::string help_text() {
                 "\n"
                 "Verbs:\n";
         for (const Verb& verb : verbs()) {
-                text += fmt::format("  {:<24}{}\n", verb.synopsis, verb.help);
+                text += fmt::format("  {:<27}{}\n", verb.synopsis, verb.help);
         }
         text += "\n"
                 "Options:\n"

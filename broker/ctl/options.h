@@ -17,10 +17,11 @@ namespace sockbroker::ctl {
 
 // Documented in sockbrokerctl(1); scripts depend on them.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailed = 1;       // the broker refused, or a policy has errors
-inline constexpr int kExitUsage = 2;        // unknown verb, option or argument
-inline constexpr int kExitUnreachable = 3;  // no broker answers
-inline constexpr int kExitTimedOut = 4;     // what was waited for did not come in time
+inline constexpr int kExitFailed = 1;          // the broker refused, or a policy has errors; status: it is degraded
+inline constexpr int kExitUsage = 2;           // unknown verb, option or argument
+inline constexpr int kExitUnreachable = 3;     // no broker answers; status SERVICE: nothing serves
+inline constexpr int kExitTimedOut = 4;        // what was waited for did not come in time
+inline constexpr int kExitUnknownService = 4;  // status SERVICE: there is none of that name
 
 // How long a verb waits for a broker that does not answer, where nothing else is said.
 inline constexpr std::chrono::microseconds kShortTimeout = std::chrono::seconds(5);

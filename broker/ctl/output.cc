@@ -19,6 +19,10 @@ namespace sockbroker::ctl {
 
 namespace {
 
+// Of this process: one verb runs in it.
+Failure first_failure;
+bool something_written = false;
+
 std::string environment(const char* name) {
         const char* value = std::getenv(name);
         return value == nullptr ? "" : value;
@@ -93,6 +97,7 @@ Output::Output(const Options& options) {
 }
 
 void Output::write(std::string_view text) {
+        something_written = something_written || !text.empty();
         // Errors stick to the stream and are seen in finish().
         std::fwrite(text.data(), 1, text.size(), spool_ ? spool_.get() : stdout);
 }
@@ -115,7 +120,22 @@ int Output::finish(int status) {
 }
 
 void complain(std::string_view message) {
+        complain_as(Failure{}.result, 0, message);
+}
+
+void complain_as(std::string_view result, int errnum, std::string_view message) {
+        if (first_failure.message.empty()) {
+                first_failure = {.result = std::string(result), .errnum = errnum, .message = std::string(message)};
+        }
         fmt::print(stderr, "sockbrokerctl: {}\n", printable(message));
+}
+
+const Failure& failure() {
+        return first_failure;
+}
+
+bool has_output() {
+        return something_written;
 }
 
 }  // namespace sockbroker::ctl

@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "broker/ctl/options.h"
@@ -33,5 +34,16 @@ private:
 
 // A message for the person on standard error: "sockbrokerctl: MESSAGE".
 void complain(std::string_view message);
+
+// What went wrong, for --json: the first thing that was complained of, under a word for programs.
+struct Failure {
+        std::string result = "failed";  // a code of docs/protocol.md, or unreachable, stopped, no-answer, usage
+        int errnum = 0;
+        std::string message;
+};
+// Complains, under another word than "failed".
+void complain_as(std::string_view result, int errnum, std::string_view message);
+[[nodiscard]] const Failure& failure();
+[[nodiscard]] bool has_output();  // something was written to standard output, or to the pager
 
 }  // namespace sockbroker::ctl

@@ -29,6 +29,27 @@ struct Request {
 
 constexpr timeval kPatience = {.tv_sec = 5, .tv_usec = 0};
 
+// Of SK_MEMINFO, among the attributes behind a socket.
+std::optional<std::uint32_t> read_drops(const char* data, std::size_t length) {
+        while (length >= sizeof(nlattr)) {
+                nlattr attribute{};
+                std::memcpy(&attribute, data, sizeof attribute);
+                if (attribute.nla_len < sizeof attribute || attribute.nla_len > length) {
+                        return std::nullopt;
+                }
+                std::uint32_t drops = 0;
+                const std::size_t at = NLA_HDRLEN + SK_MEMINFO_DROPS * sizeof drops;
+                if (attribute.nla_type == INET_DIAG_SKMEMINFO && attribute.nla_len >= at + sizeof drops) {
+                        std::memcpy(&drops, data + at, sizeof drops);
+                        return drops;
+                }
+                const std::size_t step = std::min<std::size_t>(NLA_ALIGN(attribute.nla_len), length);
+                data += step;
+                length -= step;
+        }
+        return std::nullopt;
+}
+
 // One datagram of the dump. True: it was the last.
 Result<bool> take(const char* data, std::size_t length, Queues& queues) {
         while (length >= sizeof(nlmsghdr)) {
@@ -50,7 +71,10 @@ Result<bool> take(const char* data, std::size_t length, Queues& queues) {
                         std::memcpy(&socket, data + NLMSG_HDRLEN, sizeof socket);
                         const std::uint64_t cookie =
                                 socket.id.idiag_cookie[0] | std::uint64_t{socket.id.idiag_cookie[1]} << 32;
-                        queues[cookie] = socket.idiag_rqueue;
+                        queues[cookie] = {.depth = socket.idiag_rqueue,
+                                          .limit = socket.idiag_state == TCP_LISTEN ? socket.idiag_wqueue : 0,
+                                          .drops = read_drops(data + NLMSG_LENGTH(sizeof socket),
+                                                              header.nlmsg_len - NLMSG_LENGTH(sizeof socket))};
                 }
                 const std::size_t step = std::min<std::size_t>(NLMSG_ALIGN(header.nlmsg_len), length);
                 data += step;
@@ -76,6 +100,7 @@ Result<Queues> read_queues(Protocol protocol, int address_family) {
         request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
         request.body.sdiag_family = static_cast<__u8>(address_family);
         request.body.sdiag_protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
+        request.body.idiag_ext = 1U << (INET_DIAG_SKMEMINFO - 1);
         request.body.idiag_states = 1U << (protocol == Protocol::kTcp ? TCP_LISTEN : TCP_CLOSE);
         if (send(fd.get(), &request, sizeof request, 0) < 0) {
                 return fail_errno("cannot ask sock_diag for the queues of sockets");

@@ -6,15 +6,22 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 
 #include "broker/base/net.h"
 #include "broker/base/result.h"
 
 namespace sockbroker::ctl {
 
-// By socket cookie: connections for TCP, bytes for UDP. Of all listeners, or unconnected UDP sockets, of one address
+struct Queue {
+        std::uint32_t depth = 0;             // connections for TCP, bytes for UDP
+        std::uint32_t limit = 0;             // of connections, TCP only
+        std::optional<std::uint32_t> drops;  // since the socket was made: connections, datagrams
+};
+
+// By socket cookie. Of all listeners, or unconnected UDP sockets, of one address
 // family of sockets (AF_INET or AF_INET6; a dual-stack socket is AF_INET6).
-using Queues = std::map<std::uint64_t, std::uint32_t>;
+using Queues = std::map<std::uint64_t, Queue>;
 [[nodiscard]] Result<Queues> read_queues(Protocol protocol, int address_family);
 
 }  // namespace sockbroker::ctl

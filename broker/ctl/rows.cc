@@ -3,8 +3,17 @@
 // The verbs list and bindings: rows of the broker as a table or as JSON, which streams.
 #include <fmt/format.h>
 
+#include <sys/socket.h>
+
+#include <cstdlib>
+#include <map>
+#include <utility>
+
 #include "broker/ctl/ask.h"
+#include "broker/ctl/queues.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/selection.h"
+#include "broker/ctl/stopped.h"
 #include "broker/ctl/verbs.h"
 
 namespace sockbroker::ctl {
@@ -16,40 +25,84 @@ struct RowVerb {
         std::vector<Table::Column> columns;
         std::vector<std::string> (*cells)(const Json& row);
         std::string_view noun;
+        bool (*takes)(const Selection& selection, const Json& row);
+        void (*complete)(Json& row);  // none: rows stay as the broker sends them
 };
 
-int show_rows(const Options& options, const RowVerb& verb) {
-        Output output(options);
-        JsonArray array(output, options.json);
-        Table table(verb.columns);
-        bool understood = true;
-        const auto answer = ask(options, verb.request, [&](std::string_view line) {
-                if (options.json != JsonMode::kOff) {
-                        array.add_line(line);
+// Into a table, or into an array as they come.
+class RowWriter {
+public:
+        RowWriter(const Options& options, const RowVerb& verb, const Selection& selection)
+                : options_(options),
+                  verb_(verb),
+                  selection_(selection),
+                  output_(options),
+                  array_(output_, options.json),
+                  table_(verb.columns) {}
+
+        void take(std::string_view line) {
+                if (json() && selection_.all() && verb_.complete == nullptr) {
+                        array_.add_line(line);
                 } else if (const std::optional<Json> row = parse_row(line)) {
-                        table.add(verb.cells(*row));
+                        take(*row);
                 } else {
-                        understood = false;
+                        understood_ = false;
                 }
-        });
+        }
+
+        void take(Json row) {
+                if (!verb_.takes(selection_, row)) {
+                        return;
+                }
+                if (verb_.complete != nullptr) {
+                        verb_.complete(row);
+                }
+                if (json()) {
+                        array_.add(row);
+                } else {
+                        table_.add(verb_.cells(row));
+                }
+        }
+
+        int finish() {
+                if (json()) {
+                        array_.close();
+                } else {
+                        output_.write(table_.render(options_.legend, output_.colour()));
+                        if (options_.legend) {
+                                output_.write(fmt::format("\n{} listed.\n", count(table_.rows(), verb_.noun)));
+                        }
+                }
+                if (!understood_) {
+                        complain("the broker sent rows that are no JSON objects, are tool and broker of one version?");
+                }
+                return output_.finish(understood_ ? kExitOk : kExitFailed);
+        }
+        int finish(int status) { return output_.finish(status); }
+
+private:
+        [[nodiscard]] bool json() const { return options_.json != JsonMode::kOff; }
+
+        const Options& options_;
+        const RowVerb& verb_;
+        const Selection& selection_;
+        Output output_;
+        JsonArray array_;
+        Table table_;
+        bool understood_ = true;
+};
+
+int show_rows(const Options& options, const RowVerb& verb, const Selection& selection, ControlClient& client) {
+        RowWriter rows(options, verb, selection);
+        const auto answer = ask(client, verb.request, {}, [&](std::string_view line) { rows.take(line); });
         if (!answer) {
-                return output.finish(answer.error());
+                return rows.finish(answer.error());
         }
-        if (answer->result != "ok") {
-                return output.finish(report_refusal(*answer));
-        }
-        if (options.json != JsonMode::kOff) {
-                array.close();
-        } else {
-                output.write(table.render(options.legend, output.colour()));
-                if (options.legend) {
-                        output.write(fmt::format("\n{} listed.\n", count(table.rows(), verb.noun)));
-                }
-        }
-        if (!understood) {
-                complain("the broker sent rows that are no JSON objects, are tool and broker of one version?");
-        }
-        return output.finish(understood ? kExitOk : kExitFailed);
+        return answer->result == "ok" ? rows.finish() : rows.finish(report_refusal(*answer));
+}
+
+bool takes_service(const Selection& selection, const Json& row) {
+        return selection.takes_service(cell(row, "service", ""));
 }
 
 std::int64_t time_of(const Json& row) {
@@ -57,55 +110,115 @@ std::int64_t time_of(const Json& row) {
         return since != row.end() && since->is_number_integer() ? since->get<std::int64_t>() : 0;
 }
 
+// A listener's accept queue "of its limit", the bytes and drops of a UDP socket.
+std::string queue_of(const Json& row) {
+        const auto queue = cell(row, "queue");
+        if (cell(row, "protocol") == "tcp") {
+                return queue == "-" ? queue : fmt::format("{}/{}", queue, cell(row, "queue_limit"));
+        }
+        const auto drops = cell(row, "drops");
+        return drops == "-" || drops == "0" ? queue : fmt::format("{} ({} dropped)", queue, drops);
+}
+
+// {queue, queue_limit, drops}, null where the kernel does not show the socket here: in another network namespace.
+void add_queue(Json& row) {
+        static std::map<std::pair<Protocol, int>, Queues> known;
+        const auto protocol = parse_protocol(cell(row, "protocol"));
+        for (const char* name : {"queue", "queue_limit", "drops"}) {
+                row[name] = nullptr;
+        }
+        if (!protocol) {
+                return;
+        }
+        const std::pair key(*protocol, cell(row, "family") == "ipv4" ? AF_INET : AF_INET6);
+        const auto [queues, fresh] = known.try_emplace(key);
+        if (fresh) {
+                queues->second = read_queues(key.first, key.second).value_or(Queues{});
+        }
+        const auto queue = queues->second.find(std::strtoull(cell(row, "cookie").c_str(), nullptr, 16));
+        if (queue == queues->second.end()) {
+                return;
+        }
+        row["queue"] = queue->second.depth;
+        if (*protocol == Protocol::kTcp) {
+                row["queue_limit"] = queue->second.limit;
+        }
+        if (queue->second.drops) {
+                row["drops"] = *queue->second.drops;
+        }
+}
+
+const RowVerb kList{.request = "VERB=list\n",
+                    .columns = {{"SERVICE"},
+                                {"PROTOCOL"},
+                                {"FAMILY"},
+                                {"BOUND"},
+                                {"UNIT"},
+                                {"UID", true},
+                                {"PID", true},
+                                {"STATE"},
+                                {"QUEUE", true},
+                                {"SINCE"},
+                                {"COOKIE"}},
+                    .cells =
+                            [](const Json& row) {
+                                    return std::vector<std::string>{
+                                            cell(row, "service"),      cell(row, "protocol"), cell(row, "family"),
+                                            cell(row, "bound"),        cell(row, "unit"),     cell(row, "uid"),
+                                            cell(row, "pid"),          cell(row, "state"),    queue_of(row),
+                                            format_time(time_of(row)), cell(row, "cookie")};
+                            },
+                    .noun = "socket",
+                    .takes = takes_service,
+                    .complete = add_queue};
+
+const RowVerb kBindings{
+        .request = "VERB=bindings\n",
+        .columns = {{"SERVICE"},
+                    {"PROTOCOL"},
+                    {"PREFIX"},
+                    {"PORTS"},
+                    {"SOURCE"},
+                    {"INTERFACE"},
+                    {"WHEN-ABSENT"},
+                    {"FILE"}},
+        .cells =
+                [](const Json& row) {
+                        return std::vector<std::string>{
+                                cell(row, "service"),       cell(row, "protocol"),
+                                cell(row, "prefix", "any"), cell(row, "ports", "*"),
+                                cell(row, "source", "any"), cell(row, "interface", "any"),
+                                cell(row, "when_absent"),   fmt::format("{}:{}", cell(row, "file"), cell(row, "line"))};
+                },
+        .noun = "binding",
+        .takes = [](const Selection& selection, const Json& row) { return selection.takes_binding(row); },
+        .complete = nullptr};
+
 }  // namespace
 
 int show_list(const Options& options) {
-        return show_rows(options, {.request = "VERB=list\n",
-                                   .columns = {{"SERVICE"},
-                                               {"PROTOCOL"},
-                                               {"FAMILY"},
-                                               {"BOUND"},
-                                               {"UNIT"},
-                                               {"UID", true},
-                                               {"PID", true},
-                                               {"STATE"},
-                                               {"SINCE"},
-                                               {"COOKIE"}},
-                                   .cells =
-                                           [](const Json& row) {
-                                                   return std::vector<std::string>{
-                                                           cell(row, "service"),      cell(row, "protocol"),
-                                                           cell(row, "family"),       cell(row, "bound"),
-                                                           cell(row, "unit"),         cell(row, "uid"),
-                                                           cell(row, "pid"),          cell(row, "state"),
-                                                           format_time(time_of(row)), cell(row, "cookie")};
-                                           },
-                                   .noun = "socket"});
+        const Selection selection(options.arguments);
+        auto client = try_connect(options);
+        if (client) {
+                return show_rows(options, kList, selection, *client);
+        }
+        const int status = report_unreachable(options, client.error());
+        const auto stopped = nobody_there(client.error()) ? look_at_pins(options) : Stopped{};
+        if (!stopped.dispatches.value_or(false)) {
+                return status;
+        }
+        RowWriter rows(options, kList, selection);
+        for (const auto& row : stopped.sockets) {
+                rows.take(row);
+        }
+        complain(describe(stopped));
+        return rows.finish();
 }
 
 int show_bindings(const Options& options) {
-        return show_rows(options, {.request = "VERB=bindings\n",
-                                   .columns = {{"SERVICE"},
-                                               {"PROTOCOL"},
-                                               {"PREFIX"},
-                                               {"PORTS"},
-                                               {"SOURCE"},
-                                               {"INTERFACE"},
-                                               {"WHEN-ABSENT"},
-                                               {"FILE"}},
-                                   .cells =
-                                           [](const Json& row) {
-                                                   return std::vector<std::string>{
-                                                           cell(row, "service"),
-                                                           cell(row, "protocol"),
-                                                           cell(row, "prefix", "any"),
-                                                           cell(row, "ports", "*"),
-                                                           cell(row, "source", "any"),
-                                                           cell(row, "interface", "any"),
-                                                           cell(row, "when_absent"),
-                                                           fmt::format("{}:{}", cell(row, "file"), cell(row, "line"))};
-                                           },
-                                   .noun = "binding"});
+        auto client = connect(options);
+        return client ? show_rows(options, kBindings, Selection::of_bindings(options.arguments), *client)
+                      : client.error();
 }
 
 }  // namespace sockbroker::ctl

@@ -3,9 +3,14 @@
 // The verb status: the broker in a few lines, then a table of its services with their counters.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/selection.h"
+#include "broker/ctl/stopped.h"
 #include "broker/ctl/verbs.h"
 
 namespace sockbroker::ctl {
@@ -75,14 +80,95 @@ std::uint64_t all_errors(const Json& service) {
         return sum;
 }
 
+// Like those of systemctl: as a whole, or of the services that were named.
+int exit_status(const Json& broker, const Selection& selection, const std::vector<Json>& services) {
+        if (selection.all()) {
+                return cell(broker, "state") == "running"    ? kExitOk
+                       : cell(broker, "state") == "degraded" ? kExitFailed
+                                                             : kExitUnreachable;
+        }
+        std::vector<std::string> names;
+        for (const Json& service : services) {
+                names.push_back(cell(service, "service"));
+        }
+        if (!selection.missing(names).empty()) {
+                return kExitUnknownService;
+        }
+        const bool all_serve = std::ranges::all_of(services, [&](const Json& service) {
+                return !selection.takes_service(cell(service, "service")) || number(service, "live") > 0;
+        });
+        return all_serve ? kExitOk : kExitUnreachable;
+}
+
+int show(const Options& options, Json broker, const std::vector<Json>& services, const std::string& head) {
+        const Selection selection(options.arguments);
+        Output output(options);
+        const int status = exit_status(broker, selection, services);
+        if (options.json != JsonMode::kOff) {
+                broker["services"] = Json::array();
+                for (const Json& service : services) {
+                        if (selection.takes_service(cell(service, "service"))) {
+                                broker["services"].push_back(service);
+                        }
+                }
+                output.write(dump(broker, options.json));
+                return output.finish(status);
+        }
+        Table table({{"SERVICE"},
+                     {"SOCKETS", true},
+                     {"LOOKUPS", true},
+                     {"ASSIGNED", true},
+                     {"NO-SOCKET", true},
+                     {"ERRORS", true}});
+        for (const Json& service : services) {
+                if (selection.takes_service(cell(service, "service"))) {
+                        table.add({cell(service, "service"), cell(service, "sockets"), cell(service, "lookups"),
+                                   cell(service, "assigned"), cell(service, "no_socket"),
+                                   std::to_string(all_errors(service))});
+                }
+        }
+        if (selection.all()) {
+                output.write((head.empty() ? describe(broker, output.colour()) : head) + "\n");
+        }
+        output.write(table.render(options.legend, output.colour()));
+        if (options.legend) {
+                output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
+        }
+        std::vector<std::string> names;
+        for (const Json& service : services) {
+                names.push_back(cell(service, "service"));
+        }
+        for (const auto& missing : selection.missing(names)) {
+                complain_as("unknown-service", ENOENT, fmt::format("no policy names a service \"{}\"", missing));
+        }
+        return output.finish(status);
+}
+
+int show_stopped(const Options& options) {
+        const Stopped stopped = look_at_pins(options);
+        Json broker = {{"version", nullptr},
+                       {"state", "stopped"},
+                       {"reason", describe(stopped)},
+                       {"dispatches", stopped.dispatches ? Json(*stopped.dispatches) : Json(nullptr)}};
+        return show(options, std::move(broker), stopped.services,
+                    fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)));
+}
+
 }  // namespace
 
 int show_status(const Options& options) {
-        Output output(options);
+        auto client = try_connect(options);
+        if (!client && nobody_there(client.error())) {
+                (void)report_unreachable(options, client.error());
+                return show_stopped(options);
+        }
+        if (!client) {
+                return report_unreachable(options, client.error());
+        }
         Json broker;
-        Json services = Json::array();
+        std::vector<Json> services;
         bool understood = true;
-        const auto answer = ask(options, "VERB=status\n", [&](std::string_view line) {
+        const auto answer = ask(*client, "VERB=status\n", {}, [&](std::string_view line) {
                 std::optional<Json> row = parse_row(line);
                 if (!row) {
                         understood = false;
@@ -102,27 +188,7 @@ int show_status(const Options& options) {
                 complain("the broker's status is not what this tool knows, are tool and broker of one version?");
                 return kExitFailed;
         }
-        if (options.json != JsonMode::kOff) {
-                broker["services"] = std::move(services);
-                output.write(dump(broker, options.json));
-                return output.finish(kExitOk);
-        }
-        Table table({{"SERVICE"},
-                     {"SOCKETS", true},
-                     {"LOOKUPS", true},
-                     {"ASSIGNED", true},
-                     {"NO-SOCKET", true},
-                     {"ERRORS", true}});
-        for (const Json& service : services) {
-                table.add({cell(service, "service"), cell(service, "sockets"), cell(service, "lookups"),
-                           cell(service, "assigned"), cell(service, "no_socket"), std::to_string(all_errors(service))});
-        }
-        output.write(describe(broker, output.colour()) + "\n");
-        output.write(table.render(options.legend, output.colour()));
-        if (options.legend) {
-                output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
-        }
-        return output.finish(kExitOk);
+        return show(options, std::move(broker), services, "");
 }
 
 }  // namespace sockbroker::ctl

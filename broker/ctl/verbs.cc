@@ -10,26 +10,31 @@
 #include <limits>
 
 #include "broker/ctl/output.h"
+#include "broker/ctl/render.h"
 
 namespace sockbroker::ctl {
 
 namespace {
 
+constexpr std::size_t kMany = std::numeric_limits<std::size_t>::max();
+
 constexpr std::array kVerbs = {
-        Verb{"status", "status", "Show the broker and its services (the default)", 0, 0, show_status},
-        Verb{"list", "list", "List registered sockets", 0, 0, show_list},
-        Verb{"bindings", "bindings", "List the bindings of the policy in force", 0, 0, show_bindings},
-        Verb{"explain", "explain PROTO ADDR PORT", "Say what happens to a packet, and why", 3, 3, explain_packet},
+        Verb{"status", "status [SERVICE...]", "Show the broker and its services (the default)", 0, kMany, show_status,
+             true},
+        Verb{"list", "list [SERVICE...]", "List registered sockets", 0, kMany, show_list, true},
+        Verb{"bindings", "bindings [SERVICE|ADDR...]", "List the bindings of the policy in force", 0, kMany,
+             show_bindings, true},
+        Verb{"explain", "explain PROTO ADDR PORT", "Say what happens to a packet, and why", 3, 3, explain_packet, true},
         Verb{"register", "register [SERVICE]", "Hand over the sockets passed by systemd", 0, 1, register_sockets},
         Verb{"unregister", "unregister SERVICE", "Remove the sockets of a service", 1, 1, unregister_service},
-        Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2,
-             std::numeric_limits<std::size_t>::max(), retrieve_sockets},
+        Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2, kMany,
+             retrieve_sockets},
         Verb{"hold", "hold SERVICE", "Let clients wait through a stop (--timeout=)", 1, 1, hold_service},
-        Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service},
+        Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service, true},
         Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},
         Verb{"verify", "verify", "Check the policy on disk, without a broker", 0, 0, verify_policy},
         Verb{"unload", "unload", "Take dispatch away", 0, 0, unload_dispatch},
-        Verb{"version", "version", "Show the versions of tool and broker", 0, 0, show_version},
+        Verb{"version", "version", "Show the versions of tool and broker", 0, 0, show_version, true},
 };
 
 }  // namespace
@@ -38,7 +43,9 @@ std::span<const Verb> verbs() {
         return kVerbs;
 }
 
-int run(const Options& options) {
+namespace {
+
+int run_verb(const Options& options) {
         if (options.help) {
                 Output output(options);
                 output.write(help_text());
@@ -60,6 +67,20 @@ int run(const Options& options) {
                 return kExitUsage;
         }
         return verb->run(options);
+}
+
+}  // namespace
+
+int run(const Options& options) {
+        const int status = run_verb(options);
+        // What was begun, or says itself what is wrong (verify, register), stays as it is.
+        if (options.json != JsonMode::kOff && status != kExitOk && !failure().message.empty() && !has_output()) {
+                const auto& [result, errnum, message] = failure();
+                Output output(options);
+                output.write(dump({{"result", result}, {"errno", errnum}, {"message", message}}, options.json));
+                return output.finish(status);
+        }
+        return status;
 }
 
 }  // namespace sockbroker::ctl

@@ -18,6 +18,7 @@ struct Verb {
         std::size_t min_arguments;
         std::size_t max_arguments;
         int (*run)(const Options& options);
+        bool reads = false;  // and nothing else: never starts a broker that is stopped
 };
 
 [[nodiscard]] std::span<const Verb> verbs();

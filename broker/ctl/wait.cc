@@ -95,7 +95,7 @@ private:
 // Each row of the answer that is of this service.
 Result<void> Wait::ask(std::string_view request, Clock::duration patience,
                        const std::function<void(const Json& row)>& on_row) const {
-        Result<ControlClient> client = ControlClient::connect(options_.runtime_dir);
+        Result<ControlClient> client = try_connect(options_);
         if (!client) {
                 return std::unexpected(client.error());
         }
@@ -200,10 +200,11 @@ Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
                 }
                 if (!there) {
                         missing = fmt::format("socket {} of service {} is not seen", socket.bound, service_);
-                } else if (queue->second > 0) {
-                        missing = fmt::format("socket {} of service {} has {} in its queue", socket.bound, service_,
-                                              socket.protocol == Protocol::kTcp ? count(queue->second, "connection")
-                                                                                : count(queue->second, "byte"));
+                } else if (queue->second.depth > 0) {
+                        missing =
+                                fmt::format("socket {} of service {} has {} in its queue", socket.bound, service_,
+                                            socket.protocol == Protocol::kTcp ? count(queue->second.depth, "connection")
+                                                                              : count(queue->second.depth, "byte"));
                 } else if (socket.protocol == Protocol::kTcp && Clock::now() - entry.first < kHandshake) {
                         missing = fmt::format("socket {} of service {} may have half-open handshakes", socket.bound,
                                               service_);

@@ -71,6 +71,16 @@ std::string name_of(const Registration& registration) {
 
 namespace {
 
+SocketCount count_sockets(const Registry& registry, const std::string& service) {
+        SocketCount count;
+        const auto registrations = registry.registrations(service);
+        const auto spread = registry.spread(service);
+        for (const auto& one : registrations) {
+                (one.held() ? count.held : is_live(registrations, spread, one) ? count.live : count.draining)++;
+        }
+        return count;
+}
+
 Refusal replaced_twice() {
         return {ResultCode::kBusy, "the policy was replaced twice while this was read, ask again", {}};
 }
@@ -105,13 +115,10 @@ Rows Broker::status_rows() {
         }
         status.gone = gone_;
         for (const auto& service : registry_.services()) {
-                const auto registrations = registry_.registrations(service);
-                const auto spread = registry_.spread(service);
-                for (const auto& one : registrations) {
-                        (one.held()                            ? status.held
-                         : is_live(registrations, spread, one) ? status.live
-                                                               : status.draining)++;
-                }
+                const auto count = count_sockets(registry_, service);
+                status.live += count.live;
+                status.held += count.held;
+                status.draining += count.draining;
         }
         return [this, snapshot = snapshot_, next = std::size_t{0},
                 first = status_line(status)]() mutable -> std::expected<std::optional<std::string>, Refusal> {
@@ -126,7 +133,7 @@ Rows Broker::status_rows() {
                         return std::nullopt;
                 }
                 const auto& name = policy->services[next++].name;
-                return counters_line(name, registry_.registrations(name).size(), registry_.counters(name));
+                return counters_line(name, count_sockets(registry_, name), registry_.counters(name));
         };
 }
 

@@ -81,10 +81,10 @@ std::string met_binding_line(const Policy& policy, const Service& service, const
         });
 }
 
-std::string counters_line(const std::string& service, std::size_t sockets, const ServiceCounters& counters) {
+std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters) {
         return line_of({
                 {"service", service},
-                {"sockets", sockets},
+                {"sockets", sockets.live + sockets.held + sockets.draining},
                 {"lookups", counters.lookups},
                 {"assigned", counters.assigned},
                 {"no_socket", counters.no_socket},
@@ -94,6 +94,9 @@ std::string counters_line(const std::string& service, std::size_t sockets, const
                   {"state", counters.error_state},
                   {"exists", counters.error_exists},
                   {"other", counters.error_other}}},
+                {"live", sockets.live},
+                {"held", sockets.held},
+                {"draining", sockets.draining},
         });
 }
 

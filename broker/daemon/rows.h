@@ -33,8 +33,13 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 // The same without counters.
 [[nodiscard]] std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
                                            const Match& match);
-// {service, sockets, lookups, assigned, no_socket, errors}
-[[nodiscard]] std::string counters_line(const std::string& service, std::size_t sockets,
+struct SocketCount {
+        std::size_t live = 0;
+        std::size_t held = 0;
+        std::size_t draining = 0;
+};
+// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining}
+[[nodiscard]] std::string counters_line(const std::string& service, const SocketCount& sockets,
                                         const ServiceCounters& counters);
 // {file, line, severity, message}, a line each; null: none.
 [[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics);

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_verify_names_the_folder_to_give_where_a_file_or_the_conf_d_itself_is_na
     "arguments, message",
     [
         (["frob"], "unknown verb frob, see sockbrokerctl --help"),
-        (["list", "dns"], "too many arguments, write: sockbrokerctl list"),
+        (["reload", "dns"], "too many arguments, write: sockbrokerctl reload"),
         (["unregister"], "too few arguments, write: sockbrokerctl unregister SERVICE"),
         (["register", "a", "b"], "too many arguments, write: sockbrokerctl register [SERVICE]"),
         (["unregister", "a/b"], '"a/b" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -'),
@@ -216,7 +217,13 @@ def test_an_unreachable_broker_names_the_socket_and_the_remedy(verb, state, tmp_
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
             stale.bind(str(tmp_path / "control"))
     done = ctl(*verb, "--json=short", "--runtime-dir", tmp_path)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert done.returncode == 3
+    said = json.loads(done.stdout)
+    if verb == ["status"]:
+        assert said["state"] == "stopped" and "dispatches" in said and said["services"] == []
+    else:
+        assert said["result"] == "unreachable" and said["errno"] == (2 if state == "missing" else 111)
+        assert f"{tmp_path}/control" in said["message"]
     assert f"{tmp_path}/control" in done.stderr
     assert f"start sockbrokerd with --runtime-dir {tmp_path}" in done.stderr
 
@@ -238,9 +245,9 @@ def test_list_is_a_table_with_header_and_count(tmp_path):
     done = ctl("list", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE SINCE                       COOKIE\n"
-        f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live  {SINCE} 000000000000002a\n"
-        f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live  {SINCE} 000000000000002a\n"
+        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE QUEUE SINCE                       COOKIE\n"
+        f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live      - {SINCE} 000000000000002a\n"
+        f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live      - {SINCE} 000000000000002a\n"
         "\n"
         "2 sockets listed.\n"
     )
@@ -250,7 +257,8 @@ def test_list_is_a_table_with_header_and_count(tmp_path):
 def test_list_as_json_has_the_fields_in_their_order(tmp_path):
     Peer(tmp_path, lambda _: [rows(ROW, ROW), OK])
     done = ctl("list", "--json=short", "--runtime-dir", tmp_path)
-    assert (done.returncode, done.stdout) == (0, "[" + ",".join([rows(ROW)[:-1]] * 2) + "]\n")
+    row = {**ROW, "queue": None, "queue_limit": None, "drops": None}  # the kernel knows no such socket
+    assert (done.returncode, done.stdout) == (0, "[" + ",".join([rows(row)[:-1]] * 2) + "]\n")
 
 
 def test_bindings_show_any_where_json_has_null(tmp_path):
@@ -271,7 +279,7 @@ def test_a_million_rows_stream(tmp_path):
 
     with (tmp_path / "out").open("wb") as out:
         done = subprocess.run(
-            [CTL, "list", "--json=short", "--runtime-dir", tmp_path], stdout=out,
+            [CTL, "bindings", "--json=short", "--runtime-dir", tmp_path], stdout=out,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
         )  # fmt: skip
     assert done.returncode == 0
@@ -366,7 +374,7 @@ SERVICE = {
 def test_status_tells_what_is_wrong_and_counts(tmp_path):
     Peer(tmp_path, lambda _: [rows(STATUS, SERVICE), OK])
     done = ctl("status", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, ""), "degraded"
     assert done.stdout == (
         "● sockbrokerd 0.1.0\n"
         "     State: degraded since " + SINCE + "\n"
@@ -388,6 +396,64 @@ def test_status_as_json_is_one_object(tmp_path):
     Peer(tmp_path, lambda _: [rows(STATUS, SERVICE), OK])
     done = ctl("status", "--json=short", "--runtime-dir", tmp_path)
     assert done.stdout == rows({**STATUS, "services": [SERVICE]})
+
+
+@pytest.mark.parametrize("arguments, status", [
+    ([], 0), (["dns"], 0), (["web"], 3), (["dns", "web"], 3), (["*"], 3), (["d*"], 0), (["none"], 4), (["dns", "none"], 4),
+    (["x*"], 4)])
+def test_status_of_services_exits_as_they_serve(arguments, status, tmp_path):
+    services = [{**SERVICE, "live": 1}, {**SERVICE, "service": "web", "sockets": 2, "live": 0, "held": 2}]
+    Peer(tmp_path, lambda _: [rows({**STATUS, "state": "running"}, *services), OK])
+    done = ctl("status", *arguments, "--json=short", "--runtime-dir", tmp_path)
+    assert done.returncode == status
+    named = {one["service"] for one in json.loads(done.stdout)["services"]}
+    expected = {name for name in ("dns", "web") if not arguments or {name, "*", f"{name[0]}*"} & set(arguments)}
+    assert named == expected
+
+
+@pytest.mark.parametrize("arguments, lines", [
+    ([], {1, 2, 3, 4}), (["dns"], {1, 2}), (["h*"], {4}), (["1.0.0.7"], {1, 4}), (["1.0.0.0/8"], {1, 4}),
+    (["2606:4700::1"], {2, 4}), (["[2606::]/16"], {2, 4}), (["9.9.9.9", "web"], {3, 4})])
+def test_bindings_of_services_and_of_addresses(arguments, lines, tmp_path):
+    def binding(line, service, prefix):
+        return {"service": service, "protocol": "tcp", "prefix": prefix, "ports": "53", "source": None,
+                "interface": None, "when_absent": "refuse", "file": "a.conf", "line": line}
+
+    Peer(tmp_path, lambda _: [rows(binding(1, "dns", "1.0.0.0/24"), binding(2, "dns", "2606:4700::/32"),
+                                   binding(3, "web", "10.0.0.0/8"), binding(4, "http", None)), OK])
+    done = ctl("bindings", *arguments, "--json=short", "--runtime-dir", tmp_path)
+    assert done.returncode == 0 and {row["line"] for row in json.loads(done.stdout)} == lines
+
+
+@pytest.mark.parametrize("verb", [["status"], ["list"], ["bindings"], ["version"], ["reload"], ["unregister", "dns"],
+                                  ["explain", "tcp", "1.0.0.1", "80"]])
+@pytest.mark.parametrize("backlog", [1, 0], ids=["takes connections", "takes none"])
+def test_a_broker_that_hangs_is_an_error_within_five_seconds(verb, backlog, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung:
+        hung.bind(str(tmp_path / "control"))
+        hung.listen(backlog)
+        others = []
+        while not backlog and len(others) < 4:  # the queue is full
+            others.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            others[-1].setblocking(False)
+            if others[-1].connect_ex(str(tmp_path / "control")) != 0:
+                break
+        begun = time.monotonic()
+        done = ctl(*verb, "--json=short", "--timeout=1s", "--runtime-dir", tmp_path)
+        assert time.monotonic() - begun < 3
+        assert done.returncode == 1 and "does not answer" in done.stderr
+        assert json.loads(done.stdout)["result"] == "no-answer" and "does not answer" in json.loads(done.stdout)["message"]
+        for other in others:
+            other.close()
+
+
+def test_five_seconds_is_the_default(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung:
+        hung.bind(str(tmp_path / "control"))
+        hung.listen()
+        begun = time.monotonic()
+        assert ctl("list", "--runtime-dir", tmp_path).returncode == 1
+        assert 4.5 < time.monotonic() - begun < 6
 
 
 # register and unregister

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See running.h. PID 1 is asked over the system bus; where there is no bus, what PID 1 leaves for journald in
+// /run/systemd/units tells the same: a link for each unit that runs.
+#include "broker/ctl/running.h"
+
+#include <fmt/format.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+namespace sockbroker::ctl {
+
+namespace {
+
+constexpr std::uint64_t kPatienceUsec = 2'000'000;
+
+struct CloseBus {
+        void operator()(sd_bus* bus) const { sd_bus_flush_close_unref(bus); }
+};
+
+// Of a unit, as `systemctl show -P ActiveState` says it; empty: nobody could be asked.
+std::string active_state(const std::string& unit) {
+        sd_bus* raw = nullptr;
+        if (sd_bus_open_system(&raw) < 0) {
+                return {};
+        }
+        const std::unique_ptr<sd_bus, CloseBus> bus(raw);
+        (void)sd_bus_set_method_call_timeout(bus.get(), kPatienceUsec);
+        char* path = nullptr;
+        char* state = nullptr;
+        if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", unit.c_str(), &path) < 0) {
+                return {};
+        }
+        const std::unique_ptr<char, decltype(&std::free)> owned_path(path, std::free);
+        if (sd_bus_get_property_string(bus.get(), "org.freedesktop.systemd1", path, "org.freedesktop.systemd1.Unit",
+                                       "ActiveState", nullptr, &state) < 0) {
+                return {};
+        }
+        const std::unique_ptr<char, decltype(&std::free)> owned_state(state, std::free);
+        return state;
+}
+
+}  // namespace
+
+bool is_down_by_systemd(const Options& options) {
+        const bool own_place =
+                options.runtime_dir !=
+                (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns);
+        if (own_place || sd_booted() <= 0) {
+                return false;
+        }
+        const auto unit = options.netns.empty() ? std::string("sockbrokerd.service")
+                                                : fmt::format("sockbrokerd@{}.service", options.netns);
+        const auto state = active_state(unit);
+        if (!state.empty()) {
+                return state == "inactive" || state == "failed";
+        }
+        return access("/run/systemd/units", X_OK) == 0 &&
+               access(("/run/systemd/units/invocation:" + unit).c_str(), F_OK) != 0 && errno == ENOENT;
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Whether the broker's unit runs. A connection to its socket would start it, and who only looks must not.
+#pragma once
+
+#include "broker/ctl/options.h"
+
+namespace sockbroker::ctl {
+
+// True only where systemd would start it for a connection: it knows the unit, and says that it is down.
+[[nodiscard]] bool is_down_by_systemd(const Options& options);
+
+}  // namespace sockbroker::ctl

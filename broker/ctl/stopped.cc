@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See stopped.h.
+#include "broker/ctl/stopped.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "broker/dataplane/kernel/pinned.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+std::string_view state_of(const PinnedSocket& socket) {
+        return socket.registrant.gone_usec != 0 ? "held" : socket.live ? "live" : "draining";
+}
+
+Json socket_row(const std::string& service, const PinnedSocket& socket) {
+        const Registrant& one = socket.registrant;
+        return {{"service", service},
+                {"protocol", to_string(one.protocol)},
+                {"family", to_string(static_cast<SocketFamily>(std::min<std::uint8_t>(one.family, 2)))},
+                {"cookie", fmt::format("{:016x}", one.cookie)},
+                {"bound", one.bound.to_string()},
+                {"unit", one.unit.empty() ? Json(nullptr) : Json(one.unit)},
+                {"uid", one.uid},
+                {"pid", one.pid},
+                {"state", state_of(socket)},
+                {"since", one.since_usec}};
+}
+
+Json service_row(const PinnedService& service) {
+        const auto count = [&](std::string_view state) {
+                return static_cast<std::size_t>(std::ranges::count(service.sockets, state, state_of));
+        };
+        const ServiceCounters& sum = service.counters;
+        return {{"service", service.name},
+                {"sockets", service.sockets.size()},
+                {"lookups", sum.lookups},
+                {"assigned", sum.assigned},
+                {"no_socket", sum.no_socket},
+                {"errors",
+                 {{"protocol", sum.error_protocol},
+                  {"family", sum.error_family},
+                  {"state", sum.error_state},
+                  {"exists", sum.error_exists},
+                  {"other", sum.error_other}}},
+                {"live", count("live")},
+                {"held", count("held")},
+                {"draining", count("draining")}};
+}
+
+}  // namespace
+
+Stopped look_at_pins(const Options& options) {
+        Stopped result;
+        const auto services = read_pins(options.bpffs + "/dispatch");
+        if (services) {
+                result.dispatches = true;
+                for (const auto& service : *services) {
+                        result.services.push_back(service_row(service));
+                        for (const auto& socket : service.sockets) {
+                                result.sockets.push_back(socket_row(service.name, socket));
+                        }
+                }
+        } else if (services.error().errnum == ENOENT) {
+                result.dispatches = false;
+        } else {
+                result.why_unknown = services.error().text();
+        }
+        return result;
+}
+
+std::string describe(const Stopped& stopped) {
+        if (!stopped.dispatches) {
+                return fmt::format("whether dispatch goes on only root can see: {}", stopped.why_unknown);
+        }
+        return *stopped.dispatches ? "dispatch goes on with the last rules and sockets"
+                                   : "unloaded: nothing is dispatched";
+}
+
+}  // namespace sockbroker::ctl

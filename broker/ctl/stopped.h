@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What there is to say where no broker runs: what the kernel dispatches by, read from the pins. In the rows of a broker
+// that answers, so that they are shown in the same way.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/ctl/options.h"
+#include "broker/ctl/render.h"
+
+namespace sockbroker::ctl {
+
+struct Stopped {
+        std::optional<bool> dispatches;  // none: nobody here may know
+        std::string why_unknown;
+        std::vector<Json> services;  // as rows of status
+        std::vector<Json> sockets;   // as rows of list
+};
+[[nodiscard]] Stopped look_at_pins(const Options& options);
+
+// "dispatch goes on with the last rules and sockets", for people.
+[[nodiscard]] std::string describe(const Stopped& stopped);
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/dataplane/kernel/pinned.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "bpf/layout.h"
+#include "broker/base/owned_fd.h"
+#include "broker/dataplane/kernel/objects.h"
+#include "broker/dataplane/kernel/pins.h"
+#include "broker/dataplane/kernel/registrants.h"
+#include "broker/dataplane/kernel/targets.h"
+
+namespace sockbroker {
+
+namespace {
+
+class Maps {
+public:
+        static Result<Maps> open(const PinDir& pins) {
+                Maps result;
+                for (std::size_t i = 0; i < kMaps; i++) {
+                        auto fd = pins.get(kMapPins[i]);
+                        if (!fd) {
+                                return std::unexpected(fd.error());
+                        }
+                        result.fds_[i] = std::move(*fd);
+                }
+                const std::uint32_t zero = 0;
+                sb_header header{};
+                if (result.size(KernelMap::kHeader).value_size != sizeof header ||
+                    bpf_map_lookup_elem(result.fd(KernelMap::kHeader), &zero, &header) != 0 ||
+                    header.magic != SB_MAGIC || header.layout != SB_LAYOUT) {
+                        return fail(fmt::format("what is pinned in {} is of another version than this tool",
+                                                pins.path_of("")));
+                }
+                return result;
+        }
+
+        [[nodiscard]] int fd(KernelMap map) const { return fds_[static_cast<std::size_t>(map)].get(); }
+        [[nodiscard]] bpf_map_info size(KernelMap map) const {
+                bpf_map_info info{};
+                std::uint32_t length = sizeof info;
+                (void)bpf_obj_get_info_by_fd(fd(map), &info, &length);  // then it is empty, and so is what is read
+                return info;
+        }
+        template <class T>
+        [[nodiscard]] T read(KernelMap map, std::uint32_t key) const {
+                T value{};
+                (void)bpf_map_lookup_elem(fd(map), &key, &value);  // likewise
+                return value;
+        }
+
+private:
+        std::array<OwnedFd, kMaps> fds_;
+};
+
+ServiceCounters counters_of(const Maps& maps, std::uint32_t id) {
+        std::vector<sb_counters> each(static_cast<std::size_t>(std::max(1, libbpf_num_possible_cpus())));
+        ServiceCounters sum;
+        if (bpf_map_lookup_elem(maps.fd(KernelMap::kCounters), &id, each.data()) != 0) {
+                return sum;
+        }
+        for (const auto& cpu : each) {
+                sum.lookups += cpu.lookups;
+                sum.assigned += cpu.assigned;
+                sum.no_socket += cpu.no_socket;
+                sum.error_protocol += cpu.error_protocol;
+                sum.error_family += cpu.error_family;
+                sum.error_state += cpu.error_state;
+                sum.error_exists += cpu.error_exists;
+                sum.error_other += cpu.error_other;
+        }
+        return sum;
+}
+
+// Slots that serve: the first that lives of each protocol and family or, where they share, all.
+std::vector<Slot> serving(const Targets& targets, const std::map<Slot, Registrant>& living) {
+        std::vector<Slot> result;
+        for (const auto& families : targets.slots) {
+                for (const auto& slots : families) {
+                        for (const Slot slot : slots) {
+                                if (living.contains(slot)) {
+                                        result.push_back(slot);
+                                        if (!targets.share) {
+                                                break;
+                                        }
+                                }
+                        }
+                }
+        }
+        return result;
+}
+
+}  // namespace
+
+Result<std::vector<PinnedService>> read_pins(const std::string& pin_dir) {
+        const auto pins = PinDir::open(pin_dir);
+        if (!pins) {
+                return std::unexpected(pins.error());
+        }
+        if (const auto link = pins->get(kLinkPin); !link) {
+                return std::unexpected(link.error());
+        }
+        const auto maps = Maps::open(*pins);
+        if (!maps) {
+                return std::unexpected(maps.error());
+        }
+        std::map<ServiceId, std::map<Slot, Registrant>> sockets;
+        for (Slot slot = 1; slot < maps->size(KernelMap::kRegistrants).max_entries; slot++) {
+                const auto raw = read_registrant(maps->fd(KernelMap::kRegistrants), slot);
+                if (raw && raw->service != 0 && maps->read<std::uint64_t>(KernelMap::kSockets, slot) == raw->cookie) {
+                        sockets[raw->service].emplace(slot, decode_registrant(*raw));
+                }
+        }
+        std::vector<sb_record> records(maps->size(KernelMap::kRecords).max_entries);
+        for (std::uint32_t i = 0; !sockets.empty() && i < records.size(); i++) {
+                records[i] = maps->read<sb_record>(KernelMap::kRecords, i);
+        }
+        std::vector<PinnedService> result;
+        for (ServiceId id = 1; id < maps->size(KernelMap::kNames).max_entries; id++) {
+                auto name = maps->read<sb_name>(KernelMap::kNames, id);
+                name.text[sizeof name.text - 1] = '\0';
+                if (name.text[0] == '\0') {
+                        continue;
+                }
+                PinnedService service{.name = name.text, .counters = counters_of(*maps, id), .sockets = {}};
+                if (const auto of_it = sockets.find(id); of_it != sockets.end()) {
+                        const auto index = maps->read<sb_service>(KernelMap::kServices, id).record;
+                        const auto live = serving(read_records(index, records), of_it->second);
+                        for (const auto& [slot, registrant] : of_it->second) {
+                                service.sockets.push_back(
+                                        {.registrant = registrant, .live = std::ranges::count(live, slot) > 0});
+                        }
+                }
+                result.push_back(std::move(service));
+        }
+        std::ranges::sort(result, {}, &PinnedService::name);
+        return result;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What dispatches while no broker runs, read from the pins alone: nothing is loaded, taken up or changed. Needs the
+// right to open them, which root and the broker's user have.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+#include "broker/dataplane/dataplane.h"
+
+namespace sockbroker {
+
+struct PinnedSocket {
+        Registrant registrant;
+        bool live = false;  // serves; otherwise it is draining, or held
+};
+
+struct PinnedService {
+        std::string name;
+        ServiceCounters counters;
+        std::vector<PinnedSocket> sockets;
+};
+
+// ENOENT: no dispatch program is attached from here, as after unload.
+[[nodiscard]] Result<std::vector<PinnedService>> read_pins(const std::string& pin_dir);
+
+}  // namespace sockbroker

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What an operator sees where the broker is a unit with a socket that would start it."""
+import json
+
+import pytest
+
+READS = ["status", "list", "bindings", "explain tcp 127.0.0.1 9", "version", "wait web --for=live --timeout=1s"]
+
+
+def ctl(broker, words):
+    done = broker.run(f"sockbrokerctl --json=short {words}", check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else None
+
+
+@pytest.mark.parametrize("words", READS)
+def test_what_only_reads_never_starts_a_stopped_broker(broker, words):
+    broker.run("systemctl stop sockbrokerd.service")
+    assert broker.show("sockbrokerd.socket", "ActiveState") == "active", "a connection would start it"
+    status, said = ctl(broker, words)
+    assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
+    assert status == (0 if words == "list" else 3)
+    if words == "status":
+        assert said["state"] == "stopped" and said["dispatches"] is True
+    elif words not in ("list", READS[-1]):
+        assert said["result"] == "stopped" and "is not started" in said["message"]
+    broker.run("systemctl start sockbrokerd.service")
+
+
+def test_status_after_unload_says_that_nothing_is_dispatched(broker):
+    broker.run("sockbrokerctl unload")
+    broker.until("the end of the broker", lambda: broker.show("sockbrokerd.service", "ActiveState") != "active")
+    status, said = ctl(broker, "status")
+    assert (status, said["dispatches"]) == (3, False)
+    broker.run("systemctl start sockbrokerd.service")
+    assert ctl(broker, "status")[0] == 0
