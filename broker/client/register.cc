@@ -31,8 +31,8 @@ bool may_migrate(int fd) {
 }  // namespace
 
 Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
-                                               const std::vector<int>& fds) {
-        Request request{.verb = Verb::kStore, .service = service, .migrate = true};
+                                               const std::vector<int>& fds, std::int32_t pid) {
+        Request request{.verb = Verb::kStore, .service = service, .pid = pid, .migrate = true};
         std::vector<OwnedFd> programs;
         auto answer = client.call(format_request(request), fds, {}, &programs);
         if (answer && answer->result == "malformed") {

@@ -3,6 +3,7 @@
 // FDSTORE=1 with MIGRATE=1: registers sockets, and lets the kernel hand on what waits in a listener when it closes.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,8 @@ namespace sockbroker {
 
 // The broker's answer, as of ControlClient::call(). "ok": the migration program was attached to those TCP listeners
 // that are bound with SO_REUSEPORT; where that failed a warning is added. An older broker, which does not know
-// MIGRATE=, is asked without it.
+// MIGRATE=, is asked without it. `pid`: the process whose sockets they are, 0: the caller.
 [[nodiscard]] Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
-                                                             const std::vector<int>& fds);
+                                                             const std::vector<int>& fds, std::int32_t pid = 0);
 
 }  // namespace sockbroker

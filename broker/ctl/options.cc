@@ -9,6 +9,7 @@
 
 #include <array>
 
+#include "broker/base/net.h"
 #include "broker/base/printable.h"
 #include "broker/ctl/verbs.h"
 
@@ -29,7 +30,8 @@ enum LongOption : int {
         kFor,
         kFrom,
         kInterface,
-        kTimeout
+        kTimeout,
+        kPid
 };
 
 constexpr option kLongOptions[] = {
@@ -42,6 +44,7 @@ constexpr option kLongOptions[] = {
         {"from", required_argument, nullptr, kFrom},
         {"interface", required_argument, nullptr, kInterface},
         {"timeout", required_argument, nullptr, kTimeout},
+        {"pid", required_argument, nullptr, kPid},
         {"netns", required_argument, nullptr, kNetns},
         {"config-dir", required_argument, nullptr, kConfigDir},
         {"runtime-dir", required_argument, nullptr, kRuntimeDir},
@@ -127,6 +130,14 @@ Result<Options> parse_options(int argc, char* const* argv) {
                         options.timeout = *span;
                         break;
                 }
+                case kPid: {
+                        const auto number = parse_number(value, INT32_MAX);
+                        if (!number || *number == 0) {
+                                return fail(fmt::format("\"{}\" is no number of a process", printable(value)));
+                        }
+                        options.pid = static_cast<std::int32_t>(*number);
+                        break;
+                }
                 case kNetns: {
                         const Result<DefaultPlaces> places = places_of_netns(value);
                         if (!places) {
@@ -190,6 +201,7 @@ std::string help_text() {
                 "     --no-legend        Print neither headers nor counts\n"
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"
+                "     --pid=PID          Register sockets of this process\n"
                 "     --from=ADDR:PORT   The client whose packet is explained\n"
                 "     --interface=NAME   Where that packet comes in\n"
                 "     --timeout=SPAN     Wait no longer than that\n"

@@ -41,6 +41,7 @@ struct Options : DefaultPlaces {
         std::chrono::microseconds timeout = kForever;
         std::string from;        // of a client, ADDRESS:PORT; empty: not given
         std::string interface;   // where its packet comes in
+        std::int32_t pid = 0;    // whose sockets; 0: not given
         std::string netns;       // empty: the machine's own broker
         std::string config_dir;  // empty: the four usual ones
 };

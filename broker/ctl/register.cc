@@ -82,6 +82,13 @@ int report(const Options& options, Output& output, JsonArray& array, const Hando
 }  // namespace
 
 int register_sockets(const Options& options) {
+        if (options.pid != 0) {
+                return register_of_process(options);
+        }
+        if (options.arguments.size() > 1) {
+                complain("too many arguments, write: sockbrokerctl register [SERVICE]");
+                return kExitUsage;
+        }
         const Result<std::vector<NamedFd>> passed = take_sockets();
         if (!passed) {
                 complain(passed.error().text());

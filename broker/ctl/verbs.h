@@ -32,6 +32,8 @@ struct Verb {
 [[nodiscard]] int explain_packet(const Options& options);
 [[nodiscard]] int show_version(const Options& options);
 [[nodiscard]] int register_sockets(const Options& options);
+// With --pid=: those of a program that runs.
+[[nodiscard]] int register_of_process(const Options& options);
 [[nodiscard]] int retrieve_sockets(const Options& options);
 [[nodiscard]] int hold_service(const Options& options);
 [[nodiscard]] int unregister_service(const Options& options);

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sandbox/supervise/broker_link.h"
 
-#include <fmt/format.h>
-
-#include "broker/client/client.h"
+#include "broker/client/register.h"
 #include "broker/protocol/request.h"
 
 namespace sockbroker::supervise {
@@ -37,21 +35,14 @@ void read_match(std::string_view line, Taken& taken) {
         }
 }
 
-Reply BrokerLink::ask(std::string request, pid_t pid, const std::vector<int>& fds, std::string* line,
-                      std::vector<OwnedFd>* received) {
+Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
         if (!client) {
                 return {.result = "unreachable", .message = client.error().text(), .warnings = {}};
         }
         client->set_timeout(kPatience);
-        const auto on_line = [&](std::string_view text) {
-                if (line != nullptr) {
-                        *line = text;
-                }
-        };
         for (;;) {
-                const auto whole = names_program_ ? fmt::format("{}PID={}\n", request, pid) : request;
-                auto answer = client->call(whole, fds, on_line, received);
+                auto answer = speak(*client, names_program_ ? pid : 0);
                 if (!answer) {
                         return {.result = "unreachable", .message = answer.error().text(), .warnings = {}};
                 }
@@ -71,12 +62,13 @@ Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
         if (const auto known = remembered_.find(question); known != remembered_.end() && known->second.until > now) {
                 return known->second.taken;
         }
-        Request request{.verb = Verb::kMatch};
-        request.bind = {.protocol = protocol, .at = at, .services = services_};
         Taken taken;
-        std::string line;
-        taken.reply = ask(format_request(request), pid, {}, &line, nullptr);
-        read_match(line, taken);
+        taken.reply = ask(pid, [&](ControlClient& client, pid_t named) {
+                Request request{.verb = Verb::kMatch, .pid = named};
+                request.bind = {.protocol = protocol, .at = at, .services = services_};
+                return client.call(format_request(request), {},
+                                   [&](std::string_view line) { read_match(line, taken); });
+        });
         if (taken.reply.ok() && taken.service.empty()) {
                 taken.reply = {.result = "internal", .message = "the broker's answer names no service", .warnings = {}};
         }
@@ -90,14 +82,19 @@ Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
 }
 
 Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
-        return ask(fmt::format("FDSTORE=1\nFDNAME={}\n", service), pid, {fd}, nullptr, nullptr);
+        return ask(pid,
+                   [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });
 }
 
 std::vector<OwnedFd> BrokerLink::retrieve(const std::string& service, pid_t pid) {
         std::vector<OwnedFd> all;
         for (;;) {
                 std::vector<OwnedFd> some;
-                const auto reply = ask(fmt::format("FDRETRIEVE=1\nFDNAME={}\n", service), pid, {}, nullptr, &some);
+                const auto reply = ask(pid, [&](ControlClient& client, pid_t named) {
+                        const Request request{.verb = Verb::kRetrieve, .service = service, .pid = named};
+                        return client.call(
+                                format_request(request), {}, [](std::string_view) {}, &some);
+                });
                 if (!reply.ok() || some.empty()) {
                         return all;
                 }

@@ -8,13 +8,14 @@
 #include <sys/types.h>
 
 #include <chrono>
-#include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
+#include "broker/client/client.h"
 
 namespace sockbroker::supervise {
 
@@ -56,8 +57,9 @@ private:
                 Taken taken;
                 std::chrono::steady_clock::time_point until;
         };
-        [[nodiscard]] Reply ask(std::string request, pid_t pid, const std::vector<int>& fds, std::string* line,
-                                std::vector<OwnedFd>* received);
+        // One request on a connection of its own; the second argument is the value of PID=, 0: none.
+        using Speak = std::function<Result<ControlClient::Answer>(ControlClient&, pid_t)>;
+        [[nodiscard]] Reply ask(pid_t pid, const Speak& speak);
 
         std::string runtime_dir_;
         std::vector<std::string> services_;

@@ -3,7 +3,7 @@
 
 import os
 
-from words import ADDRESS, PORT, handed_over, listen, section
+from words import ADDRESS, LOOPBACK, PORT, add_routes, handed_over, listen, section, who
 
 UID, OTHER = 61001, 61002
 
@@ -104,3 +104,52 @@ def test_root_may_name_a_process_of_another_user_and_is_judged_as_that_one(broke
     assert broker.ask(text).result == "not-permitted"  # root gets no bypass
     assert broker.ask(f"{text}\nPID={program.pid}").result == "ok"
     assert broker.ask(f"{text}\nPID={stranger.pid}").result == "not-permitted"
+
+
+# sockbrokerctl register --pid=: a program that runs and knows nothing of the broker.
+
+def everything():
+    return "".join(listen(protocol, prefix) for protocol in ("tcp", "udp") for prefix in ("192.0.2.0/24", "2001:db8::/64"))
+
+
+def test_root_registers_the_sockets_of_a_program_that_runs(broker, spawn):
+    add_routes()
+    broker.policy(section("web", UID, everything())).start()
+    program = spawn("web")
+    program.open("wanted", "tcp", "0.0.0.0", PORT)
+    program.open("udp", "udp", "0.0.0.0", PORT)
+    program.open("other", "tcp", "127.0.0.1", 9999)
+    program.open("dual", "tcp", "::", PORT + 1, dual=False)
+    status, said = broker.ctl("register", f"--pid={program.pid}", "web")
+    assert (status, said) == (0, f"web: 2 sockets of process {program.pid} registered\n") or "warning" in said, said
+    entries = broker.list()
+    assert {(entry["protocol"], entry["pid"], entry["uid"]) for entry in entries} == {
+        ("tcp", program.pid, UID), ("udp", program.pid, UID)}
+    assert {entry["cookie"] for entry in entries} == {program.facts("wanted")[1], program.facts("udp")[1]}
+    assert who("tcp", "ipv4") == "web"
+
+
+def test_sockets_are_chosen_by_protocol_and_bound_address(broker, spawn):
+    add_routes()
+    broker.policy(section("web", UID, everything())).start()
+    program = spawn("web")
+    port, cookie = program.open("a", "tcp", LOOPBACK["ipv4"], 0)
+    program.open("b", "tcp", LOOPBACK["ipv4"], 0)
+    status, said = broker.ctl("register", f"--pid={program.pid}", "web")
+    assert status == 1 and f"tcp:127.0.0.1:{port}" in said and broker.list() == [], said
+    assert broker.ctl("register", f"--pid={program.pid}", "web", f"tcp:127.0.0.1:{port}")[0] == 0
+    assert [entry["cookie"] for entry in broker.list()] == [cookie]
+    status, said = broker.ctl("register", f"--pid={program.pid}", "web", "tcp:127.0.0.1:1")
+    assert status == 1 and "has no socket tcp:127.0.0.1:1" in said, said
+    for words in (["--pid=0", "web"], [f"--pid={program.pid}"], ["web", "tcp:127.0.0.1:1"]):
+        assert broker.ctl("register", *words)[0] == 2
+
+
+def test_a_program_that_the_policy_does_not_admit_is_not_registered_by_root_either(broker, spawn):
+    broker.policy(section("web", UID, everything())).start()
+    stranger = spawn("web", OTHER)
+    port, _ = stranger.open("a", "tcp", "0.0.0.0", PORT)
+    status, said = broker.ctl("register", f"--pid={stranger.pid}", "web")
+    assert status == 1 and "does not admit" in said, said
+    status, said = broker.ctl("register", f"--pid={stranger.pid}", "web", f"tcp:0.0.0.0:{port}")
+    assert status == 1 and "has uid 61002" in said and broker.list() == [], said

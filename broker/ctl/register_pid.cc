@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// register --pid=PID SERVICE: the sockets of a program that runs and knows nothing of the broker, taken by whoever may
+// look into it (root), and registered as that program's.
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "broker/base/printable.h"
+#include "broker/client/register.h"
+#include "broker/ctl/ask.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/verbs.h"
+#include "broker/protocol/request.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+struct Found {
+        OwnedFd fd;
+        SocketFacts facts;
+};
+
+std::string name_of(const SocketFacts& facts) {
+        return fmt::format("{}:{}", to_string(facts.protocol), facts.bound.to_string());
+}
+
+// Listening, or bound and not connected, each socket once.
+bool is_candidate(const SocketFacts& facts, const std::vector<Found>& found) {
+        return (facts.domain == AF_INET || facts.domain == AF_INET6) && facts.bound.port != 0 &&
+               (facts.listening || (facts.type == SOCK_DGRAM && !facts.connected)) &&
+               std::ranges::none_of(found, [&](const Found& one) { return one.facts.cookie == facts.cookie; });
+}
+
+Result<std::vector<Found>> sockets_of(pid_t pid) {
+        const OwnedFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+        if (!process) {
+                return fail_errno(fmt::format("cannot open process {}", pid));
+        }
+        const std::string path = fmt::format("/proc/{}/fd", pid);
+        const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(path.c_str()), ::closedir);
+        if (!folder) {
+                return fail_errno(fmt::format("cannot read {}; root may, as ExecStartPost=+ is", path));
+        }
+        std::vector<Found> found;
+        while (const dirent* const entry = ::readdir(folder.get())) {
+                const auto number = parse_number(entry->d_name, INT32_MAX);
+                struct stat status {};
+                if (!number || ::fstatat(::dirfd(folder.get()), entry->d_name, &status, 0) != 0 ||
+                    !S_ISSOCK(status.st_mode)) {
+                        continue;
+                }
+                OwnedFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), static_cast<int>(*number), 0)));
+                if (!fd && errno != EBADF) {
+                        return fail_errno(
+                                fmt::format("cannot take a descriptor of process {}; root may, as "
+                                            "ExecStartPost=+ is",
+                                            pid));
+                }
+                const auto facts = fd ? probe_socket(fd.get()) : fail("closed meanwhile");
+                if (facts && is_candidate(*facts, found)) {
+                        found.push_back({std::move(fd), *facts});
+                }
+        }
+        return found;
+}
+
+// Policy's word on each where none was named: the service takes a socket bound there.
+bool is_taken(ControlClient& client, const std::string& service, pid_t pid, const SocketFacts& facts) {
+        Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
+        request.bind = {.protocol = facts.protocol, .at = facts.bound, .services = {service}};
+        const auto ask = [&] {
+                const auto answer = client.call(format_request(request), {}, [](std::string_view) {});
+                return answer && (answer->result == "ok" || answer->result == "busy");
+        };
+        const auto& bytes = facts.bound.address.bytes;
+        const bool any = std::ranges::all_of(bytes, [](auto byte) { return byte == 0; });
+        if (ask()) {
+                return true;
+        }
+        if (facts.family == SocketFamily::kDual && any) {
+                request.bind.at.address = *parse_address("0.0.0.0");
+                return ask();
+        }
+        return false;
+}
+
+std::string names_of(const std::vector<Found>& found) {
+        std::vector<std::string> names;
+        for (const Found& one : found) {
+                names.push_back(name_of(one.facts));
+        }
+        return names.empty() ? "none" : fmt::format("{}", fmt::join(names, " "));
+}
+
+}  // namespace
+
+int register_of_process(const Options& options) {
+        if (options.arguments.empty() || !valid_service_name(options.arguments.front())) {
+                complain("with --pid= write: sockbrokerctl register --pid=PID SERVICE [PROTO:ADDRESS:PORT...]");
+                return kExitUsage;
+        }
+        const std::string& service = options.arguments.front();
+        const std::vector<std::string> wanted(options.arguments.begin() + 1, options.arguments.end());
+        const auto found = sockets_of(options.pid);
+        if (!found) {
+                complain(found.error().text());
+                return kExitFailed;
+        }
+        for (const std::string& name : wanted) {
+                if (std::ranges::none_of(*found, [&](const Found& one) { return name_of(one.facts) == name; })) {
+                        complain(fmt::format("process {} has no socket {}; it has: {}", options.pid, printable(name),
+                                             names_of(*found)));
+                        return kExitFailed;
+                }
+        }
+        std::expected<ControlClient, int> client = connect(options);
+        if (!client) {
+                return client.error();
+        }
+        std::vector<int> fds;
+        for (const Found& one : *found) {
+                if (wanted.empty() ? is_taken(*client, service, options.pid, one.facts)
+                                   : std::ranges::find(wanted, name_of(one.facts)) != wanted.end()) {
+                        fds.push_back(one.fd.get());
+                }
+        }
+        if (fds.empty()) {
+                complain(fmt::format(
+                        "no binding of {} covers a socket of process {}, or it does not admit it; it has: {}. "
+                        "Name the ones that are meant: sockbrokerctl register --pid={} {} "
+                        "PROTO:ADDRESS:PORT",
+                        service, options.pid, names_of(*found), options.pid, service));
+                return kExitFailed;
+        }
+        const auto answer = sockbroker::register_sockets(*client, service, fds, options.pid);
+        if (!answer) {
+                complain(answer.error().text());
+                return kExitFailed;
+        }
+        Output output(options);
+        if (options.json != JsonMode::kOff) {
+                JsonArray array(output, options.json);
+                array.add(answer_row(service, *answer));
+                array.close();
+        } else if (answer->result == "ok") {
+                output.write(fmt::format("{}: {} of process {} registered\n", service, count(fds.size(), "socket"),
+                                         options.pid));
+        }
+        if (answer->result == "ok") {
+                report_warnings(*answer, service);
+        }
+        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+}
+
+}  // namespace sockbroker::ctl
