@@ -23,7 +23,7 @@ namespace {
 
 using supervise::Session;
 
-int failed(const Error& error) {
+int not_run(const Error& error) {
         complain(error.text());
         return kExitFailed;
 }
@@ -153,7 +153,7 @@ std::string supervised_additions(const sandbox::Profile& profile) {
 int run_supervised(const Options& options, const sandbox::Filter& filter) {
         auto sockets = take_passed();
         if (!sockets) {
-                return failed(sockets.error());
+                return not_run(sockets.error());
         }
         if (options.registers) {
                 if (const auto client = ControlClient::connect(options.runtime_dir); !client) {
@@ -166,7 +166,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         }
         const auto probed = supervise::probe_calls();
         if (!probed) {
-                return failed(probed.error());
+                return not_run(probed.error());
         }
         auto spares = take_spares(options, *sockets);
         auto session = Session::begin({.runtime_dir = options.runtime_dir,
@@ -176,7 +176,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
                                        .names = options.names},
                                       std::move(spares));
         if (!session) {
-                return failed(session.error());
+                return not_run(session.error());
         }
         auto done = give_up_privileges();
         if (done) {
@@ -197,7 +197,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         if (done) {
                 done = trap(*session, options.names);
         }
-        return done ? execute(options.command) : failed(done.error());
+        return done ? execute(options.command) : not_run(done.error());
 }
 
 }  // namespace sockbroker::launcher

@@ -48,7 +48,9 @@ Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
                 }
                 // In a pid namespace of its own the program has another number for the broker. The supervisor then
                 // stands for it, as sockbroker-run without --supervise would.
-                if (names_program_ && answer->result == "not-permitted" && answer->message.starts_with("PID=")) {
+                proven_ = proven_ || (names_program_ && answer->result == "ok");
+                if (names_program_ && !proven_ && answer->result == "not-permitted" &&
+                    answer->message.starts_with("PID=")) {
                         names_program_ = false;
                         continue;
                 }

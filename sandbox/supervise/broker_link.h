@@ -65,6 +65,7 @@ private:
         std::vector<std::string> services_;
         std::map<Question, Remembered> remembered_;
         bool names_program_ = true;  // PID=
+        bool proven_ = false;        // which was believed once
 };
 
 }  // namespace sockbroker::supervise

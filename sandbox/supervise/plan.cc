@@ -119,6 +119,16 @@ std::string describe(const Asked& asked) {
         return fmt::format("{} {}", to_string(asked.protocol), asked.at.to_string());
 }
 
+Address loopback(Family family) {
+        Address address{.family = family};
+        if (family == Family::kIpv4) {
+                address.bytes = {127, 0, 0, 1};
+        } else {
+                address.bytes[15] = 1;
+        }
+        return address;
+}
+
 SocketAddress to_socket_address(const Endpoint& at, bool mapped) {
         SocketAddress address;
         if (at.address.family == Family::kIpv4 && !mapped) {

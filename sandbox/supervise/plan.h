@@ -51,6 +51,9 @@ struct Asked {
 // "tcp 0.0.0.0:80", for people.
 [[nodiscard]] std::string describe(const Asked& asked);
 
+// 127.0.0.1, ::1
+[[nodiscard]] Address loopback(Family family);
+
 // A sockaddr as bytes.
 struct SocketAddress {
         sockaddr_storage storage{};

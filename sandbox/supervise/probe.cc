@@ -55,7 +55,8 @@ long make(std::uint8_t call) {
 [[noreturn]] void try_all(int pipe) {
         const rlimit none{};
         ::setrlimit(RLIMIT_CORE, &none);
-        for (std::uint8_t call = 0; call < kCalls.size(); call++) {
+        for (std::size_t i = 0; i < kCalls.size(); i++) {
+                const auto call = static_cast<std::uint8_t>(i);
                 Outcome outcome{.call = call};
                 bool written = ::write(pipe, &outcome, sizeof outcome) == sizeof outcome;
                 outcome.errnum = static_cast<std::uint8_t>(make(call) < 0 ? errno : 0);

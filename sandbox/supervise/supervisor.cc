@@ -19,6 +19,7 @@ namespace sockbroker::supervise {
 namespace {
 
 constexpr std::size_t kMostKnown = 16384;
+constexpr auto kBetweenSearches = std::chrono::milliseconds(200);
 constexpr int kLongestAddress = sizeof(sockaddr_storage);  // the kernel's own bound
 
 int option(int fd, int level, int name) {
@@ -70,26 +71,65 @@ Supervisor::Supervisor(Settings settings, Notifications notifications, Spares sp
           table_(kMostKnown),
           first_unprivileged_(read_first_unprivileged()) {}
 
-void Supervisor::run() {
+int Supervisor::patience() const {
         using std::chrono::milliseconds;
+        const auto now = std::chrono::steady_clock::now();
+        auto until = std::chrono::steady_clock::time_point::max();
+        if (spares_.has_held()) {
+                until = drop_held_at_;
+        }
+        if (orphans_) {
+                until = std::min(until, find_heirs_at_);
+        }
+        if (until == std::chrono::steady_clock::time_point::max()) {
+                return -1;
+        }
+        return std::max(0, static_cast<int>(std::chrono::ceil<milliseconds>(until - now).count()));
+}
+
+void Supervisor::run() {
+        std::vector<pollfd> entries;
         for (;;) {
-                int timeout = -1;
-                if (spares_.has_held()) {
-                        const auto left = drop_held_at_ - std::chrono::steady_clock::now();
-                        timeout = std::max(0, static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
+                entries.assign(1, {.fd = notifications_.fd(), .events = POLLIN, .revents = 0});
+                heirs_.add_to(entries);
+                if (::poll(entries.data(), entries.size(), patience()) < 0) {
+                        continue;  // EINTR
                 }
-                pollfd entry{.fd = notifications_.fd(), .events = POLLIN, .revents = 0};
-                const int ready = ::poll(&entry, 1, timeout);
-                if (ready == 0) {
+                const auto now = std::chrono::steady_clock::now();
+                if (spares_.has_held() && now >= drop_held_at_) {
                         spares_.drop_held();
-                } else if (ready > 0 && (entry.revents & POLLIN) != 0) {
+                }
+                if ((entries[0].revents & POLLIN) != 0) {
                         if (const auto request = notifications_.receive()) {
                                 handle(*request);
                         }
-                } else if (ready > 0) {
+                } else if (entries[0].revents != 0) {
                         return;  // POLLHUP
                 }
+                orphans_ = heirs_.note_ended();
+                if (orphans_ && now >= find_heirs_at_) {
+                        find_heirs();
+                }
         }
+}
+
+// Not more often, however fast processes of the program come and go.
+void Supervisor::find_heirs() {
+        find_heirs_at_ = std::chrono::steady_clock::now() + kBetweenSearches;
+        orphans_ = false;
+        try {
+                heirs_.find(
+                        [this](std::uint64_t cookie, pid_t pid, int number) { (void)inherit(cookie, pid, number); });
+        } catch (const std::exception& error) {
+                say(fmt::format("cannot look for who has a socket now: {}", error.what()));
+        }
+}
+
+bool Supervisor::inherit(std::uint64_t cookie, pid_t pid, int number) {
+        Known* known = table_.find(cookie);
+        const auto target = Target::open(pid);
+        const auto fd = target ? target->descriptor(number) : fail("it is gone");
+        return known != nullptr && fd && cookie_of(fd->get()) == cookie && hand_over(*known, fd->get(), pid) == 0;
 }
 
 void Supervisor::handle(const seccomp_notif& request) {
@@ -196,8 +236,8 @@ int Supervisor::listen(const Call& call, int backlog) {
         const auto facts = probe_socket(call.fd);
         if (known == nullptr && facts && facts->bound.port == 0) {
                 // It would be bound to a port of the kernel's choice at every address of the machine.
-                Endpoint loopback{.address = *parse_address(call.kind.domain == AF_INET ? "127.0.0.1" : "::1")};
-                const auto at = to_socket_address(loopback, false);
+                const Family family = call.kind.domain == AF_INET ? Family::kIpv4 : Family::kIpv6;
+                const auto at = to_socket_address({.address = loopback(family), .port = 0}, false);
                 if (::bind(call.fd, at.get(), at.size) != 0) {
                         return errno;
                 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sandbox/supervise/broker_link.h"
+#include "sandbox/supervise/heirs.h"
 #include "sandbox/supervise/notification.h"
 #include "sandbox/supervise/plan.h"
 #include "sandbox/supervise/spares.h"
@@ -45,6 +46,9 @@ private:
                 SocketKind kind;
         };
 
+        // Milliseconds, -1: for as long as nothing happens.
+        [[nodiscard]] int patience() const;
+        void find_heirs();
         void handle(const seccomp_notif& request);
         // The errno that the program hears, 0: done.
         [[nodiscard]] int work(const seccomp_notif& request);
@@ -56,6 +60,7 @@ private:
         [[nodiscard]] int take_over(const Call& call, Known known);
         [[nodiscard]] int put_in_place(const Call& call, OwnedFd spare, Known known);
         [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
+        [[nodiscard]] bool inherit(std::uint64_t cookie, pid_t pid, int number);
         [[nodiscard]] int find_takers(Known& known, pid_t pid, bool& holds);
         [[nodiscard]] OwnedFd find_spare(const Known& known, pid_t pid, bool holds, std::uint16_t port);
 
@@ -66,6 +71,9 @@ private:
         Table table_;
         unsigned first_unprivileged_ = 1024;
         std::chrono::steady_clock::time_point drop_held_at_;
+        Heirs heirs_;
+        bool orphans_ = false;  // sockets whose process has ended
+        std::chrono::steady_clock::time_point find_heirs_at_;
 };
 
 }  // namespace sockbroker::supervise

@@ -16,7 +16,7 @@ allow seccomp arg0 == 3
 
 # What of the program a bind depends on, in /proc. 0x400043: O_WRONLY, O_RDWR, O_CREAT and the bit of O_TMPFILE.
 allow openat arg2 !& 0x400043
-allow read close fstat newfstatat statx lseek
+allow read close fstat newfstatat statx lseek getdents64 readlink readlinkat
 allow fchdir chdir umask
 
 # Its sockets, and options on them.

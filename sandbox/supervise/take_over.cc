@@ -74,8 +74,8 @@ int bind_aside(int fd, const Known& known) {
         if (errno != EACCES && errno != EADDRNOTAVAIL) {
                 return errno;
         }
-        const bool ipv4 = at_ipv4(known.asked);
-        return bind_to(fd, {.address = *parse_address(ipv4 ? "127.0.0.1" : "::1"), .port = 0}, known.asked.ipv6);
+        const Family family = at_ipv4(known.asked) ? Family::kIpv4 : Family::kIpv6;
+        return bind_to(fd, {.address = loopback(family), .port = 0}, known.asked.ipv6);
 }
 
 }  // namespace
@@ -86,8 +86,8 @@ int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
         const auto first = broker_.match(asked.protocol, asked.at, pid);
         Taken second;
         if (asked.dual) {
-                second = broker_.match(asked.protocol, {.address = *parse_address("0.0.0.0"), .port = asked.at.port},
-                                       pid);
+                second = broker_.match(asked.protocol,
+                                       {.address = Address{.family = Family::kIpv4}, .port = asked.at.port}, pid);
         }
         for (const Taken* taken : {&first, static_cast<const Taken*>(&second)}) {
                 if (taken->reply.ok()) {
@@ -185,6 +185,7 @@ int Supervisor::hand_over(Known& known, int fd, pid_t pid) {
                 }
         }
         known.registered_for = pid;
+        heirs_.watch(pid, cookie_of(fd), fd);
         return 0;
 }
 

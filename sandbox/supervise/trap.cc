@@ -50,7 +50,8 @@ constexpr sock_filter unless_equal(std::uint32_t value, std::uint8_t skip) {
 
 // The low half, which is all that the kernel takes of an int.
 constexpr std::size_t low_half(unsigned argument) {
-        return offsetof(seccomp_data, args) + 8 * argument + (std::endian::native == std::endian::little ? 0 : 4);
+        return offsetof(seccomp_data, args) + std::size_t{8} * argument +
+               (std::endian::native == std::endian::little ? 0 : 4);
 }
 
 }  // namespace

@@ -124,7 +124,7 @@ def test_nginx_as_packaged(start):
 
 
 def test_nginx_that_forks_as_its_unit_has_it(start, packaged):
-    """Type=forking and PIDFile=, as packaged: the process that has listened is gone then, and its child serves."""
+    """Type=forking and PIDFile=, as packaged: the process that has listened is gone then, and its child is known."""
     drop_in = (SOURCE / "units/examples/unmodified/nginx.conf").read_text()
     drop_in = drop_in.replace("Type=exec\nPIDFile=\n", "Type=forking\nPIDFile=/run/nginx.pid\n").replace("-g 'daemon off;'", "-g 'daemon on; master_process on;'")
     packaged.write("/etc/systemd/system/nginx.service.d/60-forks.conf", drop_in)
@@ -135,7 +135,8 @@ def test_nginx_that_forks_as_its_unit_has_it(start, packaged):
         assert "nginx" in machine.out("curl -s http://198.51.100.7/")
         master = machine.show("nginx.service", "MainPID")
         assert machine.out(f"cat /proc/{master}/comm") == "nginx"
-        assert {row["unit"] for row in live(machine, "nginx")} == {"nginx.service"}
+        machine.until("its master to be known", lambda: {(str(row["pid"]), row["unit"]) for row in live(machine, "nginx")} == {
+            (master, "nginx.service")})
         machine.run("systemctl stop nginx.service")
         assert machine.out("systemctl show -P ControlGroup nginx.service | xargs -I{} sh -c 'cat /sys/fs/cgroup{}/cgroup.procs "
                            "2>/dev/null'") == ""  # the supervisor has ended too

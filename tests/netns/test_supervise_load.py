@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Under load: what operators do to a stock nginx and HAProxy under sockbroker-run --supervise costs no client its connection.
+With SOCKBROKER_LONG ten thousand connections and more each."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness import sandbox, servers, supervised
+from words import add_routes, listen, section
+
+UID = 61001
+ROUNDS, CONNECTIONS = (20, 600) if "SOCKBROKER_LONG" in os.environ else (3, 150)
+CLIENT = pathlib.Path(__file__).resolve().parents[1] / "system/client.py"
+NGINX = servers.NGINX.format(daemon="off", more="").replace('"served\\n"', '"nginx, you asked\\n"')
+
+
+class Hammer:
+    """Four clients that connect one after the other without a pause."""
+
+    def __init__(self, address, port):
+        self.process = subprocess.Popen([sys.executable, CLIENT, "hammer", address, str(port), "http"], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout.readline() == "through\n"
+
+    def more(self, number):
+        goal = self.counts()["good"] + number
+        supervised.until(lambda: self.counts()["good"] >= goal)
+
+    def counts(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        counts = json.loads(self.process.stdout.readline())
+        self.process.wait(10)
+        return counts
+
+
+class Nginx:
+    def __init__(self, hold=""):
+        self.program = servers.program(servers.SERVERS[1], "nginx", None)
+        if self.program is None:
+            pytest.skip("nginx is not installed")
+        servers.FOLDER.mkdir(mode=0o755)
+        os.chown(servers.FOLDER, UID, UID)
+        (servers.FOLDER / "nginx.conf").write_text(NGINX)
+        self.words = [str(self.program), "-e", "stderr", "-c", "/run/server/nginx.conf"]
+        self.process = None
+        self.hold = hold
+
+    def start(self):
+        command = sandbox.command("--supervise", *self.words, ambient="")
+        with open(servers.FOLDER / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return self
+
+    def become_daemon(self):
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(10)
+        (servers.FOLDER / "nginx.conf").write_text(NGINX.replace("daemon off", "daemon on"))
+        assert self.start().process.wait(10) == 0
+
+    def pid(self):
+        return int((servers.FOLDER / "pid").read_text())
+
+    def end(self):
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(self.pid(), signal.SIGKILL)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(name="nginx")
+def _nginx(broker):
+    add_routes()
+    broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80), "HoldSec=30",
+                          "Handover=replace")).start()
+    sandbox.install()
+    nginx = Nginx().start()
+    try:
+        wait_for_sockets(broker, 2)
+        yield nginx
+    finally:
+        nginx.end()
+        for pid in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (pid / "comm").read_text().strip() == "nginx" and (pid / "root").samefile("/") and \
+                        os.readlink(pid / "ns/net") == os.readlink("/proc/self/ns/net"):
+                    os.kill(int(pid.name), signal.SIGKILL)
+
+
+def wait_for_sockets(broker, number):
+    supervised.until(lambda: len([one for one in broker.list() if one["state"] == "live"]) >= number)
+
+
+def nothing_failed(hammers, what):
+    total = 0
+    for hammer in hammers:
+        counts = hammer.end()
+        assert counts["failed"] == 0, counts
+        total += counts["good"]
+    print(f"{what}: 0 failed of {total}")
+
+
+def test_a_reload_loses_nothing(broker, nginx):
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    for _ in range(ROUNDS):
+        os.kill(nginx.pid(), signal.SIGHUP)
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    nothing_failed(hammers, "nginx -s reload")
+    assert broker.process.poll() is None
+
+
+def test_a_configuration_test_loses_nothing(broker, nginx):  # pylint: disable=unused-argument
+    hammers = [Hammer("192.0.2.7", 80)]
+    for _ in range(ROUNDS):
+        status, _, said = sandbox.run("--supervise", "--no-register", *nginx.words, "-t", ambient="")
+        assert status == 0 and "test is successful" in said, said
+        hammers[0].more(CONNECTIONS)
+    nothing_failed(hammers, "nginx -t")
+    assert {one["pid"] for one in broker.list()} == {nginx.process.pid}
+
+
+def test_an_upgrade_of_the_program_loses_nothing(broker, nginx):
+    """SIGUSR2: the new master inherits the sockets, over execve(2). nginx does so only where it is a daemon."""
+    nginx.become_daemon()
+    wait_for_sockets(broker, 2)
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    for _ in range(max(1, ROUNDS // 3)):
+        old = nginx.pid()
+        os.kill(old, signal.SIGUSR2)
+        supervised.until(lambda: pid_or_none() not in (old, None))  # pylint: disable=cell-var-from-loop
+        os.kill(old, signal.SIGQUIT)
+        for hammer in hammers:
+            hammer.more(CONNECTIONS)
+        supervised.until(lambda: not (servers.FOLDER / "pid.oldbin").exists())
+    nothing_failed(hammers, "nginx USR2")
+    assert [one for one in broker.list() if one["state"] == "live"]
+
+
+def test_a_daemon_is_known_by_the_process_that_serves(broker, nginx):
+    """The process that called listen(2) has ended: its child has the sockets, and they are not held."""
+    nginx.become_daemon()
+    supervised.until(lambda: {(one["pid"], one["state"]) for one in broker.list()} == {(nginx.pid(), "live")})
+
+
+def pid_or_none():
+    try:
+        return int((servers.FOLDER / "pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def test_kill_9_with_hold_sec_loses_no_client_that_waits(broker, nginx):
+    """Connections that nginx has accepted die with it. All that come while nobody is there are answered by the next."""
+    import socket  # pylint: disable=import-outside-toplevel
+    for _ in range(ROUNDS):
+        cookies = {one["cookie"] for one in broker.list()}
+        workers = pathlib.Path(f"/proc/{nginx.process.pid}/task/{nginx.process.pid}/children").read_text().split()
+        nginx.process.kill()
+        nginx.process.wait()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7") for _ in range(10)]
+        nginx.start()
+        for connection in waiting:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            connection.settimeout(10)
+            with connection:
+                assert b"200 OK" in connection.recv(4096)
+        assert {one["cookie"] for one in broker.list()} == cookies
+        wait_for_sockets(broker, 2)
