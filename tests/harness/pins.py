@@ -9,6 +9,7 @@ import struct
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _CREATE, _LOOKUP, _UPDATE, _PIN, _GET, _INFO = 0, 1, 2, 6, 7, 15
+_PER_CPU = 5, 6, 10  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH of linux/bpf.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -20,14 +21,22 @@ def _bpf(command, attribute):
     return result
 
 
+def _possible_processors():
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as ranges:
+        return 1 + int(ranges.read().strip().rpartition("-")[2].rpartition(",")[2])
+
+
 class PinnedMap:
-    """One map, by its descriptor."""
+    """One map, by its descriptor. Values of a per-CPU map are those of all processors, one after the other."""
 
     def __init__(self, fd):
         self.fd = fd
         info = ctypes.create_string_buffer(256)
         _bpf(_INFO, struct.pack("=IIQ", self.fd, 256, ctypes.addressof(info)))
-        _, _, _, self.value_size, self.size = struct.unpack_from("=IIIII", info)
+        kind, _, _, self.value_size, self.size = struct.unpack_from("=IIIII", info)
+        self._room = (self.value_size + 7) // 8 * 8
+        if kind in _PER_CPU:  # the kernel copies the values of all processors, each in a multiple of eight bytes
+            self.value_size = self._room = self._room * _possible_processors()
 
     def close(self):
         os.close(self.fd)
@@ -38,7 +47,7 @@ class PinnedMap:
 
     def read(self, key):
         """None where a sockmap holds nothing."""
-        index, value = ctypes.c_uint32(key), ctypes.create_string_buffer(max(self.value_size, 8))
+        index, value = ctypes.c_uint32(key), ctypes.create_string_buffer(self._room)
         try:
             _bpf(_LOOKUP, struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(index), ctypes.addressof(value), 0))
         except FileNotFoundError:
@@ -46,7 +55,7 @@ class PinnedMap:
         return value.raw[:self.value_size]
 
     def write(self, key, value):
-        index, data = ctypes.c_uint32(key), ctypes.create_string_buffer(value, self.value_size)
+        index, data = ctypes.c_uint32(key), ctypes.create_string_buffer(value, self._room)
         _bpf(_UPDATE, struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(index), ctypes.addressof(data), 0))
 
 
