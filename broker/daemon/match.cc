@@ -60,7 +60,18 @@ void Broker::match(const WantedBind& bind, const Peer& peer, const Reply& reply)
                 return reply(refuse(*refusal, peer, bind.services.size() == 1 ? bind.services.front() : ""));
         }
         auto one = std::make_shared<Match>(Match{.policy = policy_, .bind = bind, .peer = peer, .reply = reply});
-        one->candidates = takers(*policy_, bind);
+        one->candidates = takers(*policy_, bind, peer);
+        if (one->candidates.empty() && bind.services.empty()) {
+                if (const auto* other = find_binder(*policy_, bind); other != nullptr && !may_admit(*other, peer)) {
+                        one->turned_away = admit(*policy_, peer, other->name, {}).error().message;
+                }
+        }
+        // Those named that cannot admit say so, whatever they have bound.
+        for (const auto& name : bind.services) {
+                if (const auto* service = policy_->find(name); one->turned_away.empty() && !may_admit(*service, peer)) {
+                        one->turned_away = admit(*policy_, peer, name, {}).error().message;
+                }
+        }
         match_next(one);
 }
 

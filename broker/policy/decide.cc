@@ -205,6 +205,18 @@ std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, 
         return Admission{found, policy.place(verdict.decides->where), verdict.user, verdict.group};
 }
 
+bool may_admit(const Service& service, const Peer& peer) {
+        const auto may = [](const std::vector<Claim>& claims, auto id) {
+                return claims.empty() || (!is_overflow_id(id) && first_match(claims, [&](const auto& value) {
+                                                                         const auto number = account_number(value);
+                                                                         return !number || *number == id;
+                                                                 }) != nullptr);
+        };
+        const bool any = !service.units.empty() || !service.users.empty() || !service.groups.empty();
+        return any && (service.units.empty() || matching_unit(service, peer) != nullptr) &&
+               may(service.users, peer.uid) && may(service.groups, peer.gid);
+}
+
 std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& peer, std::string_view service) {
         std::vector<AccountName> names;
         const auto add = [&](const Service& one) {

@@ -56,6 +56,9 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,
                                                       const Accounts& accounts);
 
+// Whether it may come to that: nothing that the host need not be asked for says otherwise.
+[[nodiscard]] bool may_admit(const Service& service, const Peer& peer);
+
 // The names on which that verdict depends: of the service, or with an empty name of all, without those that are settled
 // by a unit or a number.
 [[nodiscard]] std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& peer,

@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "broker/policy/decide.h"
+
 namespace sockbroker {
 
 namespace {
@@ -35,9 +37,12 @@ std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
 
 }  // namespace
 
-std::vector<Taker> takers(const Policy& policy, const WantedBind& bind) {
+std::vector<Taker> takers(const Policy& policy, const WantedBind& bind, const Peer& peer) {
         std::vector<std::pair<Fit, Taker>> found;
         const auto look_at = [&](const Service& service) {
+                if (!may_admit(service, peer)) {
+                        return;
+                }
                 std::optional<Fit> best;
                 Taker taker{.service = &service};
                 for (const auto& binding : service.bindings) {
@@ -72,6 +77,22 @@ std::vector<Taker> takers(const Policy& policy, const WantedBind& bind) {
                 sorted.push_back(taker);
         }
         return sorted;
+}
+
+const Service* find_binder(const Policy& policy, const WantedBind& bind) {
+        constexpr std::size_t kMostLookedAt = 20'000;
+        std::size_t looked_at = 0;
+        for (const auto& service : policy.services) {
+                for (const auto& binding : service.bindings) {
+                        if (fit(binding, bind)) {
+                                return &service;
+                        }
+                        if (++looked_at == kMostLookedAt) {
+                                return nullptr;
+                        }
+                }
+        }
+        return nullptr;
 }
 
 std::string describe(const WantedBind& bind) {

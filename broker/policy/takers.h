@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Which services would take a socket that is bound to an address and a port, VERB=match. Pure, and says nothing of who
-// asks: the caller goes through the candidates and asks for each whether it admits.
+// Which services would take a socket that is bound to an address and a port, VERB=match. Pure. Whether they admit may
+// be a question to the host: the caller goes through the candidates and asks for each.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "broker/peer/peer.h"
 #include "broker/policy/policy.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/result_code.h"
@@ -19,10 +21,14 @@ struct Taker {
         unsigned rank = 0;                 // those of one rank fit equally well
 };
 
-// Each service that has a binding for it, once, the best first. A single address goes to whoever packets to it would go
-// to: the longest prefix, then the narrowest ports. The unspecified address means all that a service has of that
-// family: the narrowest ports, then a binding of any address before the others. Sources and interfaces do not count.
-[[nodiscard]] std::vector<Taker> takers(const Policy& policy, const WantedBind& bind);
+// Each service that has a binding for it and may admit the peer, once, the best first; bindings of others are not
+// looked at, since there may be a million. A single address goes to whoever packets to it would go to: the longest
+// prefix, then the narrowest ports. The unspecified address means all that a service has of that family: the narrowest
+// ports, then a binding of any address before the others. Sources and interfaces do not count.
+[[nodiscard]] std::vector<Taker> takers(const Policy& policy, const WantedBind& bind, const Peer& peer);
+
+// A service that has such a binding, whomever it admits, for the message of a refusal; of the first 20,000 bindings.
+[[nodiscard]] const Service* find_binder(const Policy& policy, const WantedBind& bind);
 
 // "tcp 0.0.0.0:80", for people.
 [[nodiscard]] std::string describe(const WantedBind& bind);

@@ -9,7 +9,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "broker/base/net.h"
 

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <string>
 
 #include "broker/base/printable.h"
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 #include "sandbox/parse.h"
 #include "sandbox/run/confine.h"

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "sandbox/supervise/address.h"
 #include "sandbox/supervise/answers.h"

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "broker/policy/decide.h"
 #include "broker/policy/parse.h"
 
 namespace sockbroker {
@@ -34,13 +35,14 @@ User=1
 ListenStream=1.0.0.0/24:80
 )";
 
-std::string taken(const std::string& protocol, const std::string& at, std::vector<std::string> services = {}) {
+std::string taken(const std::string& protocol, const std::string& at, std::vector<std::string> services = {},
+                  uid_t uid = 1) {
         const auto parsed = parse_policy({{"x.conf", kPolicy}}, {});
         EXPECT_TRUE(parsed.policy);
         const WantedBind bind{
                 .protocol = *parse_protocol(protocol), .at = *parse_endpoint(at), .services = std::move(services)};
         std::string shown;
-        for (const auto& taker : takers(*parsed.policy, bind)) {
+        for (const auto& taker : takers(*parsed.policy, bind, {.pid = 9, .uid = uid, .gid = 5})) {
                 shown += (shown.empty() ? "" : " ") + std::to_string(taker.rank) + taker.service->name + "=" +
                          taker.binding->ports.to_string();
         }
@@ -69,6 +71,26 @@ TEST(Takers, NamesRestrict) {
         EXPECT_EQ(taken("udp", "0.0.0.0:53", {"dns"}), "0dns=53");
         EXPECT_EQ(taken("tcp", "0.0.0.0:80", {"any", "web-one", "any"}), "0web-one=80 1any=*");
         EXPECT_EQ(taken("tcp", "0.0.0.0:80", {"dns", "not-there"}), "");
+}
+
+TEST(Takers, WhoCannotAdmitIsNotLookedAt) {
+        EXPECT_EQ(taken("tcp", "0.0.0.0:80", {}, 2), "");
+        EXPECT_EQ(taken("tcp", "0.0.0.0:80", {"web"}, 2), "");
+        const auto parsed = parse_policy({{"x.conf",
+                                           "[Service unit]\nUnit=a.service\n[Service name]\nUser=somebody\n"
+                                           "[Service number]\nUser=7\nGroup=8\n[Service nobody]\n"}},
+                                         {});
+        ASSERT_TRUE(parsed.policy);
+        const auto may = [&](const char* name, const Peer& peer) {
+                return may_admit(*parsed.policy->find(name), peer);
+        };
+        EXPECT_TRUE(may("unit", {1, 5, 5, "a.service"}));
+        EXPECT_FALSE(may("unit", {1, 5, 5, "b.service"}));
+        EXPECT_TRUE(may("name", {1, 5, 5, ""}));  // the host knows
+        EXPECT_FALSE(may("name", {1, 65534, 5, ""}));
+        EXPECT_TRUE(may("number", {1, 7, 8, ""}));
+        EXPECT_FALSE(may("number", {1, 7, 9, ""}));
+        EXPECT_FALSE(may("nobody", {1, 0, 0, ""}));
 }
 
 TEST(Takers, NamesThatNoPolicyHasAreSaid) {
