@@ -29,6 +29,11 @@ enum LongOption : int {
         kVersion,
         kFor,
         kFrom,
+        kConfirm,
+        kKeep,
+        kOffline,
+        kStrict,
+        kRoot,
         kInterface,
         kTimeout,
         kPid
@@ -41,6 +46,11 @@ constexpr option kLongOptions[] = {
         {"no-legend", no_argument, nullptr, kNoLegend},
         {"no-pager", no_argument, nullptr, kNoPager},
         {"for", required_argument, nullptr, kFor},
+        {"confirm", required_argument, nullptr, kConfirm},
+        {"keep", no_argument, nullptr, kKeep},
+        {"offline", no_argument, nullptr, kOffline},
+        {"strict", no_argument, nullptr, kStrict},
+        {"root", required_argument, nullptr, kRoot},
         {"from", required_argument, nullptr, kFrom},
         {"interface", required_argument, nullptr, kInterface},
         {"timeout", required_argument, nullptr, kTimeout},
@@ -116,6 +126,29 @@ Result<Options> parse_options(int argc, char* const* argv) {
                         }
                         options.wait_for = value;
                         break;
+                case kConfirm: {
+                        const Result<std::chrono::microseconds> span = parse_time_span(value);
+                        if (!span) {
+                                return std::unexpected(span.error());
+                        }
+                        if (*span < std::chrono::seconds(1) || *span > std::chrono::hours(12)) {
+                                return fail("--confirm= wants a time from 1 s to 12 h");
+                        }
+                        options.confirm = *span;
+                        break;
+                }
+                case kKeep:
+                        options.keep = true;
+                        break;
+                case kOffline:
+                        options.offline = true;
+                        break;
+                case kStrict:
+                        options.strict = true;
+                        break;
+                case kRoot:
+                        taken = directory(options.root);
+                        break;
                 case kFrom:
                         options.from = value;
                         break;
@@ -176,6 +209,11 @@ Result<Options> parse_options(int argc, char* const* argv) {
                 }
         }
         options.override_by(named);
+        if (!options.root.empty()) {
+                for (auto& dir : options.config_dirs) {
+                        dir = options.root + dir;
+                }
+        }
         if (::optind < argc) {
                 options.verb = argv[::optind];
                 options.arguments.assign(argv + ::optind + 1, argv + argc);
@@ -202,6 +240,11 @@ std::string help_text() {
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"
                 "     --pid=PID          Register sockets of this process\n"
+                "     --confirm=SPAN     Take a reload back after that time, unless it is kept\n"
+                "     --keep             Keep the policy that is on trial\n"
+                "     --offline          Verify the text alone, nothing of this host\n"
+                "     --strict           Verify fails for warnings too\n"
+                "     --root=DIR         Verify and cat the policies of another root\n"
                 "     --from=ADDR:PORT   The client whose packet is explained\n"
                 "     --interface=NAME   Where that packet comes in\n"
                 "     --timeout=SPAN     Wait no longer than that\n"

@@ -39,6 +39,11 @@ struct Options : DefaultPlaces {
         bool version = false;
         std::string wait_for;  // "live" or "drained", empty: not given
         std::chrono::microseconds timeout = kForever;
+        std::chrono::microseconds confirm{0};  // reload: back again unless it is kept; 0: not given
+        bool keep = false;
+        bool offline = false;
+        bool strict = false;
+        std::string root;        // under which the folders of policies are looked for; empty: /
         std::string from;        // of a client, ADDRESS:PORT; empty: not given
         std::string interface;   // where its packet comes in
         std::int32_t pid = 0;    // whose sockets; 0: not given

@@ -22,6 +22,8 @@
 #include "broker/policy/decide.h"
 #include "broker/policy/files.h"
 #include "broker/policy/findings.h"
+#include "broker/policy/read_files.h"
+#include "broker/protocol/request.h"
 #include "broker/registry/check_rules.h"
 
 namespace sockbroker::ctl {
@@ -76,6 +78,14 @@ int reload_policy(const Options& options) {
         if (!client) {
                 return client.error();
         }
+        if (options.keep && options.confirm.count() != 0) {
+                complain("--keep and --confirm= exclude each other: keep what was loaded, or load on trial");
+                return kExitUsage;
+        }
+        const auto request = format_request(
+                options.keep ? Request{.verb = sockbroker::Verb::kKeep}
+                             : Request{.verb = sockbroker::Verb::kReload,
+                                       .timeout_usec = static_cast<std::uint64_t>(options.confirm.count())});
         // It takes as long as the policy is large; whether anybody is there is soon known.
         if (const auto alive = ask(*client, "VERB=version\n", {}, {}); !alive) {
                 return alive.error();
@@ -84,7 +94,7 @@ int reload_policy(const Options& options) {
                                     ? std::chrono::minutes(10)
                                     : std::chrono::ceil<std::chrono::milliseconds>(options.timeout));
         Glance glance;
-        const auto answer = ask(*client, "VERB=reload\n", {}, [&](std::string_view line) {
+        const auto answer = ask(*client, request, {}, [&](std::string_view line) {
                 if (options.json != JsonMode::kOff) {
                         array.add_line(line);
                 } else if (const std::optional<Json> row = parse_row(line)) {
@@ -123,6 +133,27 @@ std::string slip_of_config_dir(const std::string& dir) {
         return {};
 }
 
+// The files that were named, and no other, in that order.
+ParsedPolicy parse_files(const std::vector<std::string>& paths, const PolicyLimits& limits) {
+        std::vector<PolicyFile> files;
+        std::vector<Diagnostic> unreadable;
+        for (const auto& path : paths) {
+                auto text = read_whole_file(path);
+                if (text) {
+                        files.push_back({path, std::move(*text)});
+                } else {
+                        unreadable.push_back({path, 0, Severity::kError, text.error().text()});
+                }
+        }
+        ParsedPolicy parsed = parse_policy(files, limits);
+        if (!unreadable.empty()) {
+                parsed.policy.reset();
+                parsed.errors += unreadable.size();
+                parsed.diagnostics.insert(parsed.diagnostics.begin(), unreadable.begin(), unreadable.end());
+        }
+        return parsed;
+}
+
 }  // namespace
 
 int verify_policy(const Options& options) {
@@ -132,23 +163,30 @@ int verify_policy(const Options& options) {
                 return kExitFailed;
         }
         const std::vector<std::string>& dirs = options.config_dirs;
+        const bool of_files = !options.arguments.empty();
+        const bool of_host = !options.offline && options.root.empty();
         const ParsedBrokerConfig config = load_broker_config(dirs);
-        const ParsedPolicy parsed = load_policy(dirs, config.config.limits);
+        const ParsedPolicy parsed = of_files ? parse_files(options.arguments, config.config.limits)
+                                             : load_policy(dirs, config.config.limits);
 
-        std::vector<Diagnostic> diagnostics = config.diagnostics;
+        std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
-        // A broker that was given a folder by hand is whoever started it.
-        const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);
-        if (!broker) {
-                complain(broker.error().text());
-                return kExitFailed;
+        if (!of_files && of_host) {
+                // A broker that was given a folder by hand is whoever started it.
+                const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);
+                if (!broker) {
+                        complain(broker.error().text());
+                        return kExitFailed;
+                }
+                std::ranges::copy_if(*broker, std::back_inserter(diagnostics), [&](const Diagnostic& found) {
+                        return std::ranges::find(diagnostics, found) == diagnostics.end();
+                });
         }
-        std::ranges::copy_if(*broker, std::back_inserter(diagnostics), [&](const Diagnostic& found) {
-                return std::ranges::find(diagnostics, found) == diagnostics.end();
-        });
         if (parsed.policy) {
                 std::ranges::move(check_rules(*parsed.policy, config.config.limits.max_bindings),
                                   std::back_inserter(diagnostics));
+        }
+        if (parsed.policy && of_host) {
                 std::ranges::move(first_of_each_file(unknown_interfaces(*parsed.policy, interfaces_now())),
                                   std::back_inserter(diagnostics));
                 std::ranges::move(first_of_each_file(unknown_accounts(*parsed.policy, system_accounts())),
@@ -157,6 +195,7 @@ int verify_policy(const Options& options) {
         const bool failed = !parsed.policy || std::ranges::any_of(diagnostics, [](const Diagnostic& d) {
                 return d.severity == Severity::kError;
         });
+        const bool refused = failed || (options.strict && !diagnostics.empty());
 
         Output output(options);
         if (options.json != JsonMode::kOff) {
@@ -173,7 +212,7 @@ int verify_policy(const Options& options) {
                         output.write(summary(*parsed.policy));
                 }
         }
-        return output.finish(failed ? kExitFailed : kExitOk);
+        return output.finish(refused ? kExitFailed : kExitOk);
 }
 
 }  // namespace sockbroker::ctl

@@ -52,6 +52,16 @@ std::string describe(const Json& broker, bool colour) {
         line("Policy", fmt::format("{}, {}, {}; taken {}", count(number(policy, "files"), "file"),
                                    count(number(policy, "services"), "service"),
                                    count(number(policy, "bindings"), "binding"), since(policy)));
+        if (const auto digest = cell(policy, "digest", ""); !digest.empty()) {
+                line("Digest", digest);
+        }
+        if (number(policy, "trial_until") != 0) {
+                line("Trial", fmt::format("the policy before comes back {}, unless: sockbrokerctl reload --keep",
+                                          since(policy, "trial_until")));
+        }
+        if (const Json refused = part(broker, "refused_policy"); refused.contains("digest")) {
+                line("Rejected", fmt::format("policy {} at {}", cell(refused, "digest"), since(refused)));
+        }
         line("Sockets", fmt::format("{} live, {} held, {} draining", cell(sockets, "live"), cell(sockets, "held"),
                                     cell(sockets, "draining")));
         line("Capacity",

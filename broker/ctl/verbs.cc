@@ -32,7 +32,9 @@ constexpr std::array kVerbs = {
         Verb{"hold", "hold SERVICE", "Let clients wait through a stop (--timeout=)", 1, 1, hold_service},
         Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service, true},
         Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},
-        Verb{"verify", "verify", "Check the policy on disk, without a broker", 0, 0, verify_policy},
+        Verb{"verify", "verify [FILE...]", "Check the policy on disk, without a broker", 0, kMany, verify_policy},
+        Verb{"diff", "diff", "Show what a reload would do", 0, 0, show_diff, true},
+        Verb{"cat", "cat [SERVICE...]", "Show the policy files on disk", 0, kMany, cat_policy},
         Verb{"unload", "unload", "Take dispatch away", 0, 0, unload_dispatch},
         Verb{"version", "version", "Show the versions of tool and broker", 0, 0, show_version, true},
 };

@@ -161,7 +161,14 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                         return reply(
                                 refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {}));
                 }
-                return reload(reply);
+                return reload(reply, static_cast<std::int64_t>(request->timeout_usec));
+        case Verb::kDiff:
+        case Verb::kKeep:
+                if (identified->uid != 0) {
+                        return reply(refuse({ResultCode::kNotRoot, "only root may compare or keep policies", {}},
+                                            *identified, {}));
+                }
+                return request->verb == Verb::kDiff ? diff(reply) : keep(reply);
         case Verb::kUnload:
                 return reply(unload(*identified));
         case Verb::kMatch:

@@ -86,7 +86,10 @@ public:
 
         // Loads the policy of the folders anew; rows of the answer are its diagnostics. Asked while another one is on
         // its way, it begins after that.
-        void reload(Reply reply);
+        void reload(Reply reply, std::int64_t confirm_usec = 0);
+        // With `confirm_usec` the policy before comes back unless keep() is called in time. To be called every second
+        // or so.
+        void go_back_if_not_kept();
         // From now on what takes long in a reload is done there. It must end before the broker does.
         void use(Worker& worker) { worker_ = &worker; }
 
@@ -131,6 +134,7 @@ private:
                 // By a file, be it empty. What no file supports is taken, for nobody knows better, but never replaces
                 // the copy of the policy last taken: a mount that is missing must not be what is left of a policy.
                 bool supported = false;
+                std::string digest;      // of the files
                 std::size_t errors = 0;  // in all, see findings.h
 
                 bool add_errors(std::vector<Diagnostic> more);  // whether there are any
@@ -161,6 +165,17 @@ private:
         void tell_refused(const Change& change, const std::string& why);
         static void answer_change(Change& change, ResultCode code, const std::string& message);
         void end_change();
+
+        // What a reload would do, and nothing else.
+        void diff(Reply reply);
+        void begin_diff();
+        void finish_diff(const std::shared_ptr<Change>& change);
+        void compare(Change& change) const;
+        // A policy on trial, reload --confirm=.
+        void begin_trial(Change& change);
+        void finish_back(const std::shared_ptr<Change>& change, const std::vector<Departure>& departures);
+        void keep(const Reply& reply);
+        void note_refused(const std::string& digest);
 
         // For requests that change something; empty: go on. Nothing was looked up before.
         [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
@@ -232,6 +247,18 @@ private:
         std::uint64_t netns_cookie_ = 0;
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
+        std::string policy_digest_;
+        std::string refused_digest_;  // of the policy that was refused last; empty: none was
+        std::int64_t refused_since_usec_ = 0;
+        struct Trial {
+                std::shared_ptr<const Policy> before;
+                std::string digest_before;
+                std::vector<PolicyFile> files;  // of the one on trial
+                std::int64_t until_usec = 0;    // CLOCK_MONOTONIC
+        };
+        std::optional<Trial> trial_;
+        std::vector<Reply> waiting_diffs_;
+        std::int64_t waiting_confirm_usec_ = 0;
         void degrade(std::string why);
         std::string degraded_;
         std::int64_t degraded_since_usec_ = 0;

@@ -10,8 +10,10 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/digest.h"
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/change.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/worker.h"
 #include "broker/policy/findings.h"
@@ -44,24 +46,6 @@ std::string name_changes(const Interfaces& before, const Interfaces& after) {
 }
 
 }  // namespace
-
-// One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
-// loop.
-struct Broker::Change {
-        std::vector<Reply> replies;
-        bool from_folders = true;  // false: the policy in force, for other interfaces
-        Loaded loaded;
-        std::shared_ptr<const std::vector<Diagnostic>> told;  // for the answers
-        std::shared_ptr<const Policy> policy;
-        std::vector<AccountName> names;                 // of it
-        std::map<AccountName, AccountAnswer> doubtful;  // those of them that match nobody, or have no answer
-        Interfaces interfaces;
-        Registry::Change numbers;
-        Result<void> installed;
-        std::vector<Diagnostic> blamed;  // for a failure of it
-        Result<void> copied;
-        std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
-};
 
 namespace {
 
@@ -108,6 +92,7 @@ Broker::Loaded Broker::load_folders() const {
         const auto config = load_broker_config(options_.config_dirs);
         auto parsed = parse_policy(found.files, limits_, config.config.limits);
         Loaded loaded{std::move(found.files), std::move(parsed.policy), std::move(found.diagnostics), found.any};
+        loaded.digest = digest_of(loaded.files);
         loaded.errors = loaded.diagnostics.size() + parsed.errors;
         for (const auto& path : folders_.out_of_reach()) {
                 loaded.errors++;
@@ -152,6 +137,7 @@ void Broker::load_at_start() {
         if (loaded.policy) {
                 why = apply(*loaded.policy);
                 if (why.empty()) {
+                        policy_digest_ = loaded.digest;
                         if (!loaded.supported) {
                                 return degrade({});
                         }
@@ -167,6 +153,7 @@ void Broker::load_at_start() {
         if (!loaded.policy) {
                 why = fmt::format("policy refused at start, {}", count_errors(loaded.errors));
         }
+        note_refused(loaded.digest);
         audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = why});
 
         const auto copy = read_policy_copy(options_.policy_copy());
@@ -175,6 +162,7 @@ void Broker::load_at_start() {
         }
         auto parsed = parse_policy(*copy, limits_);
         const std::string failed = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
+        policy_digest_ = failed.empty() ? digest_of(*copy) : "";
         degrade(why + (failed.empty() ? "; the policy last taken serves"
                                       : "; the policy last taken cannot serve: " + failed));
 }
@@ -241,7 +229,11 @@ void Broker::revoke_unadmitted() {
         tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
 }
 
-void Broker::reload(Reply reply) {
+void Broker::reload(Reply reply, std::int64_t confirm_usec) {
+        // Of several that are answered together the shortest time counts, and any at all.
+        waiting_confirm_usec_ = confirm_usec == 0            ? waiting_confirm_usec_
+                                : waiting_confirm_usec_ == 0 ? confirm_usec
+                                                             : std::min(confirm_usec, waiting_confirm_usec_);
         waiting_.push_back(std::move(reply));
         if (!changing_) {
                 begin_reload();
@@ -260,6 +252,7 @@ void Broker::begin_reload() {
                 return;
         }
         change->replies = std::move(replies);
+        change->confirm_usec = std::exchange(waiting_confirm_usec_, 0);
         changing_ = true;
         try {
                 in_worker(change, &Broker::read_change, &Broker::ask_names);
@@ -321,7 +314,10 @@ void Broker::check_names(Change& change) const {
 }
 
 void Broker::number_change(const std::shared_ptr<Change>& change) {
-        if (change->from_folders) {
+        if (change->kind == Change::Kind::kDiff) {
+                return finish_diff(change);
+        }
+        if (change->kind == Change::Kind::kReload) {
                 tell_diagnostics(change->loaded.diagnostics, change->loaded.errors);
                 change->told =
                         std::make_shared<const std::vector<Diagnostic>>(std::exchange(change->loaded.diagnostics, {}));
@@ -339,10 +335,12 @@ void Broker::number_change(const std::shared_ptr<Change>& change) {
 
 void Broker::install_change(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
-        if (!change.installed && change.from_folders) {
+        if (!change.installed && change.kind == Change::Kind::kReload) {
                 change.blamed = check_rules(*change.policy, limits_.max_bindings);  // the lines that it is about
         }
-        if (!change.installed || !change.from_folders || !change.loaded.supported) {
+        // One that is to be kept first is not what a restart should begin with.
+        if (!change.installed || change.kind != Change::Kind::kReload || !change.loaded.supported ||
+            change.confirm_usec != 0) {
                 return;
         }
         try {
@@ -366,7 +364,10 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
         }
         // Whatever goes wrong from here on, the numbers are in use.
         const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
-        if (!change->from_folders) {
+        if (change->kind == Change::Kind::kBack) {
+                return finish_back(change, departures);
+        }
+        if (change->kind == Change::Kind::kInterfaces) {
                 note(6, fmt::format("rules follow a change of interfaces: {}",
                                     name_changes(interfaces_, change->interfaces)));
                 interfaces_ = std::move(change->interfaces);
@@ -379,10 +380,15 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
         std::string message;
         bool whole = false;
         (void)guarded([&] {
+                begin_trial(*change);
                 take(change->policy, std::move(change->interfaces), departures);
+                policy_digest_ = change->loaded.digest;
                 names_.keep_only(change->names);
                 degrade(change->copied ? std::string{} : change->copied.error().text());
                 message = fmt::format("policy taken: {}", status_text());
+                if (change->confirm_usec != 0) {
+                        message += ", and the one before comes back unless this one is kept in time";
+                }
                 audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
                 whole = true;
         });
@@ -406,15 +412,28 @@ void Broker::answer_change(Change& change, ResultCode code, const std::string& m
 void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::string& why) {
         (void)guarded([&] { registry_.abandon_change(change->numbers); });
         (void)guarded([&] { tell_refused(*change, why); });
-        (void)guarded([&] { answer_change(*change, ResultCode::kMalformed, degraded_); });
+        (void)guarded([&] {
+                answer_change(*change, ResultCode::kMalformed,
+                              change->kind == Change::Kind::kDiff
+                                      ? why.empty() ? "a reload would refuse the policy" : why
+                                      : degraded_);
+        });
         end_change();
 }
 
 void Broker::tell_refused(const Change& change, const std::string& why) {
-        if (!change.from_folders) {
+        if (change.kind == Change::Kind::kDiff) {
+                return;  // nothing was to change
+        }
+        if (change.kind == Change::Kind::kBack) {
+                degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
+                return note(3, degraded_);
+        }
+        if (change.kind == Change::Kind::kInterfaces) {
                 return note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
                                            name_changes(interfaces_, change.interfaces), why));
         }
+        note_refused(change.loaded.digest);
         degrade(why.empty() ? fmt::format("policy refused, {}, the running policy stays",
                                           count_errors(change.loaded.errors))
                             : fmt::format("policy refused, the running policy stays: {}", why));
@@ -428,6 +447,8 @@ void Broker::end_change() {
         }
         if (!waiting_.empty()) {
                 begin_reload();
+        } else if (!waiting_diffs_.empty()) {
+                begin_diff();
         } else if (std::exchange(interfaces_changed_, false)) {
                 (void)refresh_interfaces();
         }
@@ -443,7 +464,7 @@ std::uint64_t Broker::refresh_interfaces() {
                 return 0;
         }
         const auto change = std::make_shared<Change>();
-        change->from_folders = false;
+        change->kind = Change::Kind::kInterfaces;
         change->policy = policy_;
         change->interfaces = std::move(interfaces);
         changing_ = true;

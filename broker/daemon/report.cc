@@ -3,6 +3,7 @@
 // What the broker says of itself: rows for the control socket, entries for the journal.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <ctime>
 #include <span>
 
@@ -16,6 +17,11 @@
 namespace sockbroker {
 
 namespace {
+
+std::int64_t wall_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+}
 
 std::size_t count_bindings(const Policy& policy) {
         std::size_t bindings = 0;
@@ -105,6 +111,10 @@ Rows Broker::status_rows() {
                 .policy_services = policy_->services.size(),
                 .policy_bindings = count_bindings(*policy_),
                 .policy_since_usec = policy_since_usec_,
+                .policy_digest = policy_digest_,
+                .policy_trial_until_usec = trial_ ? wall_usec() + trial_->until_usec - steady_usec() : 0,
+                .refused_digest = refused_digest_,
+                .refused_since_usec = refused_since_usec_,
                 .capacity = dataplane_->capacity(),
                 .refused = refusals_.total(),
                 .journal_lost = audit_.lost(),

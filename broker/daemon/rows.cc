@@ -81,6 +81,31 @@ std::string met_binding_line(const Policy& policy, const Service& service, const
         });
 }
 
+namespace {
+
+// Lines are objects: the members of one before those of another.
+std::string joined(const std::string& first, const std::string& second) {
+        return first.substr(0, first.find_last_of('}')) + "," + second.substr(1);
+}
+
+}  // namespace
+
+std::string changed_binding_line(std::string_view change, const std::string& from, const Policy& policy,
+                                 const Service& service, const Binding& binding, const Match& match) {
+        return joined(line_of({{"kind", "binding"}, {"change", change}, {"from", text_or_null(from)}}),
+                      met_binding_line(policy, service, binding, match));
+}
+
+std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys) {
+        return line_of({{"kind", "settings"}, {"change", "changed"}, {"service", service}, {"settings", keys}});
+}
+
+std::string gone_socket_line(const std::string& service, const Registration& registration, bool live,
+                             std::string_view why) {
+        return joined(line_of({{"kind", "socket"}, {"change", "gone"}, {"why", why}}),
+                      list_line(service, registration, live));
+}
+
 std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters) {
         return line_of({
                 {"service", service},
@@ -126,7 +151,13 @@ std::string status_line(const BrokerStatus& status) {
                  {{"files", status.policy_files},
                   {"services", status.policy_services},
                   {"bindings", status.policy_bindings},
-                  {"since", status.policy_since_usec}}},
+                  {"since", status.policy_since_usec},
+                  {"digest", text_or_null(status.policy_digest)},
+                  {"trial_until",
+                   status.policy_trial_until_usec == 0 ? Json(nullptr) : Json(status.policy_trial_until_usec)}}},
+                {"refused_policy", status.refused_digest.empty() ? Json(nullptr)
+                                                                 : Json({{"digest", status.refused_digest},
+                                                                         {"since", status.refused_since_usec}})},
                 {"sockets", {{"live", status.live}, {"draining", status.draining}, {"held", status.held}}},
                 {"capacity",
                  {{"bindings", status.capacity.bindings},

@@ -33,6 +33,16 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 // The same without counters.
 [[nodiscard]] std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
                                            const Match& match);
+// Of an answer to diff: {kind, change, service, from, protocol, prefix, ports, source, interface, when_absent, file,
+// line}; `from` is the service that has a moved binding now.
+[[nodiscard]] std::string changed_binding_line(std::string_view change, const std::string& from, const Policy& policy,
+                                               const Service& service, const Binding& binding, const Match& match);
+// {kind, change, service, settings}
+[[nodiscard]] std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys);
+// {kind, change, service, why} and the fields of list_line()
+[[nodiscard]] std::string gone_socket_line(const std::string& service, const Registration& registration, bool live,
+                                           std::string_view why);
+
 struct SocketCount {
         std::size_t live = 0;
         std::size_t held = 0;
@@ -52,6 +62,10 @@ struct BrokerStatus {
         std::size_t policy_services = 0;
         std::size_t policy_bindings = 0;
         std::int64_t policy_since_usec = 0;
+        std::string policy_digest;
+        std::int64_t policy_trial_until_usec = 0;  // reload --confirm=; 0: it is kept
+        std::string refused_digest;                // of the policy that was refused last; empty: none was
+        std::int64_t refused_since_usec = 0;
         std::size_t live = 0;
         std::size_t draining = 0;
         std::size_t held = 0;

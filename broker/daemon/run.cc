@@ -75,6 +75,7 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
                         return;
                 }
                 loop->broker->tell_left_out();
+                loop->broker->go_back_if_not_kept();
                 if (loop->links == nullptr) {
                         (void)loop->broker->refresh_interfaces();
                 }

@@ -52,11 +52,18 @@ struct NamedVerb {
 };
 
 constexpr std::array kVerbs = {
-        NamedVerb{"status", Verb::kStatus},         NamedVerb{"list", Verb::kList},
-        NamedVerb{"bindings", Verb::kBindings},     NamedVerb{"reload", Verb::kReload},
-        NamedVerb{"unregister", Verb::kUnregister}, NamedVerb{"unload", Verb::kUnload},
-        NamedVerb{"version", Verb::kVersion},       NamedVerb{"hold", Verb::kHold},
-        NamedVerb{"match", Verb::kMatch},           NamedVerb{"explain", Verb::kExplain},
+        NamedVerb{"status", Verb::kStatus},
+        NamedVerb{"list", Verb::kList},
+        NamedVerb{"bindings", Verb::kBindings},
+        NamedVerb{"reload", Verb::kReload},
+        NamedVerb{"unregister", Verb::kUnregister},
+        NamedVerb{"unload", Verb::kUnload},
+        NamedVerb{"version", Verb::kVersion},
+        NamedVerb{"hold", Verb::kHold},
+        NamedVerb{"match", Verb::kMatch},
+        NamedVerb{"explain", Verb::kExplain},
+        NamedVerb{"diff", Verb::kDiff},
+        NamedVerb{"keep", Verb::kKeep},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -210,7 +217,7 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match explain",
+                                            "unregister unload version hold match explain diff keep",
                                             quoted(value)));
                 }
                 fields.verb = *verb;
@@ -392,8 +399,8 @@ std::expected<void, Refusal> judge_companions(const Fields& fields, std::optiona
         if (fields.has(kFdPoll) && action != kFdStore) {
                 return malformed("FDPOLL=0 needs FDSTORE=1 beside it");
         }
-        if (fields.has(kTimeout) && fields.verb != Verb::kHold) {
-                return malformed("TIMEOUT_USEC= needs VERB=hold beside it");
+        if (fields.has(kTimeout) && fields.verb != Verb::kHold && fields.verb != Verb::kReload) {
+                return malformed("TIMEOUT_USEC= needs VERB=hold or VERB=reload beside it");
         }
         if (fields.has(kMigrate) && action != kFdStore) {
                 return malformed("MIGRATE=1 needs FDSTORE=1 beside it");
@@ -554,7 +561,7 @@ std::string format_request(const Request& request) {
         if (!request.service.empty()) {
                 text += fmt::format("FDNAME={}\n", request.service);
         }
-        if (request.verb == Verb::kHold) {
+        if (request.verb == Verb::kHold || (request.verb == Verb::kReload && request.timeout_usec != 0)) {
                 text += fmt::format("TIMEOUT_USEC={}\n", request.timeout_usec);
         }
         if (request.verb == Verb::kMatch || request.verb == Verb::kExplain) {

@@ -38,12 +38,14 @@ enum class Verb : std::uint8_t {
         kStatus,      // VERB=status; this and all below: control only, no fds
         kList,        // VERB=list
         kBindings,    // VERB=bindings
-        kReload,      // VERB=reload
+        kReload,      // VERB=reload; TIMEOUT_USEC= may be there: back again unless VERB=keep comes in time
         kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
         kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required
         kUnload,      // VERB=unload
         kVersion,     // VERB=version
         kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required
+        kDiff,        // VERB=diff
+        kKeep,        // VERB=keep
         kExplain,     // VERB=explain, the same, FROM= and INTERFACE= may be there
 };
 
@@ -63,7 +65,7 @@ struct AskingClient {
 struct Request {
         Verb verb = Verb::kNothing;
         std::string service;             // FDNAME=, empty where none was given
-        std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold, at most kMaxHoldUsec
+        std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold and VERB=reload, at most kMaxHoldUsec
         std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE= and VERB=match; 0: the sender's own
         WantedBind bind = {};            // of VERB=match; of VERB=explain protocol and where it goes
         bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer

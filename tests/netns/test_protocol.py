@@ -36,7 +36,10 @@ def test_the_tool_shows_the_same_as_the_socket(broker, spawn):
     handed_over(spawn("web"), "tcp", "ipv4")
     for verb in ("list", "bindings"):
         status, output = broker.ctl("--json=short", verb)
-        assert status == 0 and json.loads(output) == broker.ask(f"VERB={verb}").lines
+        # What the tool itself asks of the kernel stands behind the rest.
+        rows = [{name: value for name, value in row.items() if name not in ("queue", "queue_limit", "drops")}
+                for row in json.loads(output)]
+        assert status == 0 and rows == broker.ask(f"VERB={verb}").lines
     assert broker.ctl("status")[0] == 0
 
 

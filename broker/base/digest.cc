@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/base/digest.h"
+
+#include <fmt/format.h>
+
+namespace sockbroker {
+
+namespace {
+
+std::uint64_t mixed(std::uint64_t value) {
+        value = (value ^ value >> 32) * 0xd6e8feb86659fd93U;
+        value = (value ^ value >> 32) * 0xd6e8feb86659fd93U;
+        return value ^ value >> 32;
+}
+
+// Little endian on every machine.
+std::uint64_t word_of(std::string_view bytes) {
+        std::uint64_t word = 0;
+        for (std::size_t i = 0; i < bytes.size(); i++) {
+                word |= std::uint64_t{static_cast<unsigned char>(bytes[i])} << 8 * i;
+        }
+        return word;
+}
+
+}  // namespace
+
+void Digest::add(std::string_view part) {
+        const auto take = [&](std::uint64_t word) {
+                high_ = mixed(high_ ^ word) + low_;
+                low_ = mixed(low_ + word * 0x9e3779b97f4a7c15U) ^ high_;
+        };
+        take(part.size());
+        for (std::size_t at = 0; at < part.size(); at += 8) {
+                take(word_of(part.substr(at, 8)));
+        }
+}
+
+std::string Digest::text() const {
+        return fmt::format("{:016x}{:016x}", mixed(high_), mixed(low_ ^ high_));
+}
+
+}  // namespace sockbroker

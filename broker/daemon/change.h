@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a change of the rules takes with it through its steps.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "broker/daemon/broker.h"
+#include "broker/policy/changes.h"
+
+namespace sockbroker {
+
+[[nodiscard]] std::string digest_of(const std::vector<PolicyFile>& files);
+
+// One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
+// loop.
+struct Broker::Change {
+        std::vector<Reply> replies;
+        // What for: a reload; the policy in force, for other interfaces; the one before, which was not kept in time; or
+        // nothing at all, only to say what a reload would do.
+        enum class Kind : std::uint8_t { kReload, kInterfaces, kBack, kDiff };
+        Kind kind = Kind::kReload;
+        std::int64_t confirm_usec = 0;  // of a reload: back again unless it is kept by then; 0: it is
+        Loaded loaded;
+        std::shared_ptr<const std::vector<Diagnostic>> told;  // for the answers
+        std::shared_ptr<const Policy> policy;
+        std::vector<AccountName> names;                 // of it
+        std::map<AccountName, AccountAnswer> doubtful;  // those of them that match nobody, or have no answer
+        Interfaces interfaces;
+        Registry::Change numbers;
+        Result<void> installed;
+        std::vector<Diagnostic> blamed;                    // for a failure of it
+        std::shared_ptr<const Policy> before;              // of a diff: what is in force
+        std::shared_ptr<const PolicyChanges> differences;  // from that
+        Result<void> copied;
+        std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+};
+
+}  // namespace sockbroker
