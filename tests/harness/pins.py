@@ -70,6 +70,18 @@ def pinned(folder, name):
         one.close()
 
 
+def program_of_link(folder):
+    """The id of the program that is attached. (Of bpftool 7.5, Debian 13, it is no use to ask a pinned link.)"""
+    path = ctypes.create_string_buffer(str(folder / "link").encode())
+    fd = _bpf(_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    try:
+        info = ctypes.create_string_buffer(256)
+        _bpf(_INFO, struct.pack("=IIQ", fd, 256, ctypes.addressof(info)))
+        return struct.unpack_from("=III", info)[2]
+    finally:
+        os.close(fd)
+
+
 @contextlib.contextmanager
 def created(kind, value_size, size):
     """A map of its own, with keys of four bytes, for a with statement."""

@@ -3,6 +3,7 @@
 
 import ctypes
 import errno
+import os
 import re
 
 EPERM, EACCES, EEXIST, ENOSYS = errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOSYS
@@ -12,7 +13,8 @@ MEETS = {
     "open-a-program-by-id": EPERM, "attach-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
     "userfaultfd": ENOSYS, "keyring": ENOSYS, "set-the-clock": ENOSYS,
     "read-shadow": EACCES, "read-roots-home": EACCES, "list-homes": EACCES, "read-var": EACCES, "read-devices": EACCES,
-    "read-opt": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES, "write-etc": EACCES,
+    "read-opt": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES,
+    "write-etc": errno.EROFS if os.statvfs("/etc").f_flag & os.ST_RDONLY else EACCES,
     "write-shm": EACCES, "write-own-code": EEXIST, "write-a-sysctl": EEXIST, "overwrite": EPERM, "append": EPERM, "make-a-folder": ENOSYS,
     "make-a-link": ENOSYS, "make-a-socket-file": EACCES, "chmod-a-pin": ENOSYS, "chown-a-pin": ENOSYS,
     "remove-a-socket-of-the-broker": EACCES, "rename-a-pin": EACCES,

@@ -3,7 +3,6 @@
 something happens to the service, the policy or the broker. The rows of docs/reliability.md that need no systemd."""
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -14,7 +13,7 @@ import time
 import pytest
 
 from harness import broker as broker_module
-from harness import kernel, namespace, wire
+from harness import kernel, namespace, pins, wire
 from harness.load import Load
 from harness.reliability import CONNECTIONS, Traffic, failures, nothing_lost, record, rounds
 from waiting import pass_on
@@ -206,8 +205,7 @@ def test_upgrade(stage):
         stage.broker.program = programs[len(seen) % 2]
         stage.broker.start()
         seen.append(stage.broker.ask("VERB=version").lines[0]["version"])
-        link = namespace.run("bpftool", "-j", "link", "show", "pinned", str(stage.broker.bpffs / "dispatch/link"))
-        loaded.add(json.loads(link)["prog_id"])
+        loaded.add(pins.program_of_link(stage.broker.bpffs / "dispatch"))
 
     stage.during("upgrade", "upgrade: stopped, another build started, program replaced by link update", rounds(2, 20), upgrade)
     assert seen[:2] == [other, version] and len(loaded) == len(seen), "each brought a program of its own"

@@ -198,7 +198,7 @@ def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pyl
         assert (folder / ("b" * 90)).stat().st_mode & 0o777 == 0o600
         assert program.do("socket.socket(socket.AF_UNIX).bind('a.sock')") == "EADDRINUSE"
         assert program.do("socket.socket(socket.AF_UNIX).bind('/run/none/a.sock')") == "ENOENT"
-        assert program.do("socket.socket(socket.AF_UNIX).bind('/etc/a.sock')") == "EACCES"
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/run/a.sock')") == "EACCES"
         assert program.do("w = socket.socket(socket.AF_UNIX); w.bind('\\0abstract'); w.getsockname()") is None
         assert program.do("w.getsockname()") == b"\0abstract"
         assert program.do("w = socket.socket(socket.AF_UNIX); w.bind(''); len(w.getsockname())") is None
