@@ -131,6 +131,7 @@ void Broker::match_end(const Match& match) {
         }
         if (match.admitted.size() > 1) {
                 std::vector<std::string> names;
+                names.reserve(match.admitted.size());
                 for (const auto& taker : match.admitted) {
                         names.push_back(taker.service->name);
                 }

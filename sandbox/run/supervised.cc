@@ -157,10 +157,12 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         }
         if (options.registers) {
                 if (const auto client = ControlClient::connect(options.runtime_dir); !client) {
-                        complain(
-                                fmt::format("{}: start sockbrokerd.socket, or, for a configuration test, give "
-                                            "--no-register",
-                                            client.error().text()));
+                        const bool no_unix = client.error().errnum == EAFNOSUPPORT || client.error().errnum == EPERM;
+                        complain(fmt::format("{}: {}", client.error().text(),
+                                             no_unix ? "the unit must allow it: add the line "
+                                                       "RestrictAddressFamilies=AF_UNIX to what it has"
+                                                     : "start sockbrokerd.socket, or, for a configuration test, give "
+                                                       "--no-register"));
                         return kExitUnreachable;
                 }
         }

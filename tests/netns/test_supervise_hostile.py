@@ -189,6 +189,11 @@ def test_without_landlock_it_works(web):  # pylint: disable=unused-argument
                        "started", ambient="")[1] == "started\n"
 
 
+def test_a_unit_without_unix_sockets_is_told_the_line(web):  # pylint: disable=unused-argument
+    status, said = outer("allow socket arg0 in {AF_INET, AF_INET6}")
+    assert status == 69 and "RestrictAddressFamilies=AF_UNIX" in said, (status, said)
+
+
 def test_a_unit_without_namespaces_is_told_the_line(web):  # pylint: disable=unused-argument
     status, said = outer("errno EPERM unshare", "--user-namespace=yes")
     assert status == 71 and "RestrictNamespaces=user" in said, (status, said)
