@@ -32,15 +32,23 @@ using OwnedEvent = std::unique_ptr<sd_event, FreeEvent>;
 // How often something was thrown in a callback, for whoever tells of it when there is memory again.
 inline std::atomic<std::uint64_t> thrown_in_callbacks = 0;
 
+// Whether it came to its end: false where memory did not suffice.
+template <class Act>
+bool succeeds(const Act& act) noexcept {
+        try {
+                act();
+                return true;
+        } catch (...) {
+                thrown_in_callbacks++;
+                return false;
+        }
+}
+
 // What a callback of a C library does: nothing that is thrown may cross it. It can be memory only; that costs the one
 // thing that was to be done.
 template <class Act>
 int guarded(const Act& act) noexcept {
-        try {
-                act();
-        } catch (...) {
-                thrown_in_callbacks++;
-        }
+        (void)succeeds(act);
         return 0;
 }
 

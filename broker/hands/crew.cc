@@ -44,12 +44,12 @@ bool Crew::take(Take what, Done done, std::function<void()> taken) {
         job->holder = std::move(what.holder);
         job->done = std::move(done);
         job->taken = std::move(taken);
-        state_->push(std::move(job));
+        state_->push(job);
         return true;
 }
 
-void Crew::close(std::uint64_t id, OwnedFd connection, const Charge& charge) {
-        state_->close(id, std::move(connection), charge);
+void Crew::close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept {
+        state_->close(id, std::move(connection), std::move(charge));
 }
 
 void Crew::adopt(const std::string& holder, std::vector<OwnedFd> sockets, Done done) {
@@ -60,7 +60,7 @@ void Crew::adopt(const std::string& holder, std::vector<OwnedFd> sockets, Done d
         job->given = std::move(sockets);
         job->holder = holder;
         job->done = std::move(done);
-        state_->push(std::move(job));
+        state_->push(job);
 }
 
 void Crew::release(const std::string& holder, std::vector<std::uint64_t> cookies) {
@@ -72,7 +72,7 @@ void Crew::release(const std::string& holder, std::vector<std::uint64_t> cookies
                 job->cookies.assign(cookies.begin() + static_cast<std::ptrdiff_t>(at),
                                     cookies.begin() + static_cast<std::ptrdiff_t>(end));
                 job->holder = holder;
-                state_->push(std::move(job));
+                state_->push(job);
         }
 }
 
@@ -88,7 +88,7 @@ void Crew::send(const std::string& holder, std::vector<std::uint64_t> cookies, i
         job->done = [done = std::move(done)](const Taken& result) {
                 done(result.outcome == Outcome::kDone ? result.errnum : ETIMEDOUT);
         };
-        state_->push(std::move(job));
+        state_->push(job);
 }
 
 void Crew::store(const std::string& holder, std::uint64_t cookie, const std::string& name) {
@@ -97,7 +97,7 @@ void Crew::store(const std::string& holder, std::uint64_t cookie, const std::str
         job->cookies = {cookie};
         job->text = name;
         job->holder = holder;
-        state_->push(std::move(job));
+        state_->push(job);
 }
 
 void Crew::unstore(const std::string& holder, const std::string& name) {
@@ -105,7 +105,7 @@ void Crew::unstore(const std::string& holder, const std::string& name) {
         job->order.kind = OrderKind::kUnstore;
         job->text = name;
         job->holder = holder;
-        state_->push(std::move(job));
+        state_->push(job);
 }
 
 std::vector<std::uint64_t> Crew::kept(const std::string& holder) const {

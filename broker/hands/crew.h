@@ -16,8 +16,9 @@
 //          })) { ... answer busy: its sender keeps hands busy already ... }
 //      crew->close(id, std::move(fd), charge);
 //
-// Callbacks come from the event loop, never from within a call of this class. Between take() and its callback nothing
-// may be received from, or peeked at on, that connection.
+// Callbacks come from the event loop, never from within a call of this class. Where memory does not suffice calls
+// throw, and then nothing has happened; what a callback throws ends there. Between take() and its callback nothing may
+// be received from, or peeked at on, that connection.
 #pragma once
 
 #include <functional>
@@ -101,7 +102,7 @@ public:
         [[nodiscard]] bool take(Take what, Done done, std::function<void()> taken = {});
 
         // Ends a connection. A take() that still waits is forgotten without a callback.
-        void close(std::uint64_t id, OwnedFd connection, const Charge& charge);
+        void close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept;
 
         // --- sockets on hold, by service
 

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -36,7 +37,7 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
           disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
           holders_(roster_, hooks_.lost),
           door_(event, options.control,
-                {.connected = [this](Connection one) { hooks_.connected(std::move(one)); },
+                {.connected = [this](Connection one) { connected(std::move(one)); },
                  .ended = [this] { door_ended(); }}) {}
 
 Result<void> Crew::State::start() {
@@ -51,7 +52,7 @@ Result<void> Crew::State::start() {
         const int r = sd_event_add_time_relative(
                 event_, &source, CLOCK_MONOTONIC, 0, 1'000,
                 [](sd_event_source* timer, std::uint64_t, void* self) {
-                        guarded([&] { static_cast<State*>(self)->tick(); });
+                        (void)guarded([&] { static_cast<State*>(self)->tick(); });
                         (void)sd_event_source_set_time_relative(timer, kTickUsec);
                         return 0;
                 },
@@ -82,40 +83,68 @@ Result<void> Crew::State::start() {
         return {};
 }
 
-void Crew::State::push(std::unique_ptr<Job> job) {
+void Crew::State::push(std::unique_ptr<Job>& job) {
         job->order.job = ++last_job_;
         job->since_usec = steady_usec();
         if (!job->holder.empty()) {
-                holders_.push(std::move(job));
+                holders_.push(job);
         } else {
-                (job->order.probe ? intake_ : disposal_).push(std::move(job));
+                (job->order.probe ? intake_ : disposal_).push(job);
         }
         wake();
 }
 
-void Crew::State::close(std::uint64_t id, OwnedFd connection, const Charge& charge) {
+void Crew::State::connected(Connection one) {
+        if (orphans_.capacity() < orphans_.size() + open_ + 1) {
+                orphans_.reserve(2 * (orphans_.size() + open_ + 1));
+        }
+        open_++;
+        if (!succeeds([&] { hooks_.connected(std::move(one)); })) {
+                open_--;
+                throw std::bad_alloc();
+        }
+}
+
+void Crew::State::close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept {
         intake_.cancel(id);
         disposal_.cancel(id);
         holders_.cancel(id);
-        const bool in_use = unsure_.erase(id) != 0 || intake_.disown(id) || disposal_.disown(id) || holders_.disown(id);
+        const bool at_work = intake_.disown(id) || disposal_.disown(id) || holders_.disown(id);
+        const bool in_use = at_work || roster_.is_at(id);
         shutdown(connection.get(), SHUT_RDWR);
+        open_ -= open_ > 0 ? 1 : 0;
         if (door_.has(id)) {
                 connection.reset();  // the door's is the last
+                const bool bars = roster_.bars(charge);
                 const std::uint32_t offender = roster_.offender(charge);
-                const bool keep = offender != 0 && roster_.bars(charge);
-                if (keep) {
-                        kept_by_door_.insert(offender);
-                }
-                door_.close(id, offender, keep, in_use);
+                door_.close(id, offender, bars && offender != 0, in_use);
                 return;
         }
-        // Of a door that has died.
         if (in_use || look_at_queue(connection.get()) == QueueState::kRecord) {
-                auto job = std::make_unique<Job>();
-                job->order.kind = OrderKind::kPut;
-                job->charge = charge;
-                job->given.push_back(std::move(connection));
-                push(std::move(job));
+                orphans_.push_back({std::move(connection), std::move(charge)});
+                close_orphans();
+        }
+}
+
+void Crew::State::close_orphans() noexcept {
+        while (!orphans_.empty()) {
+                std::unique_ptr<Job> job;
+                const bool pushed = succeeds([&] {
+                        job = std::make_unique<Job>();
+                        job->given.reserve(1);
+                        job->order.kind = OrderKind::kPut;
+                        job->charge = std::move(orphans_.back().charge);
+                        job->given.push_back(std::move(orphans_.back().connection));
+                        orphans_.pop_back();
+                        push(job);
+                });
+                if (!pushed) {
+                        if (job && !job->given.empty()) {
+                                orphans_.push_back({std::move(job->given.front()), std::move(job->charge)});
+                        }
+                        wake();  // and try again
+                        return;
+                }
         }
 }
 
@@ -148,26 +177,25 @@ bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
         return true;
 }
 
-void Crew::State::begin_batch(Hand& hand, const Charge& whose, std::int64_t now) {
+void Crew::State::begin_batch(Hand& hand, Charge whose, std::int64_t now) {
         disposal_.begin(whose);
-        hand.begin_batch(whose, now);
+        hand.begin_batch(std::move(whose), now);
         wake();
 }
 
 bool Crew::State::end_batch(Hand& hand, std::int64_t now) {
-        const Charge* const whose = hand.batch();
-        if (whose == nullptr) {
+        const auto took = now - hand.since_usec();
+        const auto whose = hand.end_batch(now);
+        if (!whose) {
                 return false;
         }
-        disposal_.end(*whose, now - hand.since_usec(), now);
-        hand.end_batch(now);
+        disposal_.end(*whose, took, now);
         disposal_.dispatch(now);
         return true;
 }
 
 bool Crew::State::taken(Hand& hand, const ParsedAnswer& answer) {
-        auto late = roster_.unfinished(hand.child());
-        if (late) {
+        if (const auto late = roster_.unfinished(hand.child())) {
                 call(late->taken);
                 call(late->done, {.outcome = Outcome::kLate});
                 return true;
@@ -189,11 +217,11 @@ void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
         } else {
                 holders_.note(hand, *job, answer);
         }
-        Taken result{.errnum = answer.errnum,
-                     .truncated = answer.truncated,
-                     .staging = hand.staging,
-                     .found = std::move(answer.found),
-                     .count = answer.count};
+        const Taken result{.errnum = answer.errnum,
+                           .truncated = answer.truncated,
+                           .staging = hand.staging,
+                           .found = std::move(answer.found),
+                           .count = answer.count};
         hand.call([&] { call(job->done, result); });
         if (pool != nullptr) {
                 pool->dispatch(now);
@@ -222,7 +250,7 @@ void Crew::State::forked(std::uint32_t child, pid_t pid) {
 
 void Crew::State::exited(std::uint32_t child) {
         if (child == door_child_) {
-                door_ended();
+                door_.finish();  // which ends with ended()
                 return;
         }
         lost(child);  // if nobody has noticed yet
@@ -242,39 +270,34 @@ void Crew::State::lost(std::uint32_t child) {
         }
 }
 
-void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) {
-        const Role role = hand->role();
-        Pool* const pool = pool_of(role);
+void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
+        Pool* const pool = pool_of(hand->role());
         const auto now = steady_usec();
         const auto took = now - hand->since_usec();
-        std::optional<Charge> charge;
-        if (const Charge* const whose = hand->batch()) {
-                pool->end(*whose, took, now);
-                charge = *whose;
+        std::optional<Charge> charge = hand->end_batch(now);
+        if (charge) {
+                pool->end(*charge, took, now);
         }
         auto job = hand->end_job();
         Done done;
-        std::unique_ptr<Job> unfinished;
         if (job) {
                 if (pool != nullptr) {
                         pool->end(job->charge, took, now);
                 }
                 if (!charge) {
-                        charge = job->charge;
+                        charge = std::move(job->charge);
                 }
-                if (job->connection_id != 0) {
-                        unsure_.insert(job->connection_id);
-                }
-                if (job->order.kind == OrderKind::kTake && job->order.source == Source::kNotify && !job->is_taken) {
-                        unfinished = std::move(job);  // to be answered when it is known whether it was consumed
-                } else {
-                        done = std::move(job->done);
+                // One from the notify socket is answered when it is known whether it was consumed.
+                if (job->order.kind != OrderKind::kTake || job->order.source != Source::kNotify || job->is_taken) {
+                        done = std::exchange(job->done, nullptr);
+                        job->taken = nullptr;
                 }
         }
-        roster_.leave_behind(std::move(hand), charge, std::move(unfinished));
-        if (charge && roster_.ledger().bars_uid(charge->uid)) {
-                door_.bar(charge->uid);
-                barred_.insert(charge->uid);
+        const uid_t uid = charge ? charge->uid : 0;
+        const bool charged = charge.has_value();
+        roster_.leave_behind(std::move(hand), std::move(charge), std::move(job));
+        if (charged && roster_.ledger().bars_uid(uid)) {
+                door_.bar(uid);
         }
         if (pool != nullptr) {
                 pool->fill();
@@ -287,20 +310,8 @@ void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) {
 }
 
 void Crew::State::forgive() {
-        std::erase_if(barred_, [&](uid_t uid) {
-                const bool over = !roster_.ledger().bars_uid(uid);
-                if (over) {
-                        door_.unbar(uid);
-                }
-                return over;
-        });
-        std::erase_if(kept_by_door_, [&](std::uint32_t offender) {
-                const bool over = !roster_.bars(roster_.charge_of(offender, 0));
-                if (over) {
-                        door_.forgive(offender);
-                }
-                return over;
-        });
+        door_.unbar([&](uid_t uid) { return !roster_.ledger().bars_uid(uid); });
+        door_.forgive([&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, 0)); });
 }
 
 std::unique_ptr<Hand> Crew::State::remove(std::uint32_t child) {
@@ -309,13 +320,13 @@ std::unique_ptr<Hand> Crew::State::remove(std::uint32_t child) {
         return hand ? std::move(hand) : holders_.remove(child);
 }
 
-void Crew::State::open_door() {
+void Crew::State::open_door() noexcept {
         const std::uint32_t child = roster_.next_child();
-        if (door_.open(zygote_, child)) {
-                door_child_ = child;
-        } else {
-                wake();
+        if (succeeds([&] { door_child_ = door_.open(zygote_, child) ? child : 0; }) && door_child_ != 0) {
+                return;
         }
+        door_child_ = 0;
+        wake();  // the timer tries again
 }
 
 void Crew::State::door_ended() {
@@ -346,9 +357,10 @@ void Crew::State::tick() {
                 }
         }
         const std::int64_t now = steady_usec();
-        expire(intake_.pop_older(now - kMaxWaitUsec));
-        expire(disposal_.pop_older(now - kMaxWaitUsec));
-        expire(holders_.pop_older(now - kMaxWaitUsec));
+        close_orphans();
+        expire(intake_, now - kMaxWaitUsec);
+        expire(disposal_, now - kMaxWaitUsec);
+        expire(holders_, now - kMaxWaitUsec);
         intake_.fill();
         disposal_.fill();
         holders_.replace();
@@ -356,20 +368,18 @@ void Crew::State::tick() {
         intake_.dispatch(now);
         disposal_.dispatch(now);
         holders_.dispatch(now);
-        if (working().empty() && intake_.settled() && disposal_.settled() && holders_.settled() &&
+        holders_.tell_lost();
+        if (orphans_.empty() && working().empty() && intake_.settled() && disposal_.settled() && holders_.settled() &&
             (options_.control < 0 || door_child_ != 0)) {
                 ticking_ = false;
                 (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
         }
 }
 
-void Crew::State::expire(std::vector<std::unique_ptr<Job>> jobs) {
-        for (auto& job : jobs) {
-                if (job->given.empty()) {
-                        call(job->done, {.outcome = Outcome::kBusy});
-                } else {
-                        push(std::move(job));  // to be closed, and there is nobody else to do it
-                }
+template <class Pool>
+void Crew::State::expire(Pool& pool, std::int64_t since_usec) {
+        while (const auto job = pool.pop_older(since_usec)) {
+                call(job->done, {.outcome = Outcome::kBusy});
         }
 }
 
@@ -385,15 +395,15 @@ Pool* Crew::State::pool_of(Role role) {
         return role == Role::kIntake ? &intake_ : role == Role::kDisposal ? &disposal_ : nullptr;
 }
 
-void Crew::State::call(const std::function<void()>& callback) {
+void Crew::State::call(const std::function<void()>& callback) noexcept {
         if (callback) {
-                callback();
+                (void)guarded(callback);
         }
 }
 
-void Crew::State::call(const Done& done, const Taken& result) {
+void Crew::State::call(const Done& done, const Taken& result) noexcept {
         if (done) {
-                done(result);
+                (void)guarded([&] { done(result); });
         }
 }
 

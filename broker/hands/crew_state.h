@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is behind Crew: hears what hands, zygote and door say, gives out what waits, and looks at the clock.
+// What is behind Crew: hears what hands, zygote and door say, gives out what waits, and looks at the clock. What ends
+// something needs no memory, so that nothing waits for ever where there is none.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <set>
-#include <unordered_set>
 #include <vector>
 
 #include "broker/hands/crew.h"
@@ -27,14 +26,15 @@ public:
         Roster& roster() { return roster_; }
         Holders& holders() { return holders_; }
 
-        void push(std::unique_ptr<Job> job);
-        void close(std::uint64_t id, OwnedFd connection, const Charge& charge);
+        // Where it throws the job is the caller's still.
+        void push(std::unique_ptr<Job>& job);
+        void close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept;
 
 private:
         // --- what hands say
 
         bool answered(Hand& hand, ParsedAnswer& answer);
-        void begin_batch(Hand& hand, const Charge& whose, std::int64_t now);
+        void begin_batch(Hand& hand, Charge whose, std::int64_t now);
         bool end_batch(Hand& hand, std::int64_t now);
         bool taken(Hand& hand, const ParsedAnswer& answer);
         void finish(Hand& hand, ParsedAnswer& answer, std::int64_t now);
@@ -45,10 +45,12 @@ private:
         void exited(std::uint32_t child);
         // It died, or nobody would want its answers.
         void lost(std::uint32_t child);
-        void give_up(std::unique_ptr<Hand> hand, Outcome why);
+        void give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept;
         void forgive();
         std::unique_ptr<Hand> remove(std::uint32_t child);
-        void open_door();
+        void open_door() noexcept;
+        void connected(Connection one);
+        void close_orphans() noexcept;
         // It may take as long to end as what lies in its connections likes: another one takes its place at once.
         void door_ended();
 
@@ -56,11 +58,12 @@ private:
 
         void wake();
         void tick();
-        void expire(std::vector<std::unique_ptr<Job>> jobs);
+        template <class Pool>
+        void expire(Pool& pool, std::int64_t since_usec);
         [[nodiscard]] std::vector<Hand*> working() const;
         Pool* pool_of(Role role);
-        static void call(const std::function<void()>& callback);
-        static void call(const Done& done, const Taken& result);
+        static void call(const std::function<void()>& callback) noexcept;
+        static void call(const Done& done, const Taken& result) noexcept;
 
         sd_event* event_;
         Zygote& zygote_;
@@ -73,9 +76,13 @@ private:
         Door door_;
         std::uint32_t door_child_ = 0;
         std::uint32_t last_job_ = 0;
-        std::unordered_set<std::uint64_t> unsure_;  // connections that a hand was left behind with
-        std::set<uid_t> barred_;
-        std::set<std::uint32_t> kept_by_door_;
+        // Connections of a door that has died, which the core has the last copy of: for a hand of disposal.
+        struct Orphan {
+                OwnedFd connection;
+                Charge charge;
+        };
+        std::vector<Orphan> orphans_;  // with room for all that are open
+        std::size_t open_ = 0;
         OwnedSource timer_;
         bool ticking_ = false;
 };

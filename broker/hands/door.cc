@@ -36,13 +36,17 @@ Result<void> Door::open(const Zygote& zygote, std::uint32_t child) {
                 return fail(r, "cannot watch the process that accepts connections");
         }
         generation_++;
-        pending_.clear();
+        closing_.clear();
+        open_ = 0;
+        kept_.clear();
+        std::erase_if(bars_, [](const auto& entry) { return !entry.second.wanted; });
+        for (auto& [uid, bar] : bars_) {
+                bar.told = false;
+        }
         source_.reset();  // before the socket that it watches: of one that is closed the event loop is never told
         socket_ = std::move(ours);
         source_.reset(source);
-        for (const uid_t uid : barred_) {
-                order({.kind = DoorOrderKind::kBar, .uid = uid}, {});
-        }
+        flush_soon();
         return {};
 }
 
@@ -51,12 +55,20 @@ void Door::ready(std::uint32_t events) {
                 flush();
         }
         if (socket_ && (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
-                receive_some();
+                (void)receive_some();
         }
 }
 
-void Door::receive_some() {
+void Door::finish() {
+        while (socket_ && receive_some()) {
+        }
+}
+
+bool Door::receive_some() {
         for (int i = 0; i < kConnectionsPerTurn && socket_; i++) {
+                if (const auto needed = open_ + closing_.size() + 1; closing_.capacity() < needed) {
+                        closing_.reserve(2 * needed);  // before it comes: nothing is lost where that fails
+                }
                 DoorReport report;
                 iovec vector = {.iov_base = &report, .iov_len = sizeof report};
                 // Room for one: it accepts, and cannot receive a descriptor from anybody.
@@ -65,7 +77,7 @@ void Door::receive_some() {
                         .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
                 const ssize_t size = recvmsg(socket_.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
                 if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
-                        return;
+                        return false;
                 }
                 OwnedFd fd;
                 const cmsghdr* part = size > 0 ? CMSG_FIRSTHDR(&header) : nullptr;
@@ -77,62 +89,44 @@ void Door::receive_some() {
                 }
                 if (size != sizeof report || report.id >> kSerialBits != 0) {
                         end();
-                        return;
+                        return false;
                 }
                 report.id |= generation_ << kSerialBits;
-                if (!fd) {  // no descriptor left in this process: the door keeps its own, and ends the connection
+                open_++;
+                // No descriptor left in this process, or no memory: the door keeps its own, and ends the connection.
+                if (!fd || !succeeds([&] { hooks_.connected({report.id, report.uid, report.pid, std::move(fd)}); })) {
                         close(report.id, 0, false, false);
-                        continue;
                 }
-                hooks_.connected({report.id, report.uid, report.pid, std::move(fd)});
         }
+        return true;
 }
 
 void Door::end() {
         source_.reset();
         socket_.reset();
-        pending_.clear();
+        closing_.clear();
         hooks_.ended();
 }
 
-void Door::close(std::uint64_t id, std::uint32_t offender, bool keep, bool in_use) {
-        const DoorOrder wanted{.kind = keep ? DoorOrderKind::kKeep : DoorOrderKind::kClose,
-                               .offender = offender,
-                               .in_use = in_use ? 1U : 0U};
-        id &= (std::uint64_t{1} << kSerialBits) - 1;
-        const auto fits = [&](const Pending& last) {
-                return last.order.kind == wanted.kind && last.order.offender == offender &&
-                       last.order.in_use == wanted.in_use && last.ids.size() < kMaxDoorIds;
-        };
-        if (!pending_.empty() && fits(pending_.back())) {
-                pending_.back().ids.push_back(id);
-        } else {
-                order(wanted, {id});
+void Door::close(std::uint64_t id, std::uint32_t offender, bool keep, bool in_use) noexcept {
+        if (keep) {
+                keep = succeeds([&] { kept_[offender] = false; });
         }
+        open_--;
+        closing_.push_back({id & ((std::uint64_t{1} << kSerialBits) - 1), offender, keep, in_use});
+        flush_soon();
 }
 
-void Door::forgive(std::uint32_t offender) {
-        order({.kind = DoorOrderKind::kForgive, .offender = offender}, {});
+void Door::bar(uid_t uid) noexcept {
+        (void)succeeds([&] { bars_[uid].wanted = true; });
+        flush_soon();
 }
 
-void Door::bar(uid_t uid) {
-        if (barred_.insert(uid).second) {
-                order({.kind = DoorOrderKind::kBar, .uid = uid}, {});
-        }
-}
-
-void Door::unbar(uid_t uid) {
-        if (barred_.erase(uid) != 0) {
-                order({.kind = DoorOrderKind::kUnbar, .uid = uid}, {});
-        }
-}
-
-// Sent at the end of the turn, with all others of the turn.
-void Door::order(const DoorOrder& order, std::vector<std::uint64_t> ids) {
+// At the end of the turn, with all else of the turn.
+void Door::flush_soon() noexcept {
         if (!socket_) {
                 return;  // the next one begins with nothing
         }
-        pending_.push_back({order, std::move(ids)});
         if (flushing_ != nullptr) {
                 (void)sd_event_source_set_enabled(flushing_.get(), SD_EVENT_ONESHOT);
                 return;
@@ -148,23 +142,87 @@ void Door::order(const DoorOrder& order, std::vector<std::uint64_t> ids) {
 }
 
 void Door::flush() {
-        while (!pending_.empty() && socket_) {
-                Pending& next = pending_.front();
-                next.order.count = static_cast<std::uint32_t>(next.ids.size());
-                std::array<std::byte, kMaxDoorOrder> record;
-                std::memcpy(record.data(), &next.order, sizeof next.order);
-                std::memcpy(record.data() + sizeof next.order, next.ids.data(), next.ids.size() * sizeof next.ids[0]);
-                const int errnum =
-                        send_bytes(socket_.get(),
-                                   std::span(record).first(sizeof next.order + next.ids.size() * sizeof next.ids[0]));
-                if (errnum == EAGAIN) {
+        if (!socket_) {
+                return;
+        }
+        const bool all = say_bars() && say_closings() && say_ends();
+        if (source_ != nullptr) {
+                (void)sd_event_source_set_io_events(source_.get(), all ? EPOLLIN : EPOLLIN | EPOLLOUT);
+        }
+}
+
+bool Door::say(DoorOrder order, std::span<const std::uint64_t> ids) {
+        order.count = static_cast<std::uint32_t>(ids.size());
+        std::array<std::byte, kMaxDoorOrder> record;
+        std::memcpy(record.data(), &order, sizeof order);
+        if (!ids.empty()) {
+                std::memcpy(record.data() + sizeof order, ids.data(), ids.size_bytes());
+        }
+        const int errnum = send_bytes(socket_.get(), std::span(record).first(sizeof order + ids.size_bytes()));
+        // Any other error: it is gone, which is heard.
+        return errnum != EAGAIN && errnum != ENOBUFS && errnum != ENOMEM;
+}
+
+bool Door::say_bars() {
+        for (auto& [uid, bar] : bars_) {
+                if (bar.wanted && !bar.told) {
+                        if (!say({.kind = DoorOrderKind::kBar, .uid = uid})) {
+                                return false;
+                        }
+                        bar.told = true;
+                }
+        }
+        return true;
+}
+
+bool Door::say_closings() {
+        std::size_t said = 0;
+        bool room = true;
+        while (said < closing_.size()) {
+                const Closing& first = closing_[said];
+                std::array<std::uint64_t, kMaxDoorIds> ids;
+                std::size_t count = 0;
+                while (said + count < closing_.size() && count < ids.size() &&
+                       closing_[said + count].offender == first.offender && closing_[said + count].keep == first.keep &&
+                       closing_[said + count].in_use == first.in_use) {
+                        ids.at(count) = closing_[said + count].id;
+                        count++;
+                }
+                room = say({.kind = first.keep ? DoorOrderKind::kKeep : DoorOrderKind::kClose,
+                            .offender = first.offender,
+                            .in_use = first.in_use ? 1U : 0U},
+                           std::span(ids).first(count));
+                if (!room) {
                         break;
                 }
-                pending_.pop_front();  // any other error: it is gone, which is heard
+                said += count;
         }
-        if (source_ != nullptr) {
-                (void)sd_event_source_set_io_events(source_.get(), pending_.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
+        closing_.erase(closing_.begin(), closing_.begin() + static_cast<std::ptrdiff_t>(said));
+        return room;
+}
+
+bool Door::say_ends() {
+        for (auto at = bars_.begin(); at != bars_.end();) {
+                if (at->second.wanted) {
+                        ++at;
+                        continue;
+                }
+                if (at->second.told && !say({.kind = DoorOrderKind::kUnbar, .uid = at->first})) {
+                        return false;
+                }
+                at = bars_.erase(at);
         }
+        for (auto at = kept_.begin(); at != kept_.end();) {
+                if (!at->second) {
+                        ++at;
+                        continue;
+                }
+                if (!say({.kind = DoorOrderKind::kForgive, .offender = at->first})) {
+                        return false;
+                }
+                at = kept_.erase(at);
+        }
+        return true;
 }
 
 }  // namespace sockbroker::hands

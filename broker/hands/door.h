@@ -6,10 +6,9 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <deque>
 #include <functional>
-#include <optional>
-#include <set>
+#include <map>
+#include <span>
 #include <vector>
 
 #include "broker/base/event.h"
@@ -40,34 +39,65 @@ public:
         // Forks it as this child. Errors: no descriptors here.
         [[nodiscard]] Result<void> open(const Zygote& zygote, std::uint32_t child);
 
+        // Its process has ended: hears what it has said before. A connection that it was about to bring is the last
+        // copy, and must not be closed with the socket that it lies in.
+        void finish();
+
         // Whether it, and not one that has died, has a duplicate. The core must not close the last one otherwise.
         [[nodiscard]] bool has(std::uint64_t id) const { return id >> kSerialBits == generation_ && socket_; }
-        // After the core's own copy is closed. keep, in_use: see DoorOrder.
-        void close(std::uint64_t id, std::uint32_t offender, bool keep, bool in_use);
-        void forgive(std::uint32_t offender);
-        void bar(uid_t uid);
-        void unbar(uid_t uid);
+        // Of each connection that came, once, after the core's own copy is closed. keep, in_use: see DoorOrder.
+        void close(std::uint64_t id, std::uint32_t offender, bool keep, bool in_use) noexcept;
+        // Those that it keeps for offenders of whom this is so are to be closed now.
+        template <class IsOver>
+        void forgive(const IsOver& is_over) {
+                for (auto& [offender, forgiven] : kept_) {
+                        forgiven = forgiven || is_over(offender);
+                }
+                flush_soon();
+        }
+        // For want of memory it may not hear of it; then hands stay closed to this user here, and connections come.
+        void bar(uid_t uid) noexcept;
+        template <class IsOver>
+        void unbar(const IsOver& is_over) {
+                for (auto& [uid, bar] : bars_) {
+                        bar.wanted = bar.wanted && !is_over(uid);
+                }
+                flush_soon();
+        }
 
 private:
         static constexpr unsigned kSerialBits = 40;
 
-        void ready(std::uint32_t events);
-        void receive_some();
-        void order(const DoorOrder& order, std::vector<std::uint64_t> ids);
-        void flush();
-        void end();
-
-        struct Pending {
-                DoorOrder order;
-                std::vector<std::uint64_t> ids;
+        struct Closing {
+                std::uint64_t id = 0;
+                std::uint32_t offender = 0;
+                bool keep = false;
+                bool in_use = false;
         };
+        struct Bar {
+                bool wanted = true;
+                bool told = false;
+        };
+        void ready(std::uint32_t events);
+        [[nodiscard]] bool receive_some();  // false: there is no more for now
+        void flush_soon() noexcept;
+        void flush();
+        // Of what there is to say. False: no room for now.
+        [[nodiscard]] bool say(DoorOrder order, std::span<const std::uint64_t> ids = {});
+        [[nodiscard]] bool say_bars();
+        [[nodiscard]] bool say_closings();
+        [[nodiscard]] bool say_ends();
+        void end();
 
         sd_event* event_;
         int control_;
         Hooks hooks_;
         std::uint64_t generation_ = 0;
-        std::set<uid_t> barred_;  // which a new door has to be told
-        std::deque<Pending> pending_;
+        // Said at the end of the turn: what is barred, then what is closed, then what is so no longer.
+        std::map<uid_t, Bar> bars_;
+        std::map<std::uint32_t, bool> kept_;  // offenders, and whether they are forgiven
+        std::vector<Closing> closing_;        // with room for all that are open
+        std::size_t open_ = 0;
         OwnedFd socket_;
         OwnedSource source_;
         OwnedSource flushing_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/hand.h"
 
+#include <array>
 #include <utility>
 
 #include "broker/hands/process_state.h"
@@ -19,12 +20,11 @@ Result<std::unique_ptr<Hand>> Hand::fork(sd_event* event, const Zygote& zygote, 
                 event, &source, hand->link_.answers(), EPOLLIN,
                 [](sd_event_source*, int, std::uint32_t, void* self) {
                         auto& one = *static_cast<Hand*>(self);
-                        return guarded([&] {
-                                if (!one.listen()) {
-                                        one.io_.reset();
-                                        one.hooks_.gone(one);
-                                }
-                        });
+                        if (!one.listen()) {
+                                one.io_.reset();
+                                (void)guarded([&] { one.hooks_.gone(one); });
+                        }
+                        return 0;
                 },
                 hand.get());
         if (r < 0) {
@@ -40,22 +40,23 @@ Result<std::unique_ptr<Hand>> Hand::fork(sd_event* event, const Zygote& zygote, 
         return hand;
 }
 
-int Hand::begin(std::unique_ptr<Job> job, std::int64_t now_usec) {
-        std::vector<int> fds;
+int Hand::begin(std::unique_ptr<Job>& job, std::int64_t now_usec) {
+        std::array<int, kMaxMessageFds + 1> fds;
+        std::size_t count = 0;
         if (job->connection >= 0) {
-                fds.push_back(job->connection);
+                fds.at(count++) = job->connection;
         }
         for (const OwnedFd& fd : job->given) {
-                fds.push_back(fd.get());
+                fds.at(count++) = fd.get();
         }
         Order order = job->order;
         order.staging = staging;
-        const int errnum = link_.send(order, job->cookies, job->text, fds);
+        const int errnum = link_.send(order, job->cookies, job->text, std::span(fds).first(count));
         if (errnum == 0) {
                 job->given.clear();
                 set_since(now_usec);
+                job_ = std::move(job);
         }
-        job_ = std::move(job);
         return errnum;
 }
 
@@ -69,14 +70,14 @@ int Hand::order_again(const Order& order, std::int64_t now_usec) {
         return link_.send(order);
 }
 
-void Hand::begin_batch(const Charge& whose, std::int64_t now_usec) {
-        batch_ = whose;
+void Hand::begin_batch(Charge whose, std::int64_t now_usec) {
+        batch_ = std::move(whose);
         set_since(now_usec);
 }
 
-void Hand::end_batch(std::int64_t now_usec) {
-        batch_.reset();
+std::optional<Charge> Hand::end_batch(std::int64_t now_usec) {
         set_since(now_usec);
+        return std::exchange(batch_, std::nullopt);
 }
 
 bool Hand::is_late(std::int64_t now_usec) {
@@ -94,8 +95,13 @@ bool Hand::is_late(std::int64_t now_usec) {
         return state->cpu_usec - *starved_cpu_usec_ > Crew::kPatienceUsec;
 }
 
+// An answer that there is no memory for is lost, and with it what the hand is at.
 bool Hand::listen() {
-        return link_ && link_.receive([this](ParsedAnswer& answer) { return hooks_.answered(*this, answer); });
+        bool there = false;
+        (void)succeeds([&] {
+                there = link_ && link_.receive([this](ParsedAnswer& answer) { return hooks_.answered(*this, answer); });
+        });
+        return there;
 }
 
 }  // namespace sockbroker::hands

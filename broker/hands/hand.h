@@ -49,16 +49,16 @@ public:
         [[nodiscard]] bool idle() const { return pid_ != 0 && !job_ && !batch_ && !in_callback_; }
         void forked(pid_t pid) { pid_ = pid; }
 
-        // errno, 0: it has it. What the job gave is closed then.
-        [[nodiscard]] int begin(std::unique_ptr<Job> job, std::int64_t now_usec);
+        // errno; 0: it has it, and what the job gave is closed. Otherwise the job stays where it is.
+        [[nodiscard]] int begin(std::unique_ptr<Job>& job, std::int64_t now_usec);
         [[nodiscard]] int order_again(const Order& order, std::int64_t now_usec);  // the job goes on
         [[nodiscard]] Job* job() const { return job_.get(); }
         [[nodiscard]] std::unique_ptr<Job> end_job() { return std::move(job_); }
 
         // Whose connections it is closing, which it has from the door.
         [[nodiscard]] const Charge* batch() const { return batch_ ? &*batch_ : nullptr; }
-        void begin_batch(const Charge& whose, std::int64_t now_usec);
-        void end_batch(std::int64_t now_usec);
+        void begin_batch(Charge whose, std::int64_t now_usec);
+        std::optional<Charge> end_batch(std::int64_t now_usec);
 
         // Since when it has been at what it does now.
         [[nodiscard]] std::int64_t since_usec() const { return since_usec_; }
@@ -84,7 +84,6 @@ public:
 
         std::uint32_t staging = 0;
         bool for_the_door = false;  // it closes what the door brings, too
-        bool slow = false;          // its job is somebody's who has kept hands for long
 
 private:
         void set_since(std::int64_t now_usec);

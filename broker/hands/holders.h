@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -24,9 +23,9 @@ public:
         using Lost = std::function<void(const std::string& key, const std::vector<std::uint64_t>& cookies)>;
         Holders(Roster& roster, const Lost& lost) : roster_(roster), lost_(lost) {}
 
-        void push(std::unique_ptr<Job> job);
+        void push(std::unique_ptr<Job>& job);
         void dispatch(std::int64_t now_usec);
-        void note(const Hand& hand, const Job& job, const ParsedAnswer& answer);  // what is kept from now on
+        void note(const Hand& hand, const Job& job, const ParsedAnswer& answer) noexcept;  // what is kept from now on
         // Not this key's any more; those that are nobody's else.
         [[nodiscard]] std::vector<std::uint64_t> release(const std::string& key,
                                                          const std::vector<std::uint64_t>& cookies);
@@ -34,30 +33,32 @@ public:
 
         void cancel(std::uint64_t connection);
         [[nodiscard]] bool disown(std::uint64_t connection);
-        [[nodiscard]] std::vector<std::unique_ptr<Job>> pop_older(std::int64_t usec);
+        [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
 
         [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
         // What it kept is lost, which is said by tell_lost(), later.
         [[nodiscard]] std::unique_ptr<Hand> remove(std::uint32_t child);
-        void tell_lost();
-        void replace();  // where something waits
-        void retire();   // those with nothing to keep and nothing to do
+        void tell_lost() noexcept;
+        void replace() noexcept;  // where something waits
+        void retire();            // those with nothing to keep and nothing to do
         void add_working(std::vector<Hand*>& all) const;
         [[nodiscard]] bool settled() const;
 
 private:
+        using Kept = std::map<std::string, std::vector<std::uint64_t>>;
         struct Holder {
                 std::unique_ptr<Hand> hand;  // none: to be forked
                 std::deque<std::unique_ptr<Job>> queue;
-                std::map<std::string, std::set<std::uint64_t>> kept;
+                Kept kept;  // with room for what the next job brings
         };
         Holder& of(const std::string& key);
+        [[nodiscard]] static bool make_room(Holder& holder, const Job& job);
 
         Roster& roster_;
         const Lost& lost_;
         std::vector<std::unique_ptr<Holder>> holders_;
         std::map<std::string, Holder*> by_key_;
-        std::map<std::string, std::set<std::uint64_t>> lost_kept_;
+        std::vector<Kept> lost_kept_;  // with room for one of each
 };
 
 }  // namespace sockbroker::hands

@@ -19,24 +19,31 @@ double JobQueue::Share::used_by(std::int64_t now_usec) const {
         return used_usec * std::exp2(-static_cast<double>(now_usec - used_at_usec) / kHalfLifeUsec);
 }
 
+JobQueue::Share& JobQueue::share_of(std::string_view who) {
+        const auto found = shares_.find(who);
+        return found != shares_.end() ? found->second : shares_.emplace(who, Share{}).first->second;
+}
+
 // Who has had nothing for a while starts where the others are: what those have had before is no reason to let them
 // wait.
-void JobQueue::push(const std::string& who, Waiting job) {
-        Share& share = shares_[who];
-        if (share.is_idle()) {
-                double least = std::numeric_limits<double>::infinity();
-                for (const auto& [other, active] : shares_) {
-                        if (!active.is_idle()) {
-                                least = std::min(least, active.used_by(job.since_usec));
-                        }
-                }
-                if (least != std::numeric_limits<double>::infinity()) {
-                        share.used_usec = std::clamp(share.used_by(job.since_usec), least, least + kMostBehindUsec);
-                        share.used_at_usec = job.since_usec;
-                }
-        }
+void JobQueue::push(std::string_view who, Waiting job) {
+        Share& share = share_of(who);
+        const bool was_idle = share.is_idle();
         share.jobs.push_back(job);
         size_++;
+        if (!was_idle) {
+                return;
+        }
+        double least = std::numeric_limits<double>::infinity();
+        for (const auto& [other, active] : shares_) {
+                if (&active != &share && !active.is_idle()) {
+                        least = std::min(least, active.used_by(job.since_usec));
+                }
+        }
+        if (least != std::numeric_limits<double>::infinity()) {
+                share.used_usec = std::clamp(share.used_by(job.since_usec), least, least + kMostBehindUsec);
+                share.used_at_usec = job.since_usec;
+        }
 }
 
 void JobQueue::remove(std::uint64_t job) {
@@ -45,54 +52,45 @@ void JobQueue::remove(std::uint64_t job) {
         }
 }
 
-std::optional<std::uint64_t> JobQueue::pop(std::size_t hands, std::int64_t now_usec) {
+std::optional<std::uint64_t> JobQueue::next(std::size_t hands, std::int64_t now_usec) {
         const auto is_slow = [&](const Share& share) { return now_usec < share.slow_until_usec; };
         std::size_t slow_running = 0;
         for (const auto& [who, share] : shares_) {
                 slow_running += is_slow(share) ? share.running : 0;
         }
         const std::size_t most = std::max<std::size_t>(hands, 2) - 1;
-        Share* best = nullptr;
+        next_ = nullptr;
         double least = 0;
         for (auto& [who, share] : shares_) {
                 if (share.jobs.empty() || share.running >= most || (is_slow(share) && slow_running >= most)) {
                         continue;
                 }
                 const double used = share.used_by(now_usec);
-                if (best == nullptr || used < least ||
-                    (used == least && share.jobs.front().since_usec < best->jobs.front().since_usec)) {
-                        best = &share;
+                if (next_ == nullptr || used < least ||
+                    (used == least && share.jobs.front().since_usec < next_->jobs.front().since_usec)) {
+                        next_ = &share;
                         least = used;
                 }
         }
-        if (best == nullptr) {
-                return std::nullopt;
-        }
-        const auto job = best->jobs.front().job;
-        best->jobs.pop_front();
-        best->running++;
+        return next_ == nullptr ? std::nullopt : std::optional(next_->jobs.front().job);
+}
+
+void JobQueue::start() {
+        next_->jobs.pop_front();
+        next_->running++;
         size_--;
-        return job;
 }
 
-std::optional<std::uint64_t> JobQueue::pop_older(std::int64_t usec) {
-        for (auto& [who, share] : shares_) {
-                if (!share.jobs.empty() && share.jobs.front().since_usec < usec) {
-                        const auto job = share.jobs.front().job;
-                        share.jobs.pop_front();
-                        size_--;
-                        return job;
-                }
+void JobQueue::begin(std::string_view who) {
+        share_of(who).running++;
+}
+
+void JobQueue::end(std::string_view who, std::int64_t usec, std::int64_t now_usec) {
+        const auto found = shares_.find(who);
+        if (found == shares_.end()) {
+                return;
         }
-        return std::nullopt;
-}
-
-void JobQueue::begin(const std::string& who) {
-        shares_[who].running++;
-}
-
-void JobQueue::end(const std::string& who, std::int64_t usec, std::int64_t now_usec) {
-        Share& share = shares_[who];
+        Share& share = found->second;
         share.running -= share.running > 0 ? 1 : 0;
         share.used_usec = share.used_by(now_usec) + static_cast<double>(usec);
         share.used_at_usec = now_usec;

@@ -1,43 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/ledger.h"
 
+#include <algorithm>
+
 namespace sockbroker::hands {
 
-namespace {
-
-template <class Map, class Key>
-std::size_t count_of(const Map& map, const Key& key) {
-        const auto found = map.find(key);
-        return found == map.end() ? 0 : found->second;
+void Ledger::remove(std::uint32_t hand) {
+        std::erase_if(all_, [&](const LeftBehind& one) { return one.hand == hand; });
 }
 
-template <class Map, class Key>
-void take_one(Map& map, const Key& key) {
-        if (const auto found = map.find(key); found != map.end() && --found->second == 0) {
-                map.erase(found);
-        }
+std::size_t Ledger::of_uid(uid_t uid) const {
+        return static_cast<std::size_t>(
+                std::ranges::count_if(all_, [&](const LeftBehind& one) { return one.charge.uid == uid; }));
 }
 
-}  // namespace
-
-void Ledger::add(const Charge& charge) {
-        per_uid_[charge.uid]++;
-        if (!charge.unit.empty()) {
-                per_unit_[charge.unit]++;
-        }
-        size_++;
-}
-
-void Ledger::remove(const Charge& charge) {
-        take_one(per_uid_, charge.uid);
-        if (!charge.unit.empty()) {
-                take_one(per_unit_, charge.unit);
-        }
-        size_--;
+std::size_t Ledger::of_unit(const std::string& unit) const {
+        return static_cast<std::size_t>(
+                std::ranges::count_if(all_, [&](const LeftBehind& one) { return one.charge.unit == unit; }));
 }
 
 bool Ledger::bars_uid(uid_t uid) const {
-        return count_of(per_uid_, uid) >= kMaxPerUid;
+        return of_uid(uid) >= kMaxPerUid;
 }
 
 bool Ledger::bars(const Charge& charge) const {
@@ -45,9 +28,9 @@ bool Ledger::bars(const Charge& charge) const {
                 return true;
         }
         if (charge.admitted) {
-                return size_ >= kMaxInAll && count_of(per_uid_, charge.uid) > 0;
+                return all_.size() >= kMaxInAll && of_uid(charge.uid) > 0;
         }
-        return size_ >= kMaxInAll || (!charge.unit.empty() && count_of(per_unit_, charge.unit) >= kMaxPerUnit);
+        return all_.size() >= kMaxInAll || (!charge.unit.empty() && of_unit(charge.unit) >= kMaxPerUnit);
 }
 
 }  // namespace sockbroker::hands

@@ -9,8 +9,9 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace sockbroker::hands {
 
@@ -28,18 +29,25 @@ public:
         static constexpr std::size_t kMaxPerUnit = 8;  // for who is not admitted
         static constexpr std::size_t kMaxInAll = 64;
 
-        void add(const Charge& charge);
-        void remove(const Charge& charge);
+        // For so many hands: add() needs no memory then.
+        void reserve(std::size_t hands) { all_.reserve(hands); }
+        void add(std::uint32_t hand, Charge charge) { all_.push_back({hand, std::move(charge)}); }
+        void remove(std::uint32_t hand);
 
         // No hand for this one until some have come back.
         [[nodiscard]] bool bars(const Charge& charge) const;
         [[nodiscard]] bool bars_uid(uid_t uid) const;
-        [[nodiscard]] std::size_t size() const { return size_; }
+        [[nodiscard]] std::size_t size() const { return all_.size(); }
 
 private:
-        std::map<uid_t, std::size_t> per_uid_;
-        std::map<std::string, std::size_t> per_unit_;
-        std::size_t size_ = 0;
+        struct LeftBehind {
+                std::uint32_t hand = 0;
+                Charge charge;
+        };
+        [[nodiscard]] std::size_t of_uid(uid_t uid) const;
+        [[nodiscard]] std::size_t of_unit(const std::string& unit) const;
+
+        std::vector<LeftBehind> all_;
 };
 
 }  // namespace sockbroker::hands

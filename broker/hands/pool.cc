@@ -7,15 +7,24 @@
 
 namespace sockbroker::hands {
 
-std::string Pool::who(const Charge& charge) {
-        return charge.unit.empty() ? fmt::format("uid {}", charge.uid) : charge.unit;
+Pool::Who::Who(const Charge& charge) : text_(charge.unit) {
+        if (charge.unit.empty()) {
+                const auto end = fmt::format_to_n(room_.data(), room_.size(), "uid {}", charge.uid).out;
+                text_ = {room_.data(), static_cast<std::size_t>(end - room_.data())};
+        }
 }
 
-void Pool::push(std::unique_ptr<Job> job) {
+void Pool::push(std::unique_ptr<Job>& job) {
         const auto number = job->order.job;
         const auto since = job->since_usec;
-        queue_.push(who(job->charge), {number, since});
-        waiting_.emplace(number, std::move(job));
+        const auto at = waiting_.try_emplace(number).first;
+        try {
+                queue_.push(Who(job->charge), {number, since});
+        } catch (...) {
+                waiting_.erase(at);
+                throw;
+        }
+        at->second = std::move(job);
         dispatch(since);
 }
 
@@ -27,24 +36,21 @@ void Pool::dispatch(std::int64_t now_usec) {
                 if (!hand->idle()) {
                         continue;
                 }
-                const auto next = queue_.pop(hands_.size(), now_usec);
+                const auto next = queue_.next(hands_.size(), now_usec);
                 if (!next) {
                         return;
                 }
-                auto job = waiting_.extract(*next);
-                if (hand->begin(std::move(job.mapped()), now_usec) != 0) {
-                        // It is about to be heard that it died, or there is no memory: the timer tries again.
-                        auto back = hand->end_job();
-                        queue_.end(who(back->charge), 0, now_usec);
-                        queue_.push(who(back->charge), {back->order.job, back->since_usec});
-                        waiting_.emplace(back->order.job, std::move(back));
-                        return;
+                const auto job = waiting_.find(*next);
+                if (hand->begin(job->second, now_usec) != 0) {
+                        return;  // it is about to be heard that it died, or there is no memory: the timer tries again
                 }
+                waiting_.erase(job);
+                queue_.start();
         }
 }
 
 void Pool::end(const Charge& charge, std::int64_t usec, std::int64_t now_usec) {
-        queue_.end(who(charge), usec, now_usec);
+        queue_.end(Who(charge), usec, now_usec);
 }
 
 void Pool::cancel(std::uint64_t connection) {
@@ -68,16 +74,14 @@ bool Pool::disown(std::uint64_t connection) {
         return false;
 }
 
-std::vector<std::unique_ptr<Job>> Pool::pop_older(std::int64_t usec) {
-        std::vector<std::unique_ptr<Job>> old;
-        while (const auto job = queue_.pop_older(usec)) {
-                old.push_back(std::move(waiting_.extract(*job).mapped()));
-        }
-        return old;
+std::unique_ptr<Job> Pool::pop_older(std::int64_t usec) {
+        // What is given is to be closed, and there is nobody else to do it.
+        const auto old = queue_.pop_older(usec, [&](std::uint64_t job) { return waiting_.at(job)->given.empty(); });
+        return old ? std::move(waiting_.extract(*old).mapped()) : nullptr;
 }
 
 // One hand of disposal serves the core alone: what the door brings in is mostly what nobody has looked at.
-void Pool::fill() {
+void Pool::fill() noexcept {
         while (hands_.size() < size_) {
                 const bool for_the_door = role_ == Role::kDisposal && std::ranges::any_of(hands_, [](const auto& one) {
                                                   return !one->for_the_door;

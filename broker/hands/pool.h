@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Hands of one kind that are as good as each other, and what waits for them.
+// Hands of one kind that are as good as each other, and what waits for them. Only push() and begin() may throw, and
+// then nothing has happened.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -17,26 +19,38 @@ namespace sockbroker::hands {
 
 class Pool {
 public:
-        Pool(Role role, std::size_t size, Roster& roster) : role_(role), size_(size), roster_(roster) {}
+        Pool(Role role, std::size_t size, Roster& roster) : role_(role), size_(size), roster_(roster) {
+                hands_.reserve(size);
+        }
 
-        void push(std::unique_ptr<Job> job);
+        void push(std::unique_ptr<Job>& job);
         void dispatch(std::int64_t now_usec);
         // What did not wait here, and the end of what did.
-        void begin(const Charge& charge) { queue_.begin(who(charge)); }
+        void begin(const Charge& charge) { queue_.begin(Who(charge)); }
         void end(const Charge& charge, std::int64_t usec, std::int64_t now_usec);
 
         void cancel(std::uint64_t connection);                // a job that waits
         [[nodiscard]] bool disown(std::uint64_t connection);  // whether one is being done
-        [[nodiscard]] std::vector<std::unique_ptr<Job>> pop_older(std::int64_t usec);
+        // One that has waited since before that, and may be given up.
+        [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
 
-        void fill();  // as many hands as there should be
+        void fill() noexcept;  // as many hands as there should be
         [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
         [[nodiscard]] std::unique_ptr<Hand> remove(std::uint32_t child);
         void add_working(std::vector<Hand*>& all) const;
         [[nodiscard]] bool settled() const { return queue_.empty() && hands_.size() == size_; }
 
 private:
-        [[nodiscard]] static std::string who(const Charge& charge);
+        // By whom turns are counted: the unit, else the uid.
+        class Who {
+        public:
+                explicit Who(const Charge& charge);
+                operator std::string_view() const { return text_; }  // NOLINT(google-explicit-constructor)
+
+        private:
+                std::array<char, 16> room_;
+                std::string_view text_;
+        };
 
         Role role_;
         std::size_t size_;

@@ -2,6 +2,7 @@
 #include "broker/hands/roster.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace sockbroker::hands {
@@ -23,37 +24,36 @@ Roster::Roster(sd_event* event, const Zygote& zygote, const Crew::Options& optio
           hooks_(std::move(hooks)),
           slots_(options.staging_slots / Crew::kStagingOfOne) {}
 
-std::unique_ptr<Hand> Roster::fork(Role role, bool for_the_door) {
-        auto slot = slots_.end();
-        if (offers(role)) {
-                slot = std::find(slots_.begin(), slots_.end(), false);
-                if (slot == slots_.end()) {
-                        return nullptr;
+std::unique_ptr<Hand> Roster::fork(Role role, bool for_the_door) noexcept {
+        std::unique_ptr<Hand> made;
+        (void)succeeds([&] {
+                auto slot = slots_.end();
+                if (offers(role)) {
+                        slot = std::find(slots_.begin(), slots_.end(), false);
+                        if (slot == slots_.end()) {
+                                return;
+                        }
                 }
-        }
-        std::vector<int> given;
-        switch (role) {
-        case Role::kIntake:
-                given = {options_.staging, options_.notify};
-                break;
-        case Role::kDisposal:
-                given = {options_.notify};
-                break;
-        case Role::kHolder:
-                given = {options_.staging, options_.manager};
-                break;
-        case Role::kDoor:
-                return nullptr;
-        }
-        auto hand = Hand::fork(event_, zygote_, next_child(), role, given, for_the_door, hooks_);
-        if (!hand) {
-                return nullptr;
-        }
-        if (slot != slots_.end()) {
-                (*hand)->staging = static_cast<std::uint32_t>(slot - slots_.begin()) * Crew::kStagingOfOne;
-                *slot = true;
-        }
-        return std::move(*hand);
+                std::array<int, 2> given{options_.notify, -1};
+                if (role == Role::kIntake) {
+                        given = {options_.staging, options_.notify};
+                } else if (role == Role::kHolder) {
+                        given = {options_.staging, options_.manager};
+                }
+                leaving_.reserve(processes_ + 1);
+                ledger_.reserve(processes_ + 1);
+                auto hand = Hand::fork(event_, zygote_, next_child(), role, given, for_the_door, hooks_);
+                if (!hand) {
+                        return;
+                }
+                processes_++;
+                if (slot != slots_.end()) {
+                        (*hand)->staging = static_cast<std::uint32_t>(slot - slots_.begin()) * Crew::kStagingOfOne;
+                        *slot = true;
+                }
+                made = std::move(*hand);
+        });
+        return made;
 }
 
 void Roster::free_slots(const Hand& hand) {
@@ -62,42 +62,64 @@ void Roster::free_slots(const Hand& hand) {
         }
 }
 
-void Roster::leave_behind(std::unique_ptr<Hand> hand, const std::optional<Charge>& charge,
-                          std::unique_ptr<Job> unfinished) {
+void Roster::forget(const Hand& hand) {
+        free_slots(hand);
+        processes_--;
+}
+
+void Roster::leave_behind(std::unique_ptr<Hand> hand, std::optional<Charge> charge, std::unique_ptr<Job> job) noexcept {
         zygote_.kill(hand->child());
         hand->dismiss();
         if (charge) {
-                ledger_.add(*charge);
+                ledger_.add(hand->child(), std::move(*charge));
         }
-        const auto child = hand->child();
-        leaving_.emplace(child, Leaving{std::move(hand), charge, std::move(unfinished)});
+        leaving_.push_back({std::move(hand), std::move(job)});
 }
 
-void Roster::dismiss(std::unique_ptr<Hand> hand) {
+void Roster::dismiss(std::unique_ptr<Hand> hand) noexcept {
         hand->dismiss();
-        const auto child = hand->child();
-        leaving_.emplace(child, Leaving{std::move(hand), std::nullopt, nullptr});
+        leaving_.push_back({std::move(hand), nullptr});
+}
+
+std::vector<Roster::Leaving>::iterator Roster::find(std::uint32_t child) {
+        return std::ranges::find(leaving_, child, [](const Leaving& one) { return one.hand->child(); });
 }
 
 std::unique_ptr<Job> Roster::unfinished(std::uint32_t child) {
-        const auto found = leaving_.find(child);
-        return found == leaving_.end() ? nullptr : std::move(found->second.unfinished);
+        const auto found = find(child);
+        const bool waits = found != leaving_.end() && found->job && (found->job->done || found->job->taken);
+        return waits ? std::move(found->job) : nullptr;
+}
+
+bool Roster::is_at(std::uint64_t connection) const {
+        return connection != 0 && std::ranges::any_of(leaving_, [&](const Leaving& one) {
+                       return one.job && one.job->connection_id == connection;
+               });
+}
+
+bool Roster::is_leaving(std::uint32_t child) const {
+        return std::ranges::any_of(leaving_, [&](const Leaving& one) { return one.hand->child() == child; });
 }
 
 bool Roster::exited(std::uint32_t child) {
-        const auto found = leaving_.find(child);
+        const auto found = find(child);
         if (found == leaving_.end()) {
                 return false;
         }
-        if (const auto& charge = found->second.charge) {
-                ledger_.remove(*charge);
-        }
-        free_slots(*found->second.hand);
+        ledger_.remove(child);
+        free_slots(*found->hand);
         leaving_.erase(found);
+        processes_--;
         return true;
 }
 
-std::uint32_t Roster::offender(const Charge& charge) {
+std::uint32_t Roster::offender(const Charge& charge) noexcept {
+        std::uint32_t found = 0;
+        (void)succeeds([&] { found = number(charge); });
+        return found;
+}
+
+std::uint32_t Roster::number(const Charge& charge) {
         if (charge.unit.empty()) {
                 return 0;
         }
@@ -110,9 +132,8 @@ std::uint32_t Roster::offender(const Charge& charge) {
         } else if (offenders_.size() >= kMaxOffenders) {
                 return 0;
         }
-        offenders_.emplace(charge, ++last_offender_);
-        charges_.emplace(last_offender_, charge);
-        return last_offender_;
+        charges_.insert_or_assign(last_offender_ + 1, charge);
+        return offenders_.emplace(charge, ++last_offender_).first->second;
 }
 
 Charge Roster::charge_of(std::uint32_t offender, uid_t uid) const {

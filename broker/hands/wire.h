@@ -150,6 +150,8 @@ struct Parsed {
 
 enum class ZygoteOrderKind : std::uint32_t { kFork = 1, kKill = 2 };
 
+inline constexpr std::size_t kMaxGiven = 4;  // descriptors that a child starts with
+
 struct ZygoteOrder {
         ZygoteOrderKind kind{};
         std::uint32_t child = 0;

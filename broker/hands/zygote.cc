@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "broker/hands/zygote_process.h"
@@ -96,14 +98,15 @@ void Zygote::receive() {
 
 int Zygote::fork(std::uint32_t child, Role role, std::span<const int> fds, bool for_the_door) const {
         ZygoteOrder order{.kind = ZygoteOrderKind::kFork, .child = child, .role = role, .for_the_door = for_the_door};
-        std::vector<int> attached;
-        for (std::size_t i = 0; i < fds.size(); i++) {
+        std::array<int, kMaxGiven> attached;
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < std::min(fds.size(), attached.size()); i++) {
                 if (fds[i] >= 0) {
                         order.fds = static_cast<std::uint8_t>(order.fds | 1U << i);
-                        attached.push_back(fds[i]);
+                        attached.at(count++) = fds[i];
                 }
         }
-        return send_bytes(socket_.get(), as_bytes_of(order), attached);
+        return send_bytes(socket_.get(), as_bytes_of(order), std::span(attached).first(count));
 }
 
 void Zygote::kill(std::uint32_t child) const {

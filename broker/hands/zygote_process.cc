@@ -10,14 +10,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <map>
 #include <new>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "broker/hands/door_process.h"
 #include "broker/hands/hand_process.h"
@@ -28,13 +28,14 @@ namespace sockbroker::hands {
 
 namespace {
 
-constexpr int kSignals = 4;       // where zygote.profile expects it
+constexpr int kSignals = 4;  // where zygote.profile expects it
+constexpr std::size_t kMaxChildren = 256;
 constexpr int kOutOfTheWay = 32;  // above all numbers that a child starts with
-constexpr std::size_t kMaxFds = 4;
 // Of the queue from the door: its descriptors are in flight, and a sender with 2,024 of those waits for the kernel's
 // garbage collector, which may be waiting for a peer. About 20 records of 32 connections fit.
 constexpr int kQueueBytes = 8 * 1024;
 
+// Once it runs it needs no memory: without it no hand can be replaced.
 class ZygoteProcess {
 public:
         ZygoteProcess(int socket, Filters filters, std::uint64_t netns_cookie, std::size_t max_fds,
@@ -63,6 +64,17 @@ public:
         }
 
 private:
+        using Given = std::array<OwnedFd, kMaxGiven>;
+        struct Child {
+                pid_t pid = 0;  // none
+                std::uint32_t number = 0;
+        };
+
+        Child* find(pid_t pid) {
+                const auto found = std::ranges::find(children_, pid, &Child::pid);
+                return found == children_.end() ? nullptr : &*found;
+        }
+
         void report(ZygoteReportKind kind, std::uint32_t child, int value) const {
                 (void)send_bytes(socket_, as_bytes_of(ZygoteReport{.kind = kind, .child = child, .value = value}), {},
                                  true);
@@ -73,10 +85,9 @@ private:
                 (void)!read(kSignals, &signal, sizeof signal);
                 int status = 0;
                 for (pid_t pid = 0; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-                        if (const auto found = children_.find(pid); found != children_.end()) {
-                                const std::uint32_t child = found->second;
-                                children_.erase(found);
-                                report(ZygoteReportKind::kExited, child, status);
+                        if (Child* const found = find(pid)) {
+                                found->pid = 0;
+                                report(ZygoteReportKind::kExited, found->number, status);
                         }
                 }
         }
@@ -84,54 +95,64 @@ private:
         bool obey() {
                 ZygoteOrder order;
                 iovec vector = {.iov_base = &order, .iov_len = sizeof order};
-                alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
+                alignas(cmsghdr) char control[CMSG_SPACE(kMaxGiven * sizeof(int))];
                 msghdr header{
                         .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
                 const ssize_t size = recvmsg(socket_, &header, MSG_CMSG_CLOEXEC);
-                std::vector<OwnedFd> fds;
+                Given fds;
+                std::size_t count = 0;
                 for (cmsghdr* part = CMSG_FIRSTHDR(&header); size > 0 && part != nullptr;
                      part = CMSG_NXTHDR(&header, part)) {
                         for (std::size_t at = CMSG_LEN(0); at + sizeof(int) <= part->cmsg_len; at += sizeof(int)) {
                                 int fd = -1;
                                 std::memcpy(&fd, reinterpret_cast<const char*>(part) + at, sizeof fd);
-                                fds.emplace_back(fd);
+                                fds.at(count++).reset(fd);
                         }
                 }
                 if (size != sizeof order) {
                         return size < 0 && errno == EINTR;
                 }
                 if (order.kind == ZygoteOrderKind::kKill) {
-                        for (const auto& [pid, child] : children_) {
-                                if (child == order.child) {
-                                        (void)kill(pid, SIGKILL);  // not reaped yet, so it is nobody else
+                        for (const Child& one : children_) {
+                                if (one.pid != 0 && one.number == order.child) {
+                                        (void)kill(one.pid, SIGKILL);  // not reaped yet, so it is nobody else
                                 }
                         }
                         return true;
                 }
-                fork_child(order, fds);
+                const pid_t pid = fork_child(order, fds);
+                const int errnum = errno;
+                fds = {};
+                report(pid < 0 ? ZygoteReportKind::kFailed : ZygoteReportKind::kForked, order.child,
+                       pid < 0 ? errnum : pid);
                 return true;
         }
 
-        void fork_child(const ZygoteOrder& order, std::vector<OwnedFd>& fds) {
+        pid_t fork_child(const ZygoteOrder& order, const Given& fds) {
+                Child* const place = find(0);
+                if (place == nullptr) {
+                        errno = EAGAIN;
+                        return -1;
+                }
                 if (order.role == Role::kDoor) {  // one that was killed writes no more, however long it takes to end
                         closed_.number = 0;
                         closed_.door++;
                 }
                 const pid_t pid = fork();
                 if (pid == 0) {
-                        become(order, fds);
+                        try {
+                                become(order, fds);
+                        } catch (...) {
+                                _exit(EXIT_FAILURE);  // for want of memory: another one takes its place
+                        }
                 }
-                const int errnum = errno;
-                fds.clear();
-                if (pid < 0) {
-                        report(ZygoteReportKind::kFailed, order.child, errnum);
-                        return;
+                if (pid > 0) {
+                        *place = {pid, order.child};
                 }
-                children_.emplace(pid, order.child);
-                report(ZygoteReportKind::kForked, order.child, pid);
+                return pid;
         }
 
-        [[noreturn]] void become(const ZygoteOrder& order, std::vector<OwnedFd>& fds) {
+        [[noreturn]] void become(const ZygoteOrder& order, const Given& fds) {
                 // Only the door writes; no filter of a hand lets it change that.
                 if (!place(order, fds) ||
                     (order.role != Role::kDoor && mprotect(&closed_, sizeof closed_, PROT_READ) != 0)) {
@@ -155,12 +176,12 @@ private:
         }
 
         // Everything to its number, and nothing else stays open.
-        bool place(const ZygoteOrder& order, std::vector<OwnedFd>& fds) {
-                std::array<OwnedFd, kMaxFds> placed;
+        bool place(const ZygoteOrder& order, const Given& fds) {
+                std::array<OwnedFd, kMaxGiven> placed;
                 std::size_t next = 0;
-                for (std::size_t i = 0; i < kMaxFds; i++) {
-                        if ((order.fds >> i & 1U) != 0 && next < fds.size()) {
-                                placed.at(i).reset(fcntl(fds[next++].get(), F_DUPFD_CLOEXEC, kOutOfTheWay));
+                for (std::size_t i = 0; i < kMaxGiven; i++) {
+                        if ((order.fds >> i & 1U) != 0) {
+                                placed.at(i).reset(fcntl(fds.at(next++).get(), F_DUPFD_CLOEXEC, kOutOfTheWay));
                         }
                 }
                 if (order.role == Role::kDoor) {
@@ -171,7 +192,7 @@ private:
                 if (close_range(kAnswers, kOutOfTheWay - 1, 0) != 0) {
                         return false;
                 }
-                for (std::size_t i = 0; i < kMaxFds; i++) {
+                for (std::size_t i = 0; i < kMaxGiven; i++) {
                         if (placed.at(i) && dup3(placed.at(i).get(), kAnswers + static_cast<int>(i), O_CLOEXEC) < 0) {
                                 return false;
                         }
@@ -186,7 +207,7 @@ private:
         ClosedByDoor& closed_;
         OwnedFd door_end_;
         OwnedFd disposal_end_;
-        std::map<pid_t, std::uint32_t> children_;
+        std::array<Child, kMaxChildren> children_;
 };
 
 bool open_signals() {

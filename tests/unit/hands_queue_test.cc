@@ -12,25 +12,31 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000;
+std::optional<std::uint64_t> pop(JobQueue& queue, std::size_t hands, std::int64_t now_usec) {
+        const auto job = queue.next(hands, now_usec);
+        if (job) {
+                queue.start();
+        }
+        return job;
+}
 
 TEST(JobQueue, NobodyGetsAllHands) {
         JobQueue queue;
         for (std::uint64_t i = 0; i < 4; i++) {
                 queue.push("greedy", {i, 0});
         }
-        EXPECT_EQ(queue.pop(2, 0), 0U);
-        EXPECT_EQ(queue.pop(2, 0), std::nullopt);
+        EXPECT_EQ(pop(queue, 2, 0), 0U);
+        EXPECT_EQ(pop(queue, 2, 0), std::nullopt);
         queue.push("modest", {10, 0});
-        EXPECT_EQ(queue.pop(2, 0), 10U);
+        EXPECT_EQ(pop(queue, 2, 0), 10U);
         queue.end("greedy", 10, 0);
-        EXPECT_EQ(queue.pop(2, 0), 1U);
+        EXPECT_EQ(pop(queue, 2, 0), 1U);
 }
 
 TEST(JobQueue, OneHandIsForEverybody) {
         JobQueue queue;
         queue.push("a", {1, 0});
-        EXPECT_EQ(queue.pop(1, 0), 1U);
+        EXPECT_EQ(pop(queue, 1, 0), 1U);
 }
 
 TEST(JobQueue, WhoHasHadLeastIsNext) {
@@ -39,41 +45,41 @@ TEST(JobQueue, WhoHasHadLeastIsNext) {
                 queue.push("a", {i, 0});
                 queue.push("b", {10 + i, 0});
         }
-        EXPECT_EQ(queue.pop(2, 0), 0U);
-        EXPECT_EQ(queue.pop(2, 0), 10U);
+        EXPECT_EQ(pop(queue, 2, 0), 0U);
+        EXPECT_EQ(pop(queue, 2, 0), 10U);
         queue.end("a", 5'000, 0);
         queue.end("b", 2'000, 0);
-        EXPECT_EQ(queue.pop(2, 0), 11U);
+        EXPECT_EQ(pop(queue, 2, 0), 11U);
         queue.end("b", 2'000, 0);
-        EXPECT_EQ(queue.pop(2, 0), 12U);
+        EXPECT_EQ(pop(queue, 2, 0), 12U);
 }
 
 TEST(JobQueue, WhatSomebodyHasHadBeforeOthersCameIsNoReasonToWait) {
         JobQueue queue;
         queue.push("long here", {0, 0});
-        EXPECT_EQ(queue.pop(1, 0), 0U);
+        EXPECT_EQ(pop(queue, 1, 0), 0U);
         queue.end("long here", 500'000, 0);
         queue.push("long here", {1, 10});
         for (std::uint64_t i = 0; i < 10; i++) {
                 queue.push("new", {100 + i, 20});
         }
-        EXPECT_EQ(queue.pop(1, 30), 1U);
+        EXPECT_EQ(pop(queue, 1, 30), 1U);
         queue.end("long here", 1'000, 30);
-        EXPECT_EQ(queue.pop(1, 30), 100U);
+        EXPECT_EQ(pop(queue, 1, 30), 100U);
         // And the other way round: it comes back, and waits a little.
         JobQueue other;
         other.push("long here", {0, 0});
-        EXPECT_EQ(other.pop(1, 0), 0U);
+        EXPECT_EQ(pop(other, 1, 0), 0U);
         other.end("long here", 500'000, 0);
         other.push("long here", {1, 1'000});
         for (std::uint64_t i = 0; i < 100; i++) {
                 other.push("new", {100 + i, 2'000});
         }
-        EXPECT_EQ(other.pop(1, 3'000), 1U);
+        EXPECT_EQ(pop(other, 1, 3'000), 1U);
         other.end("long here", 0, 3'000);
         other.push("long here", {2, 4'000});
         std::size_t before = 0;
-        for (auto job = other.pop(1, 5'000); job && *job != 2; job = other.pop(1, 5'000)) {
+        for (auto job = pop(other, 1, 5'000); job && *job != 2; job = pop(other, 1, 5'000)) {
                 other.end("new", 1'000, 5'000);
                 before++;
         }
@@ -83,15 +89,16 @@ TEST(JobQueue, WhatSomebodyHasHadBeforeOthersCameIsNoReasonToWait) {
 TEST(JobQueue, AllWhoAreSlowTogetherLeaveOneHand) {
         JobQueue queue;
         for (const char* who : {"a", "b", "c"}) {
+                queue.begin(who);
                 queue.end(who, JobQueue::kSlowUsec, 0);
                 queue.push(who, {static_cast<std::uint64_t>(*who), 0});
         }
-        EXPECT_TRUE(queue.pop(3, 0));
-        EXPECT_TRUE(queue.pop(3, 0));
-        EXPECT_EQ(queue.pop(3, 0), std::nullopt);
+        EXPECT_TRUE(pop(queue, 3, 0));
+        EXPECT_TRUE(pop(queue, 3, 0));
+        EXPECT_EQ(pop(queue, 3, 0), std::nullopt);
         queue.push("honest", {1, 0});
-        EXPECT_EQ(queue.pop(3, 0), 1U);
-        EXPECT_TRUE(queue.pop(3, JobQueue::kForgetUsec + 1)) << "not for ever";
+        EXPECT_EQ(pop(queue, 3, 0), 1U);
+        EXPECT_TRUE(pop(queue, 3, JobQueue::kForgetUsec + 1)) << "not for ever";
 }
 
 TEST(JobQueue, WhatIsTooOldOrNotWantedAnyMoreGoes) {
@@ -100,10 +107,13 @@ TEST(JobQueue, WhatIsTooOldOrNotWantedAnyMoreGoes) {
         queue.push("a", {2, 200});
         queue.push("b", {3, 300});
         queue.remove(3);
-        EXPECT_EQ(queue.pop_older(150), 1U);
-        EXPECT_EQ(queue.pop_older(150), std::nullopt);
+        const auto any = [](std::uint64_t) { return true; };
+        EXPECT_EQ(queue.pop_older(1000, [](std::uint64_t job) { return job == 9; }), std::nullopt)
+                << "none that must stay";
+        EXPECT_EQ(queue.pop_older(150, any), 1U);
+        EXPECT_EQ(queue.pop_older(150, any), std::nullopt);
         EXPECT_FALSE(queue.empty());
-        EXPECT_EQ(queue.pop_older(1000), 2U);
+        EXPECT_EQ(queue.pop_older(1000, any), 2U);
         EXPECT_TRUE(queue.empty());
 }
 
@@ -112,7 +122,7 @@ TEST(JobQueue, ManyUsersLeaveNothingBehind) {
         for (std::uint64_t i = 0; i < 100'000; i++) {
                 const auto who = std::to_string(i);
                 queue.push(who, {i, 0});
-                ASSERT_EQ(queue.pop(2, 0), i);
+                ASSERT_EQ(pop(queue, 2, 0), i);
                 queue.end(who, 10, 0);
         }
         EXPECT_TRUE(queue.empty());
@@ -123,22 +133,22 @@ TEST(Ledger, TwoOfAUidAndEightOfAUnit) {
         const auto of = [](uid_t uid, const std::string& unit, bool admitted = false) {
                 return Charge{.uid = uid, .unit = unit, .admitted = admitted};
         };
-        ledger.add(of(1, "user@1.service"));
+        ledger.add(1, of(1, "user@1.service"));
         EXPECT_FALSE(ledger.bars(of(1, "user@1.service")));
-        ledger.add(of(1, "user@1.service"));
+        ledger.add(2, of(1, "user@1.service"));
         EXPECT_TRUE(ledger.bars(of(1, "")));
         EXPECT_TRUE(ledger.bars(of(1, "", true))) << "admitted or not";
         EXPECT_FALSE(ledger.bars(of(2, "user@1.service")));
         for (uid_t uid = 100'000; uid < 100'006; uid++) {  // subordinate ones
                 EXPECT_FALSE(ledger.bars(of(uid, "user@1.service")));
-                ledger.add(of(uid, "user@1.service"));
+                ledger.add(uid, of(uid, "user@1.service"));
         }
         EXPECT_TRUE(ledger.bars(of(100'006, "user@1.service")));
         EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service", true)));
         EXPECT_FALSE(ledger.bars(of(2, "nginx.service")));
-        ledger.remove(of(100'005, "user@1.service"));
+        ledger.remove(100'005);
         EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service")));
-        ledger.remove(of(1, "user@1.service"));
+        ledger.remove(1);
         EXPECT_FALSE(ledger.bars(of(1, "")));
 }
 
@@ -146,7 +156,7 @@ TEST(Ledger, WhenTheyAreManyOnlyWhoIsAdmittedAndHasNoneGetsOne) {
         Ledger ledger;
         for (uid_t uid = 0; uid < Ledger::kMaxInAll; uid++) {
                 EXPECT_FALSE(ledger.bars({.uid = 9'999}));
-                ledger.add({.uid = uid});
+                ledger.add(uid, {.uid = uid});
         }
         EXPECT_TRUE(ledger.bars({.uid = 9'999}));
         EXPECT_FALSE(ledger.bars({.uid = 9'999, .admitted = true}));
