@@ -48,7 +48,7 @@ allow epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll
 allow eventfd2 signalfd4 timerfd_create timerfd_settime pipe2
 allow read write readv writev pread64 lseek close
 allow fcntl arg1 in {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_ADD_SEALS, F_GET_SEALS}
-allow ioctl arg1 == TCGETS  # isatty(3), which stdio asks of each file
+allow ioctl arg1 in {TCGETS, PIDFD_GET_INFO}  # isatty(3), which stdio asks of each file; who sends
 allow memfd_create  # journal entries too large for a datagram; it can be neither executed nor mapped so
 
 # Files: policies and /proc. To write, only a file that did not exist, as the copy of the policy is
@@ -61,10 +61,11 @@ allow fsync rename renameat unlink unlinkat
 # Sockets: UNIX for the journal, PID 1 and D-Bus; route netlink for interfaces and routes. Those of services come by
 # message, already open. No listen(2), and of socket options only those of UNIX sockets and of closing.
 allow socket arg0 == AF_UNIX
+allow socketpair arg0 == AF_UNIX  # a hand's end goes to the process that makes it
 allow socket arg0 == AF_NETLINK and arg2 == NETLINK_ROUTE
 allow connect bind accept4 shutdown getsockname getpeername
 allow getsockopt  # reads only: what was handed over is judged by it
-allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_LINGER, SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
+allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_LINGER, SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PASSRIGHTS, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
 allow sendmsg sendto recvmsg recvfrom
 
 # The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes look-ups, by

@@ -276,6 +276,7 @@ const std::map<std::string_view, std::uint64_t> kConstants = {
         NAMED(FIONCLEX),
         NAMED(FIOASYNC),
         NAMED(TCGETS),
+        {"PIDFD_GET_INFO", 0xc040ff0b},  // kernel 6.13
         NAMED(TCSETS),
         NAMED(TCSETSW),
         NAMED(TCSETSF),

@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -18,12 +17,11 @@
 
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
+#include "broker/peer/incarnation.h"
 #include "broker/peer/proc.h"
 
 namespace sockbroker {
 namespace {
-
-constexpr std::int64_t kUsecPerSec = 1'000'000;
 
 uid_t overflow_uid() {
         static const uid_t value = [] {
@@ -34,58 +32,6 @@ uid_t overflow_uid() {
                 return static_cast<uid_t>(parse_number(text, UINT32_MAX).value_or(65534));
         }();
         return value;
-}
-
-// What tells one process of a number from its successor.
-struct Incarnation {
-        std::uint64_t start_ticks = 0;  // since boot
-        uid_t uid = 0;
-
-        bool operator==(const Incarnation&) const = default;
-};
-
-std::optional<Incarnation> read_incarnation(int process) {
-        const auto stat = read_small(process, "stat");
-        const auto status = read_small(process, "status");
-        if (!stat || !status) {
-                return std::nullopt;
-        }
-        // proc(5): the name stands in parentheses and may hold anything; starttime is field 22, the state field 3.
-        const auto name_end = stat->rfind(')');
-        const auto uids = status->find("\nUid:");
-        if (name_end == std::string::npos || uids == std::string::npos) {
-                return std::nullopt;
-        }
-        const auto start = parse_number(word(std::string_view(*stat).substr(name_end + 1), 22 - 3), UINT64_MAX);
-        const auto uid = parse_number(word(std::string_view(*status).substr(uids + 5), 0), UINT32_MAX);
-        if (!start || !uid) {
-                return std::nullopt;
-        }
-        return Incarnation{*start, static_cast<uid_t>(*uid)};
-}
-
-std::int64_t now_usec(clockid_t clock) {
-        timespec now{};
-        clock_gettime(clock, &now);
-        return now.tv_sec * kUsecPerSec + now.tv_nsec / 1000;
-}
-
-// CLOCK_BOOTTIME, rounded down to ticks (10 ms).
-std::int64_t start_usec(const Incarnation& process) {
-        const std::int64_t ticks_per_sec = sysconf(_SC_CLK_TCK);
-        const auto ticks = static_cast<std::int64_t>(process.start_ticks);
-        return ticks / ticks_per_sec * kUsecPerSec + ticks % ticks_per_sec * kUsecPerSec / ticks_per_sec;
-}
-
-// Whether a process of this start existed at `sent_usec`. A message from the future means that the clock was set
-// back since, and nothing can be said; one of unknown time (0) is before every start. Ticks are rounded down, so that a
-// process which starts and sends within one tick (10 ms) is believed; the whole pid space would have to be used up in
-// that time to abuse it.
-bool older_than(const Incarnation& process, std::int64_t sent_usec) {
-        const std::int64_t real = now_usec(CLOCK_REALTIME);
-        const std::int64_t boot = now_usec(CLOCK_BOOTTIME);
-        const std::int64_t start = real - boot + start_usec(process);
-        return start <= sent_usec && sent_usec <= real;
 }
 
 std::string unit_by_pidfd(const Message& message, pid_t pid) {
@@ -130,7 +76,7 @@ Process open_process(pid_t pid, std::int64_t registered_usec) {
                 return {.pidfd = {}, .ended = !there};
         }
         // Starts are counted with the time that the machine was suspended, registrations without.
-        const std::int64_t registered = registered_usec + now_usec(CLOCK_BOOTTIME) - now_usec(CLOCK_MONOTONIC);
+        const std::int64_t registered = registered_usec + suspended_usec();
         // Still there: so what was read was of the process of the pidfd.
         if (start_usec(*incarnation) > registered || !still_there(pidfd.get())) {
                 return {.pidfd = {}, .ended = true};
@@ -138,7 +84,7 @@ Process open_process(pid_t pid, std::int64_t registered_usec) {
         return {.pidfd = std::move(pidfd), .ended = false};
 }
 
-std::expected<Peer, Refusal> identify(const Message& message) {
+std::expected<Peer, Refusal> credentials_of(const Message& message) {
         if (!message.credentials) {
                 return refuse(
                         "the message came without credentials of its sender, so nobody knows who asks; the socket it "
@@ -157,11 +103,15 @@ std::expected<Peer, Refusal> identify(const Message& message) {
                         "nobody; run the service under a uid of its own",
                         sender.uid));
         }
-        Peer peer{.pid = sender.pid, .uid = sender.uid, .gid = sender.gid, .unit = {}};
-        if (message.sender_gone) {
-                return peer;
+        return Peer{.pid = sender.pid, .uid = sender.uid, .gid = sender.gid, .unit = {}};
+}
+
+std::expected<Peer, Refusal> identify(const Message& message) {
+        auto peer = credentials_of(message);
+        if (peer && !message.sender_gone) {
+                peer->unit =
+                        message.pidfd ? unit_by_pidfd(message, peer->pid) : unit_by_age(message, peer->pid, peer->uid);
         }
-        peer.unit = message.pidfd ? unit_by_pidfd(message, sender.pid) : unit_by_age(message, sender.pid, sender.uid);
         return peer;
 }
 

@@ -33,6 +33,9 @@ struct Peer {
 // message and its real uid must fit. A sender that is gone has no unit.
 [[nodiscard]] std::expected<Peer, Refusal> identify(const Message& message);
 
+// The same without a look at its unit.
+[[nodiscard]] std::expected<Peer, Refusal> credentials_of(const Message& message);
+
 // The process that a registration is of. Neither a pidfd nor ended: nobody can tell.
 struct Process {
         OwnedFd pidfd;

@@ -54,13 +54,17 @@ std::string_view word(std::string_view text, unsigned index) {
         }
 }
 
-std::string unit_of(pid_t pid) {
+std::expected<std::string, int> look_up_unit(pid_t pid) {
         char* raw = nullptr;
-        if (sd_pid_get_unit(pid, &raw) < 0) {
-                return {};  // ENODATA: in none; ESRCH: gone
+        if (const int r = sd_pid_get_unit(pid, &raw); r < 0) {
+                return std::unexpected(-r);
         }
         const std::unique_ptr<char, decltype(&std::free)> unit(raw, &std::free);
         return unit.get();
+}
+
+std::string unit_of(pid_t pid) {
+        return look_up_unit(pid).value_or("");
 }
 
 bool still_there(int pidfd) {

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <expected>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,7 +18,9 @@ namespace sockbroker {
 // Field `index` from 0 of words separated by blanks.
 [[nodiscard]] std::string_view word(std::string_view text, unsigned index);
 
-// Empty: in no unit, gone, or hidden by ProtectProc=.
+// An errno otherwise: ENODATA: it is in no unit; ESRCH: gone; others: hidden by ProtectProc=.
+[[nodiscard]] std::expected<std::string, int> look_up_unit(pid_t pid);
+// Empty: in no unit, gone, or hidden.
 [[nodiscard]] std::string unit_of(pid_t pid);
 
 // Not reaped: the pid still names the process of the pidfd, which may have ended but then has no successor yet.

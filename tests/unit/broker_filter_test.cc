@@ -112,13 +112,14 @@ const std::vector<Call> kCalls{
         {"socket", {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE}, Fate::kAllowed},
         {"socket", {AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER}, Fate::kEperm},
         {"socket", {AF_NETLINK, SOCK_RAW, NETLINK_AUDIT}, Fate::kEperm},
+        {"socketpair", {AF_UNIX, SOCK_SEQPACKET}, Fate::kAllowed},
+        {"socketpair", {AF_TIPC, SOCK_SEQPACKET}, Fate::kEperm},
         {"socket", {AF_INET, SOCK_STREAM}, Fate::kEperm},
         {"socket", {AF_INET6, SOCK_DGRAM}, Fate::kEperm},
         {"socket", {AF_INET, SOCK_RAW, 1}, Fate::kEperm},
         {"socket", {AF_PACKET, SOCK_RAW}, Fate::kEperm},
         {"socket", {AF_VSOCK, SOCK_STREAM}, Fate::kEperm},
         {"socket", {AF_ALG, SOCK_SEQPACKET}, Fate::kEperm},
-        {"socketpair", {AF_UNIX}, Fate::kEnosys},
         {"listen", {}, Fate::kEnosys},
         // setsockopt(2) on what services handed over
         {"setsockopt", {3, SOL_SOCKET, SO_LINGER}, Fate::kAllowed},
@@ -192,6 +193,7 @@ const std::vector<Call> kCalls{
         {"fcntl", {3, F_SETOWN, 1}, Fate::kEperm},
         {"fcntl", {3, F_SETSIG, 9}, Fate::kEperm},
         {"ioctl", {3, TCGETS}, Fate::kAllowed},
+        {"ioctl", {3, 0xc040ff0b /* PIDFD_GET_INFO */}, Fate::kAllowed},
         {"ioctl", {3, TIOCSTI}, Fate::kEperm},
         {"ioctl", {3, 0x8914 /* SIOCSIFFLAGS */}, Fate::kEperm},
         // privilege
