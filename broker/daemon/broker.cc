@@ -83,7 +83,63 @@ bool Broker::probe_some() {
         return !sweep_.done;
 }
 
-void Broker::handle(Channel channel, const MessagePtr& message, const Reply& reply) {
+// On `notify` before anything else, each message; on `control` those that change something.
+const std::optional<Refusal>& Broker::rate_of(Channel channel, Incoming& message) {
+        if (!std::exchange(message.counted, true)) {
+                message.over_rate = over_rate(channel, message.credentials ? message.credentials->uid : kUnknownSender);
+        }
+        return message.over_rate;
+}
+
+const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const Request& request) {
+        if (!message.identified) {
+                auto sender = senders_.identify(message);
+                message.identified =
+                        sender && request.pid != 0 ? on_behalf_of(*sender, request.pid) : std::move(sender);
+        }
+        return *message.identified;
+}
+
+// Whether the broker keeps sockets of the service, for which it needs their descriptors.
+bool Broker::is_kept(const Service& service) const {
+        return holds_ != nullptr && service.hold_usec > 0;
+}
+
+void Broker::plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then) {
+        Intake intake;
+        intake.charge.uid = message->credentials ? message->credentials->uid : kUnknownSender;
+        if ((channel == Channel::kNotify && rate_of(channel, *message)) || message->truncated) {
+                return then(intake);
+        }
+        const auto request = parse_request(channel, message->text, 1);
+        if (!request || request->verb != Verb::kStore || rate_of(channel, *message)) {
+                return then(intake);
+        }
+        const auto& peer = sender_of(*message, *request);
+        if (!peer) {
+                return then(intake);
+        }
+        intake.charge.unit = peer->unit;
+        const auto judged = [this, message, intake](const Admissions::Verdict& verdict) {
+                Intake judged_intake = intake;
+                judged_intake.charge.admitted = judged_intake.probe = verdict.has_value();
+                judged_intake.here = verdict && is_kept(*verdict->service);
+                return judged_intake;
+        };
+        if (channel == Channel::kNotify) {
+                Intake known = judged(admit(*policy_, *peer, request->service, names_.last_known()));
+                known.probe = known.probe || !names_that_matter(*policy_, *peer, request->service).empty();
+                return then(known);
+        }
+        admissions_.judge(request->service, *peer, 1,
+                          [this, message, then, judged](const Admissions::Verdict& verdict) {
+                                  message->verdict = verdict;
+                                  message->judged_by = policy_;
+                                  then(judged(verdict));
+                          });
+}
+
+void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {
         try {
                 handle_message(channel, message, reply);
         } catch (const std::exception& error) {
@@ -92,23 +148,25 @@ void Broker::handle(Channel channel, const MessagePtr& message, const Reply& rep
         }
 }
 
-void Broker::handle_message(Channel channel, const MessagePtr& message, const Reply& reply) {
+void Broker::handle_message(Channel channel, const IncomingPtr& message, const Reply& reply) {
         Peer peer;
         if (message->credentials) {
                 peer = {.pid = message->credentials->pid,
                         .uid = message->credentials->uid,
                         .gid = message->credentials->gid};
         }
-        const uid_t sender = message->credentials ? message->credentials->uid : kUnknownSender;
         if (channel == Channel::kNotify) {
-                if (const auto refusal = over_rate(channel, sender)) {
+                if (const auto& refusal = rate_of(channel, *message)) {
                         return reply(refuse(*refusal, peer, {}));
                 }
+        }
+        if (message->not_taken) {
+                return reply(refuse(*message->not_taken, peer, {}));
         }
         if (message->truncated) {
                 return reply(refuse(refuse_truncated(), peer, {}));
         }
-        const auto request = parse_request(channel, message->text, message->fds.size());
+        const auto request = parse_request(channel, message->text, message->descriptors());
         if (!request) {
                 return reply(refuse(request.error(), peer, {}));
         }
@@ -131,26 +189,24 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
                 break;
         }
         if (channel == Channel::kControl) {
-                if (const auto refusal = over_rate(channel, sender)) {
+                if (const auto& refusal = rate_of(channel, *message)) {
                         return reply(refuse(*refusal, peer, request->service));
                 }
         }
         if (request->verb == Verb::kExplain) {
                 return reply(explain(*request));
         }
-        auto identified = identify(*message);
-        if (identified && request->pid != 0) {
-                identified = on_behalf_of(*identified, request->pid);
-        }
+        const auto& identified = sender_of(*message, *request);
         if (!identified) {
                 return reply(refuse(identified.error(), peer, request->service));
         }
         switch (request->verb) {
         case Verb::kStore:
-                return when_admitted(
-                        request->service, *identified, message->fds.size(),
+                return when_judged(
+                        *message, request->service, *identified,
                         request->migrate ? with_migration(reply, dataplane_->migration_program()) : reply,
                         [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                                message->settled = true;
                                 answered(store(admission, *message, admitted));
                         });
         case Verb::kRemove:
@@ -180,6 +236,19 @@ void Broker::handle_message(Channel channel, const MessagePtr& message, const Re
         }
 }
 
+void Broker::park(Incoming& message) {
+        for (auto& one : message.arrived) {
+                if (one.errnum != 0) {
+                        continue;
+                }
+                if (const auto entry = dataplane_->park(one.entry)) {
+                        one.entry = *entry;
+                } else {
+                        one.errnum = entry.error().errnum;
+                }
+        }
+}
+
 void Broker::drop(const Message& message) {
         Peer peer;
         if (message.credentials) {
@@ -195,24 +264,37 @@ void Broker::drop(const Message& message) {
                 peer, {});
 }
 
+void Broker::act_on(const Admissions::Verdict& verdict, const std::string& service, const Peer& peer,
+                    const Reply& reply, const Act& act) {
+        try {
+                if (!verdict) {
+                        return reply(refuse(verdict.error(), peer, service));
+                }
+                Peer admitted = peer;
+                admitted.user_name = verdict->user;
+                admitted.group_name = verdict->group;
+                act(*verdict, admitted, reply);
+        } catch (const std::exception& error) {  // as in handle(), which may have returned
+                reply(answer(ResultCode::kInternal, error.what()));
+        }
+}
+
 void Broker::when_admitted(const std::string& service, const Peer& peer, std::size_t descriptors, const Reply& reply,
                            const Act& act) {
-        admissions_.judge(service, peer, descriptors, [=, this](const Admissions::Verdict& admission) {
-                try {
-                        if (!admission) {
-                                return reply(refuse(admission.error(), peer, service));
-                        }
-                        Peer admitted = peer;
-                        admitted.user_name = admission->user;
-                        admitted.group_name = admission->group;
-                        act(*admission, admitted, reply);
-                } catch (const std::exception& error) {  // as in handle(), which may have returned
-                        reply(answer(ResultCode::kInternal, error.what()));
-                }
+        admissions_.judge(service, peer, descriptors, [=, this](const Admissions::Verdict& verdict) {
+                act_on(verdict, service, peer, reply, act);
         });
 }
 
-// On `notify` before anything else, each message; on `control` those that change something.
+// The same for a message that was judged before its descriptors were taken.
+void Broker::when_judged(const Incoming& message, const std::string& service, const Peer& peer, const Reply& reply,
+                         const Act& act) {
+        if (message.verdict && message.judged_by == policy_) {
+                return act_on(*message.verdict, service, peer, reply, act);
+        }
+        when_admitted(service, peer, message.descriptors(), reply, act);
+}
+
 std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
         const bool notify = channel == Channel::kNotify;
         const auto wait = (notify ? notify_rates_ : uid_rates_).take(uid, steady_usec());
@@ -249,7 +331,29 @@ Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::strin
         return answer(refusal.code, refusal.message);
 }
 
-Answer Broker::store(const Admission& admission, const Message& message, const Peer& peer) {
+// What a hand has looked at, or the broker itself does.
+std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& message) {
+        std::vector<Offer> offers;
+        for (const auto& fd : message.fds) {
+                auto facts = probe_socket(fd.get());
+                if (!facts) {
+                        return std::unexpected(Refusal{ResultCode::kInternal, facts.error().text(), {}});
+                }
+                offers.push_back({.fd = fd.get(), .facts = *facts});
+        }
+        if (message.fds.empty() && message.arrived.size() != message.count) {
+                return std::unexpected(
+                        Refusal{ResultCode::kBusy,
+                                "policy came to admit this sender only after its message was on its way, send it again",
+                                {}});
+        }
+        for (const auto& one : message.arrived) {
+                offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
+        }
+        return offers;
+}
+
+Answer Broker::store(const Admission& admission, const Incoming& message, const Peer& peer) {
         const Service& service = *admission.service;
         if (const auto wait = service_rates_.take(service.name, steady_usec()); wait != 0) {
                 return refuse(
@@ -260,18 +364,19 @@ Answer Broker::store(const Admission& admission, const Message& message, const P
                          {}},
                         peer, service.name);
         }
+        auto found = offers_of(message);
+        if (!found) {
+                return refuse(found.error(), peer, service.name);
+        }
         std::vector<SocketFacts> all;
-        for (const auto& fd : message.fds) {
-                const auto one = probe_socket(fd.get());
-                if (!one) {
-                        return refuse({ResultCode::kInternal, one.error().text(), {}}, peer, service.name);
-                }
-                all.push_back(*one);
+        for (const auto& offer : *found) {
+                all.push_back(offer.facts);
         }
         const auto distinct = distinct_sockets(all);
+        std::vector<Offer> offers;
         std::vector<SocketFacts> facts;
-        facts.reserve(distinct.size());
         for (const std::size_t i : distinct) {
+                offers.push_back((*found)[i]);
                 facts.push_back(all[i]);
         }
         const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
@@ -279,10 +384,8 @@ Answer Broker::store(const Admission& admission, const Message& message, const P
                 return refuse(assignments.error(), peer, service.name);
         }
         tell_departures(registry_.refresh_holders(service.name), Action::kGone, kGoneWhy);
-        std::vector<Offer> offers;
-        offers.reserve(facts.size());
-        for (std::size_t i = 0; i < facts.size(); i++) {
-                offers.push_back({message.fds[distinct[i]].get(), facts[i], (*assignments)[i]});
+        for (std::size_t i = 0; i < offers.size(); i++) {
+                offers[i].serves = (*assignments)[i];
         }
         const auto refusal = [&] {
                 return check_occupancy(*policy_, service, facts, *assignments,

@@ -14,6 +14,7 @@
 #include "broker/audit/audit.h"
 #include "broker/base/event.h"
 #include "broker/daemon/admissions.h"
+#include "broker/daemon/incoming.h"
 #include "broker/daemon/merged_folders.h"
 #include "broker/daemon/names.h"
 #include "broker/daemon/options.h"
@@ -22,6 +23,7 @@
 #include "broker/daemon/refusal_log.h"
 #include "broker/daemon/rows.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/peer/senders.h"
 #include "broker/policy/decide.h"
 #include "broker/policy/files.h"
 #include "broker/protocol/message.h"
@@ -42,7 +44,6 @@ struct Answer {
         bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
 };
 using Reply = std::function<void(Answer)>;
-using MessagePtr = std::shared_ptr<const Message>;
 
 // Replies with what `make` returns, or at least that it could not be made: who waits for a later answer has no
 // deadline.
@@ -77,9 +78,17 @@ public:
                                                                    std::unique_ptr<Dataplane> dataplane, Audit& audit,
                                                                    Names& names);
 
+        // For a message with descriptors, before they are taken off the queue: who is to do that. On `control` once
+        // policy has said whether its sender is admitted, so maybe later; on `notify`, where others wait behind it, at
+        // once and by what is known.
+        void plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then);
+
         // Calls `reply` once: before it returns, or when the host has answered for a name, or the like. Until then the
-        // message is kept, and its descriptors open.
-        void handle(Channel channel, const MessagePtr& message, const Reply& reply);
+        // message is kept. One that is not settled when this returns, and was looked at by a hand, must be parked.
+        void handle(Channel channel, const IncomingPtr& message, const Reply& reply);
+        // Its sockets stand in entries of the staging map that no hand uses from now on.
+        void park(Incoming& message);
+        [[nodiscard]] int staging_fd() const { return dataplane_->staging_fd(); }
 
         // A message to the datagram socket that is not handled, since too many of its sender wait already.
         void drop(const Message& message);
@@ -123,7 +132,10 @@ private:
         Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
                Names& names);
 
-        void handle_message(Channel channel, const MessagePtr& message, const Reply& reply);
+        void handle_message(Channel channel, const IncomingPtr& message, const Reply& reply);
+        [[nodiscard]] const std::optional<Refusal>& rate_of(Channel channel, Incoming& message);
+        [[nodiscard]] const std::expected<Peer, Refusal>& sender_of(Incoming& message, const Request& request);
+        [[nodiscard]] bool is_kept(const Service& service) const;
 
         // Empty: taken. Otherwise why not.
         [[nodiscard]] std::string apply(Policy policy);
@@ -183,9 +195,14 @@ private:
         // Acts when policy admits the peer to the service, with an empty name to the one that fits, and refuses
         // otherwise. Then the peer has the names that admitted it.
         using Act = std::function<void(const Admission&, const Peer&, const Reply&)>;
+        void act_on(const Admissions::Verdict& verdict, const std::string& service, const Peer& peer,
+                    const Reply& reply, const Act& act);
         void when_admitted(const std::string& service, const Peer& peer, std::size_t descriptors, const Reply& reply,
                            const Act& act);
-        [[nodiscard]] Answer store(const Admission& admission, const Message& message, const Peer& peer);
+        void when_judged(const Incoming& message, const std::string& service, const Peer& peer, const Reply& reply,
+                         const Act& act);
+        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer);
+        [[nodiscard]] static std::expected<std::vector<Offer>, Refusal> offers_of(const Incoming& message);
         void remove(const Request& request, const Peer& peer, const Reply& reply);
         [[nodiscard]] Answer remove_of(const std::string& name, bool any, const Peer& peer);
         [[nodiscard]] Answer unload(const Peer& peer);
@@ -228,6 +245,7 @@ private:
         Audit& audit_;
         Registry registry_;
         Names& names_;
+        Senders senders_;
         Admissions admissions_;
         RefusalLog refusals_;
         RateLimit<uid_t> notify_rates_;

@@ -151,12 +151,14 @@ void Closer::hand_over(std::vector<OwnedFd> batch) noexcept {
         state.work.notify_one();
 }
 
-std::shared_ptr<const Message> to_be_closed(Message message, Closer& closer) {
-        return {new Message(std::move(message)), [&closer](Message* last) {
-                        const std::unique_ptr<Message> owned(last);
-                        closer.close(std::move(owned->fds));
-                        closer.close(std::move(owned->dropped));
-                }};
+IncomingPtr to_be_closed(Message message, Closer& closer) {
+        IncomingPtr incoming(new Incoming, [&closer](Incoming* last) {
+                const std::unique_ptr<Incoming> owned(last);
+                closer.close(std::move(owned->fds));
+                closer.close(std::move(owned->dropped));
+        });
+        static_cast<Message&>(*incoming) = std::move(message);
+        return incoming;
 }
 
 bool closes_at_once(int fd) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "broker/base/owned_fd.h"
+#include "broker/daemon/incoming.h"
 #include "broker/protocol/message.h"
 
 namespace sockbroker {
@@ -41,7 +42,7 @@ private:
 };
 
 // A message whose descriptors the Closer gets when nobody needs it any more.
-[[nodiscard]] std::shared_ptr<const Message> to_be_closed(Message message, Closer& closer);
+[[nodiscard]] IncomingPtr to_be_closed(Message message, Closer& closer);
 
 // Whether close(2) of it returns at once, whatever its owner does meanwhile.
 [[nodiscard]] bool closes_at_once(int fd);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/control_server.h"
 
-#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -14,7 +13,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/protocol/message.h"
+#include "broker/protocol/peek.h"
 
 namespace sockbroker {
 
@@ -33,15 +32,21 @@ std::int64_t own_usec() {
 // is one record.
 class ControlServer::Connection {
 public:
-        Connection(ControlServer& server, OwnedFd fd, uid_t uid)
-                : server_(server), uid_(uid), last_turn_(++server.turns_), fd_(std::move(fd)) {}
+        Connection(ControlServer& server, const hands::Connection& accepted)
+                : server_(server),
+                  id_(accepted.id),
+                  uid_(accepted.uid),
+                  last_turn_(++server.turns_),
+                  charge_{.uid = accepted.uid} {}
 
         ~Connection() {
                 io_.reset();  // what watches ends before what is watched
                 if (answer_.undelivered && !last_sent_) {
                         (void)guarded([&] { answer_.undelivered(); });
                 }
-                server_.closer_.close_connection(std::move(fd_));
+                if (fd_) {
+                        server_.crew_.close(id_, std::move(fd_), std::move(charge_));
+                }
         }
         Connection(const Connection&) = delete;
         Connection& operator=(const Connection&) = delete;
@@ -49,10 +54,10 @@ public:
         [[nodiscard]] uid_t uid() const { return uid_; }
         [[nodiscard]] std::uint64_t last_turn() const { return last_turn_; }
 
-        [[nodiscard]] bool watch() {
+        [[nodiscard]] bool watch(int fd) {
                 sd_event_source* source = nullptr;
                 const int r = sd_event_add_io(
-                        server_.event_, &source, fd_.get(), EPOLLIN,
+                        server_.event_, &source, fd, EPOLLIN,
                         [](sd_event_source*, int, std::uint32_t, void* self) {
                                 return guarded([&] { static_cast<Connection*>(self)->ready(); });
                         },
@@ -60,6 +65,8 @@ public:
                 io_.reset(source);
                 return r >= 0;
         }
+        // From now on it is closed as what comes from strangers is.
+        void own(OwnedFd fd) { fd_ = std::move(fd); }
 
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
@@ -90,24 +97,89 @@ private:
         }
 
         [[nodiscard]] bool read_request() {
-                auto message = receive(fd_.get());
-                if (!message) {
-                        return message.error().errnum == EAGAIN;
+                auto peeked = peek(fd_.get());
+                if (!peeked) {
+                        return peeked.error().errnum == EAGAIN;
                 }
-                if (message->text.empty() && message->fds.empty() && !message->truncated) {
+                if (peeked->text.empty() && !peeked->has_fds && !peeked->truncated) {
                         return false;  // end of file
                 }
+                const auto message = to_be_closed(std::move(*peeked), server_.closer_);
                 waiting_ = reading_ = true;
-                server_.broker_.handle(Channel::kControl, to_be_closed(std::move(*message), server_.closer_),
-                                       [self = std::weak_ptr(self_)](Answer answer) {
+                if (message->has_fds) {
+                        pin_sender(fd_.get(), *message);
+                        server_.broker_.plan(
+                                Channel::kControl, message,
+                                [self = std::weak_ptr(self_), message](const Intake& intake) {
+                                        if (const auto connection = self.lock()) {
+                                                (*connection)->or_end([&] { (*connection)->take(message, intake); });
+                                        }
+                                });
+                } else if (consume(fd_.get(), *message)) {
+                        handle(message);
+                } else {
+                        return false;
+                }
+                reading_ = false;
+                return !waiting_ || sd_event_source_set_io_events(io_.get(), 0) >= 0;
+        }
+
+        // What comes later than ready(): where memory does not suffice for it the peer loses its connection.
+        template <class Act>
+        void or_end(const Act& act) {
+                if (reading_) {
+                        return act();  // ready() sees to it
+                }
+                if (!succeeds(act)) {
+                        server_.drop(this);
+                }
+        }
+
+        // Until a hand has it nothing may be received from this connection.
+        void take(const IncomingPtr& message, const Intake& intake) {
+                charge_ = intake.charge;
+                if (intake.here) {
+                        if (auto whole = receive(fd_.get())) {
+                                message->fds = std::move(whole->fds);
+                                message->dropped = std::move(whole->dropped);
+                                message->truncated = whole->truncated;
+                        }
+                        return handle(message);
+                }
+                const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& taken) {
+                        if (const auto connection = self.lock()) {
+                                (*connection)->or_end([&] { (*connection)->handle_taken(message, taken); });
+                        }
+                };
+                if (!server_.crew_.take({.connection = fd_.get(), .id = id_, .charge = charge_, .probe = intake.probe},
+                                        done)) {
+                        message->note({.outcome = hands::Outcome::kLate});
+                        handle(message);
+                }
+        }
+
+        void handle_taken(const IncomingPtr& message, const hands::Taken& taken) {
+                const auto used_before = own_usec();
+                message->note(taken);
+                handle(message);
+                if (!message->settled) {
+                        server_.broker_.park(*message);
+                }
+                server_.shares_.used(uid_, own_usec() - used_before, steady_usec());
+        }
+
+        void handle(const IncomingPtr& message) {
+                // What is first in its queue then, and whether a hand is still about to take it, nobody knows.
+                ends_ = message->not_taken.has_value();
+                server_.broker_.handle(Channel::kControl, message,
+                                       [self = std::weak_ptr(self_), message](Answer answer) {
+                                               message->settled = true;
                                                if (const auto connection = self.lock()) {
                                                        (*connection)->arrived(std::move(answer));
                                                } else if (answer.undelivered) {  // the peer has left
                                                        answer.undelivered();
                                                }
                                        });
-                reading_ = false;
-                return !waiting_ || sd_event_source_set_io_events(io_.get(), 0) >= 0;
         }
 
         void arrived(Answer answer) {
@@ -146,7 +218,7 @@ private:
                 answer_ = {};
                 answering_ = is_last_ = last_sent_ = false;
                 deadline_.reset();
-                return sd_event_source_set_io_events(io_.get(), EPOLLIN) >= 0;
+                return sd_event_source_set_io_events(io_.get(), ends_ ? 0U : std::uint32_t{EPOLLIN}) >= 0;
         }
 
         // Whole lines, as many as fit; then the RESULT= record.
@@ -212,9 +284,12 @@ private:
 
         ControlServer& server_;
         int level_ = 0;  // of its user among all, when it was last looked at
+        const std::uint64_t id_;
         const uid_t uid_;
         std::uint64_t last_turn_;
         OwnedFd fd_;
+        hands::Charge charge_;
+        bool ends_ = false;  // nothing is read from it any more, it only waits for its peer to leave
         Answer answer_;
         std::string record_;
         std::string lines_;      // came at once, and did not all fit into a record
@@ -229,95 +304,35 @@ private:
         OwnedSource io_;
 };
 
-ControlServer::ControlServer(sd_event* event, OwnedFd fd, Broker& broker, Closer& closer,
+ControlServer::ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, Closer& closer,
                              std::function<void()> on_unloaded)
-        : event_(event),
-          broker_(broker),
-          closer_(closer),
-          on_unloaded_(std::move(on_unloaded)),
-          fd_(std::move(fd)),
-          reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+        : event_(event), broker_(broker), crew_(crew), closer_(closer), on_unloaded_(std::move(on_unloaded)) {
+        rlimit descriptors{};
+        if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+                max_connections_ = std::clamp<std::size_t>(descriptors.rlim_cur / 2, 1, hands::kMaxConnections);
+        }
+}
 
 ControlServer::~ControlServer() = default;
 
-Result<std::unique_ptr<ControlServer>> ControlServer::listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                             Closer& closer, std::function<void()> on_unloaded) {
-        std::unique_ptr<ControlServer> server(
-                new ControlServer(event, std::move(fd), broker, closer, std::move(on_unloaded)));
-        // One that was passed may block, although those of systemd do not: then accepting until nobody waits would
-        // hang.
-        const int flags = fcntl(server->fd_.get(), F_GETFL);
-        if (flags < 0 || fcntl(server->fd_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
-                return fail_errno("cannot make the control socket non-blocking");
-        }
-        rlimit descriptors{};
-        if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
-                server->max_connections_ = std::clamp<std::size_t>(descriptors.rlim_cur / 2, 1, kMaxConnections);
-        }
-        sd_event_source* source = nullptr;
-        const int r = sd_event_add_io(
-                event, &source, server->fd_.get(), EPOLLIN,
-                [](sd_event_source*, int, std::uint32_t, void* self) {
-                        return guarded([&] { static_cast<ControlServer*>(self)->accept_some(); });
-                },
-                server.get());
-        if (r < 0) {
-                return fail(r, "cannot watch the control socket");
-        }
-        server->source_.reset(source);
-        return server;
-}
-
-// Several a turn: with many busy connections the next turn is far away, and who wants in has waited already.
-void ControlServer::accept_some() {
-        for (std::size_t i = 0; i < kAcceptsPerTurn; i++) {
-                OwnedFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-                if (fd) {
-                        admit(std::move(fd));
-                } else if (errno == EMFILE || errno == ENFILE) {
-                        // Turn the peer away; a connection that stays in the queue would wake the loop for ever.
-                        reserve_.reset();
-                        fd.reset(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-                        if (fd) {
-                                closer_.close_connection(std::move(fd));
-                        }
-                        reserve_.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
-                } else {
-                        return;
-                }
-        }
-}
-
-void ControlServer::admit(OwnedFd fd) {
-        // For counting only, never for judging: who connected is not who writes.
-        ucred connected{};
-        socklen_t size = sizeof connected;
-        if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0 ||
-            !prepare_receiver(fd.get()).has_value()) {
-                closer_.close_connection(std::move(fd));
-                return;
-        }
-        const auto counted = per_uid_.find(connected.uid);
-        if (connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
-                // Whether it arrives does not matter, the connection ends here.
-                static_cast<void>(send_record(
-                        fd.get(),
-                        format_result(ResultCode::kRateLimited,
-                                      fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))));
-                closer_.close_connection(std::move(fd));
-                return;
-        }
+void ControlServer::admit(hands::Connection accepted) {
         if (connections_.size() >= max_connections_) {
                 drop(most_dispensable());
         }
-        auto connection = std::make_unique<Connection>(*this, std::move(fd), connected.uid);
-        if (!connection->watch()) {
-                return;
+        auto connection = std::make_unique<Connection>(*this, accepted);
+        const bool watched = prepare_for_peeking(accepted.fd.get()) && connection->watch(accepted.fd.get());
+        Connection* const key = connection.get();
+        const auto at = connections_.emplace(key, std::move(connection)).first;
+        try {
+                per_uid_[accepted.uid]++;
+        } catch (...) {
+                connections_.erase(at);
+                throw;
         }
-        std::size_t& of_uid = per_uid_[connected.uid];
-        auto* key = connection.get();
-        connections_.emplace(key, std::move(connection));
-        of_uid++;
+        key->own(std::move(accepted.fd));  // from here on it sees to its own end
+        if (!watched) {
+                drop(key);
+        }
 }
 
 // One user may have many uids (subuid(5)), so the limit of each cannot keep places free for others. Whoever has most of

@@ -61,6 +61,7 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                 return;
         }
         std::size_t unstored = 0;
+        std::size_t not_here = 0;
         for (std::size_t i = 0; i < handed.size(); i++) {
                 const Registration& added = handed[i].added;
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
@@ -70,6 +71,10 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                 }
                 if (!may_be_held(service, added)) {
                         holds_->release({service.name, added.cookie});
+                        continue;
+                }
+                if (offers[i].fd < 0) {
+                        not_here++;
                         continue;
                 }
                 OwnedFd socket(fcntl(offers[i].fd, F_DUPFD_CLOEXEC, 3));
@@ -84,6 +89,12 @@ void Broker::hold(const Service& service, const std::vector<Handed>& handed, con
                         process = open_process(added.registrant.pid, added.registered_usec);
                 }
                 unstored += holds_->keep(held_of(service, added), std::move(socket), std::move(process)) ? 0 : 1;
+        }
+        if (not_here > 0) {
+                note(4,
+                     fmt::format("{} of the sockets that {} has registered now are not held: that policy admits their "
+                                 "sender was not known yet when they came; register them again",
+                                 not_here, service.name));
         }
         if (unstored > 0) {
                 note(4,

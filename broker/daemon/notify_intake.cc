@@ -2,8 +2,9 @@
 #include "broker/daemon/notify_intake.h"
 
 #include <chrono>
+#include <utility>
 
-#include "broker/protocol/message.h"
+#include "broker/protocol/peek.h"
 
 namespace sockbroker {
 
@@ -13,15 +14,19 @@ namespace {
 constexpr int kMessagesPerWakeUp = 64;
 constexpr auto kTimePerWakeUp = std::chrono::milliseconds(2);
 
-std::size_t cost_of(const Message& message) {
-        return 1 + message.fds.size() + message.dropped.size();
+std::size_t cost_of(const Incoming& message) {
+        return 1 + message.descriptors();
+}
+
+uid_t sender_of(const Message& message) {
+        return message.credentials ? message.credentials->uid : static_cast<uid_t>(-1);
 }
 
 }  // namespace
 
 Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                           Closer& closer) {
-        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker, closer));
+                                                           hands::Crew& crew, Closer& closer) {
+        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker, crew, closer));
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, intake->fd_.get(), EPOLLIN,
@@ -47,63 +52,236 @@ void NotifyIntake::drain() {
 bool NotifyIntake::drain_some() {
         const auto began = std::chrono::steady_clock::now();
         for (int i = 0; i < kMessagesPerWakeUp && std::chrono::steady_clock::now() - began < kTimePerWakeUp; i++) {
-                auto message = receive(fd_.get());
-                if (!message) {
+                auto peeked = peek(fd_.get());
+                if (!peeked) {
                         return true;  // EAGAIN, or a passing shortage: the next wake-up tries again
                 }
-                take(to_be_closed(std::move(*message), closer_));
+                const auto message = to_be_closed(std::move(*peeked), closer_);
+                if (message->has_fds) {
+                        if (!take_descriptors(message)) {
+                                return true;
+                        }
+                        continue;
+                }
+                if (!consume(fd_.get(), *message)) {
+                        return true;
+                }
+                barrier_since_usec_ = 0;
+                queue(message);
         }
         return false;
 }
 
-void NotifyIntake::take(MessagePtr message) {
-        const uid_t uid = message->credentials ? message->credentials->uid : static_cast<uid_t>(-1);
-        const auto waits = waiting_.find(uid);
-        if (waits == waiting_.end()) {
-                return handle(uid, message);
+// A barrier is closed when what its sender has sent before is handled. Nobody waits for that who waits for the host, or
+// whose descriptors keep hands waiting.
+bool NotifyIntake::stays_at_barrier(const Incoming& message) {
+        const uid_t uid = sender_of(message);
+        const auto sender = senders_.find(uid);
+        if (message.text != "BARRIER=1" || sender == senders_.end() || !sender->second.waits_for_hand()) {
+                return false;
         }
+        const auto now = steady_usec();
+        if (barrier_since_usec_ == 0) {
+                barrier_since_usec_ = now;
+        }
+        if (now - barrier_since_usec_ >= kMaxAtBarrierUsec) {
+                return false;
+        }
+        at_barrier_of_ = uid;
+        stop_reading();
+        go_on_reading_in(barrier_since_usec_ + kMaxAtBarrierUsec - now);
+        return true;
+}
+
+bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
+        if (stays_at_barrier(*message)) {
+                return false;
+        }
+        Intake intake;
+        broker_.plan(Channel::kNotify, message, [&](const Intake& planned) { intake = planned; });
+        if (intake.here) {
+                receive_here(message);
+                return true;
+        }
+        const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& result) {
+                if (const auto here = self.lock()) {
+                        (*here)->taken(message, result);
+                }
+        };
+        const auto next = [self = std::weak_ptr(self_)] {
+                if (const auto here = self.lock()) {
+                        (*here)->being_taken_ = nullptr;
+                        (*here)->go_on_reading();
+                }
+        };
+        const uid_t uid = sender_of(*message);
+        push(message, false);
+        bool has_it = false;
+        try {
+                has_it = crew_.take({.charge = intake.charge, .probe = intake.probe}, done, next);
+        } catch (...) {
+                forget_last(uid);
+                throw;  // nothing has happened: it is first in the queue still
+        }
+        stop_reading();
+        if (has_it) {
+                being_taken_ = message.get();
+                barrier_since_usec_ = 0;
+        } else {
+                // Until a hand has come back nobody can take what is first in the queue.
+                constexpr std::int64_t kLaterUsec = 50'000;
+                forget_last(uid);
+                go_on_reading_in(kLaterUsec);
+        }
+        return false;
+}
+
+void NotifyIntake::receive_here(const IncomingPtr& message) {
+        auto whole = receive(fd_.get());
+        if (!whole) {
+                return;
+        }
+        message->fds = std::move(whole->fds);
+        message->dropped = std::move(whole->dropped);
+        message->truncated = whole->truncated;
+        barrier_since_usec_ = 0;
+        queue(message);
+}
+
+void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result) noexcept {
+        if (!succeeds([&] { message->note(result); })) {
+                message->fail();
+        }
+        const uid_t uid = sender_of(*message);
+        if (being_taken_ == message.get()) {
+                being_taken_ = nullptr;
+                go_on_reading();
+        }
+        if (const auto sender = senders_.find(uid); sender != senders_.end()) {
+                for (auto& waiting : sender->second.queue) {
+                        waiting.taken = waiting.taken || waiting.message == message;
+                }
+        }
+        go_on(uid);
+        if (!message->settled && !succeeds([&] { broker_.park(*message); })) {
+                message->fail();
+        }
+}
+
+void NotifyIntake::stop_reading() {
+        (void)sd_event_source_set_io_events(source_.get(), 0);
+}
+
+void NotifyIntake::go_on_reading() {
+        if (being_taken_ != nullptr) {
+                return;
+        }
+        at_barrier_of_.reset();
+        again_.reset();
+        (void)sd_event_source_set_io_events(source_.get(), EPOLLIN);
+}
+
+void NotifyIntake::go_on_reading_in(std::int64_t usec) {
+        sd_event_source* source = nullptr;
+        const int r = sd_event_add_time_relative(
+                sd_event_source_get_event(source_.get()), &source, CLOCK_MONOTONIC, static_cast<std::uint64_t>(usec),
+                1'000,
+                [](sd_event_source*, std::uint64_t, void* self) {
+                        static_cast<NotifyIntake*>(self)->go_on_reading();
+                        return 0;
+                },
+                this);
+        if (r < 0) {
+                return go_on_reading();
+        }
+        again_.reset(source);
+}
+
+void NotifyIntake::push(const IncomingPtr& message, bool taken) {
         const std::size_t cost = cost_of(*message);
-        Behind& behind = waits->second;
-        if (behind.cost + cost > kMaxBehindOfUser || cost_ + cost > kMaxBehind) {
+        const auto sender = senders_.try_emplace(sender_of(*message)).first;
+        try {
+                sender->second.queue.push_back({message, cost, taken});
+        } catch (...) {
+                if (sender->second.queue.empty() && !sender->second.handling) {
+                        senders_.erase(sender);
+                }
+                throw;
+        }
+        sender->second.cost += cost;
+        cost_ += cost;
+}
+
+void NotifyIntake::forget_last(uid_t uid) {
+        const auto sender = senders_.find(uid);
+        sender->second.cost -= sender->second.queue.back().cost;
+        cost_ -= sender->second.queue.back().cost;
+        sender->second.queue.pop_back();
+        if (sender->second.queue.empty() && !sender->second.handling) {
+                senders_.erase(sender);
+        }
+}
+
+// What a hand has is in the queue of the kernel no more, and kept in any case: that is little.
+void NotifyIntake::queue(const IncomingPtr& message) {
+        const uid_t uid = sender_of(*message);
+        const std::size_t cost = cost_of(*message);
+        const auto sender = senders_.find(uid);
+        if (sender != senders_.end() &&
+            (sender->second.cost + cost > kMaxWaitingOfUser || cost_ + cost > kMaxWaiting)) {
                 return broker_.drop(*message);
         }
-        behind.cost += cost;
-        cost_ += cost;
-        behind.messages.push_back(std::move(message));
+        push(message, true);
+        go_on(uid);
 }
 
 // Nobody reads an answer here, the journal has it.
-void NotifyIntake::handle(uid_t uid, const MessagePtr& message) {
-        const auto answered = std::make_shared<bool>(false);
-        const auto later = std::make_shared<bool>(false);
-        broker_.handle(Channel::kNotify, message, [self = std::weak_ptr(self_), uid, answered, later](const Answer&) {
-                *answered = true;
-                if (const auto intake = self.lock(); intake && *later) {
-                        (*intake)->go_on(uid);
-                }
-        });
-        *later = !*answered;
-        if (*later) {
-                waiting_.try_emplace(uid);
+void NotifyIntake::go_on(uid_t uid) noexcept {
+        auto sender = senders_.find(uid);
+        while (sender != senders_.end() && !sender->second.handling && !sender->second.queue.empty() &&
+               sender->second.queue.front().taken) {
+                const Waiting next = std::move(sender->second.queue.front());
+                sender->second.queue.pop_front();
+                sender->second.cost -= next.cost;
+                cost_ -= next.cost;
+                sender->second.handling = true;
+                handle(uid, next.message);
+                sender = senders_.find(uid);
+        }
+        const bool waits = sender != senders_.end() && sender->second.waits_for_hand();
+        if (sender != senders_.end() && !sender->second.handling && sender->second.queue.empty()) {
+                senders_.erase(sender);
+        }
+        if (at_barrier_of_ == uid && !waits) {
+                go_on_reading();
         }
 }
 
-// With what is behind, until one of them has to wait again.
-void NotifyIntake::go_on(uid_t uid) {
-        auto node = waiting_.extract(uid);
-        if (node.empty()) {
-                return;
+void NotifyIntake::handle(uid_t uid, const IncomingPtr& message) noexcept {
+        in_hand_ = message.get();
+        const bool done = succeeds([&] {
+                broker_.handle(Channel::kNotify, message, [self = std::weak_ptr(self_), uid, message](const Answer&) {
+                        if (const auto here = self.lock()) {
+                                (*here)->handled(uid, *message);
+                        }
+                });
+        });
+        if (!done) {
+                handled(uid, *message);
         }
-        Behind& behind = node.mapped();
-        while (!behind.messages.empty() && !waiting_.contains(uid)) {
-                const MessagePtr next = std::move(behind.messages.front());
-                behind.messages.pop_front();
-                behind.cost -= cost_of(*next);
-                cost_ -= cost_of(*next);
-                handle(uid, next);
+        in_hand_ = nullptr;
+}
+
+void NotifyIntake::handled(uid_t uid, Incoming& message) noexcept {
+        message.settled = true;
+        if (std::exchange(message.answered, true)) {
+                return;  // a second time, of what failed for want of memory after it had answered
         }
-        if (const auto again = waiting_.find(uid); again != waiting_.end()) {
-                again->second = std::move(behind);
+        if (const auto sender = senders_.find(uid); sender != senders_.end()) {
+                sender->second.handling = false;
+        }
+        if (in_hand_ != &message) {
+                go_on(uid);
         }
 }
 

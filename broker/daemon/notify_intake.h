@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The datagram socket: one queue for all senders, drained at once. Nobody is answered here; the journal is. Where a
-// message has to wait for a name, those of the same user that came after it wait too, so that a barrier says what it
-// means, and all others go on.
+// The datagram socket: one queue for all senders, drained at once. Nobody is answered here; the journal is. Descriptors
+// are taken off the queue by hands, and while one does so the queue is left alone. Messages of one user are handled in
+// the order in which they came, however long a hand, or the host with a name, takes; all others go on.
 #pragma once
 
 #include <sys/types.h>
@@ -10,45 +10,81 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 
+#include "broker/base/event.h"
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/closer.h"
-#include "broker/daemon/event.h"
+#include "broker/hands/crew.h"
 
 namespace sockbroker {
 
 class NotifyIntake {
 public:
         [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                                          Closer& closer);
+                                                                          hands::Crew& crew, Closer& closer);
 
 private:
-        // Messages behind one that waits, and their descriptors: of one user, and in all. Beyond, they are dropped.
-        static constexpr std::size_t kMaxBehindOfUser = 256;
-        static constexpr std::size_t kMaxBehind = 4096;
+        // Messages that wait, and their descriptors: of one user, and in all. Beyond, they are dropped.
+        static constexpr std::size_t kMaxWaitingOfUser = 256;
+        static constexpr std::size_t kMaxWaiting = 4096;
 
-        NotifyIntake(OwnedFd fd, Broker& broker, Closer& closer)
-                : broker_(broker), closer_(closer), fd_(std::move(fd)) {}
-        void drain();
-        [[nodiscard]] bool drain_some();  // false: there may be more
-        void take(MessagePtr message);
-        void handle(uid_t uid, const MessagePtr& message);
-        void go_on(uid_t uid);
+        // A barrier keeps the queue of all waiting for no longer than that.
+        static constexpr std::int64_t kMaxAtBarrierUsec = 50'000;
 
-        struct Behind {
-                std::deque<MessagePtr> messages;
+        NotifyIntake(OwnedFd fd, Broker& broker, hands::Crew& crew, Closer& closer)
+                : broker_(broker), crew_(crew), closer_(closer), fd_(std::move(fd)) {}
+
+        struct Waiting {
+                IncomingPtr message;
+                std::size_t cost = 1;
+                bool taken = false;  // no hand has it
+        };
+        struct Sender {
+                std::deque<Waiting> queue;
+                bool handling = false;  // one of them, which waits for a name
                 std::size_t cost = 0;
+
+                // A hand has what is first.
+                [[nodiscard]] bool waits_for_hand() const {
+                        return !handling && !queue.empty() && !queue.front().taken;
+                }
         };
 
+        void drain();
+        [[nodiscard]] bool drain_some();  // false: there may be more
+        // False: the queue must be left alone until go_on_reading().
+        [[nodiscard]] bool take_descriptors(const IncomingPtr& message);
+        [[nodiscard]] bool stays_at_barrier(const Incoming& message);
+        void receive_here(const IncomingPtr& message);
+        void taken(const IncomingPtr& message, const hands::Taken& taken) noexcept;
+        void stop_reading();
+        void go_on_reading();
+        void go_on_reading_in(std::int64_t usec);
+
+        void push(const IncomingPtr& message, bool taken);
+        void forget_last(uid_t uid);
+        void queue(const IncomingPtr& message);
+        void go_on(uid_t uid) noexcept;
+        void handle(uid_t uid, const IncomingPtr& message) noexcept;
+        void handled(uid_t uid, Incoming& message) noexcept;
+
         Broker& broker_;
+        hands::Crew& crew_;
         Closer& closer_;
         OwnedFd fd_;
         OwnedSource source_;
-        bool behind_ = false;              // more waits than one turn can do: then all others come first
-        std::map<uid_t, Behind> waiting_;  // users of whom a message waits
-        std::size_t cost_ = 0;             // of all that are behind
+        OwnedSource again_;
+        bool behind_ = false;  // more waits than one turn can do: then all others come first
+        const Incoming* being_taken_ =
+                nullptr;                       // by a hand, which has not said that it has it: the queue is left alone
+        const Incoming* in_hand_ = nullptr;    // of the broker
+        std::optional<uid_t> at_barrier_of_;   // the queue is left alone until this one's messages are handled
+        std::int64_t barrier_since_usec_ = 0;  // 0: no barrier is first in the queue
+        std::map<uid_t, Sender> senders_;      // who has a message that waits
+        std::size_t cost_ = 0;                 // of all that wait
         std::shared_ptr<NotifyIntake*> self_ = std::make_shared<NotifyIntake*>(this);
 };
 

@@ -14,7 +14,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/protocol/message.h"
+#include "broker/protocol/peek.h"
 
 namespace sockbroker {
 
@@ -122,7 +122,7 @@ Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
                 sockets = {std::move(*notify), std::move(*control)};
         }
         for (const auto* fd : {&sockets.notify, &sockets.control}) {
-                if (auto ready = prepare_receiver(fd->get()); !ready) {
+                if (auto ready = prepare_for_peeking(fd->get()); !ready) {
                         return std::unexpected(ready.error());
                 }
         }

@@ -40,6 +40,9 @@ struct Loop {
         std::unique_ptr<Broker> broker;
         OwnedEvent event;
         Closer closer;
+        OwnedFd listener;  // of the control socket
+        std::unique_ptr<hands::Zygote> zygote;
+        std::unique_ptr<hands::Crew> crew;
         std::unique_ptr<Names> names;
         std::unique_ptr<Worker> worker;
         std::unique_ptr<Holds> holds;
@@ -127,17 +130,24 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         } else {
                 loop.broker->note(4, links.error().text());
         }
-        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, loop.closer);
+        loop.listener = std::move(sockets.control);
+        auto crew = hands::Crew::start(
+                event, *loop.zygote,
+                {.control = loop.listener.get(), .notify = sockets.notify.get(), .staging = loop.broker->staging_fd()},
+                {.connected = [&loop](hands::Connection one) { loop.control->admit(std::move(one)); },
+                 .lost = {},
+                 .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
+        if (!crew) {
+                return std::unexpected(crew.error());
+        }
+        loop.crew = std::move(*crew);
+        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, *loop.crew, loop.closer);
         if (!notify) {
                 return std::unexpected(notify.error());
         }
         loop.notify = std::move(*notify);
-        auto control = ControlServer::listen(event, std::move(sockets.control), *loop.broker, loop.closer,
-                                             [event] { sd_event_exit(event, 0); });
-        if (!control) {
-                return std::unexpected(control.error());
-        }
-        loop.control = std::move(*control);
+        loop.control = std::make_unique<ControlServer>(event, *loop.broker, *loop.crew, loop.closer,
+                                                       [event] { sd_event_exit(event, 0); });
         return {};
 }
 
@@ -159,6 +169,11 @@ struct StoreGuard {
 }  // namespace
 
 Result<void> run_daemon(const DaemonOptions& options) {
+        // Before anything is opened and any signal is set: the hands are to have nothing of the broker's.
+        auto zygote = hands::Zygote::start();
+        if (!zygote) {
+                return std::unexpected(zygote.error());
+        }
         // Before any thread is made: they inherit the mask, and signals are the loop's.
         sigset_t signals;
         sigemptyset(&signals);
@@ -234,6 +249,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
                                                 earlier, Dataplane::layout_version())});
         }
         Loop loop;
+        loop.zygote = std::move(*zygote);
         sd_event* event = nullptr;
         if (const int r = sd_event_new(&event); r < 0) {
                 return fail(r, "cannot make an event loop");
@@ -269,6 +285,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         audit.write({.action = Action::kStop, .message = "the broker ends"});
         if (r < 0) {
                 return fail(r, "the event loop failed");
+        }
+        if (r > 0) {
+                return fail("the process that makes the others, which take descriptors, has ended");
         }
         return {};
 }

@@ -47,7 +47,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
         state->idle_generation_rests = objects.taken_up;
         bpf_map_create_opts with_cookies{.sz = sizeof with_cookies};
         state->staging.reset(bpf_map_create(BPF_MAP_TYPE_SOCKMAP, "staging", sizeof(std::uint32_t),
-                                            sizeof(std::uint64_t), kStagingEntries, &with_cookies));
+                                            sizeof(std::uint64_t), kStagingEntries + kParkedEntries, &with_cookies));
         if (!state->staging) {
                 return fail_errno("cannot make the staging map");
         }
@@ -61,6 +61,11 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 return std::unexpected(explainer.error());
         }
         state->explainer = std::move(*explainer);
+        auto parker = SocketCopier::load(state->staging.get(), state->staging.get());
+        if (!parker) {
+                return std::unexpected(parker.error());
+        }
+        state->parker = std::move(*parker);
         state->cpus = libbpf_num_possible_cpus();
         if (state->cpus < 1) {
                 return fail(state->cpus, "cannot find out the number of processors");
@@ -259,6 +264,12 @@ Result<Slot> Dataplane::install(int fd, const Registrant& registrant) {
 
 int Dataplane::staging_fd() const {
         return state_->staging.get();
+}
+
+Result<std::uint32_t> Dataplane::park(std::uint32_t entry) {
+        const std::uint32_t place = kStagingEntries + state_->parked++ % kParkedEntries;
+        auto copied = state_->parker->copy(entry, place);
+        return copied ? Result<std::uint32_t>(place) : std::unexpected(copied.error());
 }
 
 Result<Slot> Dataplane::install_staged(std::uint32_t entry, const Registrant& registrant) {

@@ -158,8 +158,12 @@ public:
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
         // A map of this many entries, made anew at each open() and pinned nowhere: who has only its descriptor can
         // offer sockets, and cannot touch one that serves.
-        static constexpr std::uint32_t kStagingEntries = 8192;
+        static constexpr std::uint32_t kStagingEntries = 40'000;
         [[nodiscard]] int staging_fd() const;
+        // Puts a second copy of what stands in this entry into one beyond those, of which as many are there, used in
+        // turns. Errors as of install_staged().
+        static constexpr std::uint32_t kParkedEntries = 16'384;
+        [[nodiscard]] Result<std::uint32_t> park(std::uint32_t entry);
         // The same as install() with the socket that stands in this entry, if it is the one of registrant.cookie.
         // ENOENT: it is not, or its last descriptor was closed meanwhile. No descriptor and no lock of it is needed.
         [[nodiscard]] Result<Slot> install_staged(std::uint32_t entry, const Registrant& registrant);

@@ -121,7 +121,12 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                         .registrant = peer,
                         .registered_usec = monotonic_usec(),
                 };
-                const auto slot = dataplane_.install(offer.fd, to_record(seat.id, registration));
+                const auto record = to_record(seat.id, registration);
+                const auto slot = offer.fd >= 0 ? dataplane_.install(offer.fd, record)
+                                  : offer.errnum != 0
+                                          ? fail(offer.errnum, fmt::format("cannot offer the socket {} to the kernel",
+                                                                           registration.bound.to_string()))
+                                          : dataplane_.install_staged(offer.entry, record);
                 if (!slot) {
                         return refuse(slot.error());
                 }

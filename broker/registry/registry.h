@@ -53,7 +53,9 @@ struct Departure {
 
 // One socket of a message that policy has let through.
 struct Offer {
-        int fd = -1;
+        int fd = -1;              // none: it stands in the staging map
+        std::uint32_t entry = 0;  // there
+        int errnum = 0;           // why it does not
         SocketFacts facts;
         Assignment serves;
 };

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The real sockbrokerd as a child of the test, with a policy of the test's own, and the words spoken to it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -169,6 +170,31 @@ class Broker:
             if left <= 0 or self._log_pipe is None:
                 raise TimeoutError(f"nothing in the log matches {pattern!r}:\n{self._log}")
             select.select([self._log_pipe], [], [], left)
+
+    def helpers(self, name):
+        """Pids of its processes of that name, as in /proc/PID/comm."""
+        def below(pid):
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                for child in map(int, (task / "children").read_text(encoding="ascii").split()):
+                    yield child
+                    yield from below(child)
+        found = []
+        for pid in below(self.process.pid):
+            with contextlib.suppress(OSError):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == name:
+                    found.append(pid)
+        return found
+
+    def helper(self, name):
+        """The one of that name; what is made after READY=1 may take a moment."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            found = self.helpers(name)
+            if len(found) == 1:
+                return found[0]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes named {name}: {found}")
+            time.sleep(0.001)
 
     # Its policy.
 

@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import resource
 import signal
 import socket
@@ -22,12 +23,17 @@ FOREVER = struct.pack("ii", 1, 3600)  # SO_LINGER for an hour
 
 @contextlib.contextmanager
 def frozen(broker):
-    """What is sent meanwhile is all there when the broker goes on."""
+    """What is sent meanwhile is all there when the broker goes on. The process that accepts connections stands still, too."""
+    door = broker.helper("sb-door")
     broker.process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED | os.WNOWAIT)
+    os.kill(door, signal.SIGSTOP)
+    while pathlib.Path(f"/proc/{door}/stat").read_text(encoding="ascii").rsplit(") ", 1)[1][0] != "T":
+        os.sched_yield()
     try:
         yield
     finally:
+        os.kill(door, signal.SIGCONT)
         broker.process.send_signal(signal.SIGCONT)
 
 

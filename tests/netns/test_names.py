@@ -2,6 +2,7 @@
 """Names of User= and Group= by a directory that answers, has no answer, is slow, hangs or crashes: nobody waits for it who did
 not ask for it, and no live socket goes for it."""
 
+import contextlib
 import os
 import pathlib
 import select
@@ -42,7 +43,8 @@ def helpers(broker):
     def children(pid):
         return [int(child) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
                 for child in (task / "children").read_text().split()]
-    keeper, = children(broker.process.pid)
+    keeper, = (child for child in children(broker.process.pid)
+               if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "names")
     return (children(keeper) or [None])[0], keeper
 
 
@@ -237,7 +239,7 @@ def test_a_directory_that_hangs_does_not_delay_accounts_of_this_machine(broker, 
     until("all to be asked again", lambda: warnings(broker) == [], 30)
 
 
-def test_what_waits_for_a_name_is_bounded_and_is_closed_again(broker, directory, web, spawn):
+def test_what_waits_for_a_name_keeps_no_descriptor_in_the_broker(broker, directory, web, spawn):
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
     time.sleep(1.1)  # an answer is good for a second
@@ -253,17 +255,18 @@ def test_what_waits_for_a_name_is_bounded_and_is_closed_again(broker, directory,
             other = spawn("other", OTHER)
             open_socket(other, "tcp", "ipv4")
             assert other.register("tcp-ipv4", service="number").result == "ok"
-            assert len(list(fds.iterdir())) < before + 24 + 1200
+            # Two for each connection (its process is pinned), and what a registration needs for a moment.
+            assert len(list(fds.iterdir())) < before + 2 * 24 + 16
             results = [control.receive().result for control in waiting]
         finally:
             for control in waiting:
                 control.sock.close()
-    assert set(results) == {"rate-limited", "not-permitted"}, results
+    assert set(results) == {"not-permitted"}, results
     assert asked(broker, "web") <= 4, "whoever asks for a name that is on its way joins it"
     until("descriptors to be closed", lambda: len(list(fds.iterdir())) <= before + 2)
 
 
-def test_a_barrier_comes_after_a_message_that_waits_and_other_users_go_on(broker, directory, web, spawn):
+def test_a_barrier_waits_for_no_name_and_other_users_go_on(broker, directory, web, spawn):
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
     time.sleep(1.1)  # an answer is good for a second
@@ -276,7 +279,12 @@ def test_a_barrier_comes_after_a_message_that_waits_and_other_users_go_on(broker
     other.notify_and_wait("FDSTORE=1\nFDNAME=number", "tcp-ipv4")
     assert time.monotonic() - began < 0.5
     web.notify_and_wait("READY=1")
-    assert who("udp", "ipv4", PORT) == "web"
+    assert time.monotonic() - began < 0.9
+
+    def serves():
+        with contextlib.suppress(ConnectionRefusedError):
+            return who("udp", "ipv4", PORT) == "web"
+    until("the message that waits", serves)
 
 
 def test_ready_does_not_wait_and_warnings_come_after_it(broker, directory):

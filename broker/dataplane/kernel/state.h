@@ -31,6 +31,8 @@ struct Dataplane::State {
         OwnedFd staging;  // sockets on their way into a slot
         std::unique_ptr<SocketCopier> copier;
         std::unique_ptr<Explainer> explainer;
+        std::unique_ptr<SocketCopier> parker;  // within the staging map
+        std::uint32_t parked = 0;
         Grace grace;
         Mapping<sb_header> header;
         Mapping<sb_service> services;

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/incoming.h"
+
+namespace sockbroker {
+
+namespace {
+
+std::string_view why_not(hands::Outcome outcome) {
+        switch (outcome) {
+        case hands::Outcome::kBusy:
+                return "all processes that take descriptors are busy, ask again later";
+        case hands::Outcome::kLost:
+                return "the process that took the descriptors of this message has ended, ask again";
+        default:
+                return "what came with this message keeps who looks at it waiting; hand over sockets alone, and none "
+                       "whose lock is kept";
+        }
+}
+
+}  // namespace
+
+void Incoming::fail() noexcept {
+        arrived.clear();
+        not_taken = Refusal{ResultCode::kInternal, {}, {}};
+}
+
+void Incoming::note(const hands::Taken& taken) {
+        if (taken.outcome != hands::Outcome::kDone) {
+                not_taken = Refusal{ResultCode::kBusy, std::string(why_not(taken.outcome)), {}};
+                return;
+        }
+        truncated = truncated || taken.truncated;
+        count = taken.count;
+        arrived.reserve(taken.found.size());
+        for (std::size_t i = 0; i < taken.found.size(); i++) {
+                const auto& one = taken.found[i];
+                arrived.push_back({one.facts, taken.staging + static_cast<std::uint32_t>(i), one.errnum});
+        }
+}
+
+}  // namespace sockbroker

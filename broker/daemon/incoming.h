@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A message as it stands before the broker: what was peeked at, what of it was decided on the way, and what a hand has
+// found in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/hands/crew.h"
+#include "broker/peer/peer.h"
+#include "broker/policy/decide.h"
+#include "broker/protocol/message.h"
+#include "broker/protocol/result_code.h"
+#include "broker/socket/facts.h"
+
+namespace sockbroker {
+
+// One descriptor that came with it.
+struct Arrived {
+        SocketFacts facts;
+        std::uint32_t entry = 0;  // of the staging map, where it stands if errnum is 0
+        int errnum = 0;           // why it could not be offered to the kernel
+};
+
+struct Incoming : Message {
+        // Asked once, though before the descriptors are taken and after it.
+        bool counted = false;
+        std::optional<Refusal> over_rate;
+        std::optional<std::expected<Peer, Refusal>> identified;
+        // What policy said, and which one: it counts only while that is in force.
+        std::optional<std::expected<Admission, Refusal>> verdict;
+        std::shared_ptr<const Policy> judged_by;
+
+        std::optional<Refusal> not_taken;  // no hand has come back with its descriptors
+        std::size_t count = 0;             // of descriptors
+        std::vector<Arrived> arrived;      // one for each, where they were looked at
+        bool settled = false;              // nobody needs the staging map any more for it
+        bool answered = false;
+
+        // Where there is no memory for more than that.
+        void fail() noexcept;
+
+        [[nodiscard]] std::size_t descriptors() const { return fds.empty() ? count : fds.size(); }
+
+        // What a hand has made of it.
+        void note(const hands::Taken& taken);
+};
+using IncomingPtr = std::shared_ptr<Incoming>;
+
+// Who is to take the descriptors of a message.
+struct Intake {
+        bool probe = false;  // and offer what can be brokered; else they are closed
+        bool here = false;   // the broker itself: of a service with HoldSec=, whose sockets it keeps
+        hands::Charge charge;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A file of a FUSE server that answers everything but reads, as any local user can have one: in namespaces of his own. Who
+writes from its memory sleeps, with whatever lock the write keeps, until the server ends."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import signal
+import struct
+
+from harness import kernel
+
+DEVICE = "/run/fuse"
+MOUNTED = "/run/silent"
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+PR_SET_DUMPABLE = 4
+LOOKUP, GETATTR, OPEN, READ, FLUSH, INIT, FORGET = 1, 3, 14, 15, 25, 26, (2, 36, 42)
+FILE = 2  # its inode number
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def make_device():
+    """As root, in the mount namespace of the test."""
+    os.mknod(DEVICE, 0o020666, os.makedev(10, 229))
+    os.chmod(DEVICE, 0o666)
+    os.mkdir(MOUNTED)
+    os.chmod(MOUNTED, 0o777)
+
+
+def enter_namespaces():
+    """As an ordinary user, who is root in there."""
+    uid, gid = os.getuid(), os.getgid()
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _attributes(inode):
+    mode = 0o100644 if inode == FILE else 0o40755
+    return struct.pack("<6Q10I", inode, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+
+
+def _serve(device, silent):
+    replies = {
+        INIT: lambda _: struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7),
+        LOOKUP: lambda _: struct.pack("<QQQQII", FILE, 0, 3600, 3600, 0, 0) + _attributes(FILE),
+        GETATTR: lambda inode: struct.pack("<QII", 3600, 0, 0) + _attributes(inode),
+        OPEN: lambda _: struct.pack("<QII", 1, 0, 0),
+    }
+    with contextlib.suppress(OSError):
+        while True:
+            _, operation, unique, inode = struct.unpack_from("<IIQQ", os.read(device, 1 << 18))
+            if operation in silent or operation in FORGET:
+                continue
+            body = replies[operation](inode) if operation in replies else b""
+            error = 0 if operation in replies or operation == FLUSH else -38  # ENOSYS
+            os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+    os._exit(0)
+
+
+class SilentFile:
+    """Of this process, after enter_namespaces()."""
+
+    def __init__(self, silent=(READ,)):
+        device = os.open(DEVICE, os.O_RDWR)
+        kernel.mount("silent", MOUNTED, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
+        self.server = os.fork()
+        if self.server == 0:
+            _serve(device, silent)
+        os.close(device)
+        self.fd = os.open(f"{MOUNTED}/file", os.O_RDONLY)
+
+    def memory(self):
+        return mmap.mmap(self.fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)
+
+    def end(self):
+        os.kill(self.server, signal.SIGKILL)
+        os.waitpid(self.server, 0)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Descriptors that make whoever touches them sleep for as long as their sender likes, beyond SIGKILL. They cost the broker a
+process that can be left behind, and nobody else an answer; a broker that is killed meanwhile has a successor at once."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+import pytest
+
+from harness import hanging, silent_file, wire
+from harness.namespace import own_uid
+from words import add_routes, everywhere, handed_over, open_socket, section, who
+
+# What an honest peer waits at most beside an attack. Measured: a hundredth of that; a hang is for ever.
+PATIENCE = 2
+
+
+def processes_of(broker):
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "exe") == str(broker.program) and \
+                    os.readlink(entry / "ns/net") == os.readlink("/proc/self/ns/net"):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _device():
+    silent_file.make_device()
+
+
+@pytest.mark.parametrize("way", hanging.WAYS)
+@pytest.mark.parametrize("kind", hanging.KINDS)
+def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_waiting(broker, spawn, kind, way):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    open_socket(web, "udp", "ipv4")
+    with hanging.Hanging(kind, way, own_uid(7)):
+        slowest = 0.0
+        for _ in range(50):
+            began = time.monotonic()
+            assert wire.control(broker.control_path, "VERB=version").result == "ok"
+            assert web.register("udp-ipv4").result == "ok"
+            slowest = max(slowest, time.monotonic() - began)
+        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4")
+        assert slowest < PATIENCE
+        assert who("tcp", "ipv4") == "web"
+
+
+@pytest.mark.parametrize("kind", hanging.KINDS)
+def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is_left_afterwards(broker, spawn, kind):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    with hanging.Hanging(kind, "barrier", own_uid(7)):
+        assert broker.ask("VERB=version").result == "ok"
+        broker.process.send_signal(signal.SIGKILL)
+        broker.process.wait(5)
+        began = time.monotonic()
+        broker.start()
+        assert time.monotonic() - began < 5
+        assert web.register("tcp-ipv4").result == "ok"
+        assert who("tcp", "ipv4") == "web"
+    broker.stop()
+    end = time.monotonic() + 10
+    while processes_of(broker):
+        assert time.monotonic() < end, f"still there: {processes_of(broker)}"
+        time.sleep(0.05)
