@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <linux/bpf.h>
+
+#include "bpf/find.h"
 #include "bpf/trace.h"
 
 struct sb_trace trace;
