@@ -103,3 +103,23 @@ def test_a_bind_that_policy_does_not_grant_fails_and_is_in_the_journal_of_both(u
     assert "PermissionError: [Errno 13]" in said and "grant it in conf.d" in said, said
     refusals = broker.journal(cursor, "SOCKBROKER_ACTION=refuse", "SOCKBROKER_UNIT=plain.service")
     assert any("tcp" in entry["MESSAGE"] and ":80" in entry["MESSAGE"] for entry in refusals), refusals
+
+
+def test_root_registers_a_program_that_binds_by_itself_from_its_own_unit_alone(broker):
+    broker.policy("plain.conf", POLICY)
+    broker.unit("plain.service", """[Service]
+ExecStart=/usr/bin/python3 -m http.server 80
+ExecStartPost=+/bin/sh -c 'until sockbrokerctl register --pid=$MAINPID plain; do sleep 0.1; done'
+DynamicUser=yes
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+WorkingDirectory=/usr/share/doc
+""")
+    broker.run("systemctl daemon-reload && systemctl reload sockbrokerd && systemctl start plain.service")
+    assert answer(broker) == "200"
+    [row] = broker.registered("plain")
+    pid = broker.show("plain.service", "MainPID")
+    assert (str(row["pid"]), row["unit"]) == (pid, "plain.service") and row["uid"] != 0
+    said = broker.run(f"systemd-run --quiet --pipe --wait --unit=thief.service sockbrokerctl register --pid={pid} plain "
+                      "tcp:0.0.0.0:80", check=False)
+    assert said.returncode == 1 and f"PID={pid} is not believed" in said.stderr, said
+    assert [row["pid"] for row in broker.registered("plain")] == [int(pid)]

@@ -4,6 +4,8 @@
 // Each case runs with the pidfd that the kernel gave and without it, as on a kernel before 6.5.
 #include "broker/peer/peer.h"
 
+#include "broker/peer/on_behalf.h"
+
 #include <linux/sched.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -150,6 +152,29 @@ TEST_P(PeerTest, ASenderOutsideUnitsHasNone) {
         EXPECT_EQ(peer->unit, "");
         EXPECT_EQ(peer->to_string(), "pid " + std::to_string(child.pid()) + ", uid 61001, no unit");
         finish(child);
+}
+
+TEST_P(PeerTest, OneMaySpeakForAnotherOfItsOwnUnitAndUserAndRootForAnyUserOfItsUnit) {
+        const Unit unit(unit_name());
+        test::Child child([&] { return send_and_wait(&unit); });
+        const auto program = identify(next());
+        ASSERT_TRUE(program);
+        const auto spoken_for = [&](uid_t uid, gid_t gid, const std::string& of) {
+                return on_behalf_of({.pid = getpid(), .uid = uid, .gid = gid, .unit = of}, child.pid());
+        };
+        const auto same = spoken_for(program->uid, program->gid, unit.name());
+        ASSERT_TRUE(same) << same.error().message;
+        EXPECT_EQ(same->to_string(), program->to_string());
+        EXPECT_TRUE(spoken_for(0, 0, unit.name()));
+        for (const auto& refused : {spoken_for(program->uid, program->gid, "other.service"),
+                                    spoken_for(program->uid, program->gid, ""), spoken_for(0, 0, "other.service"),
+                                    spoken_for(0, 0, ""), spoken_for(program->uid + 1, program->gid, unit.name()),
+                                    spoken_for(program->uid, program->gid + 1, unit.name())}) {
+                ASSERT_FALSE(refused);
+                EXPECT_EQ(refused.error().code, ResultCode::kNotPermitted);
+        }
+        finish(child);
+        EXPECT_FALSE(spoken_for(program->uid, program->gid, unit.name()));  // it is gone
 }
 
 // What a service with Delegate=yes or a user's manager can make below its own cgroup.
