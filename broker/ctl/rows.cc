@@ -3,16 +3,10 @@
 // The verbs list and bindings: rows of the broker as a table or as JSON, which streams.
 #include <fmt/format.h>
 
-#include <sys/socket.h>
-
-#include <cstdlib>
-#include <map>
-#include <utility>
-
 #include "broker/ctl/ask.h"
-#include "broker/ctl/queues.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
+#include "broker/ctl/socket_queues.h"
 #include "broker/ctl/stopped.h"
 #include "broker/ctl/verbs.h"
 
@@ -120,32 +114,9 @@ std::string queue_of(const Json& row) {
         return drops == "-" || drops == "0" ? queue : fmt::format("{} ({} dropped)", queue, drops);
 }
 
-// {queue, queue_limit, drops}, null where the kernel does not show the socket here: in another network namespace.
 void add_queue(Json& row) {
-        static std::map<std::pair<Protocol, int>, Queues> known;
-        const auto protocol = parse_protocol(cell(row, "protocol"));
-        for (const char* name : {"queue", "queue_limit", "drops"}) {
-                row[name] = nullptr;
-        }
-        if (!protocol) {
-                return;
-        }
-        const std::pair key(*protocol, cell(row, "family") == "ipv4" ? AF_INET : AF_INET6);
-        const auto [queues, fresh] = known.try_emplace(key);
-        if (fresh) {
-                queues->second = read_queues(key.first, key.second).value_or(Queues{});
-        }
-        const auto queue = queues->second.find(std::strtoull(cell(row, "cookie").c_str(), nullptr, 16));
-        if (queue == queues->second.end()) {
-                return;
-        }
-        row["queue"] = queue->second.depth;
-        if (*protocol == Protocol::kTcp) {
-                row["queue_limit"] = queue->second.limit;
-        }
-        if (queue->second.drops) {
-                row["drops"] = *queue->second.drops;
-        }
+        static SocketQueues queues;
+        queues.add_to(row);
 }
 
 const RowVerb kList{.request = "VERB=list\n",

@@ -5,6 +5,7 @@
 #include "broker/ctl/running.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -60,8 +61,10 @@ bool is_down_by_systemd(const Options& options) {
         if (!state.empty()) {
                 return state == "inactive" || state == "failed";
         }
+        // The link leads nowhere: what it names is the invocation.
+        struct stat link {};
         return access("/run/systemd/units", X_OK) == 0 &&
-               access(("/run/systemd/units/invocation:" + unit).c_str(), F_OK) != 0 && errno == ENOENT;
+               lstat(("/run/systemd/units/invocation:" + unit).c_str(), &link) != 0 && errno == ENOENT;
 }
 
 }  // namespace sockbroker::ctl

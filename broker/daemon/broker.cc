@@ -180,7 +180,9 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         case Verb::kList:
                 return reply(answer(ResultCode::kOk, "", list_rows()));
         case Verb::kBindings:
-                return reply(answer(ResultCode::kOk, "", binding_rows()));
+                return reply(answer(ResultCode::kOk, "", binding_rows(false)));
+        case Verb::kCounted:
+                return reply(answer(ResultCode::kOk, "", binding_rows(true)));
         case Verb::kVersion:
                 return reply(answer(ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
                                     rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{}}}\n",
@@ -309,6 +311,7 @@ std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
 }
 
 Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
+        tally_.refusals[static_cast<std::size_t>(refusal.code)]++;
         if (const auto suppressed = refusals_.count(peer.unit, peer.uid, steady_usec())) {
                 std::string message = fmt::format("{} was refused: {}", name_of(peer), refusal.message);
                 if (*suppressed > 0) {

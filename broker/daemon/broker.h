@@ -229,7 +229,7 @@ private:
         [[nodiscard]] std::vector<std::string> warnings() const;
         [[nodiscard]] Rows status_rows();
         [[nodiscard]] Rows list_rows();
-        [[nodiscard]] Rows binding_rows() const;
+        [[nodiscard]] Rows binding_rows(bool counted_only) const;  // of services with Accounting=binding
 
         void tell_departures(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
         void tell_handed(const Admission& admission, const std::vector<Handed>& handed);
@@ -265,6 +265,7 @@ private:
         std::uint64_t netns_cookie_ = 0;
         std::int64_t started_usec_ = 0;
         std::int64_t policy_since_usec_ = 0;
+        Tally tally_;
         std::string policy_digest_;
         std::string refused_digest_;  // of the policy that was refused last; empty: none was
         std::int64_t refused_since_usec_ = 0;

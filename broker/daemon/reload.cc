@@ -377,6 +377,7 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
                 return end_change();
         }
         // The policy is in force, and nothing from here on may look as if it had been refused.
+        tally_.reloads_taken++;
         std::string message;
         bool whole = false;
         (void)guarded([&] {
@@ -433,6 +434,7 @@ void Broker::tell_refused(const Change& change, const std::string& why) {
                 return note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
                                            name_changes(interfaces_, change.interfaces), why));
         }
+        tally_.reloads_refused++;
         note_refused(change.loaded.digest);
         degrade(why.empty() ? fmt::format("policy refused, {}, the running policy stays",
                                           count_errors(change.loaded.errors))

@@ -23,12 +23,18 @@ std::int64_t wall_usec() {
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
 
+std::size_t count_bindings(const Service& service) {
+        std::size_t bindings = 0;
+        for (const auto& binding : service.bindings) {
+                bindings += count_matches(service, binding.prefix.address.family);
+        }
+        return bindings;
+}
+
 std::size_t count_bindings(const Policy& policy) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
-                for (const auto& binding : service.bindings) {
-                        bindings += count_matches(service, binding.prefix.address.family);
-                }
+                bindings += count_bindings(service);
         }
         return bindings;
 }
@@ -120,6 +126,7 @@ Rows Broker::status_rows() {
                 .journal_lost = audit_.lost(),
         };
         status.warnings = warnings();
+        status.tally = tally_;
         if (registry_.size() <= kAskAll) {
                 probe_liveness();
         }
@@ -142,8 +149,9 @@ Rows Broker::status_rows() {
                 if (next == policy->services.size()) {
                         return std::nullopt;
                 }
-                const auto& name = policy->services[next++].name;
-                return counters_line(name, count_sockets(registry_, name), registry_.counters(name));
+                const auto& service = policy->services[next++];
+                return counters_line(service.name, count_sockets(registry_, service.name),
+                                     registry_.counters(service.name), count_bindings(service));
         };
 }
 
@@ -174,8 +182,8 @@ Rows Broker::list_rows() {
         };
 }
 
-Rows Broker::binding_rows() const {
-        return [this, snapshot = snapshot_, service = std::size_t{0}, binding = std::size_t{0},
+Rows Broker::binding_rows(bool counted_only) const {
+        return [this, counted_only, snapshot = snapshot_, service = std::size_t{0}, binding = std::size_t{0},
                 match = std::size_t{0}]() mutable -> std::expected<std::optional<std::string>, Refusal> {
                 const auto& policy = snapshot->policy;
                 if (policy == nullptr) {
@@ -183,7 +191,8 @@ Rows Broker::binding_rows() const {
                 }
                 while (service < policy->services.size()) {
                         const auto& one = policy->services[service];
-                        if (binding == one.bindings.size()) {
+                        if (binding == one.bindings.size() ||
+                            (counted_only && one.accounting != Accounting::kBinding)) {
                                 service++;
                                 binding = match = 0;
                                 continue;

@@ -106,7 +106,8 @@ std::string gone_socket_line(const std::string& service, const Registration& reg
                       list_line(service, registration, live));
 }
 
-std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters) {
+std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters,
+                          std::size_t bindings) {
         return line_of({
                 {"service", service},
                 {"sockets", sockets.live + sockets.held + sockets.draining},
@@ -122,6 +123,7 @@ std::string counters_line(const std::string& service, const SocketCount& sockets
                 {"live", sockets.live},
                 {"held", sockets.held},
                 {"draining", sockets.draining},
+                {"bindings", bindings},
         });
 }
 
@@ -141,33 +143,45 @@ Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics)
 }
 
 std::string status_line(const BrokerStatus& status) {
-        return line_of({
-                {"version", SOCKBROKER_VERSION},
-                {"state", status.degraded.empty() ? "running" : "degraded"},
-                {"reason", text_or_null(status.degraded)},
-                {"since", status.since_usec},
-                {"degraded_since", status.degraded.empty() ? Json(nullptr) : Json(status.degraded_since_usec)},
-                {"policy",
-                 {{"files", status.policy_files},
-                  {"services", status.policy_services},
-                  {"bindings", status.policy_bindings},
-                  {"since", status.policy_since_usec},
-                  {"digest", text_or_null(status.policy_digest)},
-                  {"trial_until",
-                   status.policy_trial_until_usec == 0 ? Json(nullptr) : Json(status.policy_trial_until_usec)}}},
-                {"refused_policy", status.refused_digest.empty() ? Json(nullptr)
-                                                                 : Json({{"digest", status.refused_digest},
-                                                                         {"since", status.refused_since_usec}})},
-                {"sockets", {{"live", status.live}, {"draining", status.draining}, {"held", status.held}}},
-                {"capacity",
-                 {{"bindings", status.capacity.bindings},
-                  {"services", status.capacity.services},
-                  {"sockets", status.capacity.sockets}}},
-                {"gone", status.gone},
-                {"refused", status.refused},
-                {"journal_lost", status.journal_lost},
-                {"warnings", status.warnings},
-        });
+        std::string refusals;
+        for (std::size_t i = 0; i < status.tally.refusals.size(); i++) {
+                if (const auto count = status.tally.refusals[i]; count > 0) {
+                        refusals += fmt::format("{}\"{}\":{}", refusals.empty() ? "" : ",",
+                                                to_string(static_cast<ResultCode>(i)), count);
+                }
+        }
+        const auto last = fmt::format("{{\"refusals\":{{{}}}}}\n", refusals);
+        return joined(
+                line_of({
+                        {"version", SOCKBROKER_VERSION},
+                        {"state", status.degraded.empty() ? "running" : "degraded"},
+                        {"reason", text_or_null(status.degraded)},
+                        {"since", status.since_usec},
+                        {"degraded_since", status.degraded.empty() ? Json(nullptr) : Json(status.degraded_since_usec)},
+                        {"policy",
+                         {{"files", status.policy_files},
+                          {"services", status.policy_services},
+                          {"bindings", status.policy_bindings},
+                          {"since", status.policy_since_usec},
+                          {"digest", text_or_null(status.policy_digest)},
+                          {"trial_until", status.policy_trial_until_usec == 0 ? Json(nullptr)
+                                                                              : Json(status.policy_trial_until_usec)}}},
+                        {"refused_policy",
+                         status.refused_digest.empty()
+                                 ? Json(nullptr)
+                                 : Json({{"digest", status.refused_digest}, {"since", status.refused_since_usec}})},
+                        {"sockets", {{"live", status.live}, {"draining", status.draining}, {"held", status.held}}},
+                        {"capacity",
+                         {{"bindings", status.capacity.bindings},
+                          {"services", status.capacity.services},
+                          {"sockets", status.capacity.sockets}}},
+                        {"gone", status.gone},
+                        {"refused", status.refused},
+                        {"journal_lost", status.journal_lost},
+                        {"warnings", status.warnings},
+                        {"reloads", {{"ok", status.tally.reloads_taken}, {"refused", status.tally.reloads_refused}}},
+                }),
+                last);
 }
 
 }  // namespace sockbroker

@@ -3,6 +3,8 @@
 // The JSON lines of long answers. Field names and their order are contracts.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <expected>
 #include <functional>
 #include <memory>
@@ -48,11 +50,18 @@ struct SocketCount {
         std::size_t held = 0;
         std::size_t draining = 0;
 };
-// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining}
+// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining, bindings}
 [[nodiscard]] std::string counters_line(const std::string& service, const SocketCount& sockets,
-                                        const ServiceCounters& counters);
+                                        const ServiceCounters& counters, std::size_t bindings);
 // {file, line, severity, message}, a line each; null: none.
 [[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics);
+
+// What has happened since the start, by result.
+struct Tally {
+        std::array<std::uint64_t, static_cast<std::size_t>(ResultCode::kInternal) + 1> refusals{};
+        std::uint64_t reloads_taken = 0;
+        std::uint64_t reloads_refused = 0;
+};
 
 struct BrokerStatus {
         std::string degraded;  // why; empty: running
@@ -74,6 +83,7 @@ struct BrokerStatus {
         std::uint64_t refused = 0;
         std::uint64_t journal_lost = 0;
         std::vector<std::string> warnings;  // of the host, to people
+        Tally tally;
 };
 [[nodiscard]] std::string status_line(const BrokerStatus& status);
 

@@ -64,6 +64,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"explain", Verb::kExplain},
         NamedVerb{"diff", Verb::kDiff},
         NamedVerb{"keep", Verb::kKeep},
+        NamedVerb{"counted", Verb::kCounted},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -217,7 +218,7 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match explain diff keep",
+                                            "unregister unload version hold match explain diff keep counted",
                                             quoted(value)));
                 }
                 fields.verb = *verb;

@@ -38,6 +38,7 @@ enum class Verb : std::uint8_t {
         kStatus,      // VERB=status; this and all below: control only, no fds
         kList,        // VERB=list
         kBindings,    // VERB=bindings
+        kCounted,     // VERB=counted: bindings that are counted one by one
         kReload,      // VERB=reload; TIMEOUT_USEC= may be there: back again unless VERB=keep comes in time
         kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
         kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required

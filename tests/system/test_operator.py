@@ -33,3 +33,23 @@ def test_status_after_unload_says_that_nothing_is_dispatched(broker):
     assert (status, said["dispatches"]) == (3, False)
     broker.run("systemctl start sockbrokerd.service")
     assert ctl(broker, "status")[0] == 0
+
+
+def test_metrics_are_served_by_a_unit_without_privilege_that_starts_nothing(broker):
+    broker.policy("a.conf", "[Service web]\nUnit=web.service\nListenStream=192.0.2.0/24:80\n")
+    broker.run("systemctl reload sockbrokerd && systemctl start sockbroker-exporter.socket")
+    scrape = "curl -sSf http://127.0.0.1:9818/metrics"
+    text = broker.out(scrape)
+    assert "\nsockbroker_up 1\n" in text and 'sockbroker_service_bindings{service="web"} 1\n' in text
+    broker.run("systemctl stop sockbrokerd.service")
+    assert "\nsockbroker_up 0\n" in broker.out(scrape)
+    assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
+    broker.run("systemctl start sockbrokerd.service")
+    assert "\nsockbroker_up 1\n" in broker.out(scrape)
+    pid = broker.show("sockbroker-exporter.service", "MainPID")
+    caps = broker.out(f"grep ^Cap /proc/{pid}/status")
+    assert {line.split()[1] for line in caps.splitlines()} == {"0" * 16}
+    exposure = broker.run("systemd-analyze security --no-pager sockbroker-exporter.service", check=False).stdout
+    score = float(exposure.partition("Overall exposure level for sockbroker-exporter.service: ")[2].split()[0])
+    assert score <= 1.4, exposure
+    broker.run("systemctl stop sockbroker-exporter.socket sockbroker-exporter.service")

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// sockbroker-exporter: the broker's metrics over HTTP, sockbroker-exporter(8). A process of its own, without privilege:
+// it asks the broker as anybody may, and what its clients do costs the broker nothing but that question, one at a time.
+#include <fmt/format.h>
+#include <microhttpd.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "broker/ctl/metrics.h"
+#include "broker/ctl/options.h"
+
+namespace {
+
+using namespace sockbroker::ctl;
+
+constexpr unsigned kMaxConnections = 64, kIdleSeconds = 10;
+
+constexpr const char* kHelp =
+        "sockbroker-exporter [OPTION...]\n"
+        "\n"
+        "Serve the broker's metrics over HTTP on a socket that systemd passes.\n"
+        "\n"
+        "  -h --help             Show this help\n"
+        "     --version          Show the version\n"
+        "     --netns=NAME       Of the broker of this network namespace\n"
+        "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
+        "\n"
+        "See sockbroker-exporter(8) for details.\n";
+
+struct Exporter {
+        Options options;
+        std::mutex one_question;  // at a time: scrapes of many clients are no load on the broker
+};
+
+MHD_Result answer(MHD_Connection* connection, unsigned status, std::string_view type, std::string text) {
+        MHD_Response* response = MHD_create_response_from_buffer(text.size(), text.data(), MHD_RESPMEM_MUST_COPY);
+        if (response == nullptr) {
+                return MHD_NO;
+        }
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, std::string(type).c_str());
+        const MHD_Result queued = MHD_queue_response(connection, status, response);
+        MHD_destroy_response(response);
+        return queued;
+}
+
+MHD_Result serve(Exporter& exporter, MHD_Connection* connection, std::string_view url, std::string_view method) {
+        if (method != "GET" && method != "HEAD") {
+                return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET is served\n");
+        }
+        if (url != "/metrics") {
+                return answer(connection, url == "/" ? MHD_HTTP_OK : MHD_HTTP_NOT_FOUND, "text/plain",
+                              "the metrics are at /metrics\n");
+        }
+        const char* accepted = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
+        const bool open = accepted != nullptr &&
+                          std::string_view(accepted).find("application/openmetrics-text") != std::string_view::npos;
+        const auto format = open ? MetricsFormat::kOpenMetrics : MetricsFormat::kPrometheus;
+        const std::lock_guard lock(exporter.one_question);
+        const auto observed = observe(exporter.options);
+        if (!observed.why_not.empty()) {
+                fmt::print(stderr, "<4>{}\n", observed.why_not);
+        }
+        return answer(connection, MHD_HTTP_OK, content_type(format), render_metrics(observed.seen, format));
+}
+
+MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,
+                      const char*, std::size_t* upload, void**) {
+        *upload = 0;  // a body is not asked for
+        try {
+                return serve(*static_cast<Exporter*>(self), connection, url, method);
+        } catch (const std::exception& error) {  // none may cross the C callback
+                fmt::print(stderr, "<3>{}\n", error.what());
+                return MHD_NO;
+        }
+}
+
+int run(int argc, char** argv) {
+        Exporter exporter;
+        auto options = parse_options(argc, argv);
+        if (!options || !options->arguments.empty() || options->verb != Options{}.verb) {
+                fmt::print(stderr, "sockbroker-exporter: {}\n",
+                           options ? "takes no arguments, see --help" : options.error().text());
+                return kExitUsage;
+        }
+        if (options->help) {
+                fmt::print("{}", kHelp);
+                return kExitOk;
+        }
+        if (options->version) {
+                fmt::print("sockbroker-exporter {}\n", SOCKBROKER_VERSION);
+                return kExitOk;
+        }
+        exporter.options = std::move(*options);
+        exporter.options.verb = "metrics";
+        if (sd_listen_fds(1) != 1 || sd_is_socket(SD_LISTEN_FDS_START, 0, SOCK_STREAM, 1) <= 0) {
+                fmt::print(stderr,
+                           "sockbroker-exporter: needs one listening socket of systemd: systemctl start "
+                           "sockbroker-exporter.socket\n");
+                return kExitFailed;
+        }
+        // Before there is another thread: the signals that end it come here alone.
+        sigset_t ends;
+        sigemptyset(&ends);
+        sigaddset(&ends, SIGTERM);
+        sigaddset(&ends, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+        MHD_Daemon* daemon =
+                MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, nullptr, nullptr, on_request,
+                                 &exporter, MHD_OPTION_LISTEN_SOCKET, SD_LISTEN_FDS_START, MHD_OPTION_CONNECTION_LIMIT,
+                                 kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
+                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{32} * 1024, MHD_OPTION_END);
+        if (daemon == nullptr) {
+                fmt::print(stderr, "sockbroker-exporter: cannot serve on the socket that was passed\n");
+                return kExitFailed;
+        }
+        (void)sd_notify(0, "READY=1");
+        int signal = 0;
+        sigwait(&ends, &signal);
+        MHD_stop_daemon(daemon);
+        return kExitOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+        try {
+                return run(argc, argv);
+        } catch (const std::exception& error) {
+                fmt::print(stderr, "sockbroker-exporter: {}\n", error.what());
+                return kExitFailed;
+        }
+}

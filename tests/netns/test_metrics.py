@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Metrics: the tool's, and those of the process that serves them over HTTP."""
+
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from harness import broker as broker_module
+from harness import client
+from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
+
+HEAD = re.compile(r"# (HELP|TYPE) (sockbroker_\w+) (.+)")
+SAMPLE = re.compile(r'(sockbroker_\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0-9.e+]+)')
+
+
+def parse(text, open_metrics):
+    """{(name, frozenset of labels): value}; the grammar of the format is checked on the way."""
+    lines = text.splitlines()
+    if open_metrics:
+        assert lines.pop() == "# EOF"
+    types, samples = {}, {}
+    for line in lines:
+        head = HEAD.fullmatch(line)
+        if head:
+            if head[1] == "TYPE":
+                assert head[2] not in types, f"{head[2]} twice"
+                types[head[2]] = head[3]
+            continue
+        sample = SAMPLE.fullmatch(line)
+        assert sample, line
+        name = sample[1]
+        family = name.removesuffix("_total") if open_metrics and name.endswith("_total") else name
+        assert family in types and list(types)[-1] == family, f"{line} does not stand behind its head"
+        assert (types[family] == "counter") == name.endswith("_total"), line
+        labels = frozenset(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', sample[2] or ""))
+        assert (name, labels) not in samples, line
+        samples[name, labels] = float(sample[3])
+    return samples
+
+
+def value(samples, name, **labels):
+    return samples[f"sockbroker_{name}", frozenset(labels.items())]
+
+
+@pytest.fixture(name="exporter")
+def _exporter(broker):
+    """Its URL. Started as systemd would."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+        process = subprocess.Popen(["bash", "-c", script, "-", broker_module.BUILD / "sockbroker-exporter",
+                                    "--runtime-dir", broker.runtime, "--bpffs", broker.bpffs],
+                                   pass_fds=[listener.fileno()])
+    yield url
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def scrape(url, accept=None):
+    request = urllib.request.Request(f"{url}/metrics", headers={"Accept": accept} if accept else {})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.headers["Content-Type"], response.read().decode()
+
+
+def test_what_the_metrics_say(broker, spawn, exporter):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere(), "Accounting=binding") + section("dns", 61002, everywhere(9)))
+    broker.start()
+    one = spawn("web", 61001)
+    handed_over(one, "tcp", "ipv4")
+    assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+    with pytest.raises(ConnectionRefusedError):
+        client.ask("tcp", ADDRESS["ipv4"], 9)
+    assert spawn("dns", 61005).control("FDSTORE=1\nFDNAME=dns").result == "malformed"
+    broker.policy("Nonsense\n", "60-bad.conf")
+    assert broker.reload()[0] == 1
+    kind, text = scrape(exporter, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert kind.startswith("application/openmetrics-text")
+    samples = parse(text, open_metrics=True)
+    assert value(samples, "up") == value(samples, "degraded") == 1
+    assert value(samples, "service_lookups_total", service="web") == 1
+    assert value(samples, "service_no_socket_total", service="dns") == 1
+    assert value(samples, "service_sockets", service="web", state="live") == 1
+    assert value(samples, "service_bindings", service="web") == 4
+    assert value(samples, "service_bindings_without_socket", service="web") == 0
+    assert value(samples, "service_bindings_without_socket", service="dns") == 4
+    assert value(samples, "reloads_total", result="refused") == 1
+    assert value(samples, "refusals_total", result="malformed") == 1
+    assert value(samples, "capacity_used", resource="sockets") == 1
+    assert value(samples, "capacity", resource="bindings") == 65536
+    assert value(samples, "service_accept_queue_limit", service="web") > 0
+    assert value(samples, "binding_lookups_total", service="web",
+                 binding=f"{broker.config}/conf.d/50-test.conf:3") == 1
+    kind, text = scrape(exporter)
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert value(parse(text, open_metrics=False), "service_lookups_total", service="web") == 1
+    assert ADDRESS["ipv4"] not in text and str(one.pid) not in text
+    status, text = broker.ctl("metrics")
+    assert status == 0 and value(parse(text, open_metrics=True), "up") == 1
+
+
+def test_without_a_broker_it_is_down_and_what_the_kernel_counts_goes_on(broker, exporter):
+    broker.policy(section("web", 61001, everywhere())).start()
+    assert value(parse(scrape(exporter)[1], open_metrics=False), "up") == 1
+    broker.stop()
+    samples = parse(scrape(exporter)[1], open_metrics=False)
+    assert value(samples, "up") == 0 and value(samples, "service_lookups_total", service="web") == 0
+    assert broker.ctl("metrics")[0] == 3
+
+
+def test_other_questions_than_that_are_answered_shortly(exporter):
+    for path, status in {"/": 200, "/etc/passwd": 404, "/metrics/../x": 404}.items():
+        try:
+            with urllib.request.urlopen(exporter + path, timeout=10) as response:
+                assert response.status == status
+        except urllib.error.HTTPError as error:
+            assert error.code == status
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{exporter}/metrics", data=b"x" * 100_000), timeout=10)
+    assert refused.value.code == 405
+
+
+def test_a_client_that_says_nothing_keeps_no_other_waiting(broker, exporter):
+    broker.policy("").start()
+    host, port = exporter.removeprefix("http://").split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
+    begun = time.monotonic()
+    assert "sockbroker_up 1" in scrape(exporter)[1]
+    assert time.monotonic() - begun < 5
+    for one in silent:
+        one.close()
+
+
+def test_a_scrape_of_a_thousand_services_is_quick(broker, exporter):
+    broker.policy("".join(section(f"s{n}", 61001, f"ListenStream=10.0.{n // 250}.{n % 250}/32:80") for n in range(1000)))
+    broker.start()
+    scrape(exporter)
+    assert min(_timed(exporter) for _ in range(10)) < 0.05
+
+
+def _timed(exporter):
+    begun = time.monotonic()
+    assert "s999" in scrape(exporter)[1]
+    print(f"a scrape took {1000 * (time.monotonic() - begun):.1f} ms")
+    return time.monotonic() - begun
