@@ -73,6 +73,22 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sb_slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SB_FLOW_LINES);
+	__type(key, __u32);
+	__type(value, struct sb_flow_line);
+} flows SEC(".maps");
+
 /* The last three are for the broker alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -113,6 +129,8 @@ struct {
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 
+#include "bpf/flows.h"
+
 SB_INLINE const union sb_line *sb_line_at(__u32 index)
 {
 	return bpf_map_lookup_elem(&arena, &index);
@@ -152,8 +170,8 @@ static __always_inline void count_error(__u32 service, long error)
 	}
 }
 
-/* Gives the packet to the socket in the slot. 1: it took it. */
-SB_GLOBAL int sb_try_slot(struct bpf_sk_lookup *ctx, __u32 slot, __u64 flags, __u32 service)
+/* Gives the packet to the socket in the slot. Not 0: it took it. */
+SB_GLOBAL __u32 sb_try_slot(struct bpf_sk_lookup *ctx, __u32 slot, __u64 flags, __u32 service)
 {
 	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &slot);
 	long error;
@@ -163,7 +181,7 @@ SB_GLOBAL int sb_try_slot(struct bpf_sk_lookup *ctx, __u32 slot, __u64 flags, __
 	error = bpf_sk_assign(ctx, sk, SB_ASSIGN_FLAGS(flags));
 	bpf_sk_release(sk);
 	if (!error)
-		return 1;
+		return slot;
 	count_error(service, error);
 	return 0;
 }
@@ -239,8 +257,8 @@ SB_GLOBAL __u32 sb_best_slot(__u32 index, __u32 which, __u64 flow, __u64 limit)
 	return best & SB_SLOT_NUMBER;
 }
 
-/* Tries all slots of one record of a chain. */
-SB_GLOBAL int sb_try_chained(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
+/* Tries all slots of one record of a chain. The slot that took the packet, 0: none did; so do those that follow. */
+SB_GLOBAL __u32 sb_try_chained(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
 {
 	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
 
@@ -251,25 +269,27 @@ SB_GLOBAL int sb_try_chained(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags
 		__u32 slot = record->chain.slot[i] & SB_SLOT_NUMBER;
 
 		if (slot && sb_try_slot(ctx, slot, flags, service))
-			return 1;
+			return slot;
 	}
 	return 0;
 }
 
 /* Tries all slots of a chain. Only after a mass death, until the broker has tidied up. */
-static __always_inline int try_chain(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
+static __always_inline __u32 try_chain(struct bpf_sk_lookup *ctx, __u32 index, __u64 flags, __u32 service)
 {
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SB_CHAINED_RECORDS && index; i++) {
-		if (sb_try_chained(ctx, index, flags, service))
-			return 1;
+		__u32 slot = sb_try_chained(ctx, index, flags, service);
+
+		if (slot)
+			return slot;
 		index = next_in_chain(index);
 	}
 	return 0;
 }
 
 /* A dead socket's flows go to the next in their own order, so that they too are spread and the others stay. */
-SB_GLOBAL int sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service, __u32 first)
+SB_GLOBAL __u32 sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service, __u32 first)
 {
 	__u64 flow = flow_of(ctx), limit = ~0ULL, flags = assign_flags(first);
 
@@ -280,7 +300,7 @@ SB_GLOBAL int sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 		if (!slot)
 			return 0;
 		if (sb_try_slot(ctx, slot, flags, service))
-			return 1;
+			return slot;
 		limit = sb_worth(flow, slot);
 	}
 	if (!(first & SB_SLOT_CHAIN))
@@ -288,8 +308,8 @@ SB_GLOBAL int sb_try_shared(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 	return try_chain(ctx, first & SB_SLOT_NUMBER, flags, service);
 }
 
-/* Tries the sockets of one record. 1: one of them took the packet. */
-SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service)
+/* Tries the sockets of one record. */
+SB_GLOBAL __u32 sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which, __u32 service)
 {
 	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
 	__u32 first;
@@ -306,7 +326,7 @@ SB_GLOBAL int sb_try_record(struct bpf_sk_lookup *ctx, __u32 index, __u32 which,
 		__u32 slot = record->slot[which][i] & SB_SLOT_NUMBER;
 
 		if (slot && sb_try_slot(ctx, slot, assign_flags(first), service))
-			return 1;
+			return slot;
 	}
 	return 0;
 }
@@ -340,30 +360,57 @@ SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 se
 	return 1;
 }
 
+/* Whether flows of this service, protocol and family stay. */
+SB_GLOBAL int sb_stays(__u32 index, __u32 which)
+{
+	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
+
+	if (!record || which >= 4)
+		return 0;
+	return (record->slot[which][0] & SB_SLOT_STAY) != 0;
+}
+
+static __always_inline void count_assigned(struct sb_counters *counter, __u32 service)
+{
+	(void)service;
+	SB_COUNT(counter->assigned);
+	SB_TELL(SB_TRACE_DELIVERED);
+	SB_TELL_STEP(service);
+}
+
 SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 {
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
 	__u32 index;
-	__u64 fence = 0;
+	__u64 fence = 0, flow = 0;
+	int staying;
 
 	if (!counter || !entry)
 		return 0;
 	SB_COUNT(counter->lookups);
 	index = READ_ONCE(entry->record);
+	staying = which >= SB_WHICH(1, 0) && sb_stays(index, which);
+	if (SB_RARELY(staying)) {
+		flow = sb_flow_hash(ctx, service);
+		if (sb_try_flow(ctx, flow, service)) {
+			count_assigned(counter, service);
+			return 1;
+		}
+	}
 	/*
 	 * The broker switches the record before it takes a socket out of its slot. Who still holds the old record and
 	 * finds the slot empty must look again, or a hand-over would refuse a client.
 	 */
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < 4; i++) {
+		__u32 now, slot = sb_try_record(ctx, index, which, service);
 		__u64 order;
-		__u32 now;
 
-		if (sb_try_record(ctx, index, which, service)) {
-			SB_COUNT(counter->assigned);
-			SB_TELL(SB_TRACE_DELIVERED);
-			SB_TELL_STEP(service);
+		if (slot) {
+			if (staying)
+				sb_note_flow(flow, slot);
+			count_assigned(counter, service);
 			return 1;
 		}
 		/* The slot was read before the record is read again. Only an atomic whose result is used is a barrier.

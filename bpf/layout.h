@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 5U		       /* second, likewise */
+#define SB_LAYOUT 6U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -118,12 +118,14 @@ struct sb_header {
 	__u32 services;
 	__u32 sockets;
 	__u64 secret; /* random; nobody outside can choose which socket of a service that shares a flow goes to */
+	__u64 flow_secret[2]; /* likewise, for where flows stand in their table */
 };
 
 /*
  * The record is the truth, and the store of its index the one switch of a service's sockets. `newest` is a copy of
  * its first slots, 16 bits each, [SB_WHICH()], for the look-up that needs no more. It is 0 while the record changes,
- * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits.
+ * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits;
+ * the two of UDP where flows stay.
  */
 struct sb_service {
 	__u64 newest;
@@ -137,6 +139,7 @@ enum {
 	SB_SLOT_CHAIN = 1 << 28,     /* not a slot but the first of the records in which the slots stand */
 	SB_SLOT_SHARE = 1 << 29,     /* flows are spread over all of them */
 	SB_SLOT_REUSEPORT = 1 << 30, /* within the socket's SO_REUSEPORT group the kernel chooses */
+	SB_SLOT_STAY = 1U << 31,     /* of UDP: a flow goes on to the socket that has served it */
 };
 
 /* Never changed while a service names it. */
@@ -146,6 +149,40 @@ union sb_record {
 		__u32 slot[SB_CHAIN];
 		__u32 next;
 	} chain;
+};
+
+/*
+ * Of each slot. A slot that is taken anew gets another generation, so that what a flow remembers of the socket that was
+ * there does not count for the next one.
+ */
+struct sb_slot {
+	__u32 service; /* 0: none */
+	__u32 generation;
+};
+
+/*
+ * A flow of UDP that stays with its socket. An entry is of 64 bits, from the lowest: slot, generation of the slot, time
+ * of the last refresh, protected, tag. Times are of CLOCK_MONOTONIC, in units of 2^30 ns. An empty one is 0.
+ */
+enum {
+	SB_FLOW_LINES = 65536,
+	SB_FLOW_WAYS = 8,
+	SB_FLOW_SLOT = 0xffff,
+	SB_FLOW_GENERATION_SHIFT = 16,
+	SB_FLOW_GENERATIONS = 0x3ff,
+	SB_FLOW_TIME_SHIFT = 26,
+	SB_FLOW_TIMES = 0xfff,
+	SB_FLOW_PROTECTED_SHIFT = 38,
+	SB_FLOW_TAG_SHIFT = 39,
+	SB_FLOW_CLOCK = 30,  /* a unit of time is so many bits of nanoseconds: 1.07 s */
+	SB_FLOW_REFRESH = 4, /* units after which a datagram is noted anew */
+	SB_FLOW_KEEP = 30,   /* for so long a protected entry gives way to nobody */
+	SB_FLOW_IDLE = 112,  /* two minutes; a flow that was silent for longer is a new one */
+};
+#define SB_FLOW_PROTECTED (1ULL << SB_FLOW_PROTECTED_SHIFT)
+
+struct sb_flow_line {
+	__u64 entry[SB_FLOW_WAYS];
 };
 
 struct sb_counters {
@@ -209,10 +246,12 @@ SB_STATIC_ASSERT(sizeof(union sb_line) == SB_LINE_BYTES, "line");
 SB_STATIC_ASSERT(sizeof(struct sb_length) == 24, "length");
 SB_STATIC_ASSERT(sizeof(struct sb_table) % SB_LINE_BYTES == 0, "what the first probe needs is the first line of each");
 SB_STATIC_ASSERT(__builtin_offsetof(struct sb_table, lengths[1]) == SB_LINE_BYTES, "first length");
-SB_STATIC_ASSERT(sizeof(struct sb_header) == 40, "header");
+SB_STATIC_ASSERT(sizeof(struct sb_header) == 56, "header");
 SB_STATIC_ASSERT(sizeof(struct sb_service) == 16, "service");
 SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
+SB_STATIC_ASSERT(sizeof(struct sb_slot) == 8, "slot");
+SB_STATIC_ASSERT(sizeof(struct sb_flow_line) == SB_LINE_BYTES, "a set of flows");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");
 SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 352, "registrant");

@@ -17,6 +17,7 @@ enum {
 	SB_TRACE_OTHER = 1 << 4,
 	SB_TRACE_REUSEPORT = 1 << 5, /* within the socket's SO_REUSEPORT group the kernel would choose */
 	SB_TRACE_SHARE = 1 << 6,     /* chosen by the client's address and port */
+	SB_TRACE_STAYED = 1 << 7,    /* the one that has served this flow before */
 };
 
 struct sb_trace {

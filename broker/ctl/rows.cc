@@ -129,6 +129,7 @@ const RowVerb kList{.request = "VERB=list\n",
                                 {"PID", true},
                                 {"STATE"},
                                 {"QUEUE", true},
+                                {"FLOWS", true},
                                 {"SINCE"},
                                 {"COOKIE"}},
                     .cells =
@@ -137,7 +138,8 @@ const RowVerb kList{.request = "VERB=list\n",
                                             cell(row, "service"),      cell(row, "protocol"), cell(row, "family"),
                                             cell(row, "bound"),        cell(row, "unit"),     cell(row, "uid"),
                                             cell(row, "pid"),          cell(row, "state"),    queue_of(row),
-                                            format_time(time_of(row)), cell(row, "cookie")};
+                                            cell(row, "flows"),        format_time(time_of(row)),
+                                            cell(row, "cookie")};
                             },
                     .noun = "socket",
                     .takes = takes_service,

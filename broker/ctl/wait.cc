@@ -44,6 +44,7 @@ struct Socket {
         Protocol protocol = Protocol::kTcp;
         int address_family = AF_INET;
         std::string bound, unit, state;
+        std::size_t flows = 0;  // of UDP that still go to it
 };
 
 std::optional<Socket> socket_of(const Json& row) {
@@ -56,7 +57,8 @@ std::optional<Socket> socket_of(const Json& row) {
                       .address_family = cell(row, "family") == "ipv4" ? AF_INET : AF_INET6,
                       .bound = cell(row, "bound"),
                       .unit = cell(row, "unit", ""),
-                      .state = cell(row, "state")};
+                      .state = cell(row, "state"),
+                      .flows = std::strtoull(cell(row, "flows").c_str(), nullptr, 10)};
 }
 
 // Where the service stands, as far as the waiting goes: nothing left to wait for, or what is missing, in words.
@@ -164,8 +166,11 @@ void Wait::note(const std::vector<Socket>& sockets) {
                 if (one.state != "draining") {
                         displaced_.erase(one.cookie);  // it serves again
                 } else if (unit_->empty() || one.unit == *unit_) {
-                        displaced_.try_emplace(one.cookie, Displaced{.socket = one, .first = Clock::now()})
-                                .first->second.listed = true;
+                        Displaced& entry =
+                                displaced_.try_emplace(one.cookie, Displaced{.socket = one, .first = Clock::now()})
+                                        .first->second;
+                        entry.listed = true;
+                        entry.socket.flows = one.flows;
                 }
         }
 }
@@ -205,6 +210,9 @@ Result<Missing> Wait::drained(const std::vector<Socket>& sockets) {
                                 fmt::format("socket {} of service {} has {} in its queue", socket.bound, service_,
                                             socket.protocol == Protocol::kTcp ? count(queue->second.depth, "connection")
                                                                               : count(queue->second.depth, "byte"));
+                } else if (entry.listed && socket.flows > 0) {
+                        missing = fmt::format("socket {} of service {} has {}", socket.bound, service_,
+                                              count(socket.flows, "flow"));
                 } else if (socket.protocol == Protocol::kTcp && Clock::now() - entry.first < kHandshake) {
                         missing = fmt::format("socket {} of service {} may have half-open handshakes", socket.bound,
                                               service_);

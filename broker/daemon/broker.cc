@@ -45,6 +45,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           dataplane_(std::move(dataplane)),
           audit_(audit),
           registry_(*dataplane_),
+          flows_(*dataplane_),
           names_(names),
           admissions_(names, [this] { return policy_; }),
           notify_rates_({config.rate_interval_usec, config.notify_burst}),
@@ -77,6 +78,7 @@ void Broker::probe_liveness() {
 }
 
 bool Broker::probe_some() {
+        flows_.sweep_if_due(steady_usec());
         constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
         tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
                         kGoneWhy);

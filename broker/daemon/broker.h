@@ -14,6 +14,7 @@
 #include "broker/audit/audit.h"
 #include "broker/base/event.h"
 #include "broker/daemon/admissions.h"
+#include "broker/daemon/flows.h"
 #include "broker/daemon/incoming.h"
 #include "broker/daemon/merged_folders.h"
 #include "broker/daemon/names.h"
@@ -244,6 +245,7 @@ private:
         std::unique_ptr<Dataplane> dataplane_;
         Audit& audit_;
         Registry registry_;
+        Flows flows_;
         Names& names_;
         Senders senders_;
         Admissions admissions_;

@@ -71,6 +71,9 @@ std::string delivery(const std::string& service, const Explained::Step& step, co
                 return fmt::format(
                         "{} is gone, and its socket is held for the next instance: clients wait in its queue", service);
         }
+        if (step.stayed) {
+                return fmt::format("{} has served this flow from this socket before (UdpFlows=stay)", service);
+        }
         if (step.shared) {
                 const auto serving = std::ranges::count_if(sockets, [&](const Registration& one) {
                         return one.serves_in(look_up.protocol, look_up.local.address.family);

@@ -169,7 +169,8 @@ Rows Broker::list_rows() {
                         std::string lines;
                         const auto rest = behind(place, registrations);
                         for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
-                                lines += list_line(service, one, is_live(registrations, spread, one));
+                                lines += list_line(service, one, is_live(registrations, spread, one),
+                                                   flows_.of(one, spread, steady_usec()));
                                 place = {one.since_usec, one.held()};
                         }
                         if (!lines.empty()) {

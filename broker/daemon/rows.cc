@@ -31,8 +31,9 @@ Rows rows_of_lines(std::string lines) {
         };
 }
 
-std::string list_line(const std::string& service, const Registration& registration, bool live) {
-        return line_of({
+std::string list_line(const std::string& service, const Registration& registration, bool live,
+                      std::optional<std::uint32_t> flows) {
+        std::string line = line_of({
                 {"service", service},
                 {"protocol", to_string(registration.protocol)},
                 {"family", to_string(registration.family)},
@@ -46,6 +47,10 @@ std::string list_line(const std::string& service, const Registration& registrati
                                               : "draining"},
                 {"since", registration.since_usec},
         });
+        if (flows) {
+                line.insert(line.rfind('}'), fmt::format(",\"flows\":{}", *flows));
+        }
+        return line;
 }
 
 std::string binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match,

@@ -26,8 +26,9 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 
 [[nodiscard]] Rows rows_of_lines(std::string lines);
 
-// {service, protocol, family, cookie, bound, unit, uid, pid, state, since}
-[[nodiscard]] std::string list_line(const std::string& service, const Registration& registration, bool live);
+// {service, protocol, family, cookie, bound, unit, uid, pid, state, since}, and flows where there is a number of them
+[[nodiscard]] std::string list_line(const std::string& service, const Registration& registration, bool live,
+                                    std::optional<std::uint32_t> flows = {});
 // {service, protocol, prefix, ports, source, interface, when_absent, file, line, lookups, no_socket}; the last two are
 // null where the service is not counted binding by binding
 [[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,

@@ -75,8 +75,9 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.service_ids + 1, "services");
         auto records =
                 Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records");
+        auto slots = Mapping<sb_slot>::create(objects.fd(KernelMap::kSlots), slot_places(objects.capacity), "slots");
         for (const Error* error : {header ? nullptr : &header.error(), services ? nullptr : &services.error(),
-                                   records ? nullptr : &records.error()}) {
+                                   records ? nullptr : &records.error(), slots ? nullptr : &slots.error()}) {
                 if (error != nullptr) {
                         return std::unexpected(*error);
                 }
@@ -84,6 +85,7 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
         state->header = std::move(*header);
         state->services = std::move(*services);
         state->records = std::move(*records);
+        state->slots = std::move(*slots);
         if (auto rebuilt = state->rebuild(); !rebuilt) {
                 return std::unexpected(rebuilt.error());
         }
@@ -214,6 +216,9 @@ void Dataplane::remove_service(ServiceId id) {
 }
 
 Result<void> Dataplane::set_registrant(Slot slot, const Registrant& registrant) {
+        if (registrant.gone_usec != 0 && slot < state_->slot_used.size()) {
+                state_->forget_flows(slot);  // nobody reads there: they go to whoever does
+        }
         return write_registrant(state_->kernel.fd(KernelMap::kRegistrants), slot, &registrant);
 }
 
@@ -237,8 +242,10 @@ Result<Slot> Dataplane::install_by(const Registrant& registrant, Put put) {
         }
         Result<void> done = write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, &registrant);
         if (done) {
+                state.take_slot(*slot, registrant.service);
                 done = put(*slot);
                 if (!done) {
+                        state.leave_slot(*slot);
                         (void)write_registrant(kernel.fd(KernelMap::kRegistrants), *slot, nullptr);
                 }
         }
@@ -343,6 +350,7 @@ void Dataplane::remove(Slot slot) {
         if (slot == 0 || slot >= state.slot_used.size() || !state.slot_used[slot]) {
                 return;
         }
+        state.leave_slot(slot);
         (void)bpf_map_delete_elem(state.kernel.fd(KernelMap::kSockets), &slot);  // fails where it has left by itself
         (void)write_registrant(state.kernel.fd(KernelMap::kRegistrants), slot, nullptr);  // an index within an array
         state.slot_used[slot] = false;

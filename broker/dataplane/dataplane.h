@@ -65,6 +65,7 @@ struct Targets {
         std::array<std::array<std::vector<Slot>, 2>, 2> slots;
         bool share = false;
         bool reuse_port = false;  // within a socket's SO_REUSEPORT group the kernel chooses
+        bool stay = false;        // a flow of UDP goes on to the socket that has served it
 
         bool operator==(const Targets&) const = default;
 };
@@ -104,6 +105,7 @@ struct Explained {
                 bool wrong_state = false;  // shut down or connected by its owner
                 bool other_error = false;
                 bool shared = false;          // chosen among several by the client's address and port
+                bool stayed = false;          // the one that has served this flow of UDP before
                 bool kernel_chooses = false;  // the cookie is that of one of a SO_REUSEPORT group
         };
         bool refused = false;      // neither a socket nor the ordinary look-up
@@ -184,6 +186,13 @@ public:
         [[nodiscard]] std::vector<std::pair<Slot, Registrant>> registrants() const;
 
         [[nodiscard]] ServiceCounters counters(ServiceId id) const;
+
+        // By slot: flows of UDP that would go on to its socket, and have come more than once. Takes up to a
+        // millisecond.
+        [[nodiscard]] std::vector<std::uint32_t> flows() const;
+        // Takes out flows that were silent for too long, before the clock of their table has gone round (in 73
+        // minutes).
+        void sweep_flows();
 
         // The program that a client may attach to its listeners (SO_ATTACH_REUSEPORT_EBPF). It reads nothing and
         // decides nothing: whoever has its descriptor has no other power by it.

@@ -154,6 +154,12 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, const Policy
                                                    "can have no more than {}",
                                                    service.name, service.max_sockets, kMaxSharing));
                 }
+                if (service.udp_flows == UdpFlows::kStay && service.reuse_port) {
+                        findings.error(service.where,
+                                       fmt::format("service {} has UdpFlows=stay and ReusePort=yes, which leaves the "
+                                                   "choice to the kernel, where no flow stays; take one of the two out",
+                                                   service.name));
+                }
                 services.push_back({service.where, 1});
                 written += service.bindings.size();
                 for (const auto& binding : service.bindings) {

@@ -27,7 +27,7 @@ const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
         "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
-        "ReusePort= HoldSec= MaxSockets=";
+        "ReusePort= HoldSec= MaxSockets= UdpFlows=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -119,6 +119,9 @@ private:
                 }
                 if (key == "ReusePort") {
                         return reuse_port(value);
+                }
+                if (key == "UdpFlows") {
+                        return udp_flows(value);
                 }
                 if (key == "HoldSec") {
                         return hold(value);
@@ -215,6 +218,14 @@ private:
                         return fail(fmt::format("ReusePort=: \"{}\" is neither yes nor no", value));
                 }
                 service_->reuse_port = *said;
+                return {};
+        }
+
+        Result<void> udp_flows(std::string_view value) {
+                if (!value.empty() && value != to_string(UdpFlows::kNo) && value != to_string(UdpFlows::kStay)) {
+                        return fail(fmt::format("UdpFlows=: \"{}\" is neither stay nor no", value));
+                }
+                service_->udp_flows = value == to_string(UdpFlows::kStay) ? UdpFlows::kStay : UdpFlows::kNo;
                 return {};
         }
 

@@ -33,6 +33,10 @@ std::string_view to_string(Handover value) {
         }
 }
 
+std::string_view to_string(UdpFlows value) {
+        return value == UdpFlows::kStay ? "stay" : "no";
+}
+
 const Service* Policy::find(std::string_view name) const {
         const auto found =
                 std::lower_bound(services.begin(), services.end(), name,

@@ -69,6 +69,7 @@ struct Handed {
 struct Spread {
         bool share = false;       // all serve, each flow has one of them; otherwise the newest serves
         bool reuse_port = false;  // within a SO_REUSEPORT group the kernel chooses
+        bool stay = false;        // a flow of UDP goes on to the socket that has served it
 
         bool operator==(const Spread&) const = default;
 };

@@ -14,7 +14,9 @@ from harness import pins
 
 ARRAY = 2
 # By layout: bytes of a registrant, and how many of them, from its start, are as they are today; the unit's name follows.
-REGISTRANTS = {3: (312, 56), 4: (328, 72)}
+REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96)}
+HEADER_BYTES = 40
+ADDED = ("slots", "flows")  # maps that they did not have
 UNIT_BYTES = 256
 
 
@@ -28,12 +30,14 @@ def remake(folder, layout):
                 then.write(slot, value[:common] + value[-UNIT_BYTES:])
             _replace(folder, "registrants", then)
     with pins.pinned(folder, "meta") as today:
-        with pins.created(ARRAY, today.value_size, 1) as then:
+        with pins.created(ARRAY, HEADER_BYTES, 1) as then:
             value = today.read(0)
-            then.write(0, value[:8] + struct.pack("=I", layout) + value[12:])
+            then.write(0, value[:8] + struct.pack("=I", layout) + value[12:HEADER_BYTES])
             _replace(folder, "meta", then)
     with pins.created(ARRAY, 4, 1) as then:  # of another size, and not read
         _replace(folder, "tables", then)
+    for name in ADDED:
+        os.unlink(folder / name)
 
 
 def _replace(folder, name, one):

@@ -121,23 +121,30 @@ TEST_F(Life, says_which_capabilities_it_misses) {
         });
 }
 
-TEST_F(Life, the_maps_of_the_default_capacity_fit_into_16_megabytes) {
+TEST_F(Life, the_maps_of_the_default_capacity_fit_into_16_megabytes_and_flows_into_5) {
         open(Capacity{});
-        std::uint64_t bytes = 0;
-        for (const char* name :
-             {"meta", "arena", "tables", "services", "records", "counters", "sockets", "registrants", "names"}) {
-                const OwnedFd map = pinned(name);
-                std::ifstream facts("/proc/self/fdinfo/" + std::to_string(map.get()));
-                std::string word;
-                while (facts >> word && word != "memlock:") {
+        const auto bytes_of = [&](std::initializer_list<const char*> names) {
+                std::uint64_t bytes = 0;
+                for (const char* name : names) {
+                        const OwnedFd map = pinned(name);
+                        std::ifstream facts("/proc/self/fdinfo/" + std::to_string(map.get()));
+                        std::string word;
+                        while (facts >> word && word != "memlock:") {
+                        }
+                        std::uint64_t memory = 0;
+                        EXPECT_TRUE(facts >> memory) << name;
+                        bytes += memory;
                 }
-                std::uint64_t memory = 0;
-                ASSERT_TRUE(facts >> memory) << name;
-                bytes += memory;
-        }
-        std::printf("%llu bytes\n", static_cast<unsigned long long>(bytes));
+                return bytes;
+        };
+        const auto bytes = bytes_of({"meta", "arena", "tables", "services", "records", "counters", "sockets",
+                                     "registrants", "names", "binding_counters", "counted"});
+        const auto flows = bytes_of({"slots", "flows"});
+        std::printf("%llu bytes, flows %llu\n", static_cast<unsigned long long>(bytes),
+                    static_cast<unsigned long long>(flows));
         // The counters are there once a processor: allow for 32 of them, whatever this machine has.
         EXPECT_LT(bytes + 1025 * sizeof(sb_counters) * (32 - std::min(libbpf_num_possible_cpus(), 32)), 16U << 20);
+        EXPECT_LT(flows, 5U << 20);
 }
 
 TEST_F(Life, what_was_left_is_taken_up) {

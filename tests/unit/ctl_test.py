@@ -241,13 +241,13 @@ def test_the_remedy_for_the_usual_socket_is_systemctl():
 
 
 def test_list_is_a_table_with_header_and_count(tmp_path):
-    peer = Peer(tmp_path, lambda _: [rows(ROW), rows({**ROW, "service": "tcp-proxy", "unit": "x.service"}), OK])
+    peer = Peer(tmp_path, lambda _: [rows({**ROW, "flows": 7}), rows({**ROW, "service": "tcp-proxy", "unit": "x.service"}), OK])
     done = ctl("list", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE QUEUE SINCE                       COOKIE\n"
-        f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live      - {SINCE} 000000000000002a\n"
-        f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live      - {SINCE} 000000000000002a\n"
+        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE QUEUE FLOWS SINCE                       COOKIE\n"
+        f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live      -     7 {SINCE} 000000000000002a\n"
+        f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live      -     - {SINCE} 000000000000002a\n"
         "\n"
         "2 sockets listed.\n"
     )

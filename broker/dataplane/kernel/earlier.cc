@@ -22,13 +22,15 @@ namespace {
 // How layouts before this one kept whose a socket is; the other maps that are carried over have not changed since.
 struct Layout {
         std::uint32_t number;
+        std::uint32_t header_bytes;
         std::uint32_t registrant_bytes;
         std::uint32_t common_bytes;  // from the start, as in sb_registrant
         std::uint32_t unit;          // offset of the unit's name
 };
 constexpr std::array kEarlier{
-        Layout{3, 312, offsetof(sb_registrant, registered_usec), 56},
-        Layout{4, 328, offsetof(sb_registrant, hold_until_usec), 72},
+        Layout{3, 40, 312, offsetof(sb_registrant, registered_usec), 56},
+        Layout{4, 40, 328, offsetof(sb_registrant, hold_until_usec), 72},
+        Layout{5, 40, 352, offsetof(sb_registrant, unit), 96},
 };
 
 const Layout* find_layout(std::uint32_t number) {
@@ -39,10 +41,10 @@ const Layout* find_layout(std::uint32_t number) {
 struct Carried {
         KernelMap map;
         bpf_map_type type;
-        std::uint32_t bytes;  // 0: as the layout says
+        std::uint32_t bytes;  // 0: as the layout says, see bytes_of()
 };
 constexpr std::array kCarried{
-        Carried{KernelMap::kHeader, BPF_MAP_TYPE_ARRAY, sizeof(sb_header)},
+        Carried{KernelMap::kHeader, BPF_MAP_TYPE_ARRAY, 0},
         Carried{KernelMap::kServices, BPF_MAP_TYPE_ARRAY, sizeof(sb_service)},
         Carried{KernelMap::kRecords, BPF_MAP_TYPE_ARRAY, sizeof(sb_record)},
         Carried{KernelMap::kNames, BPF_MAP_TYPE_ARRAY, sizeof(sb_name)},
@@ -52,6 +54,13 @@ constexpr std::array kCarried{
         Carried{KernelMap::kCounted, BPF_MAP_TYPE_ARRAY, sizeof(std::uint64_t)},
         Carried{KernelMap::kSockets, BPF_MAP_TYPE_SOCKMAP, sizeof(std::uint64_t)},
 };
+
+std::uint32_t bytes_of(const Carried& carried, const Layout& layout) {
+        if (carried.bytes != 0) {
+                return carried.bytes;
+        }
+        return carried.map == KernelMap::kHeader ? layout.header_bytes : layout.registrant_bytes;
+}
 
 const char* pin_of(KernelMap map) {
         return kMapPins[static_cast<std::size_t>(map)];
@@ -116,9 +125,8 @@ Result<EarlierState> open_earlier(const PinDir& pins, std::uint32_t layout) {
                 }
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
-                const auto bytes = carried.bytes == 0 ? find_layout(layout)->registrant_bytes : carried.bytes;
                 if (bpf_obj_get_info_by_fd(fd->get(), &info, &length) != 0 || info.type != carried.type ||
-                    info.value_size != bytes) {
+                    info.value_size != bytes_of(carried, *find_layout(layout))) {
                         return fail(
                                 fmt::format("{} is of another type or size than layout {} says; dispatch goes on as it "
                                             "is; to change over run sockbrokerctl unload, then start again",

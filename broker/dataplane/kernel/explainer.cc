@@ -40,8 +40,9 @@ Result<std::unique_ptr<Explainer>> Explainer::load(const KernelObjects& objects)
         }
         const auto& maps = skeleton->maps;
         const std::array<bpf_map*, kMaps> all{
-                maps.header,  maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
-                maps.sockets, maps.registrants, maps.names,  maps.binding_counters, maps.counted};
+                maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
+                maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
+                maps.counted,  maps.slots,   maps.flows};
         for (std::size_t i = 0; i < kMaps; i++) {
                 if (bpf_map__reuse_fd(all[i], objects.maps[i].get()) != 0) {
                         return fail_errno(
@@ -78,6 +79,7 @@ Explained::Step step_of(std::uint32_t service, std::uint32_t outcome) {
                 .wrong_state = has(SB_TRACE_STATE),
                 .other_error = has(SB_TRACE_OTHER),
                 .shared = has(SB_TRACE_SHARE),
+                .stayed = has(SB_TRACE_STAYED),
                 .kernel_chooses = has(SB_TRACE_REUSEPORT)};
 }
 

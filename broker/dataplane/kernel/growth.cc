@@ -36,6 +36,22 @@ Result<void> copy_rules(const KernelObjects& before, const KernelObjects& after,
         return copy_array(before.fd(KernelMap::kTables), after.fd(KernelMap::kTables), "tables");
 }
 
+Result<void> copy_flows(const KernelObjects& before, const KernelObjects& after) {
+        const auto from = Mapping<sb_flow_line>::create(before.fd(KernelMap::kFlows), SB_FLOW_LINES, "flows");
+        const auto to = Mapping<sb_flow_line>::create(after.fd(KernelMap::kFlows), SB_FLOW_LINES, "flows");
+        if (!from || !to) {
+                return std::unexpected((from ? to : from).error());
+        }
+        for (std::size_t line = 0; line < SB_FLOW_LINES; line++) {
+                for (std::size_t way = 0; way < SB_FLOW_WAYS; way++) {
+                        if ((*from)[line].entry[way] != 0) {  // so that empty pages stay untouched
+                                (*to)[line].entry[way] = (*from)[line].entry[way];
+                        }
+                }
+        }
+        return {};
+}
+
 // 0: no such program.
 Result<std::uint32_t> program_id(const PinDir& pins, const char* name) {
         const auto program = pins.get(name);
@@ -59,10 +75,12 @@ Result<void> copy_state(const KernelObjects& before, const KernelObjects& after)
                 return fail_errno("cannot read the map meta");
         }
         auto done = copy_rules(before, after, header.generation);
-        for (const auto map : {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
-                               KernelMap::kCounters, KernelMap::kBindingCounters, KernelMap::kCounted}) {
+        for (const auto map :
+             {KernelMap::kServices, KernelMap::kRecords, KernelMap::kRegistrants, KernelMap::kNames,
+              KernelMap::kCounters, KernelMap::kBindingCounters, KernelMap::kCounted, KernelMap::kSlots}) {
                 done = done ? copy_array(before.fd(map), after.fd(map), kMapPins[static_cast<std::size_t>(map)]) : done;
         }
+        done = done ? copy_flows(before, after) : done;
         done = done ? copy_sockets(before.fd(KernelMap::kSockets), after.fd(KernelMap::kSockets)) : done;
         if (!done) {
                 return done;

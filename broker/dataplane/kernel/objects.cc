@@ -34,8 +34,9 @@ using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
-        return {maps.header,  maps.arena,       maps.tables, maps.services,         maps.records, maps.counters,
-                maps.sockets, maps.registrants, maps.names,  maps.binding_counters, maps.counted};
+        return {maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
+                maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
+                maps.counted,  maps.slots,   maps.flows};
 }
 
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
@@ -47,8 +48,9 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.records, record_places(capacity));
         set(skeleton.maps.binding_counters, counter_places(capacity.accounted));
         set(skeleton.maps.counted, counter_places(capacity.accounted));
-        set(skeleton.maps.sockets, capacity.sockets + spare_slots(capacity.sockets) + 1);
-        set(skeleton.maps.registrants, capacity.sockets + spare_slots(capacity.sockets) + 1);
+        set(skeleton.maps.sockets, slot_places(capacity));
+        set(skeleton.maps.slots, slot_places(capacity));
+        set(skeleton.maps.registrants, slot_places(capacity));
 }
 
 Result<sb_header> read_header(int fd, const std::string& path) {
@@ -137,8 +139,13 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) 
         return result;
 }
 
+// secret: of the state that is taken along, so that flows of services that share stay where they are; 0: a new one.
 Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines, std::uint64_t secret) {
         const std::uint32_t key = 0;
+        std::array<std::uint64_t, 3> random{};
+        if (getrandom(random.data(), sizeof random, 0) != sizeof random) {
+                return fail_errno("cannot get a random number");
+        }
         const sb_header header{.magic = SB_MAGIC,
                                .layout = SB_LAYOUT,
                                .generation = 0,
@@ -146,7 +153,8 @@ Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines,
                                .bindings = capacity.bindings,
                                .services = capacity.services,
                                .sockets = capacity.sockets,
-                               .secret = secret};
+                               .secret = secret != 0 ? secret : random[0],
+                               .flow_secret = {random[1], random[2]}};
         if (bpf_map_update_elem(fd, &key, &header, BPF_ANY) != 0) {
                 return fail_errno("cannot write the map meta");
         }
@@ -232,11 +240,7 @@ Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Ca
         set_sizes(skeleton, result.capacity, result.lines);
         auto done = load(skeleton);
         done = done ? keep_fds(skeleton, result) : done;
-        std::uint64_t secret = 0;
-        if (done && getrandom(&secret, sizeof secret, 0) != sizeof secret) {
-                done = fail_errno("cannot get a random number");
-        }
-        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, secret) : done;
+        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, 0) : done;
         done = done ? pin_all(pins, skeleton) : done;
         return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
 }

@@ -27,11 +27,13 @@ enum class KernelMap : std::uint8_t {
         kNames,
         kBindingCounters,
         kCounted,
+        kSlots,
+        kFlows,
 };
-inline constexpr std::size_t kMaps = 11;
+inline constexpr std::size_t kMaps = 13;
 inline constexpr std::array<const char*, kMaps> kMapPins{
-        "meta",    "arena",       "tables", "services",         "records", "counters",
-        "sockets", "registrants", "names",  "binding_counters", "counted"};
+        "meta",        "arena", "tables",           "services", "records", "counters", "sockets",
+        "registrants", "names", "binding_counters", "counted",  "slots",   "flows"};
 inline constexpr const char* kProgramPin = "program";
 inline constexpr const char* kLinkPin = "link";
 
@@ -39,6 +41,11 @@ inline constexpr const char* kLinkPin = "link";
 inline constexpr std::uint32_t kSpareRecords = 1024;
 [[nodiscard]] constexpr std::uint32_t spare_slots(std::uint32_t sockets) {
         return sockets < 1024 ? sockets : 1024;
+}
+
+// Slots begin at 1.
+[[nodiscard]] constexpr std::uint32_t slot_places(const Capacity& capacity) {
+        return capacity.sockets + spare_slots(capacity.sockets) + 1;
 }
 
 // Twice as many ids as services: a reload may exchange them all, and the old ones are in the rules until its switch.

@@ -47,7 +47,7 @@ void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::ui
 // program may still hold it.
 Result<void> Dataplane::State::rebuild() {
         const Capacity& capacity = kernel.capacity;
-        const std::uint32_t slot_count = capacity.sockets + spare_slots(capacity.sockets) + 1;
+        const std::uint32_t slot_count = slot_places(capacity);
         const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
                 if (kernel.taken_up) {
                         recycler.retire(number);
@@ -105,9 +105,13 @@ Result<void> Dataplane::State::rebuild() {
                         registrant = *read;
                 }
                 if (registrant.service != 0) {
+                        if (slots[slot].service != registrant.service) {
+                                take_slot(slot, registrant.service);  // of an earlier layout, or half done
+                        }
                         slot_used[slot] = true;
                         slots_in_use++;
                 } else {
+                        leave_slot(slot);
                         // No record, no owner: install() writes the record first and remove() clears it last.
                         if (kernel.taken_up) {
                                 bpf_map_delete_elem(kernel.fd(KernelMap::kSockets), &slot);

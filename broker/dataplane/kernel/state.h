@@ -37,6 +37,7 @@ struct Dataplane::State {
         Mapping<sb_header> header;
         Mapping<sb_service> services;
         Mapping<sb_record> records;
+        Mapping<sb_slot> slots;
         std::vector<std::string> names;  // by id
         std::map<std::string, ServiceId, std::less<>> ids;
         std::vector<bool> slot_used;
@@ -56,6 +57,11 @@ struct Dataplane::State {
         [[nodiscard]] std::span<sb_record> all_records() const {
                 return {records.data(), record_places(kernel.capacity)};
         }
+        // A socket of this service comes into the slot; what flows remember of the one before does not count for it.
+        void take_slot(Slot slot, ServiceId service);
+        void leave_slot(Slot slot);
+        // Flows that were served by the socket in the slot are new ones from now on.
+        void forget_flows(Slot slot);
         void switch_record(ServiceId id, std::uint32_t record, std::uint64_t newest);
 };
 

@@ -11,6 +11,7 @@ static_assert(SB_WHICH(1, 0) == 2, "the places of a record are [protocol][family
 namespace {
 
 constexpr std::size_t kWhich = 4;
+constexpr std::size_t kFirstOfUdp = SB_WHICH(1, 0);
 
 const std::vector<Slot>& slots_of(const Targets& targets, std::size_t which) {
         return targets.slots[which / 2][which % 2];
@@ -62,7 +63,7 @@ void write_records(const Targets& targets, std::span<const std::uint32_t> indice
                         head.slot[which][0] = indices[used] | SB_SLOT_CHAIN;
                 }
                 if (!slots.empty()) {
-                        head.slot[which][0] |= flags;
+                        head.slot[which][0] |= flags | (targets.stay && which >= kFirstOfUdp ? SB_SLOT_STAY : 0U);
                 }
                 for (std::size_t i = 0; i < count; i++) {
                         sb_record link{};
@@ -87,6 +88,7 @@ Targets read_records(std::uint32_t index, std::span<const sb_record> records) {
                 auto& slots = targets.slots[which / 2][which % 2];
                 targets.share = targets.share || (first & SB_SLOT_SHARE) != 0;
                 targets.reuse_port = targets.reuse_port || (first & SB_SLOT_REUSEPORT) != 0;
+                targets.stay = targets.stay || (first & SB_SLOT_STAY) != 0;
                 const auto add = [&slots](std::uint32_t word) {
                         if ((word & SB_SLOT_NUMBER) != 0) {
                                 slots.push_back(word & SB_SLOT_NUMBER);
@@ -123,7 +125,7 @@ std::uint64_t newest_of(const Targets& targets) {
         if (targets.share || targets.reuse_port) {
                 return newest;
         }
-        for (std::size_t which = 0; which < kWhich; which++) {
+        for (std::size_t which = 0; which < (targets.stay ? kFirstOfUdp : kWhich); which++) {
                 const auto& slots = slots_of(targets, which);
                 // One that does not fit leaves all of them to the record: they must change in one store.
                 if (std::ranges::any_of(slots, [](Slot slot) { return slot > 0xffff; })) {
