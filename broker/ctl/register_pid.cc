@@ -52,12 +52,15 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
         if (!folder) {
                 return fail_errno(fmt::format("cannot read {}; root may, as ExecStartPost=+ is", path));
         }
+        const int fds = ::dirfd(folder.get());
+        if (fds < 0) {
+                return fail_errno(fmt::format("cannot read {}", path));
+        }
         std::vector<Found> found;
         while (const dirent* const entry = ::readdir(folder.get())) {
                 const auto number = parse_number(entry->d_name, INT32_MAX);
                 struct stat status {};
-                if (!number || ::fstatat(::dirfd(folder.get()), entry->d_name, &status, 0) != 0 ||
-                    !S_ISSOCK(status.st_mode)) {
+                if (!number || ::fstatat(fds, entry->d_name, &status, 0) != 0 || !S_ISSOCK(status.st_mode)) {
                         continue;
                 }
                 OwnedFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), static_cast<int>(*number), 0)));
@@ -77,7 +80,7 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
 
 // Policy's word on each where none was named: the service takes a socket bound there.
 bool is_taken(ControlClient& client, const std::string& service, pid_t pid, const SocketFacts& facts) {
-        Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
+        sockbroker::Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
         request.bind = {.protocol = facts.protocol, .at = facts.bound, .services = {service}};
         const auto ask = [&] {
                 const auto answer = client.call(format_request(request), {}, [](std::string_view) {});
@@ -89,7 +92,7 @@ bool is_taken(ControlClient& client, const std::string& service, pid_t pid, cons
                 return true;
         }
         if (facts.family == SocketFamily::kDual && any) {
-                request.bind.at.address = *parse_address("0.0.0.0");
+                request.bind.at.address = Address{.family = Family::kIpv4};
                 return ask();
         }
         return false;
@@ -97,6 +100,7 @@ bool is_taken(ControlClient& client, const std::string& service, pid_t pid, cons
 
 std::string names_of(const std::vector<Found>& found) {
         std::vector<std::string> names;
+        names.reserve(found.size());
         for (const Found& one : found) {
                 names.push_back(name_of(one.facts));
         }
