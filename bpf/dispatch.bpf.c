@@ -129,7 +129,7 @@ struct {
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 
-#include "bpf/flows.h"
+#include "bpf/flows.inc"
 
 SB_INLINE const union sb_line *sb_line_at(__u32 index)
 {

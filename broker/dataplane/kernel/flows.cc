@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Flows of UDP that stay with their socket, from the broker's side: which generation a slot has, how many flows each
-// socket still has, and that what is too old is forgotten. The dispatch program does all else (bpf/flows.h).
+// socket still has, and that what is too old is forgotten. The dispatch program does all else (bpf/flows.inc).
 #include <atomic>
 #include <ctime>
 
