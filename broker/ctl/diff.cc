@@ -12,7 +12,7 @@ namespace sockbroker::ctl {
 
 namespace {
 
-std::string describe_binding(const Json& row) {
+std::string describe_changed_binding(const Json& row) {
         std::string text = fmt::format("{} {} {} port {}", cell(row, "service"), cell(row, "protocol"),
                                        cell(row, "prefix", "any"), cell(row, "ports", "*"));
         if (const auto source = cell(row, "source", ""); !source.empty()) {
@@ -36,7 +36,7 @@ std::string describe(const Json& row) {
                                    change == "added"     ? '+'
                                    : change == "removed" ? '-'
                                                          : '~',
-                                   describe_binding(row));
+                                   describe_changed_binding(row));
         }
         if (kind == "settings") {
                 std::string keys;

@@ -211,7 +211,7 @@ Result<Options> parse_options(int argc, char* const* argv) {
         options.override_by(named);
         if (!options.root.empty()) {
                 for (auto& dir : options.config_dirs) {
-                        dir = options.root + dir;
+                        dir.insert(0, options.root);
                 }
         }
         if (::optind < argc) {

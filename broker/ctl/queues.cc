@@ -22,7 +22,7 @@ namespace sockbroker::ctl {
 
 namespace {
 
-struct Request {
+struct DiagRequest {
         nlmsghdr header;
         inet_diag_req_v2 body;
 };
@@ -94,7 +94,7 @@ Result<Queues> read_queues(Protocol protocol, int address_family) {
                         "RestrictAddressFamilies= must have AF_NETLINK)");
         }
         (void)setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);  // only for a better error
-        Request request{};
+        DiagRequest request{};
         request.header.nlmsg_len = sizeof request;
         request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
         request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;

@@ -21,14 +21,14 @@ namespace sockbroker::ctl {
 
 namespace {
 
-struct Request {
+struct RouteRequest {
         nlmsghdr header;
         rtmsg body;
         rtattr destination;
         std::array<std::uint8_t, 16> address;
 };
 
-constexpr timeval kPatience = {.tv_sec = 5, .tv_usec = 0};
+constexpr timeval kRoutePatience = {.tv_sec = 5, .tv_usec = 0};
 
 Route route_of(unsigned char type) {
         switch (type) {
@@ -60,11 +60,12 @@ Result<Route> route_to(const Address& address) {
         if (!fd) {
                 return fail_errno("cannot make a netlink socket to ask for a route");
         }
-        (void)setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);  // only for a better error
+        (void)setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kRoutePatience,
+                         sizeof kRoutePatience);  // only for a better error
         const bool ipv4 = address.family == Family::kIpv4;
         const std::uint16_t bytes = ipv4 ? 4 : 16;
-        Request request{};
-        request.header.nlmsg_len = static_cast<std::uint32_t>(offsetof(Request, address)) + bytes;
+        RouteRequest request{};
+        request.header.nlmsg_len = static_cast<std::uint32_t>(offsetof(RouteRequest, address)) + bytes;
         request.header.nlmsg_type = RTM_GETROUTE;
         request.header.nlmsg_flags = NLM_F_REQUEST;
         request.body.rtm_family = static_cast<unsigned char>(ipv4 ? AF_INET : AF_INET6);

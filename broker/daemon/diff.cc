@@ -18,11 +18,6 @@ namespace sockbroker {
 
 namespace {
 
-std::int64_t wall_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
-
 std::string change_line(const Policy& before, const Policy& after, const BindingChange& change) {
         const bool removed = change.kind == BindingChange::Kind::kRemoved;
         const Policy& policy = removed ? before : after;
@@ -39,6 +34,11 @@ std::string change_line(const Policy& before, const Policy& after, const Binding
 }
 
 }  // namespace
+
+std::int64_t wall_usec() {
+        using namespace std::chrono;
+        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+}
 
 std::string digest_of(const std::vector<PolicyFile>& files) {
         Digest digest;

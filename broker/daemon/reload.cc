@@ -24,11 +24,6 @@ namespace sockbroker {
 
 namespace {
 
-std::int64_t wall_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
-
 std::string count_errors(std::size_t errors) {
         return fmt::format("{} error{}", errors, errors == 1 ? "" : "s");
 }

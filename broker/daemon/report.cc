@@ -3,7 +3,6 @@
 // What the broker says of itself: rows for the control socket, entries for the journal.
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <ctime>
 #include <span>
 
@@ -11,17 +10,13 @@
 
 #include "broker/base/printable.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/change.h"
 #include "broker/daemon/event.h"
 #include "broker/policy/warnings.h"
 
 namespace sockbroker {
 
 namespace {
-
-std::int64_t wall_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
 
 std::size_t count_bindings(const Service& service) {
         std::size_t bindings = 0;

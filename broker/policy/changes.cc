@@ -27,16 +27,16 @@ struct Identity {
         }
 };
 
-std::uint64_t mixed(std::uint64_t hash, std::uint64_t word) {
+std::uint64_t hashed(std::uint64_t hash, std::uint64_t word) {
         hash = (hash ^ word) * 0x9e3779b97f4a7c15U;
         return hash ^ hash >> 32;
 }
 
-std::uint64_t mixed(std::uint64_t hash, const Prefix& prefix) {
+std::uint64_t hashed(std::uint64_t hash, const Prefix& prefix) {
         std::uint64_t halves[2] = {};
         std::memcpy(halves, prefix.address.bytes.data(), sizeof halves);
-        hash = mixed(hash, prefix.length * 2U + static_cast<unsigned>(prefix.address.family));
-        return mixed(mixed(hash, halves[0]), halves[1]);
+        hash = hashed(hash, prefix.length * 2U + static_cast<unsigned>(prefix.address.family));
+        return hashed(hashed(hash, halves[0]), halves[1]);
 }
 
 struct Entry {
@@ -62,10 +62,10 @@ std::vector<Entry> entries_of(const Policy& policy) {
                         for (std::uint32_t m = 0; m < matches; m++) {
                                 const BindingReference at{s, b, m};
                                 const Identity identity = identity_at(policy, at);
-                                std::uint64_t hash = mixed(static_cast<unsigned>(binding.protocol), binding.prefix);
-                                hash = mixed(hash, binding.ports.first * 65536U + binding.ports.last);
-                                hash = mixed(hash, identity.source());
-                                hash = mixed(hash, std::hash<std::string_view>{}(identity.interface()));
+                                std::uint64_t hash = hashed(static_cast<unsigned>(binding.protocol), binding.prefix);
+                                hash = hashed(hash, binding.ports.first * 65536U + binding.ports.last);
+                                hash = hashed(hash, identity.source());
+                                hash = hashed(hash, std::hash<std::string_view>{}(identity.interface()));
                                 result.push_back({hash, at});
                         }
                 }

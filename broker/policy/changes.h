@@ -20,7 +20,7 @@ struct BindingReference {
 };
 
 struct BindingChange {
-        enum class Kind : std::uint8_t { kAdded, kRemoved, kMoved };
+        enum class Kind : std::uint8_t { kRemoved, kAdded, kMoved };  // in this order, as diff(1) has it
         Kind kind = Kind::kAdded;
         BindingReference before;  // of removed and moved ones
         BindingReference after;   // of added and moved ones
