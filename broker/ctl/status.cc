@@ -90,6 +90,15 @@ std::uint64_t all_errors(const Json& service) {
         return sum;
 }
 
+std::vector<std::string> names_of(const std::vector<Json>& services) {
+        std::vector<std::string> names;
+        names.reserve(services.size());
+        for (const Json& service : services) {
+                names.push_back(cell(service, "service"));
+        }
+        return names;
+}
+
 // Like those of systemctl: as a whole, or of the services that were named.
 int exit_status(const Json& broker, const Selection& selection, const std::vector<Json>& services) {
         if (selection.all()) {
@@ -97,10 +106,7 @@ int exit_status(const Json& broker, const Selection& selection, const std::vecto
                        : cell(broker, "state") == "degraded" ? kExitFailed
                                                              : kExitUnreachable;
         }
-        std::vector<std::string> names;
-        for (const Json& service : services) {
-                names.push_back(cell(service, "service"));
-        }
+        const auto names = names_of(services);
         if (!selection.missing(names).empty()) {
                 return kExitUnknownService;
         }
@@ -144,10 +150,7 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         if (options.legend) {
                 output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
         }
-        std::vector<std::string> names;
-        for (const Json& service : services) {
-                names.push_back(cell(service, "service"));
-        }
+        const auto names = names_of(services);
         for (const auto& missing : selection.missing(names)) {
                 complain_as("unknown-service", ENOENT, fmt::format("no policy names a service \"{}\"", missing));
         }

@@ -82,7 +82,7 @@ std::vector<Entry> entries_of(const Policy& policy) {
         return result;
 }
 
-std::vector<std::string> values_of(const std::vector<Claim>& claims) {
+std::vector<std::string> texts_of(const std::vector<Claim>& claims) {
         std::vector<std::string> values;
         for (const auto& claim : claims) {
                 values.push_back(claim.value);
@@ -98,9 +98,9 @@ std::vector<std::string> changed_keys(const Service& before, const Service& afte
                         keys.emplace_back(key);
                 }
         };
-        note("Unit", values_of(before.units) != values_of(after.units));
-        note("User", values_of(before.users) != values_of(after.users));
-        note("Group", values_of(before.groups) != values_of(after.groups));
+        note("Unit", texts_of(before.units) != texts_of(after.units));
+        note("User", texts_of(before.users) != texts_of(after.users));
+        note("Group", texts_of(before.groups) != texts_of(after.groups));
         note("WhenAbsent", before.when_absent != after.when_absent);
         note("Handover", before.handover != after.handover);
         note("Accounting", before.accounting != after.accounting);
