@@ -84,6 +84,7 @@ std::vector<Entry> entries_of(const Policy& policy) {
 
 std::vector<std::string> texts_of(const std::vector<Claim>& claims) {
         std::vector<std::string> values;
+        values.reserve(claims.size());
         for (const auto& claim : claims) {
                 values.push_back(claim.value);
         }
