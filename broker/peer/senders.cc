@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/owned_fd.h"
 #include "broker/peer/proc.h"
 
 namespace sockbroker {
@@ -87,18 +89,16 @@ std::optional<std::string> Senders::unit_by_pidfd(int pidfd, const Peer& peer) {
 }
 
 std::optional<std::string> Senders::unit_by_age(const Peer& peer, std::int64_t sent_usec) {
-        const Known* const sender = known(peer.pid);
-        if (sender == nullptr) {
-                return std::nullopt;
-        }
-        const auto info = info_of(sender->pidfd.get());
+        const OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
+        const Incarnation* const sender = pidfd ? known(peer.pid, pidfd.get()) : nullptr;
+        const auto info = sender != nullptr ? info_of(pidfd.get()) : std::nullopt;
         if (!info) {
                 return std::nullopt;
         }
-        if (info->ruid != peer.uid || !older_than(sender->process, sent_usec)) {
+        if (info->ruid != peer.uid || !older_than(*sender, sent_usec)) {
                 return "";
         }
-        return unit_in(info->cgroup, sender->pidfd.get(), peer.pid);
+        return unit_in(info->cgroup, pidfd.get(), peer.pid);
 }
 
 // The process is in the cgroup before its unit is read and after it.
@@ -117,27 +117,25 @@ std::optional<std::string> Senders::unit_in(std::uint64_t cgroup, int pidfd, pid
         return units_.emplace(cgroup, unit.value_or("")).first->second;
 }
 
-// Of the process that has this pid now.
-Senders::Known* Senders::known(pid_t pid) {
-        auto found = std::ranges::find(known_, pid, &Known::pid);
-        if (found != known_.end() && !info_of(found->pidfd.get())) {
-                *found = {};  // gone, and another process may have its number
-                found = known_.end();
+// What is known of the process of the pidfd. No descriptor is kept.
+const Incarnation* Senders::known(pid_t pid, int pidfd) {
+        struct stat facts {};
+        if (fstat(pidfd, &facts) != 0) {
+                return nullptr;
         }
+        auto found = std::ranges::find(known_, facts.st_ino, &Known::inode);
         if (found == known_.end()) {
-                Known made{.pid = pid, .pidfd = OwnedFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)))};
                 const OwnedFd process(open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
                 const auto read = process ? read_incarnation(process.get()) : std::nullopt;
                 // Still there: so what was read was of the process of the pidfd.
-                if (!made.pidfd || !read || !info_of(made.pidfd.get())) {
+                if (!read || !info_of(pidfd)) {
                         return nullptr;
                 }
-                made.process = *read;
                 found = std::ranges::min_element(known_, {}, &Known::asked);
-                *found = std::move(made);
+                *found = {.inode = facts.st_ino, .process = *read};
         }
         found->asked = ++asked_;
-        return &*found;
+        return &found->process;
 }
 
 }  // namespace sockbroker

@@ -12,7 +12,6 @@
 #include <string>
 #include <unordered_map>
 
-#include "broker/base/owned_fd.h"
 #include "broker/peer/incarnation.h"
 #include "broker/peer/peer.h"
 
@@ -27,8 +26,7 @@ public:
 
 private:
         struct Known {
-                pid_t pid = 0;
-                OwnedFd pidfd;
+                std::uint64_t inode = 0;  // of its pidfd: never given to another process
                 Incarnation process;
                 std::uint64_t asked = 0;
         };
@@ -39,7 +37,7 @@ private:
         [[nodiscard]] std::optional<std::string> unit_by_pidfd(int pidfd, const Peer& peer);
         [[nodiscard]] std::optional<std::string> unit_by_age(const Peer& peer, std::int64_t sent_usec);
         [[nodiscard]] std::optional<std::string> unit_in(std::uint64_t cgroup, int pidfd, pid_t pid);
-        [[nodiscard]] Known* known(pid_t pid);
+        [[nodiscard]] const Incarnation* known(pid_t pid, int pidfd);
 
         bool usable_ = false;
         std::unordered_map<std::uint64_t, std::string> units_;  // by cgroup
