@@ -135,11 +135,10 @@ const RowVerb kList{.request = "VERB=list\n",
                     .cells =
                             [](const Json& row) {
                                     return std::vector<std::string>{
-                                            cell(row, "service"),      cell(row, "protocol"), cell(row, "family"),
-                                            cell(row, "bound"),        cell(row, "unit"),     cell(row, "uid"),
-                                            cell(row, "pid"),          cell(row, "state"),    queue_of(row),
-                                            cell(row, "flows"),        format_time(time_of(row)),
-                                            cell(row, "cookie")};
+                                            cell(row, "service"), cell(row, "protocol"),     cell(row, "family"),
+                                            cell(row, "bound"),   cell(row, "unit"),         cell(row, "uid"),
+                                            cell(row, "pid"),     cell(row, "state"),        queue_of(row),
+                                            cell(row, "flows"),   format_time(time_of(row)), cell(row, "cookie")};
                             },
                     .noun = "socket",
                     .takes = takes_service,
