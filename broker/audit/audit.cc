@@ -25,7 +25,6 @@
 #include <vector>
 
 #include "broker/audit/format.h"
-#include "broker/base/capabilities.h"
 #include "broker/base/event.h"
 
 namespace sockbroker {
@@ -104,7 +103,6 @@ void Audit::State::report_losses() {
 
 void Audit::State::run() {
         ::pthread_setname_np(::pthread_self(), "audit");
-        drop_thread_capabilities();
         std::unique_lock lock(mutex);
         while (true) {
                 work.wait(lock, [this] { return stopping || !queue.empty(); });

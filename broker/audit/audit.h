@@ -64,7 +64,7 @@ struct Entry {
 
 class Audit {
 public:
-        // Starts the writer: a thread that blocks every signal and gives up every capability at once, so that it does
+        // Starts the writer: a thread that blocks every signal at once, so that it does
         // not matter whether it is made before or after the broker drops its own. A change of uid has to come before
         // (glibc applies it to every thread and this one could not follow).
         Audit();

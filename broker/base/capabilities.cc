@@ -70,11 +70,4 @@ Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted) {
         return {};
 }
 
-void drop_thread_capabilities() {
-        const OwnedCap none(cap_init());
-        if (none) {
-                (void)cap_set_proc(none.get());  // less is always allowed
-        }
-}
-
 }  // namespace sockbroker

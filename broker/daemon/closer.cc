@@ -13,7 +13,6 @@
 #include <thread>
 #include <utility>
 
-#include "broker/base/capabilities.h"
 #include "broker/base/event.h"
 
 namespace sockbroker {
@@ -73,7 +72,6 @@ struct Closer::State {
 };
 
 void Closer::State::run() {
-        drop_thread_capabilities();
         std::unique_lock lock(mutex);
         while (true) {
                 work.wait(lock, [this] { return stopping || !queue.empty(); });

@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <utility>
 
-#include "broker/base/capabilities.h"
 #include "broker/base/event.h"
 #include "broker/base/net.h"
 
@@ -45,7 +44,6 @@ std::size_t FdStore::capacity() {
 }
 
 void FdStore::run(State& state) {
-        drop_thread_capabilities();
         std::unique_lock lock(state.mutex);
         while (true) {
                 state.wake.wait(lock, [&] { return state.stopping || !state.queue.empty(); });

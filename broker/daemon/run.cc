@@ -222,7 +222,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!dataplane) {
                 return std::unexpected(dataplane.error());
         }
-        if (auto kept = keep_capabilities({CAP_NET_ADMIN}); !kept) {
+        if (auto kept = keep_capabilities({}); !kept) {
                 return kept;
         }
         const auto missing = confine(options);

@@ -8,8 +8,6 @@
 #include <system_error>
 #include <utility>
 
-#include "broker/base/capabilities.h"
-
 namespace sockbroker {
 
 Result<std::unique_ptr<Worker>> Worker::start(sd_event* event) {
@@ -58,7 +56,6 @@ void Worker::run(Job job, Done done) {
 }
 
 void Worker::work() {
-        drop_thread_capabilities();
         std::unique_lock lock(mutex_);
         while (true) {
                 wake_.wait(lock, [this] { return stopping_ || job_; });

@@ -27,7 +27,7 @@ MEETS = {
     "capset-cap-bpf": EPERM, "ambient-cap-bpf": EPERM, "securebits": EPERM, "become-root": ENOSYS,
     "another-filter": ENOSYS, "core-and-ptrace": EPERM,
     "map-executable": EPERM, "make-executable": EPERM, "map-a-file-executable": EPERM, "pkey": ENOSYS,
-    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0, "can-add-routes": 0,
+    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0, "add-a-route": EPERM,
     "can-end-dispatch": 0,
 }
 DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",

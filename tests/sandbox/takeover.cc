@@ -135,7 +135,7 @@ long make_socket(const std::string& path) {
         return fd < 0 ? -1 : bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
 }
 
-// A local route, as LocalRoutes= will make them: the one thing for which CAP_NET_ADMIN stays.
+// A local route.
 long add_route() {
         struct {
                 nlmsghdr header;
@@ -279,7 +279,7 @@ std::vector<Attempt> attempts(const DaemonOptions& options) {
                 {"can-read-processes", open_file("/proc/" + std::to_string(victim) + "/stat", O_RDONLY)},
                 {"can-write-its-state", open_file(options.state_dir + "/policy.mine", kNewFile)},
                 {"can-write-maps", write_map},
-                {"can-add-routes", add_route},
+                {"add-a-route", add_route},
                 {"can-end-dispatch", [=] { return unlink((options.pin_dir() + "/program").c_str()); }},
         };
         const std::vector<Attempt> deadly{
