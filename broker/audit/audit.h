@@ -64,9 +64,8 @@ struct Entry {
 
 class Audit {
 public:
-        // Starts the writer: a thread that blocks every signal at once, so that it does
-        // not matter whether it is made before or after the broker drops its own. A change of uid has to come before
-        // (glibc applies it to every thread and this one could not follow).
+        // Starts the writer, a thread that blocks every signal. A broker drops its capabilities before, for they are a
+        // thread's, and its uid (glibc would change that of every thread, and this one could not follow).
         Audit();
         ~Audit();  // writes what is queued, but waits at most two seconds
         Audit(const Audit&) = delete;

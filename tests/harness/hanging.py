@@ -52,7 +52,9 @@ def _file(_):
 
 KINDS = {"pipe": (_pipe, (silent_file.READ,)), "udp": (_udp, (silent_file.READ,)), "file": (_file, (silent_file.FLUSH,))}
 WAYS = {"barrier": ("control", b"BARRIER=1"), "registration": ("control", b"FDSTORE=1\nFDNAME=web"),
-        "nonsense": ("control", b"X=1"), "notify": ("notify", b"FDSTORE=1\nFDNAME=web")}
+        "nonsense": ("control", b"X=1"), "notify": ("notify", b"FDSTORE=1\nFDNAME=web"),
+        # Of one whom policy lets register: it is looked at, too.
+        "admitted": ("control", b"FDSTORE=1\nFDNAME=evil"), "admitted-notify": ("notify", b"FDSTORE=1\nFDNAME=evil")}
 
 
 class Hanging:

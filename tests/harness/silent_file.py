@@ -66,14 +66,15 @@ def _serve(device, silent):
 class SilentFile:
     """Of this process, after enter_namespaces()."""
 
-    def __init__(self, silent=(READ,)):
-        device = os.open(DEVICE, os.O_RDWR)
-        kernel.mount("silent", MOUNTED, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
+    def __init__(self, silent=(READ,), path=MOUNTED, opened=True):
+        self.path = f"{path}/file"
+        device = os.open(DEVICE if os.path.exists(DEVICE) else "/dev/fuse", os.O_RDWR)
+        kernel.mount("silent", path, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
         self.server = os.fork()
         if self.server == 0:
             _serve(device, silent)
         os.close(device)
-        self.fd = os.open(f"{MOUNTED}/file", os.O_RDONLY)
+        self.fd = os.open(self.path, os.O_RDONLY) if opened else -1
 
     def memory(self):
         return mmap.mmap(self.fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)

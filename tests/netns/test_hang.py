@@ -37,7 +37,7 @@ def _device():
 @pytest.mark.parametrize("kind", hanging.KINDS)
 def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_waiting(broker, spawn, kind, way):
     add_routes()
-    broker.policy(section("web", 61001, everywhere())).start()
+    broker.policy(section("web", 61001, everywhere()) + section("evil", own_uid(7), everywhere(81))).start()
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
     open_socket(web, "udp", "ipv4")
@@ -49,6 +49,7 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
             assert web.register("udp-ipv4").result == "ok"
             slowest = max(slowest, time.monotonic() - began)
         web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4")
+        print(f"{kind}, {way}: the slowest of 50 pairs of honest requests took {slowest * 1e3:.1f} ms")
         assert slowest < PATIENCE
         assert who("tcp", "ipv4") == "web"
 
@@ -56,10 +57,10 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
 @pytest.mark.parametrize("kind", hanging.KINDS)
 def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is_left_afterwards(broker, spawn, kind):
     add_routes()
-    broker.policy(section("web", 61001, everywhere())).start()
+    broker.policy(section("web", 61001, everywhere()) + section("evil", own_uid(7), everywhere(81))).start()
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
-    with hanging.Hanging(kind, "barrier", own_uid(7)):
+    with hanging.Hanging(kind, "admitted", own_uid(7)):
         assert broker.ask("VERB=version").result == "ok"
         broker.process.send_signal(signal.SIGKILL)
         broker.process.wait(5)
