@@ -99,6 +99,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         }
         Intake intake;
         broker_.plan(Channel::kNotify, message, [&](const Intake& planned) { intake = planned; });
+        intake.probe = intake.probe && !crew_.bars(intake.charge);
         if (intake.here) {
                 receive_here(message);
                 return true;
@@ -118,7 +119,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         push(message, false);
         bool has_it = false;
         try {
-                has_it = crew_.take({.charge = intake.charge, .probe = intake.probe}, done, next);
+                has_it = crew_.take({.charge = intake.charge, .probe = intake.probe, .others_wait = true}, done, next);
         } catch (...) {
                 forget_last(uid);
                 throw;  // nothing has happened: it is first in the queue still
@@ -149,10 +150,16 @@ void NotifyIntake::receive_here(const IncomingPtr& message) {
 }
 
 void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result) noexcept {
+        const uid_t uid = sender_of(*message);
+        if (result.outcome == hands::Outcome::kBusy) {  // it is first in the queue still
+                being_taken_ = nullptr;
+                forget_last(uid);
+                go_on_reading();
+                return;
+        }
         if (!succeeds([&] { message->note(result); })) {
                 message->fail();
         }
-        const uid_t uid = sender_of(*message);
         if (being_taken_ == message.get()) {
                 being_taken_ = nullptr;
                 go_on_reading();

@@ -30,7 +30,7 @@ std::size_t Crew::left_behind() const {
 }
 
 bool Crew::take(Take what, Done done, std::function<void()> taken) {
-        if (bars(what.charge)) {
+        if (what.others_wait ? left_behind() >= Ledger::kMaxInAll : bars(what.charge)) {
                 return false;
         }
         auto job = std::make_unique<Job>();

@@ -93,8 +93,9 @@ public:
                 int connection = -1;   // borrowed until the callback, or close(id); -1: from the notify socket
                 std::uint64_t id = 0;  // of the connection
                 Charge charge;
-                bool probe = false;  // offer what can be brokered; else close everything
-                std::string holder;  // and keep it there, if not empty
+                bool probe = false;        // offer what can be brokered; else close everything
+                std::string holder;        // and keep it there, if not empty
+                bool others_wait = false;  // behind it, in a queue of all: however many hands are busy with its sender
         };
         using Done = std::function<void(const Taken&)>;
         // Consumes one message. `taken` (for the notify socket): the next one may be peeked at; always before `done`,

@@ -54,6 +54,21 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
         assert who("tcp", "ipv4") == "web"
 
 
+def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
+    """No hand is given to who keeps two waiting, but for what is first in the queue of `notify`, where all others are behind it."""
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    open_socket(web, "tcp", "ipv4")
+    with contextlib.ExitStack() as attacks:
+        for way in ("barrier", "registration", "notify", "notify"):
+            attacks.enter_context(hanging.Hanging("pipe", way, own_uid(7)))
+        began = time.monotonic()
+        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "tcp-ipv4")
+        assert time.monotonic() - began < PATIENCE
+        assert who("tcp", "ipv4") == "web"
+
+
 @pytest.mark.parametrize("kind", hanging.KINDS)
 def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is_left_afterwards(broker, spawn, kind):
     add_routes()
