@@ -107,14 +107,19 @@ def test_a_bind_that_policy_does_not_grant_fails_and_is_in_the_journal_of_both(u
 
 def test_root_registers_a_program_that_binds_by_itself_from_its_own_unit_alone(broker):
     broker.policy("plain.conf", POLICY)
-    broker.unit("plain.service", """[Service]
+    # Started again should it end early, of whatever cause: what counts is who may speak for it.
+    broker.unit("plain.service", """[Unit]
+StartLimitIntervalSec=0
+[Service]
+Restart=on-failure
 ExecStart=/usr/bin/python3 -m http.server 80
-ExecStartPost=+/bin/sh -c 'until sockbrokerctl register --pid=$MAINPID plain; do sleep 0.1; done'
+ExecStartPost=+/bin/sh -c 'while kill -0 $MAINPID; do sockbrokerctl register --pid=$MAINPID plain && exit; sleep 0.1; done; exit 1'
 DynamicUser=yes
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 WorkingDirectory=/usr/share/doc
 """)
-    broker.run("systemctl daemon-reload && systemctl reload sockbrokerd && systemctl start plain.service")
+    broker.run("systemctl daemon-reload && systemctl reload sockbrokerd && systemctl start --no-block plain.service")
+    broker.until("plain.service", lambda: broker.show("plain.service", "ActiveState") == "active", timeout=30)
     assert answer(broker) == "200"
     [row] = broker.registered("plain")
     pid = broker.show("plain.service", "MainPID")
