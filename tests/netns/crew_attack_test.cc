@@ -4,6 +4,8 @@
 // nobody.
 #include <poll.h>
 
+#include <thread>
+
 #include "tests/netns/crew_fixture.h"
 #include "tests/support/hostile.h"
 
@@ -168,12 +170,14 @@ TEST_F(CrewUnderAttack, ConnectionsThatLingerWithinUnixSockets) {
         Attack attack(core_, [](const std::string& control, const std::string&) {
                 become_hostile();
                 auto kept = std::make_shared<std::vector<test::Lingering>>();
-                for (int i = 0; i < 2; i++) {
+                // Whoever closes last waits, and now and then that is the sender: so some more, each closed by a
+                // thread.
+                for (int i = 0; i < 8; i++) {
                         kept->push_back(test::lingering());
                         const int connection = unix_socket(control, SOCK_SEQPACKET, false).release();
-                        const auto sent = send_record(connection, i == 0 ? "admit" : "x", {kept->back().socket});
+                        const auto sent = send_record(connection, i % 2 == 0 ? "admit" : "x", {kept->back().socket});
                         test::must(sent ? 0 : -1, "send");
-                        close(kept->back().socket);
+                        std::thread([fd = kept->back().socket] { close(fd); }).detach();
                 }
                 return [kept] {};
         });
