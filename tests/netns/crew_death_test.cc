@@ -6,6 +6,7 @@
 
 #include <array>
 #include <fstream>
+#include <thread>
 
 #include "tests/netns/crew_fixture.h"
 #include "tests/support/hostile.h"
@@ -129,7 +130,7 @@ TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
                 const msghdr header{.msg_iov = &nothing, .msg_iovlen = 1};
                 test::must(static_cast<int>(sendmsg(one, &header, 0)), "send");
                 (void)send_record(one, "x", {pipe});
-                close(pipe);
+                std::thread([pipe] { close(pipe); }).detach();  // which waits where nobody has another copy any more
                 (void)!write(ready[1], "r", 1);
                 (void)!read(go[0], &byte, 1);
                 silent.end();
