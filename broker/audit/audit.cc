@@ -155,6 +155,9 @@ Audit::~Audit() {
 }
 
 void Audit::write(Entry entry) noexcept {
+        if (tap_) {
+                (void)guarded([&] { tap_(entry); });
+        }
         const std::scoped_lock lock(state_->mutex);
         bool queued = false;
         if (!state_->stopped && state_->queue.size() < kQueueEntries) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -74,6 +75,8 @@ public:
         // Never blocks: what does not fit into the queue is dropped and counted. Writes to standard error as well when
         // that is not the journal.
         void write(Entry entry) noexcept;
+        // Sees each entry that is written from now on, before the journal has it, in the thread that writes it.
+        void tap(std::function<void(const Entry&)> see) { tap_ = std::move(see); }
         // Entries that did not reach the journal since the start, whether already reported there or not. A machine
         // without a journal loses none.
         [[nodiscard]] std::uint64_t lost() const;
@@ -81,6 +84,7 @@ public:
 private:
         struct State;
         std::shared_ptr<State> state_;
+        std::function<void(const Entry&)> tap_;
 };
 
 }  // namespace sockbroker

@@ -26,24 +26,29 @@ namespace {
 constexpr std::size_t kMaxRecord = std::size_t{64} * 1024;
 
 using Clock = std::chrono::steady_clock;
+constexpr auto kNever = Clock::time_point::max();
 
 std::string does_not_answer(const std::string& path) {
         return fmt::format("the broker at {} does not answer; see systemctl status sockbrokerd", path);
 }
 
 // Waits for `events`; a hang-up counts as ready, the next call on the socket tells.
-Result<void> wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
+Result<void> wait_for(int fd, short events, Clock::time_point deadline, const std::string& path, int stop = -1) {
         for (;;) {
                 const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-                pollfd entry{.fd = fd, .events = events, .revents = 0};
-                const int ready = left <= 0 ? 0 : poll(&entry, 1, static_cast<int>(std::min<long>(left, 1 << 30)));
+                pollfd entries[] = {{.fd = fd, .events = events, .revents = 0},
+                                    {.fd = stop, .events = POLLIN, .revents = 0}};  // none where it is negative
+                const int ready = left <= 0 ? 0 : poll(entries, 2, static_cast<int>(std::min<long>(left, 1 << 30)));
+                if (ready > 0 && entries[1].revents != 0) {
+                        return fail(ECANCELED, "it was stopped");
+                }
                 if (ready > 0) {
                         return {};
                 }
-                if (ready == 0) {
+                if (ready == 0 && deadline != kNever) {
                         return fail(ETIMEDOUT, does_not_answer(path));
                 }
-                if (errno != EINTR) {
+                if (ready < 0 && errno != EINTR) {
                         return fail_errno(fmt::format("cannot wait for {}", path));
                 }
         }
@@ -149,9 +154,9 @@ Result<ControlClient::Answer> ControlClient::call(std::string_view request, cons
         }
 
         std::string record(kMaxRecord, '\0');
-        for (;;) {
-                deadline = Clock::now() + timeout_;
-                if (auto ready = wait_for(fd_.get(), POLLIN, deadline, path_); !ready) {
+        for (bool first = true;; first = false) {
+                deadline = first || stop_ < 0 ? Clock::now() + timeout_ : kNever;
+                if (auto ready = wait_for(fd_.get(), POLLIN, deadline, path_, stop_); !ready) {
                         return std::unexpected(ready.error());
                 }
                 // Without a control buffer the kernel closes descriptors that nobody asked for.

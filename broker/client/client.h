@@ -41,12 +41,16 @@ public:
 
         // How long a record may take to come. A reload of a large policy answers only when it is done.
         void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
+        // For an answer that goes on: it has time for ever once its first record is there, and ends with ECANCELED when
+        // there is something to be read from `stop`, which is borrowed.
+        void follow(int stop) { stop_ = stop; }
 
 private:
         ControlClient(OwnedFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
 
         OwnedFd fd_;
         std::string path_;
+        int stop_ = -1;
         std::chrono::milliseconds timeout_{60'000};
 };
 

@@ -33,6 +33,7 @@ struct Verb {
 [[nodiscard]] int show_diff(const Options& options);
 [[nodiscard]] int cat_policy(const Options& options);
 [[nodiscard]] int show_metrics(const Options& options);
+[[nodiscard]] int monitor_events(const Options& options);
 [[nodiscard]] int show_version(const Options& options);
 [[nodiscard]] int register_sockets(const Options& options);
 // With --pid=: those of a program that runs.

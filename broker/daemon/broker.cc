@@ -48,6 +48,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           flows_(*dataplane_),
           names_(names),
           admissions_(names, [this] { return policy_; }),
+          no_socket_(*dataplane_, monitors_),
           notify_rates_({config.rate_interval_usec, config.notify_burst}),
           uid_rates_({config.rate_interval_usec, config.rate_burst}),
           service_rates_({config.rate_interval_usec, config.rate_burst}),
@@ -56,6 +57,11 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
         limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
         limits_.max_accounted = std::min(limits_.max_accounted, dataplane_->capacity().accounted);
         limits_.max_services = std::min(limits_.max_services, dataplane_->capacity().services);
+        audit_.tap([this](const Entry& entry) { monitors_.tell(entry); });
+}
+
+Broker::~Broker() {
+        audit_.tap({});
 }
 
 Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const BrokerConfig& config,
@@ -78,6 +84,9 @@ void Broker::probe_liveness() {
 }
 
 bool Broker::probe_some() {
+        if (no_socket_.sample(*policy_, steady_usec())) {
+                return true;
+        }
         flows_.sweep_if_due(steady_usec());
         constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
         tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
@@ -231,6 +240,8 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
                 return request->verb == Verb::kDiff ? diff(reply) : keep(reply);
         case Verb::kUnload:
                 return reply(unload(*identified));
+        case Verb::kMonitor:
+                return reply(monitor(*identified));
         case Verb::kMatch:
                 return match(request->bind, *identified, reply);
         case Verb::kHold:
@@ -454,6 +465,28 @@ Answer Broker::remove_of(const std::string& name, bool any, const Peer& peer) {
         tell_departures(departures, Action::kUnregister, fmt::format("asked by {}", peer.to_string()));
         return answer(ResultCode::kOk, fmt::format("unregistered {} socket{} of {}", departures->size(),
                                                    departures->size() == 1 ? "" : "s", name));
+}
+
+Answer Broker::monitor(const Peer& peer) {
+        if (peer.uid != 0) {
+                return refuse({ResultCode::kNotRoot,
+                               "only root may monitor: events tell what others asked for; the journal has them for "
+                               "those who may read it",
+                               {}},
+                              peer, {});
+        }
+        if (!monitors_.any()) {
+                no_socket_.begin(*policy_, steady_usec());
+        }
+        Answer result = answer(ResultCode::kOk, "the broker ends");
+        result.feed = monitors_.open();
+        if (result.feed == nullptr) {
+                return refuse({ResultCode::kBusy,
+                               fmt::format("{} monitors run already, end one of them", Monitors::kMaxReaders),
+                               {}},
+                              peer, {});
+        }
+        return result;
 }
 
 Answer Broker::unload(const Peer& peer) {

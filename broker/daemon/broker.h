@@ -17,7 +17,9 @@
 #include "broker/daemon/flows.h"
 #include "broker/daemon/incoming.h"
 #include "broker/daemon/merged_folders.h"
+#include "broker/daemon/monitor.h"
 #include "broker/daemon/names.h"
+#include "broker/daemon/no_socket.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/rate_limit.h"
@@ -39,10 +41,11 @@ struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
         std::vector<std::string> warnings;
-        Rows rows;                          // may be empty
-        std::vector<OwnedFd> fds;           // go with the RESULT= record
-        std::function<void()> undelivered;  // called if the peer left before that
-        bool unloaded = false;              // dispatch was taken away: the daemon ends after this answer
+        Rows rows;                                         // may be empty
+        std::vector<OwnedFd> fds;                          // go with the RESULT= record
+        std::function<void()> undelivered;                 // called if the peer left before that
+        std::shared_ptr<Monitors::Reader> feed = nullptr;  // goes on for as long as the peer stays
+        bool unloaded = false;                             // dispatch was taken away: the daemon ends after this answer
 };
 using Reply = std::function<void(Answer)>;
 
@@ -78,6 +81,9 @@ public:
         [[nodiscard]] static Result<std::unique_ptr<Broker>> start(DaemonOptions options, const BrokerConfig& config,
                                                                    std::unique_ptr<Dataplane> dataplane, Audit& audit,
                                                                    Names& names);
+        ~Broker();
+        Broker(const Broker&) = delete;
+        Broker& operator=(const Broker&) = delete;
 
         // For a message with descriptors, before they are taken off the queue: who is to do that. On `control` once
         // policy has said whether its sender is admitted, so maybe later; on `notify`, where others wait behind it, at
@@ -212,6 +218,7 @@ private:
         static constexpr std::size_t kAskAll = 256;
         void probe_liveness();
         [[nodiscard]] Answer explain(const Request& request);
+        [[nodiscard]] Answer monitor(const Peer& peer);
         [[nodiscard]] Answer hold_over_stop(const Request& request, const Peer& peer);
         // VERB=match: goes through those who would take the socket, the best first, until one admits the peer.
         struct Match;
@@ -249,6 +256,8 @@ private:
         Names& names_;
         Senders senders_;
         Admissions admissions_;
+        Monitors monitors_;
+        NoSocket no_socket_;
         RefusalLog refusals_;
         RateLimit<uid_t> notify_rates_;
         RateLimit<uid_t> uid_rates_;

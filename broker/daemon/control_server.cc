@@ -58,19 +58,33 @@ public:
                 sd_event_source* source = nullptr;
                 const int r = sd_event_add_io(
                         server_.event_, &source, fd, EPOLLIN,
-                        [](sd_event_source*, int, std::uint32_t, void* self) {
-                                return guarded([&] { static_cast<Connection*>(self)->ready(); });
+                        [](sd_event_source*, int, std::uint32_t events, void* self) {
+                                return guarded([&] { static_cast<Connection*>(self)->ready(events); });
                         },
                         this);
                 io_.reset(source);
                 return r >= 0;
+        }
+        void end_feed() {
+                if (answer_.feed == nullptr || fd_.get() < 0) {
+                        return;
+                }
+                if (record_.empty()) {
+                        next_record();
+                }
+                for (; !record_.empty(); next_record()) {
+                        if (!send_record(fd_.get(), record_, {})) {
+                                return;
+                        }
+                }
+                (void)send_record(fd_.get(), format_result(answer_.code, answer_.message), {});
         }
         // From now on it is closed as what comes from strangers is.
         void own(OwnedFd fd) { fd_ = std::move(fd); }
 
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
-        void ready() {
+        void ready(std::uint32_t events) {
                 const int level = server_.shares_.level(uid_, steady_usec());
                 if (level != level_) {
                         const bool later = level > level_;
@@ -83,8 +97,11 @@ private:
                 const auto used_before = own_usec();
                 bool goes_on = false;
                 try {
+                        // Nobody reads a feed any more, which may have nothing to send for long.
+                        const bool left = answer_.feed != nullptr && (events & (EPOLLHUP | EPOLLERR)) != 0;
                         // While the answer is being made only a hang-up is heard.
-                        goes_on = !waiting_ && (answering_ || read_request()) && (!answering_ || write_answer());
+                        goes_on =
+                                !left && !waiting_ && (answering_ || read_request()) && (!answering_ || write_answer());
                 } catch (const std::exception&) {
                         // No exception may cross the C callback: rows that cannot be made cost this peer its
                         // connection.
@@ -202,6 +219,9 @@ private:
                         if (record_.empty()) {
                                 next_record();
                         }
+                        if (record_.empty()) {
+                                return wait_for_feed();
+                        }
                         std::vector<int> fds;
                         for (std::size_t i = 0; is_last_ && i < answer_.fds.size(); i++) {
                                 fds.push_back(answer_.fds[i].get());
@@ -221,8 +241,12 @@ private:
                 return sd_event_source_set_io_events(io_.get(), ends_ ? 0U : std::uint32_t{EPOLLIN}) >= 0;
         }
 
-        // Whole lines, as many as fit; then the RESULT= record.
+        // Whole lines, as many as fit; then the RESULT= record. Nothing of a feed that has none now.
         void next_record() {
+                if (answer_.feed != nullptr) {
+                        record_ = answer_.feed->take(kMaxRecordBytes);
+                        return;
+                }
                 while (more_lines()) {
                         const auto rest = std::string_view(lines_).substr(taken_);
                         const std::size_t room = kMaxRecordBytes - record_.size();
@@ -266,8 +290,20 @@ private:
                 return taken_ < lines_.size();
         }
 
+        [[nodiscard]] bool wait_for_feed() {
+                answer_.feed->on_more([self = std::weak_ptr(self_)] {
+                        if (const auto connection = self.lock()) {
+                                (void)sd_event_source_set_io_events((*connection)->io_.get(), EPOLLOUT);
+                        }
+                });
+                return sd_event_source_set_io_events(io_.get(), 0) >= 0;
+        }
+
         [[nodiscard]] bool wait_for_reader() {
                 deadline_.reset();
+                if (answer_.feed != nullptr) {  // whoever looks away misses lines, and is told so
+                        return sd_event_source_set_io_events(io_.get(), EPOLLOUT) >= 0;
+                }
                 sd_event_source* source = nullptr;
                 const int r = sd_event_add_time_relative(
                         server_.event_, &source, CLOCK_MONOTONIC, kIdleReaderUsec, 0,
@@ -332,6 +368,12 @@ void ControlServer::admit(hands::Connection accepted) {
         key->own(std::move(accepted.fd));  // from here on it sees to its own end
         if (!watched) {
                 drop(key);
+        }
+}
+
+void ControlServer::end_feeds() {
+        for (const auto& [key, connection] : connections_) {
+                (void)guarded([&] { key->end_feed(); });
         }
 }
 

@@ -38,6 +38,8 @@ public:
 
         // One that the door has accepted. Of the limits it keeps those by user, here is the one of all.
         void admit(hands::Connection accepted);
+        // Before the broker ends: what those who monitor have not read yet, as far as there is room for it.
+        void end_feeds();
 
 private:
         class Connection;

@@ -283,6 +283,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         const int r = sd_event_loop(loop.event.get());
         sd_notify(0, "STOPPING=1");
         audit.write({.action = Action::kStop, .message = "the broker ends"});
+        loop.control->end_feeds();
         if (r < 0) {
                 return fail(r, "the event loop failed");
         }

@@ -65,6 +65,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"diff", Verb::kDiff},
         NamedVerb{"keep", Verb::kKeep},
         NamedVerb{"counted", Verb::kCounted},
+        NamedVerb{"monitor", Verb::kMonitor},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -218,7 +219,7 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match explain diff keep counted",
+                                            "unregister unload version hold match explain diff keep counted monitor",
                                             quoted(value)));
                 }
                 fields.verb = *verb;

@@ -47,6 +47,7 @@ enum class Verb : std::uint8_t {
         kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required
         kDiff,        // VERB=diff
         kKeep,        // VERB=keep
+        kMonitor,     // VERB=monitor
         kExplain,     // VERB=explain, the same, FROM= and INTERFACE= may be there
 };
 
