@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The asking side of the control socket, as sockbrokerctl uses it: connect, send one request with its
-// descriptors, hand each line of the answer to the caller, return the RESULT= record. Knows nothing of what lines
-// mean, keeps no line, and never waits for ever: a broker that is silent is an error after a bounded time.
+// The asking side of the control socket for programs that may wait: connect, send one request with its descriptors,
+// hand each line of the answer to the caller, return the RESULT= record. Knows nothing of what lines mean, keeps no
+// line, and never waits for ever: a broker that is silent is an error after a bounded time.
 #pragma once
 
 #include <chrono>
@@ -13,22 +13,27 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/client/exchange.h"
 
 namespace sockbroker {
 
+// RUNTIME_DIR/control
+[[nodiscard]] std::string control_path(const std::string& runtime_dir);
+
+// A connection to RUNTIME_DIR/control. Errors: no such socket or nobody there (is sockbrokerd running?), no permission;
+// EAGAIN: nobody takes connections, for as long as `patience`; with 0 it does not wait.
+[[nodiscard]] Result<OwnedFd> open_control(const std::string& runtime_dir, std::chrono::milliseconds patience);
+
+// ETIMEDOUT, in words.
+[[nodiscard]] std::unexpected<Error> no_answer_in_time(const std::string& runtime_dir);
+
 class ControlClient {
 public:
-        // RUNTIME_DIR/control. Errors: no such socket or nobody there (is sockbrokerd running?), no permission;
-        // ETIMEDOUT: nobody takes connections, for as long as that.
+        // As open_control(), but for ETIMEDOUT: nobody takes connections, for as long as that.
         [[nodiscard]] static Result<ControlClient> connect(
                 const std::string& runtime_dir, std::chrono::milliseconds patience = std::chrono::seconds(10));
 
-        struct Answer {
-                std::string result;  // "ok" or a code of docs/protocol.md
-                int errnum = 0;      // ERRNO=, 0 for ok
-                std::string message;
-                std::vector<std::string> warnings;  // WARNING= lines, which "ok" may carry, for a person
-        };
+        using Answer = ControlAnswer;
 
         // `request` is KEY=VALUE lines; `fds` are borrowed. `on_line` is called for each line before the RESULT=
         // record, without its new line. The Answer is what the broker said, a refusal too; an Error means that there is
@@ -46,10 +51,10 @@ public:
         void follow(int stop) { stop_ = stop; }
 
 private:
-        ControlClient(OwnedFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+        ControlClient(OwnedFd fd, std::string runtime_dir) : fd_(std::move(fd)), runtime_dir_(std::move(runtime_dir)) {}
 
         OwnedFd fd_;
-        std::string path_;
+        std::string runtime_dir_;
         int stop_ = -1;
         std::chrono::milliseconds timeout_{60'000};
 };

@@ -30,29 +30,36 @@ bool may_migrate(int fd) {
 
 }  // namespace
 
-Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
-                                               const std::vector<int>& fds, std::int32_t pid) {
-        Request request{.verb = Verb::kStore, .service = service, .pid = pid, .migrate = true};
-        std::vector<OwnedFd> programs;
-        auto answer = client.call(format_request(request), fds, {}, &programs);
-        if (answer && answer->result == "malformed") {
-                request.migrate = false;
-                return client.call(format_request(request), fds, {});
+ControlRequest RegisterOperation::next() {
+        const Request request{.verb = Verb::kStore, .service = service_, .pid = pid_, .migrate = migrate_};
+        return {.request = format_request(request), .fds = fds_};
+}
+
+Result<Operation::Course> RegisterOperation::take(ControlAnswer& answer, std::vector<OwnedFd> received) {
+        if (answer.result == "malformed" && migrate_) {
+                migrate_ = false;
+                return Course{.over = false};
         }
-        if (!answer || programs.size() != 1) {
-                return answer;
+        if (received.size() != 1) {
+                return Course{};
         }
-        const int program = programs.front().get();
-        for (const int fd : fds) {
+        const int program = received.front().get();
+        for (const int fd : fds_) {
                 if (may_migrate(fd) &&
                     setsockopt(fd, SOL_SOCKET, kAttachReuseportEbpf, &program, sizeof program) != 0) {
-                        answer->warnings.push_back(
+                        answer.warnings.push_back(
                                 fmt::format("cannot attach the migration program to a listener: {}; connections that "
                                             "wait in it when it closes are reset unless net.ipv4.tcp_migrate_req=1",
                                             std::strerror(errno)));
                 }
         }
-        return answer;
+        return Course{};
+}
+
+Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
+                                               const std::vector<int>& fds, std::int32_t pid) {
+        RegisterOperation registration(service, fds, pid);
+        return run(client, registration);
 }
 
 }  // namespace sockbroker

@@ -7,7 +7,7 @@
 #include <map>
 #include <utility>
 
-#include "broker/ctl/queues.h"
+#include "broker/client/queues.h"
 #include "broker/ctl/render.h"
 
 namespace sockbroker::ctl {

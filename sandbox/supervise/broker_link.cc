@@ -18,23 +18,6 @@ bool depends_on_policy_alone(std::string_view result) {
 
 }  // namespace
 
-// The broker's own text: names of services need no escaping, and no other member has such a name.
-void read_match(std::string_view line, Taken& taken) {
-        constexpr std::string_view kService = R"("service":")";
-        constexpr std::string_view kHold = R"("hold_usec":)";
-        if (const auto at = line.find(kService); at != std::string_view::npos) {
-                const auto rest = line.substr(at + kService.size());
-                const auto name = rest.substr(0, rest.find('"'));
-                if (valid_service_name(name)) {
-                        taken.service = name;
-                }
-        }
-        if (const auto at = line.find(kHold); at != std::string_view::npos) {
-                const auto rest = line.substr(at + kHold.size());
-                taken.holds = !rest.empty() && rest.front() >= '1' && rest.front() <= '9';
-        }
-}
-
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
         if (!client) {
@@ -69,7 +52,7 @@ Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
                 Request request{.verb = Verb::kMatch, .pid = named};
                 request.bind = {.protocol = protocol, .at = at, .services = services_};
                 return client.call(format_request(request), {},
-                                   [&](std::string_view line) { read_match(line, taken); });
+                                   [&](std::string_view line) { read_taker(line, taken); });
         });
         if (taken.reply.ok() && taken.service.empty()) {
                 taken.reply = {.result = "internal", .message = "the broker's answer names no service", .warnings = {}};

@@ -16,6 +16,7 @@
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
 #include "broker/client/client.h"
+#include "broker/client/match.h"
 
 namespace sockbroker::supervise {
 
@@ -27,14 +28,9 @@ struct Reply {
         [[nodiscard]] bool ok() const { return result == "ok"; }
 };
 
-struct Taken {
+struct Taken : MatchedService {
         Reply reply;
-        std::string service;
-        bool holds = false;  // HoldSec=
 };
-
-// The values of a line of VERB=match. Pure.
-void read_match(std::string_view line, Taken& taken);
 
 class BrokerLink {
 public:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The code that documents show, block by block, in the order in which a reader meets it.
+r"""The code that documents show, block by block, in the order in which a reader meets it.
 
 In Markdown the language of a fence says what a block is; in a manual page (.EX to .EE) its first line does:
 
@@ -7,10 +7,10 @@ In Markdown the language of a fence says what a block is; in a manual page (.EX 
     console   commands behind "# " (root) or "$ " (an ordinary user), and below each what it prints. "..." is anything,
               blanks and line ends are all alike
     others    a file: the first line is "# /its/path". Several may follow one another in a block of a manual page
-    c         a part of a program, which compiles without a warning
+    c         a part of a program, which compiles without a warning; in a manual page the first line is .\" c
     text      nothing of these: a drawing, a message
 
-What cannot be run says why, in a comment in front of the block: <!-- not run: REASON -->, in a manual page .\\" not run: REASON
+What cannot be run says why, in a comment in front of the block: <!-- not run: REASON -->, in a manual page .\" not run: REASON
 """
 import dataclasses
 import pathlib
@@ -19,6 +19,7 @@ import re
 FENCE = re.compile(r"^ *```(\w*)$")
 PATH = re.compile(r"^# (/[\w./@+-]+)$")
 REASON = re.compile(r'^(?:<!-- not run: (.+) -->|\.\\" not run: (.+))$')
+C_IN_MANUAL = r".\" c"  # a comment, which nobody sees
 OPEN = ("\\", "|")  # ends of lines
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 
@@ -100,6 +101,8 @@ def of_manual(page: pathlib.Path) -> list[Block]:
             inside, begun = [], number
         elif line == ".EE":
             language = "console" if inside[0][:2] in ("# ", "$ ") and not PATH.match(inside[0]) else ""
+            if inside[0] == C_IN_MANUAL:
+                language, inside = "c", inside[1:]
             blocks += classify(f"{page.name}:{begun}", language, inside, reason)
             inside, reason = None, ""
         elif inside is not None:

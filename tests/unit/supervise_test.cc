@@ -163,18 +163,18 @@ TEST(Answers, EachCodeHasAnErrno) {
 
 TEST(BrokerLink, ALineOfAMatchIsRead) {
         Taken taken;
-        read_match(
+        read_taker(
                 R"({"service":"web","protocol":"tcp","prefix":null,"ports":"80","handover":"replace","hold_usec":30000000,"file":"/x","line":3})",
                 taken);
         EXPECT_EQ(taken.service, "web");
         EXPECT_TRUE(taken.holds);
         Taken without;
-        read_match(R"({"service":"a.b","hold_usec":0})", without);
+        read_taker(R"({"service":"a.b","hold_usec":0})", without);
         EXPECT_EQ(without.service, "a.b");
         EXPECT_FALSE(without.holds);
         Taken nothing;
         for (const char* bad : {"", "{}", R"("service":)", R"("service":"a b")", R"("hold_usec":)"}) {
-                read_match(bad, nothing);
+                read_taker(bad, nothing);
                 EXPECT_EQ(nothing.service, "");
                 EXPECT_FALSE(nothing.holds);
         }

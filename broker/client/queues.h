@@ -11,7 +11,7 @@
 #include "broker/base/net.h"
 #include "broker/base/result.h"
 
-namespace sockbroker::ctl {
+namespace sockbroker {
 
 struct Queue {
         std::uint32_t depth = 0;             // connections for TCP, bytes for UDP
@@ -24,4 +24,4 @@ struct Queue {
 using Queues = std::map<std::uint64_t, Queue>;
 [[nodiscard]] Result<Queues> read_queues(Protocol protocol, int address_family);
 
-}  // namespace sockbroker::ctl
+}  // namespace sockbroker

@@ -2,7 +2,7 @@
 //
 // See queues.h. A dump, and not the look-up of one socket: for a listener the kernel would answer that by a look-up of
 // its own, which dispatch programs and SO_REUSEPORT groups decide.
-#include "broker/ctl/queues.h"
+#include "broker/client/queues.h"
 
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
@@ -18,7 +18,7 @@
 
 #include "broker/base/owned_fd.h"
 
-namespace sockbroker::ctl {
+namespace sockbroker {
 
 namespace {
 
@@ -125,4 +125,4 @@ Result<Queues> read_queues(Protocol protocol, int address_family) {
         }
 }
 
-}  // namespace sockbroker::ctl
+}  // namespace sockbroker
