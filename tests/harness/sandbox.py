@@ -59,6 +59,8 @@ class Sandboxed:
 
     def __exit__(self, *_):
         self.process.kill()
+        # Before 6.11 a supervisor learns of the end, and closes what it has inherited, when somebody has waited for it.
+        self.process.wait()
         self.process.communicate()
 
     def say(self, text):
