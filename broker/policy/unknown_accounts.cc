@@ -41,11 +41,12 @@ private:
                         return "has no answer from this host's directory just now (NSS), so what was known of it "
                                "counts";
                 }
-                if (!answer.id()) {
+                const auto id = answer.id();
+                if (!id) {
                         return "does not exist on this host, so it matches nobody";
                 }
-                return is_overflow_id(*answer.id()) ? "stands for ids that the kernel cannot name, so it matches nobody"
-                                                    : nullptr;
+                return is_overflow_id(*id) ? "stands for ids that the kernel cannot name, so it matches nobody"
+                                           : nullptr;
         }
 
         std::string_view key_;
