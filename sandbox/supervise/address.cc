@@ -43,14 +43,18 @@ Address place_of(std::string_view service, Family family, unsigned attempt) {
         return address;
 }
 
-std::uint16_t port_of(Protocol protocol, std::uint16_t asked, unsigned first_unprivileged) {
-        if (protocol == Protocol::kUdp || asked >= first_unprivileged) {
-                return asked;
+std::vector<std::uint16_t> ports_of(Protocol protocol, std::uint16_t asked, unsigned first_unprivileged) {
+        if (protocol == Protocol::kUdp) {
+                return {asked};
         }
         constexpr unsigned kBase = 20000;  // below the ports that the kernel chooses
         constexpr unsigned kSpread = 10000;
         const unsigned base = std::clamp(first_unprivileged, kBase, 65535 - kSpread);
-        return static_cast<std::uint16_t>(base + asked % kSpread);
+        const auto high = static_cast<std::uint16_t>(base + asked % kSpread);
+        if (asked < first_unprivileged || asked == high) {
+                return {high};
+        }
+        return {asked, high};
 }
 
 }  // namespace sockbroker::supervise

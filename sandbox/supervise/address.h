@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "broker/base/net.h"
 
@@ -18,7 +19,8 @@ inline constexpr unsigned kPlaces = 8;
 // hash of the service's name; `attempt` is below kPlaces.
 [[nodiscard]] Address place_of(std::string_view service, Family family, unsigned attempt);
 
-// UDP keeps the port, since answers carry it. So does TCP where an ordinary user may bind it, else it is a high one.
-[[nodiscard]] std::uint16_t port_of(Protocol protocol, std::uint16_t asked, unsigned first_unprivileged);
+// The ports to try on loopback, the best first. UDP keeps the port, since answers carry it. So does TCP where an
+// ordinary user may bind it and nobody has it on all addresses, else it is a high one.
+[[nodiscard]] std::vector<std::uint16_t> ports_of(Protocol protocol, std::uint16_t asked, unsigned first_unprivileged);
 
 }  // namespace sockbroker::supervise

@@ -11,7 +11,7 @@ namespace sockbroker::supervise {
 
 namespace {
 
-bool fits(const Spare& spare, const std::string& service, const Asked& asked, std::uint16_t port) {
+bool fits(const Spare& spare, const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
         const auto& facts = spare.facts;
         if (spare.service != service || facts.protocol != asked.protocol || (facts.domain == AF_INET6) != asked.ipv6) {
                 return false;
@@ -23,20 +23,20 @@ bool fits(const Spare& spare, const std::string& service, const Asked& asked, st
         if (asked.protocol == Protocol::kUdp) {
                 return facts.bound.port == asked.at.port;
         }
-        return facts.listening && (!spare.held || facts.bound.port == port);
+        return facts.listening && (!spare.held || std::ranges::find(ports, facts.bound.port) != ports.end());
 }
 
 }  // namespace
 
 std::optional<std::size_t> choose(std::span<const Spare> spares, const std::string& service, const Asked& asked,
-                                  std::uint16_t port) {
+                                  std::span<const std::uint16_t> ports) {
         std::optional<std::size_t> best;
         const auto rank = [&](const Spare& spare) {
                 const bool both = spare.facts.family == SocketFamily::kDual;
                 return std::tuple(spare.held, asked.dual && !both, spare.facts.bound.port != asked.at.port, spare.used);
         };
         for (std::size_t i = 0; i < spares.size(); i++) {
-                if (fits(spares[i], service, asked, port) && (!best || rank(spares[i]) < rank(spares[*best]))) {
+                if (fits(spares[i], service, asked, ports) && (!best || rank(spares[i]) < rank(spares[*best]))) {
                         best = i;
                 }
         }
@@ -52,8 +52,8 @@ void Spares::add(const std::string& service, OwnedFd fd, bool held) {
         fds_.push_back(std::move(fd));
 }
 
-OwnedFd Spares::take(const std::string& service, const Asked& asked, std::uint16_t port) {
-        const auto found = choose(spares_, service, asked, port);
+OwnedFd Spares::take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
+        const auto found = choose(spares_, service, asked, ports);
         if (!found) {
                 return {};
         }

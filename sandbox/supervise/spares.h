@@ -24,10 +24,10 @@ struct Spare {
 };
 
 // The index of the one that fits best. The same service, protocol and address family; UDP with the port that was asked,
-// since answers carry it; one that was held with the port that the program's own would get. Of several the one used
+// since answers carry it; one that was held with a port that the program's own would get. Of several the one used
 // least. Pure.
 [[nodiscard]] std::optional<std::size_t> choose(std::span<const Spare> spares, const std::string& service,
-                                                const Asked& asked, std::uint16_t port);
+                                                const Asked& asked, std::span<const std::uint16_t> ports);
 
 class Spares {
 public:
@@ -35,7 +35,8 @@ public:
         void add(const std::string& service, OwnedFd fd, bool held);
 
         // A descriptor of the one that fits, the caller's.
-        [[nodiscard]] OwnedFd take(const std::string& service, const Asked& asked, std::uint16_t port);
+        [[nodiscard]] OwnedFd take(const std::string& service, const Asked& asked,
+                                   std::span<const std::uint16_t> ports);
 
         // Closes those that were held and nobody has asked for: no client is to wait in them.
         void drop_held();

@@ -63,7 +63,8 @@ private:
         [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
         [[nodiscard]] bool inherit(std::uint64_t cookie, pid_t pid, int number);
         [[nodiscard]] int find_takers(Known& known, pid_t pid, bool& holds);
-        [[nodiscard]] OwnedFd find_spare(const Known& known, pid_t pid, bool holds, std::uint16_t port);
+        [[nodiscard]] OwnedFd find_spare(const Known& known, pid_t pid, bool holds,
+                                         std::span<const std::uint16_t> ports);
 
         Settings settings_;
         Notifications notifications_;

@@ -46,7 +46,7 @@ bool at_ipv4(const Asked& asked) {
         return asked.dual || asked.at.address.family == Family::kIpv4;
 }
 
-int bind_at_place(int fd, const std::string& service, const Asked& asked, std::uint16_t port) {
+int bind_at_place(int fd, const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
         // So that the next instance joins the group.
         set(fd, SOL_SOCKET, SO_REUSEPORT);
         if (asked.ipv6) {
@@ -54,11 +54,13 @@ int bind_at_place(int fd, const std::string& service, const Asked& asked, std::u
                 set(fd, IPPROTO_IPV6, kIpv6Freebind);
         }
         int errnum = 0;
-        for (unsigned attempt = 0; attempt < kPlaces; attempt++) {
-                const Family family = at_ipv4(asked) ? Family::kIpv4 : Family::kIpv6;
-                errnum = bind_to(fd, {.address = place_of(service, family, attempt), .port = port}, asked.ipv6);
-                if (errnum != EADDRINUSE) {
-                        return errnum;
+        const Family family = at_ipv4(asked) ? Family::kIpv4 : Family::kIpv6;
+        for (const std::uint16_t port : ports) {
+                for (unsigned attempt = 0; attempt < kPlaces; attempt++) {
+                        errnum = bind_to(fd, {.address = place_of(service, family, attempt), .port = port}, asked.ipv6);
+                        if (errnum != EADDRINUSE) {
+                                return errnum;
+                        }
                 }
         }
         return errnum;
@@ -107,15 +109,15 @@ int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
         return errno_of(reply.result);
 }
 
-OwnedFd Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::uint16_t port) {
+OwnedFd Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports) {
         const auto& service = known.services.front();
-        OwnedFd spare = spares_.take(service, known.asked, port);
+        OwnedFd spare = spares_.take(service, known.asked, ports);
         if (!spare && holds) {
                 for (OwnedFd& fd : broker_.retrieve(service, pid)) {
                         spares_.add(service, std::move(fd), true);
                 }
                 drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
-                spare = spares_.take(service, known.asked, port);
+                spare = spares_.take(service, known.asked, ports);
         }
         return spare;
 }
@@ -136,17 +138,18 @@ int Supervisor::take_over(const Call& call, Known known) {
         if (const int errnum = find_takers(known, pid, holds); errnum != 0) {
                 return errnum;
         }
-        const auto port = port_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
-        if (OwnedFd spare = find_spare(known, pid, holds, port)) {
+        const auto ports = ports_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
+        if (OwnedFd spare = find_spare(known, pid, holds, ports)) {
                 return put_in_place(call, std::move(spare), std::move(known));
         }
-        if (const int errnum = bind_at_place(call.fd, known.services.front(), known.asked, port); errnum != 0) {
+        if (const int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports); errnum != 0) {
                 if (errnum == EACCES && known.asked.protocol == Protocol::kUdp) {
                         say(fmt::format(
                                 "bind to {}: UDP keeps its port, since answers carry it, and an ordinary user "
                                 "may not bind one below {}: let a .socket unit do it "
                                 "(ListenDatagram=127.0.0.2:{}, FileDescriptorName={})",
-                                describe(known.asked), first_unprivileged_, port, known.services.front()));
+                                describe(known.asked), first_unprivileged_, known.asked.at.port,
+                                known.services.front()));
                 } else {
                         say(fmt::format("bind to {}: cannot bind it on loopback: {}", describe(known.asked),
                                         std::strerror(errnum)));

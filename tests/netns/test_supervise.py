@@ -109,6 +109,16 @@ def test_each_kind_of_socket_serves(web, protocol, at, v6only, asked, family):
         ask(ADDRESS["ipv4"], 80)
 
 
+def test_a_port_that_somebody_has_on_all_addresses_is_taken_over_all_the_same(broker):
+    add_routes()
+    broker.policy(everything("web", ports=8080)).start()
+    sandbox.install()
+    with socket.create_server(("0.0.0.0", 8080)), supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 8080)")
+        program.do("serve(s)")
+        assert ask("192.0.2.1", 8080) == f"served {program.process.pid}"
+
+
 def test_a_bind_that_no_service_takes_is_refused_and_in_the_journal(web):
     with supervised.Program() as program:
         assert program.do("sock('tcp', '0.0.0.0', 81)") == "EACCES"

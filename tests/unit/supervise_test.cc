@@ -141,13 +141,15 @@ TEST(Address, EachServiceHasPlacesOfItsOwnThatStay) {
 }
 
 TEST(Address, LowPortsOfTcpBecomeHighAndUdpKeepsItsPort) {
-        EXPECT_EQ(port_of(Protocol::kTcp, 80, 1024), 20080);
-        EXPECT_EQ(port_of(Protocol::kTcp, 1023, 1024), 21023);
-        EXPECT_EQ(port_of(Protocol::kTcp, 1024, 1024), 1024);
-        EXPECT_EQ(port_of(Protocol::kTcp, 80, 80), 80);
-        EXPECT_EQ(port_of(Protocol::kTcp, 80, 0), 80);
-        EXPECT_EQ(port_of(Protocol::kUdp, 53, 1024), 53);
-        EXPECT_GE(port_of(Protocol::kTcp, 65000, 65535), 55535);
+        using Ports = std::vector<std::uint16_t>;
+        EXPECT_EQ(ports_of(Protocol::kTcp, 80, 1024), Ports({20080}));
+        EXPECT_EQ(ports_of(Protocol::kTcp, 1023, 1024), Ports({21023}));
+        EXPECT_EQ(ports_of(Protocol::kTcp, 1024, 1024), Ports({1024, 21024}));
+        EXPECT_EQ(ports_of(Protocol::kTcp, 80, 80), Ports({80, 20080}));
+        EXPECT_EQ(ports_of(Protocol::kTcp, 80, 0), Ports({80, 20080}));
+        EXPECT_EQ(ports_of(Protocol::kTcp, 20000, 1024), Ports({20000}));
+        EXPECT_EQ(ports_of(Protocol::kUdp, 53, 1024), Ports({53}));
+        EXPECT_GE(ports_of(Protocol::kTcp, 65000, 65535).front(), 55535);
 }
 
 TEST(Answers, EachCodeHasAnErrno) {
@@ -220,7 +222,7 @@ TEST(Spares, TheOneThatFitsBest) {
         const auto chosen = [&](const SocketKind& socket, const std::vector<std::byte>& bytes,
                                 const char* service = "web") {
                 const auto asked = plan_bind(socket, bytes, {});
-                const auto found = choose(spares, service, *asked, port_of(asked->protocol, asked->at.port, 1024));
+                const auto found = choose(spares, service, *asked, ports_of(asked->protocol, asked->at.port, 1024));
                 return found ? static_cast<int>(*found) : -1;
         };
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 80)), 0);  // a .socket unit's before a held one
