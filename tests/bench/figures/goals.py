@@ -128,3 +128,14 @@ def control(report):
     result.append([f"kernel maps, for each of a capacity of {last['capacity']:,}", "at most 200 bytes",
                    f"{each:.0f} bytes", _verdict(each <= 200)])
     return result
+
+
+def supervise(report):
+    result = [[f"{name}: under --supervise / plain bind", "at least 0.97", cell(row["ratio"]), _verdict(row["ratio"][1] >= 0.97)]
+              for name, row in report["servers"].items()]
+    calls = report["calls"]
+    bind, other = (cell([value / scale for value in calls[call]["more_ns"]], form) for call, scale, form in
+                   (("bind", 1000, "{:.1f} us"), ("getppid", 1, "{:.0f} ns")))
+    return [*result,
+            ["socket, bind, close under --supervise: more", "at most 60 us", bind, _verdict(calls["bind"]["more_ns"][1] <= 60000)],
+            ["any other system call: more", "at most 40 ns", other, _verdict(calls["getppid"]["more_ns"][1] <= 40)]]

@@ -10,7 +10,7 @@ GOALS = ["goal", "wanted", "measured, median (quartiles)", ""]
 def all_goals(reports):
     rows = []
     for name, function in (("look-ups", goals.look_ups), ("stalls", goals.stalls), ("traffic", goals.traffic),
-                           ("control", goals.control)):
+                           ("control", goals.control), ("supervise", goals.supervise)):
         if name in reports:
             rows += function(reports[name])
     return table(GOALS, rows)
@@ -123,3 +123,12 @@ def memory(report):
                 f"{row['maps'] / row['capacity']:.0f}"]
     return table(["bindings", "capacity", "resident, MB", "of it anonymous", "more than idle, bytes a binding",
                   "maps, MB", "maps, bytes a binding of capacity"], [line(row) for row in report["memory"]])
+
+
+def supervise(report):
+    servers = [[name, cell(row["plain"], "{:,.0f}"), cell(row["supervised"], "{:,.0f}"), cell(row["ratio"])]
+               for name, row in report["servers"].items()]
+    calls = [[call, cell(row["ns"]["plain"], "{:,.0f}"), cell(row["ns"]["supervised"], "{:,.0f}"),
+              cell(row["more_ns"], "{:,.0f}")] for call, row in report["calls"].items()]
+    return (table(["answers a second", "plain bind", "under --supervise", "ratio"], servers) + "\n\n"
+            + table(["system calls, ns", "plain", "under --supervise", "more"], calls))
