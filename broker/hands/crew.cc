@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/crew.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -52,28 +51,32 @@ void Crew::close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept {
         state_->close(id, std::move(connection), std::move(charge));
 }
 
-void Crew::adopt(const std::string& holder, std::vector<OwnedFd> sockets, Done done) {
+void Crew::adopt(const std::string& holder, std::vector<std::uint64_t> cookies, std::vector<OwnedFd> sockets,
+                 Charge charge, Done done) {
         auto job = std::make_unique<Job>();
         job->order.kind = OrderKind::kAdopt;
         job->order.probe = true;
         job->order.keep = true;
+        job->cookies = std::move(cookies);
         job->given = std::move(sockets);
+        job->charge = std::move(charge);
         job->holder = holder;
         job->done = std::move(done);
         state_->push(job);
 }
 
-void Crew::release(const std::string& holder, std::vector<std::uint64_t> cookies) {
-        cookies = state_->holders().release(holder, cookies);
-        for (std::size_t at = 0; at < cookies.size(); at += kMaxMessageFds) {
-                const auto end = std::min(cookies.size(), at + kMaxMessageFds);
-                auto job = std::make_unique<Job>();
-                job->order.kind = OrderKind::kRelease;
-                job->cookies.assign(cookies.begin() + static_cast<std::ptrdiff_t>(at),
-                                    cookies.begin() + static_cast<std::ptrdiff_t>(end));
-                job->holder = holder;
-                state_->push(job);
-        }
+void Crew::release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept {
+        state_->release(holder, cookie, std::move(name));
+}
+
+void Crew::sample(const std::string& holder, std::vector<std::uint64_t> cookies, Done done) {
+        auto job = std::make_unique<Job>();
+        job->order.kind = OrderKind::kSample;
+        job->order.probe = true;
+        job->cookies = std::move(cookies);
+        job->holder = holder;
+        job->done = std::move(done);
+        state_->push(job);
 }
 
 void Crew::send(const std::string& holder, std::vector<std::uint64_t> cookies, int connection, std::uint64_t id,
@@ -86,7 +89,9 @@ void Crew::send(const std::string& holder, std::vector<std::uint64_t> cookies, i
         job->connection_id = id;
         job->holder = holder;
         job->done = [done = std::move(done)](const Taken& result) {
-                done(result.outcome == Outcome::kDone ? result.errnum : ETIMEDOUT);
+                done(result.outcome == Outcome::kDone   ? result.errnum
+                     : result.outcome == Outcome::kBusy ? EBUSY
+                                                        : ETIMEDOUT);
         };
         state_->push(job);
 }
@@ -100,16 +105,16 @@ void Crew::store(const std::string& holder, std::uint64_t cookie, const std::str
         state_->push(job);
 }
 
-void Crew::unstore(const std::string& holder, const std::string& name) {
-        auto job = std::make_unique<Job>();
-        job->order.kind = OrderKind::kUnstore;
-        job->text = name;
-        job->holder = holder;
-        state_->push(job);
-}
-
 std::vector<std::uint64_t> Crew::kept(const std::string& holder) const {
         return state_->holders().kept(holder);
+}
+
+bool Crew::keeps(const std::string& holder, std::uint64_t cookie) const {
+        return state_->holders().keeps(holder, cookie);
+}
+
+bool Crew::holders_idle() const {
+        return state_->holders().idle();
 }
 
 }  // namespace sockbroker::hands

@@ -75,6 +75,7 @@ public:
                 std::function<void(Connection)> connected;
                 // A holder was left behind or died: the sockets of this key are with PID 1 only.
                 std::function<void(const std::string& key, const std::vector<std::uint64_t>& cookies)> lost;
+                std::function<void(const std::string& name)> forgotten;  // by PID 1: release(), forget()
                 std::function<void()> died;  // the zygote: this process must end, and be started again
         };
 
@@ -107,15 +108,24 @@ public:
 
         // --- sockets on hold, by service
 
-        // At most kMaxMessageFds, of which somebody else has duplicates (PID 1). Those that can be brokered are kept.
-        void adopt(const std::string& holder, std::vector<OwnedFd> sockets, Done done);
-        void release(const std::string& holder, std::vector<std::uint64_t> cookies);
-        // At most kMaxMessageFds, which stay kept. The result is an errno: 0: sent.
+        // At most kMaxMessageFds, of which somebody else has duplicates (PID 1). Nobody looks at them: `cookies` are
+        // theirs, or any other numbers that are no socket's. `charge`: whose they are.
+        void adopt(const std::string& holder, std::vector<std::uint64_t> cookies, std::vector<OwnedFd> sockets,
+                   Charge charge, Done done);
+        // First PID 1 forgets what it has under that name, if not empty; then the holder closes its own, unless it was
+        // given the same socket again meanwhile.
+        void release(const std::string& holder, std::uint64_t cookie, std::string name = {}) noexcept;
+        // At most kMaxMessageFds, which stay kept. The result is an errno: 0: sent; EBUSY, ENOENT: nothing has
+        // happened; ETIMEDOUT: that is not known.
         void send(const std::string& holder, std::vector<std::uint64_t> cookies, int connection, std::uint64_t id,
                   std::string record, std::function<void(int errnum)> done);
+        // How much waits in at most kMaxMessageFds of them: Found::waiting.
+        void sample(const std::string& holder, std::vector<std::uint64_t> cookies, Done done);
         void store(const std::string& holder, std::uint64_t cookie, const std::string& name);
-        void unstore(const std::string& holder, const std::string& name);
         [[nodiscard]] std::vector<std::uint64_t> kept(const std::string& holder) const;
+        [[nodiscard]] bool keeps(const std::string& holder, std::uint64_t cookie) const;
+        // PID 1 was told all that it is to be told, as far as it listens.
+        [[nodiscard]] bool holders_idle() const;
 
 private:
         class State;

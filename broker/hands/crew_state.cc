@@ -35,7 +35,7 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
                    .gone = [this](Hand& hand) { lost(hand.child()); }}),
           intake_(Role::kIntake, options.hands == 0 ? by_processors() : options.hands, roster_),
           disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
-          holders_(roster_, hooks_.lost),
+          holders_(roster_, hooks_, last_job_),
           door_(event, options.control,
                 {.connected = [this](Connection one) { connected(std::move(one)); },
                  .ended = [this] { door_ended(); }}) {}
@@ -126,6 +126,12 @@ void Crew::State::close(std::uint64_t id, OwnedFd connection, Charge charge) noe
         }
 }
 
+void Crew::State::release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept {
+        holders_.release(holder, cookie, std::move(name));
+        holders_.dispatch(steady_usec());
+        wake();
+}
+
 void Crew::State::close_orphans() noexcept {
         while (!orphans_.empty()) {
                 std::unique_ptr<Job> job;
@@ -161,6 +167,12 @@ bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
                 return end_batch(hand, now);
         case AnswerKind::kTaken:
                 return taken(hand, answer);
+        case AnswerKind::kForgotten:
+                if (!holders_.forgotten(hand, answer.job)) {
+                        return roster_.is_leaving(hand.child());
+                }
+                wake();  // it may have nothing to keep any more
+                return true;
         case AnswerKind::kDone:
                 break;
         }
@@ -295,7 +307,10 @@ void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
         }
         const uid_t uid = charge ? charge->uid : 0;
         const bool charged = charge.has_value();
-        roster_.leave_behind(std::move(hand), std::move(charge), std::move(job));
+        // What PID 1 has of what a holder keeps it is to forget first. Otherwise it would be the last to close it, and
+        // that takes as long as who has made the holder wait likes.
+        const bool ends = why != Outcome::kLate || hand->role() != Role::kHolder;
+        roster_.leave_behind(std::move(hand), std::move(charge), std::move(job), ends);
         if (charged && roster_.ledger().bars_uid(uid)) {
                 door_.bar(uid);
         }
@@ -369,8 +384,11 @@ void Crew::State::tick() {
         disposal_.dispatch(now);
         holders_.dispatch(now);
         holders_.tell_lost();
+        if (!holders_.owes_a_word()) {
+                roster_.end_left_behind();
+        }
         if (orphans_.empty() && working().empty() && intake_.settled() && disposal_.settled() && holders_.settled() &&
-            (options_.control < 0 || door_child_ != 0)) {
+            !roster_.has_unended() && (options_.control < 0 || door_child_ != 0)) {
                 ticking_ = false;
                 (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
         }

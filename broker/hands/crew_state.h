@@ -29,6 +29,7 @@ public:
         // Where it throws the job is the caller's still.
         void push(std::unique_ptr<Job>& job);
         void close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept;
+        void release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept;
 
 private:
         // --- what hands say
@@ -72,10 +73,10 @@ private:
         Roster roster_;
         Pool intake_;
         Pool disposal_;
+        std::uint32_t last_job_ = 0;
         Holders holders_;
         Door door_;
         std::uint32_t door_child_ = 0;
-        std::uint32_t last_job_ = 0;
         // Connections of a door that has died, which the core has the last copy of: for a hand of disposal.
         struct Orphan {
                 OwnedFd connection;

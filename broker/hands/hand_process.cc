@@ -15,6 +15,7 @@
 
 #include "broker/hands/kept_sockets.h"
 #include "broker/protocol/message.h"
+#include "broker/socket/queue.h"
 
 namespace sockbroker::hands {
 
@@ -75,31 +76,43 @@ public:
         void run() {
                 while (wait()) {
                 }
+                (void)kept_.tell(kSecond);  // the core has ended: what PID 1 can still hear
         }
 
 private:
-        // One order, or what the door has sent, or room at PID 1. False: the core is gone.
+        // One order, or what the door has sent, or room at PID 1, or a word of it. False: the core is gone.
         bool wait() {
-                std::array<pollfd, 2> polled{pollfd{kOrders, POLLIN, 0}, pollfd{kSecond, 0, 0}};
+                std::array<pollfd, 3> polled{pollfd{kOrders, POLLIN, 0}, pollfd{-1, 0, 0},
+                                             pollfd{kept_.barrier(), 0, 0}};
                 if (for_the_door_) {
-                        polled[1].events = POLLIN;
+                        polled[1] = {kSecond, POLLIN, 0};
                 } else if (kept_.has_news()) {
-                        polled[1].events = POLLOUT;
-                } else {
+                        polled[1] = {kSecond, POLLOUT, 0};
+                } else if (kept_.barrier() < 0) {
                         return obey();  // which waits
                 }
                 if (ppoll(polled.data(), polled.size(), nullptr, nullptr) < 0) {
                         return errno == EINTR;
+                }
+                if (polled[2].revents != 0) {
+                        forget(kept_.confirmed());
                 }
                 if (polled[0].revents != 0) {
                         return obey();
                 }
                 if (for_the_door_) {
                         close_for_the_door();
-                } else {
-                        kept_.tell(kSecond);
+                } else if (polled[1].revents != 0) {
+                        forget(kept_.tell(kSecond));
                 }
                 return true;
+        }
+
+        // Said first: closing them is what may take long.
+        void forget(const std::vector<KeptSockets::Forgotten>& all) const {
+                for (const auto& one : all) {
+                        answer({.kind = AnswerKind::kForgotten, .job = one.job});
+                }
         }
 
         // Another hand may have been quicker.
@@ -159,7 +172,7 @@ private:
                         take(order, fds);
                         return;
                 case OrderKind::kAdopt:
-                        examine(order, std::move(fds));
+                        adopt(order, cookies, fds);
                         return;
                 case OrderKind::kPut:
                         put_ = std::move(fds);
@@ -172,10 +185,14 @@ private:
                         break;
                 case OrderKind::kStore:
                         errnum = cookies.size() == 1 ? kept_.store(cookies[0], text) : EINVAL;
+                        forget(kept_.tell(kSecond));
                         break;
                 case OrderKind::kUnstore:
-                        errnum = kept_.unstore(text);
+                        errnum = kept_.unstore(order.job, cookies.empty() ? 0 : cookies[0], text);
                         break;
+                case OrderKind::kSample:
+                        sample(order, cookies);
+                        return;
                 }
                 answer({.kind = AnswerKind::kDone, .job = order.job, .errnum = errnum});
         }
@@ -184,6 +201,7 @@ private:
                 const bool notify = order.source == Source::kNotify;
                 const int socket = !notify                    ? (fds.empty() ? -1 : fds[0].get())
                                    : role_ == Role::kDisposal ? kFirst
+                                   : role_ == Role::kHolder   ? kThird
                                                               : kSecond;
                 if (socket < 0 || kept_.size() + kSpareDescriptors > max_fds_) {
                         answer({.kind = AnswerKind::kDone, .job = order.job, .errnum = socket < 0 ? EBADF : EMFILE});
@@ -213,10 +231,8 @@ private:
         }
 
         // A message is taken whole or not at all: where one descriptor cannot be brokered, none is offered or kept.
-        // What is adopted is looked at one by one.
         void examine(const Order& order, std::vector<OwnedFd> fds) {
                 std::vector<Found> found(fds.size());
-                std::vector<bool> fits(fds.size());
                 bool all_fit = true;
                 for (std::size_t i = 0; i < fds.size(); i++) {
                         const auto facts = probe_socket(fds[i].get());
@@ -225,27 +241,51 @@ private:
                         } else {
                                 found[i].errnum = facts.error().errnum;
                         }
-                        fits[i] = facts && !check_socket(*facts, netns_cookie_);
-                        all_fit = all_fit && fits[i];
+                        all_fit = all_fit && facts && !check_socket(*facts, netns_cookie_);
                 }
-                const bool adopts = order.kind == OrderKind::kAdopt;
-                for (std::size_t i = 0; i < fds.size(); i++) {
+                for (std::size_t i = 0; all_fit && i < fds.size(); i++) {
                         Found& one = found[i];
-                        if (!(adopts ? fits[i] : all_fit)) {
-                                continue;
-                        }
                         if (std::any_of(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(i),
                                         [&](const Found& other) { return other.facts.cookie == one.facts.cookie; })) {
                                 one.staging = Staging::kAgain;
                                 continue;
                         }
-                        one.errnum = adopts ? 0 : offer(order.staging + static_cast<std::uint32_t>(i), fds[i].get());
-                        one.staging = one.errnum != 0 ? Staging::kFailed : adopts ? Staging::kKept : Staging::kOffered;
+                        one.errnum = offer(order.staging + static_cast<std::uint32_t>(i), fds[i].get());
+                        one.staging = one.errnum != 0 ? Staging::kFailed : Staging::kOffered;
                         if (one.errnum == 0 && order.keep) {
                                 kept_.keep(one.facts.cookie, std::move(fds[i]));
                         }
                 }
                 fds.clear();
+                answer({.kind = AnswerKind::kDone,
+                        .job = order.job,
+                        .count = static_cast<std::uint16_t>(found.size()),
+                        .has_facts = true},
+                       found);
+        }
+
+        void adopt(const Order& order, const std::vector<std::uint64_t>& cookies, std::vector<OwnedFd>& fds) {
+                std::vector<Found> found(fds.size());
+                for (std::size_t i = 0; i < std::min(fds.size(), cookies.size()); i++) {
+                        found[i].facts.cookie = cookies[i];
+                        found[i].staging = Staging::kKept;
+                        kept_.keep(cookies[i], std::move(fds[i]));
+                }
+                answer({.kind = AnswerKind::kDone,
+                        .job = order.job,
+                        .count = static_cast<std::uint16_t>(found.size()),
+                        .has_facts = true},
+                       found);
+        }
+
+        void sample(const Order& order, const std::vector<std::uint64_t>& cookies) const {
+                std::vector<Found> found(cookies.size());
+                for (std::size_t i = 0; i < cookies.size(); i++) {
+                        const int socket = kept_.find(cookies[i]);
+                        found[i].facts.cookie = cookies[i];
+                        found[i].errnum = socket < 0 ? ENOENT : 0;
+                        found[i].waiting = socket < 0 ? 0 : waiting_in(socket);
+                }
                 answer({.kind = AnswerKind::kDone,
                         .job = order.job,
                         .count = static_cast<std::uint16_t>(found.size()),

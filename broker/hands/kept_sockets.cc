@@ -2,8 +2,11 @@
 #include "broker/hands/kept_sockets.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <iterator>
+#include <utility>
 
 #include "broker/hands/wire.h"
 
@@ -20,11 +23,11 @@ int KeptSockets::find(std::uint64_t cookie) const {
         return found == sockets_.end() ? -1 : found->second.get();
 }
 
-int KeptSockets::queue(std::string text, OwnedFd socket) {
+int KeptSockets::queue(News news) {
         if (news_.size() >= kMaxWaiting) {
                 return ENOBUFS;
         }
-        news_.push_back({std::move(text), std::move(socket)});
+        news_.push_back(std::move(news));
         return 0;
 }
 
@@ -35,24 +38,67 @@ int KeptSockets::store(std::uint64_t cookie, std::string_view name) {
         if (!duplicate) {
                 return socket < 0 ? ENOENT : errno;
         }
-        return queue("FDSTORE=1\nFDPOLL=0\nFDNAME=" + std::string(name), std::move(duplicate));
+        return queue({.text = "FDSTORE=1\nFDPOLL=0\nFDNAME=" + std::string(name),
+                      .socket = std::move(duplicate),
+                      .stores = true});
 }
 
-int KeptSockets::unstore(std::string_view name) {
-        return queue("FDSTOREREMOVE=1\nFDNAME=" + std::string(name), OwnedFd());
+int KeptSockets::unstore(std::uint32_t job, std::uint64_t cookie, std::string_view name) {
+        News news{.text = "FDSTOREREMOVE=1\nFDNAME=" + std::string(name), .job = job};
+        if (const auto found = sockets_.find(cookie); found != sockets_.end()) {
+                news.socket = std::move(found->second);
+                sockets_.erase(found);
+        }
+        news_.push_back(std::move(news));  // there are no more of these than of what was stored
+        return 0;
 }
 
-void KeptSockets::tell(int manager) {
+std::vector<KeptSockets::Forgotten> KeptSockets::tell(int manager) {
+        const auto later = [](int errnum) {
+                return errnum == EAGAIN || errnum == ENOBUFS || errnum == ENOMEM || errnum == ETOOMANYREFS;
+        };
         while (!news_.empty()) {
-                const News& next = news_.front();
+                News& next = news_.front();
                 const int fd = next.socket.get();
                 const int errnum = send_bytes(manager, std::as_bytes(std::span(next.text)),
-                                              next.socket ? std::span(&fd, 1) : std::span<const int>());
-                if (errnum == EAGAIN || errnum == ENOBUFS || errnum == ENOMEM || errnum == ETOOMANYREFS) {
-                        return;  // later
+                                              next.stores ? std::span(&fd, 1) : std::span<const int>());
+                if (later(errnum)) {
+                        return {};
+                }
+                if (!next.stores) {
+                        told_.push_back({next.job, std::move(next.socket)});
                 }
                 news_.pop_front();
         }
+        if (told_.empty() || barrier_) {
+                return {};
+        }
+        int ends[2];
+        if (pipe2(ends, O_CLOEXEC) != 0) {
+                return take_told(told_.size());
+        }
+        OwnedFd read(ends[0]);
+        const OwnedFd write(ends[1]);
+        constexpr std::string_view kBarrier = "BARRIER=1";
+        const int errnum = send_bytes(manager, std::as_bytes(std::span(kBarrier)), std::span(&ends[1], 1));
+        if (errnum == 0) {
+                barrier_ = std::move(read);
+                covered_ = told_.size();
+                return {};
+        }
+        return later(errnum) ? std::vector<Forgotten>() : take_told(told_.size());
+}
+
+std::vector<KeptSockets::Forgotten> KeptSockets::confirmed() {
+        barrier_.reset();
+        return take_told(std::exchange(covered_, 0));
+}
+
+std::vector<KeptSockets::Forgotten> KeptSockets::take_told(std::size_t count) {
+        const auto end = told_.begin() + static_cast<std::ptrdiff_t>(count);
+        std::vector<Forgotten> taken(std::make_move_iterator(told_.begin()), std::make_move_iterator(end));
+        told_.erase(told_.begin(), end);
+        return taken;
 }
 
 }  // namespace sockbroker::hands

@@ -34,11 +34,11 @@ std::unique_ptr<Hand> Roster::fork(Role role, bool for_the_door) noexcept {
                                 return;
                         }
                 }
-                std::array<int, 2> given{options_.notify, -1};
+                std::array<int, 3> given{options_.notify, -1, -1};
                 if (role == Role::kIntake) {
-                        given = {options_.staging, options_.notify};
+                        given = {options_.staging, options_.notify, -1};
                 } else if (role == Role::kHolder) {
-                        given = {options_.staging, options_.manager};
+                        given = {options_.staging, options_.manager, options_.notify};
                 }
                 leaving_.reserve(processes_ + 1);
                 ledger_.reserve(processes_ + 1);
@@ -67,13 +67,29 @@ void Roster::forget(const Hand& hand) {
         processes_--;
 }
 
-void Roster::leave_behind(std::unique_ptr<Hand> hand, std::optional<Charge> charge, std::unique_ptr<Job> job) noexcept {
-        zygote_.kill(hand->child());
-        hand->dismiss();
+void Roster::leave_behind(std::unique_ptr<Hand> hand, std::optional<Charge> charge, std::unique_ptr<Job> job,
+                          bool ends) noexcept {
+        if (ends) {
+                zygote_.kill(hand->child());
+                hand->dismiss();
+        }
         if (charge) {
                 ledger_.add(hand->child(), std::move(*charge));
         }
-        leaving_.push_back({std::move(hand), std::move(job)});
+        leaving_.push_back({std::move(hand), std::move(job), ends});
+}
+
+void Roster::end_left_behind() noexcept {
+        for (Leaving& one : leaving_) {
+                if (!std::exchange(one.ends, true)) {
+                        zygote_.kill(one.hand->child());
+                        one.hand->dismiss();
+                }
+        }
+}
+
+bool Roster::has_unended() const {
+        return std::ranges::any_of(leaving_, [](const Leaving& one) { return !one.ends; });
 }
 
 void Roster::dismiss(std::unique_ptr<Hand> hand) noexcept {

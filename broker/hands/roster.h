@@ -29,7 +29,11 @@ public:
         [[nodiscard]] std::uint32_t next_child() { return ++last_child_; }
 
         // It is killed, and counted as the charge's until it is reaped. `job`: what it was at.
-        void leave_behind(std::unique_ptr<Hand> hand, std::optional<Charge> charge, std::unique_ptr<Job> job) noexcept;
+        // `ends`: now; otherwise end_left_behind() kills it.
+        void leave_behind(std::unique_ptr<Hand> hand, std::optional<Charge> charge, std::unique_ptr<Job> job,
+                          bool ends) noexcept;
+        void end_left_behind() noexcept;
+        [[nodiscard]] bool has_unended() const;
         // It has nothing to do any more and ends by itself.
         void dismiss(std::unique_ptr<Hand> hand) noexcept;
         // The job of one that was left behind, if somebody still waits for a word of it: once it is known whether its
@@ -57,6 +61,7 @@ private:
         struct Leaving {
                 std::unique_ptr<Hand> hand;
                 std::unique_ptr<Job> job;
+                bool ends = true;
         };
         [[nodiscard]] std::vector<Leaving>::iterator find(std::uint32_t child);
         void free_slots(const Hand& hand);

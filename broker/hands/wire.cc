@@ -42,6 +42,7 @@ std::optional<Found> from_wire(const Facts& facts) {
         std::memcpy(found.facts.bound.address.bytes.data(), facts.address, sizeof facts.address);
         found.staging = static_cast<Staging>(facts.staging);
         found.errnum = facts.errnum;
+        found.waiting = facts.waiting;
         return found;
 }
 
@@ -57,6 +58,7 @@ bool is_plausible(const Answer& answer) {
         case AnswerKind::kTaken:
         case AnswerKind::kBusy:
         case AnswerKind::kIdle:
+        case AnswerKind::kForgotten:
                 return answer.has_facts == 0;
         }
         return false;
@@ -120,6 +122,7 @@ Facts to_wire(const Found& found) {
                    .errnum = found.errnum,
                    .cookie = facts.cookie,
                    .netns_cookie = facts.netns_cookie,
+                   .waiting = found.waiting,
                    .port = facts.bound.port,
                    .listening = facts.listening,
                    .connected = facts.connected,

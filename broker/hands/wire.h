@@ -33,18 +33,20 @@ inline constexpr int kAnswers = 3;  // the pipe to the core; of the door: the so
 inline constexpr int kOrders = 4;   // of the door: the socket that it listens on
 inline constexpr int kFirst = 5;    // by role: the staging map; the notify socket (kDisposal)
 inline constexpr int kSecond = 6;   // the notify socket (kIntake); the queue from the door (kDisposal); PID 1 (kHolder)
+inline constexpr int kThird = 7;    // the notify socket (kHolder)
 inline constexpr int kBetween = 5;  // of the door: its end of the queue to the disposal hands
 
 // --- core to hand
 
 enum class OrderKind : std::uint32_t {
         kTake = 1,     // consume one message
-        kAdopt = 2,    // keep the attached sockets
+        kAdopt = 2,    // keep what is attached under these cookies, unseen
         kPut = 3,      // the attached connections are to be closed, when the next order comes
         kRelease = 4,  // close the kept sockets of these cookies
         kSend = 5,     // the kept sockets of these cookies, with the text, into the attached connection
         kStore = 6,    // one kept socket into PID 1's store, the text is its name
-        kUnstore = 7,  // the text is the name of what PID 1 is to forget
+        kUnstore = 7,  // the text is the name of what PID 1 is to forget; then the kept socket of the cookie is closed
+        kSample = 8,   // how much waits in the kept sockets of these cookies
 };
 
 enum class Source : std::uint8_t {
@@ -72,8 +74,9 @@ inline constexpr std::size_t kMaxOrder = sizeof(Order) + kMaxMessageFds * sizeof
 enum class AnswerKind : std::uint32_t {
         kTaken = 1,  // the message is consumed, the answer follows; for the notify socket only
         kDone = 2,
-        kBusy = 3,  // a hand of disposal has got connections from the door, those of one user
-        kIdle = 4,  // and has closed them
+        kBusy = 3,       // a hand of disposal has got connections from the door, those of one user
+        kIdle = 4,       // and has closed them
+        kForgotten = 5,  // PID 1 has forgotten what a job of kUnstore named, which was done long ago
 };
 
 enum class Staging : std::uint8_t {
@@ -92,6 +95,7 @@ struct Facts {
         std::int32_t errnum = 0;
         std::uint64_t cookie = 0;
         std::uint64_t netns_cookie = 0;
+        std::uint64_t waiting = 0;
         std::uint8_t address[16] = {};
         std::uint16_t port = 0;
         std::uint8_t listening = 0;
@@ -101,7 +105,7 @@ struct Facts {
         std::uint8_t address_family = 0;
         std::uint8_t staging = 0;
 };
-static_assert(sizeof(Facts) == 56);
+static_assert(sizeof(Facts) == 64);
 
 struct Answer {
         std::uint32_t size = 0;  // of all, with the facts that follow
@@ -122,6 +126,7 @@ struct Found {
         SocketFacts facts;
         Staging staging = Staging::kNone;
         int errnum = 0;
+        std::uint64_t waiting = 0;  // kSample, as waiting_in() says
 };
 
 struct ParsedAnswer {
@@ -150,7 +155,7 @@ struct Parsed {
 
 enum class ZygoteOrderKind : std::uint32_t { kFork = 1, kKill = 2 };
 
-inline constexpr std::size_t kMaxGiven = 4;  // descriptors that a child starts with
+inline constexpr std::size_t kMaxGiven = 5;  // descriptors that a child starts with
 
 struct ZygoteOrder {
         ZygoteOrderKind kind{};

@@ -30,7 +30,8 @@ bool read_option(int fd, int level, int name, T& value) {
 std::uint64_t waiting_in(int fd) {
         pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
         int protocol = 0;
-        if (poll(&entry, 1, 0) != 1 || (entry.revents & POLLIN) == 0 ||
+        constexpr timespec kNow{};
+        if (ppoll(&entry, 1, &kNow, nullptr) != 1 || (entry.revents & POLLIN) == 0 ||
             !read_option(fd, SOL_SOCKET, SO_PROTOCOL, protocol)) {
                 return 0;
         }

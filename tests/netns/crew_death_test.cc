@@ -90,13 +90,45 @@ TEST(Crew, ItIsSaidWhatALostHolderKept) {
         MiniCore core;
         std::vector<OwnedFd> sockets;
         sockets.push_back(test::listener());
-        const std::vector cookies{cookie_of(sockets[0].get())};
+        const std::vector<std::uint64_t> cookies{cookie_of(sockets[0].get())};
         bool adopted = false;
-        core.crew().adopt("web", std::move(sockets), [&](const Taken&) { adopted = true; });
+        core.crew().adopt("web", cookies, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
         ASSERT_TRUE(core.run_until([&] { return adopted; }));
         ASSERT_TRUE(core.kill_one("sb-holder"));
         EXPECT_TRUE(core.run_until([&] { return core.lost["web"] == cookies; }));
         EXPECT_TRUE(core.crew().kept("web").empty());
+}
+
+// Else the manager would be the last to close what its owner has made hang.
+TEST(Crew, AHolderThatHangsIsKilledWhenTheManagerHasForgottenWhatItKept) {
+        MiniCore core({.hands = 2, .with_manager = true});
+        auto hanging = test::lingering();
+        std::vector<OwnedFd> sockets;
+        sockets.push_back(test::listener());
+        sockets.emplace_back(hanging.socket);
+        const auto cookie = cookie_of(sockets[0].get());
+        bool adopted = false;
+        core.crew().adopt("web", {cookie, 7}, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
+        ASSERT_TRUE(core.run_until([&] { return adopted; }));
+        core.on_lost = [&](const std::string& key, const std::vector<std::uint64_t>& cookies) {
+                for (const auto one : cookies) {
+                        core.crew().release(key, one, "name");
+                }
+        };
+        const pid_t holder = core.hands("sb-holder").at(0).pid;
+        const auto is_there = [&] {
+                return std::ranges::any_of(core.hands("sb-holder"),
+                                           [&](const Process& one) { return one.pid == holder && one.state != 'Z'; });
+        };
+        core.crew().release("web", 7);
+        EXPECT_EQ(core.next_to_manager().text, "FDSTOREREMOVE=1\nFDNAME=name");
+        EXPECT_EQ(core.lost["web"], std::vector{cookie});
+        auto barrier = core.next_to_manager();
+        EXPECT_EQ(barrier.text, "BARRIER=1");
+        EXPECT_FALSE(core.run_until([&] { return !is_there(); }, 1));
+        barrier.fds.clear();
+        EXPECT_TRUE(core.run_until([&] { return !is_there(); }));
+        EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }));
 }
 
 TEST(Crew, WithoutItsZygoteTheCoreHasToEnd) {
@@ -217,7 +249,7 @@ TEST(Crew, AllEndWithTheCoreHoweverItEnds) {
                 std::vector<OwnedFd> sockets;
                 sockets.push_back(test::listener());
                 bool adopted = false;
-                mine.crew().adopt("web", std::move(sockets), [&](const Taken&) { adopted = true; });
+                mine.crew().adopt("web", {1}, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
                 (void)mine.run_until([&] { return adopted && mine.hands("sb-door").size() == 1; });
                 std::vector<pid_t> all{mine.zygote_pid()};
                 for (const auto& one : children_of(mine.zygote_pid())) {

@@ -129,11 +129,18 @@ public:
                         to_manager_ = unix_socket(directory_ + "/manager", SOCK_DGRAM, false);
                         options.manager = to_manager_.get();
                 }
-                auto crew = Crew::start(event_.get(), *zygote_, options,
-                                        {.connected = [this](Connection one) { connected(std::move(one)); },
-                                         .lost = [this](const std::string& key,
-                                                        const std::vector<std::uint64_t>& gone) { lost[key] = gone; },
-                                         .died = [this] { zygote_died = true; }});
+                auto crew =
+                        Crew::start(event_.get(), *zygote_, options,
+                                    {.connected = [this](Connection one) { connected(std::move(one)); },
+                                     .lost =
+                                             [this](const std::string& key, const std::vector<std::uint64_t>& gone) {
+                                                     lost[key] = gone;
+                                                     if (on_lost) {
+                                                             on_lost(key, gone);
+                                                     }
+                                             },
+                                     .forgotten = [this](const std::string& name) { forgotten.push_back(name); },
+                                     .died = [this] { zygote_died = true; }});
                 if (!crew) {
                         throw std::runtime_error(crew.error().text());
                 }
@@ -165,7 +172,6 @@ public:
         [[nodiscard]] std::string notify_path() const { return directory_ + "/notify"; }
         [[nodiscard]] Crew& crew() { return *crew_; }
         [[nodiscard]] int staging() const { return staging_.get(); }
-        [[nodiscard]] int manager() const { return manager_.get(); }
         [[nodiscard]] sd_event* event() const { return event_.get(); }
         [[nodiscard]] std::size_t connections() const { return connections_.size(); }
 
@@ -204,6 +210,19 @@ public:
                 });
         }
 
+        // What a holder tells the manager next; nothing: it does not.
+        Message next_to_manager() {
+                Message next;
+                (void)run_until([&] {
+                        auto message = receive(manager_.get());
+                        if (message) {
+                                next = std::move(*message);
+                        }
+                        return message.has_value();
+                });
+                return next;
+        }
+
         // Until this child has ended: its exit status.
         int run_while(pid_t child, int seconds = 60) {
                 int status = -1;
@@ -228,6 +247,8 @@ public:
         // What a message means is in its first word: "admit" has its sockets offered, "hold NAME" kept too, all else is
         // discarded. "get NAME", without descriptors, is answered with what is kept.
         std::map<std::string, std::vector<std::uint64_t>> lost;
+        std::function<void(const std::string&, const std::vector<std::uint64_t>&)> on_lost;
+        std::vector<std::string> forgotten;
         bool zygote_died = false;
         std::int64_t slowest_turn = 0;
         std::size_t most_left_behind = 0;

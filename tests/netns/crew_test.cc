@@ -15,11 +15,6 @@ namespace {
 
 constexpr uid_t kHonest = 61001;
 
-bool pollfd_ready(int fd) {
-        pollfd polled{fd, POLLIN, 0};
-        return poll(&polled, 1, 0) == 1;
-}
-
 std::uint64_t cookie_of(int fd) {
         std::uint64_t cookie = 0;
         socklen_t size = sizeof cookie;
@@ -196,7 +191,9 @@ TEST(Crew, AHolderKeepsGivesBackAndReleases) {
         auto sorted = cookies;
         std::ranges::sort(sorted);
         EXPECT_EQ(kept, sorted);
-        core.crew().release("web", cookies);
+        for (const auto cookie : cookies) {
+                core.crew().release("web", cookie);
+        }
         EXPECT_TRUE(core.crew().kept("web").empty());
         EXPECT_TRUE(core.run_until([&] { return core.hands("sb-holder").empty(); })) << "with nothing to keep it ends";
 }
@@ -208,27 +205,87 @@ TEST(Crew, AHolderTellsTheManagerInOrder) {
         const auto cookie = cookie_of(sockets[0].get());
         std::optional<Taken> adopted;
         sockets.push_back(std::move(test::make_kind("eventfd")[0]));
-        core.crew().adopt("web", std::move(sockets), [&](const Taken& taken) { adopted = taken; });
+        core.crew().adopt("web", {cookie, 7}, std::move(sockets), {}, [&](const Taken& taken) { adopted = taken; });
         ASSERT_TRUE(core.run_until([&] { return adopted.has_value(); }));
         ASSERT_EQ(adopted->found.size(), 2U);
         EXPECT_EQ(adopted->found[0].staging, Staging::kKept);
-        EXPECT_EQ(adopted->found[1].staging, Staging::kNone);
-        EXPECT_EQ(core.crew().kept("web"), std::vector{cookie});
+        EXPECT_EQ(core.crew().kept("web"), (std::vector<std::uint64_t>{cookie, 7})) << "whatever they are";
         for (int i = 0; i < 20; i++) {  // more than its queue takes
                 core.crew().store("web", cookie, "name-" + std::to_string(i));
-                core.crew().unstore("web", "name-" + std::to_string(i));
         }
         for (int i = 0; i < 20; i++) {
-                ASSERT_TRUE(core.run_until([&] { return pollfd_ready(core.manager()); }));
-                auto message = receive(core.manager());
-                ASSERT_TRUE(message);
-                EXPECT_EQ(message->text, "FDSTORE=1\nFDPOLL=0\nFDNAME=name-" + std::to_string(i));
-                ASSERT_EQ(message->fds.size(), 1U);
-                EXPECT_EQ(cookie_of(message->fds[0].get()), cookie);
-                ASSERT_TRUE(core.run_until([&] { return pollfd_ready(core.manager()); }));
-                message = receive(core.manager());
-                EXPECT_EQ(message->text, "FDSTOREREMOVE=1\nFDNAME=name-" + std::to_string(i));
+                const auto message = core.next_to_manager();
+                EXPECT_EQ(message.text, "FDSTORE=1\nFDPOLL=0\nFDNAME=name-" + std::to_string(i));
+                ASSERT_EQ(message.fds.size(), 1U);
+                EXPECT_EQ(cookie_of(message.fds[0].get()), cookie);
         }
+}
+
+// PID 1 must not be the last to close a socket: its owner says how long that takes.
+TEST(Crew, AHolderClosesASocketWhenTheManagerHasForgottenIt) {
+        MiniCore core({.hands = 2, .with_manager = true});
+        std::vector<OwnedFd> sockets;
+        sockets.push_back(test::listener());
+        const auto cookie = cookie_of(sockets[0].get());
+        sockaddr_in address{};
+        socklen_t size = sizeof address;
+        getsockname(sockets[0].get(), reinterpret_cast<sockaddr*>(&address), &size);
+        const auto listens = [&] {
+                const auto one = test::made(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+                return connect(one.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0;
+        };
+        bool adopted = false;
+        core.crew().adopt("web", {cookie}, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
+        ASSERT_TRUE(core.run_until([&] { return adopted; }));
+        core.crew().release("web", cookie, "name");
+        EXPECT_FALSE(core.crew().keeps("web", cookie));
+        EXPECT_EQ(core.next_to_manager().text, "FDSTOREREMOVE=1\nFDNAME=name");
+        auto barrier = core.next_to_manager();
+        EXPECT_EQ(barrier.text, "BARRIER=1");
+        ASSERT_EQ(barrier.fds.size(), 1U);
+        EXPECT_TRUE(listens());
+        EXPECT_TRUE(core.forgotten.empty());
+        barrier.fds.clear();
+        EXPECT_TRUE(core.run_until([&] { return core.forgotten == std::vector<std::string>{"name"}; }));
+        EXPECT_TRUE(core.run_until([&] { return !listens(); }));
+        EXPECT_TRUE(core.run_until([&] { return core.hands("sb-holder").empty(); })) << "with nothing to keep it ends";
+}
+
+TEST(Crew, WhatTheManagerIsToForgetItIsToldAgainByTheNextHolder) {
+        MiniCore core({.hands = 2, .with_manager = true});
+        core.crew().release("web", 1, "name");
+        EXPECT_EQ(core.next_to_manager().text, "FDSTOREREMOVE=1\nFDNAME=name");
+        const auto unanswered = core.next_to_manager();
+        EXPECT_EQ(unanswered.text, "BARRIER=1");
+        ASSERT_TRUE(core.kill_one("sb-holder"));
+        EXPECT_EQ(core.next_to_manager().text, "FDSTOREREMOVE=1\nFDNAME=name");
+        (void)core.next_to_manager();
+        EXPECT_TRUE(core.run_until([&] { return core.forgotten == std::vector<std::string>{"name"}; }));
+}
+
+TEST(Crew, AHolderSaysHowMuchWaitsInASocket) {
+        MiniCore core;
+        std::vector<OwnedFd> sockets;
+        sockets.push_back(test::udp_bound());
+        const auto cookie = cookie_of(sockets[0].get());
+        sockaddr_in address{};
+        socklen_t size = sizeof address;
+        getsockname(sockets[0].get(), reinterpret_cast<sockaddr*>(&address), &size);
+        core.crew().adopt("web", {cookie}, std::move(sockets), {}, [](const Taken&) {});
+        std::vector<Found> found;
+        const auto sample = [&] {
+                found.clear();
+                core.crew().sample("web", {cookie, 1}, [&](const Taken& taken) { found = taken.found; });
+                return core.run_until([&] { return !found.empty(); });
+        };
+        ASSERT_TRUE(sample());
+        EXPECT_EQ(found[0].waiting, 0U);
+        const auto sender = test::made(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+        ASSERT_EQ(sendto(sender.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&address), size), 1);
+        ASSERT_TRUE(sample());
+        EXPECT_EQ(found[0].facts.cookie, cookie);
+        EXPECT_GT(found[0].waiting, 0U);
+        EXPECT_EQ(found[1].errnum, ENOENT);
 }
 
 TEST(Crew, ManyServicesShareTheHoldersThereMayBe) {
@@ -240,13 +297,14 @@ TEST(Crew, ManyServicesShareTheHoldersThereMayBe) {
                 std::vector<OwnedFd> one;
                 one.push_back(test::udp_bound());
                 cookies["s" + std::to_string(i)] = cookie_of(one[0].get());
-                core.crew().adopt("s" + std::to_string(i), std::move(one), [&](const Taken&) { adopted++; });
+                core.crew().adopt("s" + std::to_string(i), {cookies["s" + std::to_string(i)]}, std::move(one), {},
+                                  [&](const Taken&) { adopted++; });
         }
         ASSERT_TRUE(core.run_until([&] { return adopted == services; }));
         EXPECT_EQ(core.hands("sb-holder").size(), Crew::kMaxHolders);
         for (const auto& [name, cookie] : cookies) {
                 EXPECT_EQ(core.crew().kept(name), std::vector{cookie});
-                core.crew().release(name, {cookie});
+                core.crew().release(name, cookie);
         }
         EXPECT_TRUE(core.run_until([&] { return core.hands("sb-holder").empty(); }));
 }

@@ -139,7 +139,7 @@ const std::vector<Call> kCalls{
         {"memfd_create", {}, {{"", N}}},
         {"ioctl", {7, 0x5401}, {{"", N}}},
         {"fstat", {7}, {{"", N}}},
-        {"pipe2", {}, {{"", N}}},
+        {"pipe2", {}, {{"", N}, {"holder", A}, {"zygote", A}}},
         {"eventfd2", {}, {{"", N}}},
         // No other process.
         {"clone", {kFork}, {{"", N}, {"zygote", A}}},

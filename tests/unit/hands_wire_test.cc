@@ -69,7 +69,7 @@ TEST(HandsWire, NothingThatDoesNotFitIsTaken) {
                 return parse_answer(bytes_of(answer, facts)).wrong;
         };
         EXPECT_TRUE(wrong({.kind = AnswerKind{0}}));
-        EXPECT_TRUE(wrong({.kind = AnswerKind{5}}));
+        EXPECT_TRUE(wrong({.kind = AnswerKind{6}}));
         EXPECT_TRUE(wrong({.size = 4, .kind = AnswerKind::kDone}));
         EXPECT_TRUE(wrong({.size = 0xffffffff, .kind = AnswerKind::kDone}));
         EXPECT_TRUE(wrong({.kind = AnswerKind::kDone, .count = 254}));
