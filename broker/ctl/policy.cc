@@ -16,6 +16,7 @@
 #include "broker/base/printable.h"
 #include "broker/ctl/as_broker.h"
 #include "broker/ctl/ask.h"
+#include "broker/ctl/host_facts.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/names/nss.h"
@@ -101,6 +102,15 @@ int reload_policy(const Options& options) {
                         glance.show(diagnostic_of(*row));
                 }
         });
+        if (answer && answer->result == "ok" && !options.keep) {
+                for (const auto& warning : warnings_of_disk(options, {})) {
+                        if (options.json != JsonMode::kOff) {
+                                array.add(to_json(warning));
+                        } else {
+                                glance.show(warning);
+                        }
+                }
+        }
         glance.end();
         if (!answer) {
                 return output.finish(answer.error());
@@ -191,6 +201,7 @@ int verify_policy(const Options& options) {
                                   std::back_inserter(diagnostics));
                 std::ranges::move(first_of_each_file(unknown_accounts(*parsed.policy, system_accounts())),
                                   std::back_inserter(diagnostics));
+                std::ranges::move(warnings_of_host(options, *parsed.policy, true), std::back_inserter(diagnostics));
         }
         const bool failed = !parsed.policy || std::ranges::any_of(diagnostics, [](const Diagnostic& d) {
                 return d.severity == Severity::kError;

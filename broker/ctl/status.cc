@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 
 #include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
+#include "broker/ctl/host_facts.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/stopped.h"
@@ -167,6 +169,23 @@ int show_stopped(const Options& options) {
                     fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)));
 }
 
+// What the policy in force does to this host, where that is the one on disk.
+void add_warnings_of_host(const Options& options, Json& broker) {
+        constexpr std::size_t kShown = 10;
+        const auto digest = cell(part(broker, "policy"), "digest", "");
+        const auto warnings = digest.empty() ? std::vector<Diagnostic>() : warnings_of_disk(options, digest);
+        if (warnings.empty()) {
+                return;
+        }
+        auto& told = broker["warnings"];
+        for (const auto& warning : std::span(warnings).first(std::min(kShown, warnings.size()))) {
+                told.push_back(warning.to_string());
+        }
+        if (warnings.size() > kShown) {
+                told.push_back(fmt::format("{} more, all of them by: sockbrokerctl verify", warnings.size() - kShown));
+        }
+}
+
 }  // namespace
 
 int show_status(const Options& options) {
@@ -201,6 +220,7 @@ int show_status(const Options& options) {
                 complain("the broker's status is not what this tool knows, are tool and broker of one version?");
                 return kExitFailed;
         }
+        add_warnings_of_host(options, broker);
         return show(options, std::move(broker), services, "");
 }
 

@@ -14,7 +14,6 @@
 
 namespace sockbroker {
 
-[[nodiscard]] std::string digest_of(const std::vector<PolicyFile>& files);
 [[nodiscard]] std::int64_t wall_usec();  // since the epoch
 
 // One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the

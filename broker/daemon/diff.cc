@@ -7,7 +7,6 @@
 
 #include <fmt/format.h>
 
-#include "broker/base/digest.h"
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/change.h"
@@ -38,15 +37,6 @@ std::string change_line(const Policy& before, const Policy& after, const Binding
 std::int64_t wall_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-std::string digest_of(const std::vector<PolicyFile>& files) {
-        Digest digest;
-        for (const auto& file : files) {
-                digest.add(file.path);
-                digest.add(file.text);
-        }
-        return digest.text();
 }
 
 void Broker::note_refused(const std::string& digest) {

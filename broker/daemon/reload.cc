@@ -10,7 +10,6 @@
 
 #include <fmt/format.h>
 
-#include "broker/base/digest.h"
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/change.h"

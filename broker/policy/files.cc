@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/digest.h"
 #include "broker/base/owned_fd.h"
 #include "broker/policy/read_files.h"
 
@@ -156,6 +157,15 @@ FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std:
 
 FoundFiles read_policy_files(const std::vector<std::string>& config_dirs) {
         return read_drop_ins(config_dirs, "conf.d");
+}
+
+std::string digest_of(const std::vector<PolicyFile>& files) {
+        Digest digest;
+        for (const auto& file : files) {
+                digest.add(file.path);
+                digest.add(file.text);
+        }
+        return digest.text();
 }
 
 ParsedPolicy load_policy(const std::vector<std::string>& config_dirs, const PolicyLimits& limits) {

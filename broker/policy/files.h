@@ -21,6 +21,9 @@ struct FoundFiles {
 // conf.d/*.conf of each folder; a folder that does not exist is empty.
 [[nodiscard]] FoundFiles read_policy_files(const std::vector<std::string>& config_dirs);
 
+// Of the paths and texts of files, by which one policy is told from another. Not for security.
+[[nodiscard]] std::string digest_of(const std::vector<PolicyFile>& files);
+
 // read_policy_files() and parse_policy() together: what `verify`, start and reload do.
 [[nodiscard]] ParsedPolicy load_policy(const std::vector<std::string>& config_dirs, const PolicyLimits& limits);
 

@@ -133,7 +133,22 @@ class Broker:
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         self.process.wait(TIMEOUT)
+        self._wait_refused()
         self.log()
+
+    def _wait_refused(self):
+        """The process that accepts connections ends a moment after the broker; until then it resets them."""
+        deadline = time.monotonic() + TIMEOUT
+        while not self.activated and time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(1)
+                try:
+                    sock.connect(self.control_path)
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return
+                except OSError:
+                    pass
+            time.sleep(0.01)
 
     def discard(self):
         """At the end of a test, however it went."""

@@ -118,9 +118,8 @@ def test_unbound_and_another_name_server_answer_on_port_53_each_for_its_prefixes
 def test_the_policies_for_reading_are_good_together_and_with_those_of_the_examples(broker):
     for folder in "/usr/share/doc/sockbroker/conf.d", f"{EXAMPLES}/conf.d":
         broker.run(f"mkdir -p /run/together/conf.d && cp {folder}/*.conf /run/together/conf.d/")
-        valid = broker.out("sockbrokerctl verify --config-dir=/run/together").splitlines()
-        assert all("warning: User=" in line or "warning: Group=" in line or "warning: Interface=" in line
-                   for line in valid[:-1]), valid
+        valid = broker.out("sockbrokerctl verify --offline --config-dir=/run/together").splitlines()
+        assert len(valid) == 1, valid
         broker.run("rm -r /run/together")
 
 

@@ -102,7 +102,8 @@ def test_verify_needs_no_privilege(policy):
             pass_fds=[program.fileno()], preexec_fn=preexec, cwd="/", capture_output=True, text=True,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "The policy is valid: 1 file, 1 service, 2 bindings.\n"
+    # What this machine has of it may be warned of.
+    assert done.stdout.endswith("The policy is valid: 1 file, 1 service, 2 bindings.\n")
 
 
 def test_verify_prints_every_error_with_its_place(policy):
@@ -141,15 +142,15 @@ def test_verify_as_json(policy):
 
 def test_verify_a_warning_is_no_failure(policy):
     folder = policy(twice=GOOD + "ListenStream=53\n")
-    done = ctl("verify", "--no-legend", "--config-dir", folder)
+    done = ctl("verify", "--offline", "--no-legend", "--config-dir", folder)
     assert done.returncode == 0
     assert done.stdout.startswith(f"{folder}/conf.d/twice.conf:5: warning: ")
-    found = json.loads(ctl("verify", "--json=short", "--config-dir", folder).stdout)
+    found = json.loads(ctl("verify", "--offline", "--json=short", "--config-dir", folder).stdout)
     assert [row["severity"] for row in found] == ["warning"]
 
 
 def test_verify_a_valid_policy_is_an_empty_array(policy):
-    done = ctl("verify", "--json=short", "--config-dir", policy(good=GOOD))
+    done = ctl("verify", "--offline", "--json=short", "--config-dir", policy(good=GOOD))
     assert (done.returncode, done.stdout) == (0, "[]\n")
 
 

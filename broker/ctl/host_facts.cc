@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/ctl/host_facts.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-login.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "broker/client/netlink_dump.h"
+#include "broker/client/queues.h"
+#include "broker/policy/files.h"
+#include "broker/policy/findings.h"
+#include "broker/policy/read_files.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+constexpr std::size_t kMaxListeners = 10'000;
+constexpr std::size_t kMaxQuickBytes = std::size_t{4} << 20;  // of policies, some 100,000 bindings
+
+struct Found {
+        HostListener listener;
+        std::uint64_t inode = 0;
+};
+
+Address address_of(int family, const void* bytes) {
+        Address address{.family = family == AF_INET ? Family::kIpv4 : Family::kIpv6};
+        std::memcpy(address.bytes.data(), bytes, family == AF_INET ? 4 : 16);
+        return address;
+}
+
+std::optional<std::vector<Found>> listeners() {
+        std::vector<Found> all;
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const int family : {AF_INET, AF_INET6}) {
+                        const auto read = dump_sockets(
+                                protocol, family, [&](const inet_diag_msg& socket, std::span<const char> attributes) {
+                                        if (all.size() >= kMaxListeners || socket.id.idiag_sport == 0) {
+                                                return;
+                                        }
+                                        const auto only = netlink_attribute(attributes, INET_DIAG_SKV6ONLY);
+                                        const HostListener listener = {
+                                                .protocol = protocol,
+                                                .bound = {.address = address_of(family, socket.id.idiag_src),
+                                                          .port = ntohs(socket.id.idiag_sport)},
+                                                .dual = family == AF_INET6 && only && !only->empty() &&
+                                                        only->front() == 0,
+                                                .uid = socket.idiag_uid};
+                                        all.push_back({listener, socket.idiag_inode});
+                                });
+                        if (!read && family == AF_INET) {
+                                return std::nullopt;
+                        }
+                }
+        }
+        return all;
+}
+
+// Of each inode of a socket the units of the processes that have it open, as far as this process may look.
+std::map<std::uint64_t, std::set<std::string>> units_of(const std::vector<Found>& found) {
+        std::map<std::uint64_t, std::set<std::string>> units;
+        for (const auto& one : found) {
+                units[one.inode];
+        }
+        using Dir = std::unique_ptr<DIR, int (*)(DIR*)>;
+        const Dir processes(::opendir("/proc"), ::closedir);
+        for (const dirent* entry = nullptr; processes && (entry = ::readdir(processes.get())) != nullptr;) {
+                const pid_t pid = static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10));
+                const Dir fds(pid > 0 ? ::opendir(fmt::format("/proc/{}/fd", pid).c_str()) : nullptr, ::closedir);
+                for (const dirent* fd = nullptr; fds && (fd = ::readdir(fds.get())) != nullptr;) {
+                        std::array<char, 64> target{};
+                        if (::readlinkat(::dirfd(fds.get()), fd->d_name, target.data(), target.size() - 1) <= 0 ||
+                            std::strncmp(target.data(), "socket:[", 8) != 0) {
+                                continue;
+                        }
+                        const auto at = units.find(std::strtoull(target.data() + 8, nullptr, 10));
+                        char* name = nullptr;
+                        // PID 1 has the sockets of .socket units, and is in none of them.
+                        if (at == units.end() || pid == 1 || ::sd_pid_get_unit(pid, &name) < 0) {
+                                continue;
+                        }
+                        const std::unique_ptr<char, decltype(&std::free)> owned(name, std::free);
+                        at->second.insert(name);
+                }
+        }
+        return units;
+}
+
+std::vector<Address> addresses_in_use() {
+        std::vector<Address> addresses;
+        ifaddrs* raw = nullptr;
+        if (::getifaddrs(&raw) != 0) {
+                return addresses;
+        }
+        const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> all(raw, ::freeifaddrs);
+        for (const ifaddrs* one = all.get(); one != nullptr; one = one->ifa_next) {
+                // A dummy interface carries what is served, and nobody asks from it.
+                const bool dummy = (one->ifa_flags & IFF_NOARP) != 0 && (one->ifa_flags & IFF_POINTOPOINT) == 0;
+                if (one->ifa_addr == nullptr || (one->ifa_flags & IFF_LOOPBACK) != 0 || dummy) {
+                        continue;
+                }
+                if (one->ifa_addr->sa_family == AF_INET) {
+                        addresses.push_back(
+                                address_of(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr));
+                } else if (one->ifa_addr->sa_family == AF_INET6) {
+                        addresses.push_back(
+                                address_of(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(one->ifa_addr)->sin6_addr));
+                }
+        }
+        return addresses;
+}
+
+std::optional<std::vector<Prefix>> local_prefixes() {
+        struct {
+                nlmsghdr header;
+                rtmsg body;
+        } request{};
+        std::vector<Prefix> all;
+        for (const int family : {AF_INET, AF_INET6}) {
+                request.header.nlmsg_len = sizeof request;
+                request.header.nlmsg_type = RTM_GETROUTE;
+                request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+                request.body.rtm_family = static_cast<unsigned char>(family);
+                request.body.rtm_type = RTN_LOCAL;
+                const auto read = netlink_dump(
+                        NETLINK_ROUTE, {reinterpret_cast<const char*>(&request), sizeof request}, "routes",
+                        [&](std::span<const char> body) {
+                                rtmsg route{};
+                                if (body.size() < sizeof route) {
+                                        return;
+                                }
+                                std::memcpy(&route, body.data(), sizeof route);
+                                if (route.rtm_family != family ||
+                                    (route.rtm_type != RTN_LOCAL && route.rtm_type != RTN_ANYCAST)) {
+                                        return;
+                                }
+                                Prefix prefix{.address = {.family = family == AF_INET ? Family::kIpv4 : Family::kIpv6},
+                                              .length = route.rtm_dst_len};
+                                const auto to = netlink_attribute(body.subspan(NLMSG_ALIGN(sizeof route)), RTA_DST);
+                                const std::size_t bytes = family == AF_INET ? 4 : 16;
+                                if (to && to->size() >= bytes) {
+                                        prefix.address = address_of(family, to->data());
+                                }
+                                all.push_back(prefix);
+                        });
+                if (!read && family == AF_INET) {
+                        return std::nullopt;
+                }
+        }
+        return all;
+}
+
+PortRange ephemeral_ports() {
+        PortRange range = HostFacts{}.ephemeral;
+        const auto text = read_whole_file("/proc/sys/net/ipv4/ip_local_port_range", 64);
+        unsigned first = 0;
+        unsigned last = 0;
+        if (text && std::sscanf(text->c_str(), "%u %u", &first, &last) == 2 && first <= last && last <= 65535) {
+                range = {.first = static_cast<std::uint16_t>(first), .last = static_cast<std::uint16_t>(last)};
+        }
+        return range;
+}
+
+struct CloseBus {
+        void operator()(sd_bus* bus) const { sd_bus_flush_close_unref(bus); }
+};
+struct FreeMessage {
+        void operator()(sd_bus_message* message) const { sd_bus_message_unref(message); }
+};
+using BusMessage = std::unique_ptr<sd_bus_message, FreeMessage>;
+
+BusMessage ask_manager(sd_bus* bus, const char* method) {
+        sd_bus_message* reply = nullptr;
+        (void)sd_bus_call_method(bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                 "org.freedesktop.systemd1.Manager", method, nullptr, &reply, "");
+        return BusMessage(reply);
+}
+
+// Those with a file, and those that are loaded without one.
+std::optional<std::vector<std::string>> units_that_exist() {
+        sd_bus* raw = nullptr;
+        if (sd_booted() <= 0 || sd_bus_open_system(&raw) < 0) {
+                return std::nullopt;
+        }
+        const std::unique_ptr<sd_bus, CloseBus> bus(raw);
+        (void)sd_bus_set_method_call_timeout(bus.get(), 2'000'000);
+        std::vector<std::string> units;
+        const auto files = ask_manager(bus.get(), "ListUnitFiles");
+        if (!files || sd_bus_message_enter_container(files.get(), 'a', "(ss)") < 0) {
+                return std::nullopt;
+        }
+        const char* path = nullptr;
+        const char* state = nullptr;
+        while (sd_bus_message_read(files.get(), "(ss)", &path, &state) > 0) {
+                const std::string_view whole = path;
+                units.emplace_back(whole.substr(whole.rfind('/') + 1));
+        }
+        const auto loaded = ask_manager(bus.get(), "ListUnits");
+        if (!loaded || sd_bus_message_enter_container(loaded.get(), 'a', "(ssssssouso)") < 0) {
+                return std::nullopt;
+        }
+        const char* name = nullptr;
+        const char* load = nullptr;
+        const char* other = nullptr;
+        std::uint32_t job = 0;
+        while (sd_bus_message_read(loaded.get(), "(ssssssouso)", &name, &other, &load, &other, &other, &other, &other,
+                                   &job, &other, &other) > 0) {
+                if (std::strcmp(load, "not-found") != 0) {
+                        units.emplace_back(name);
+                }
+        }
+        return units;
+}
+
+// Nothing that this process can see is of a broker in another network namespace.
+bool is_of_broker(const Options& options) {
+        const DefaultPlaces usual;
+        if (options.netns.empty()) {
+                return options.runtime_dir == usual.runtime_dir || !options.config_dir.empty();
+        }
+        struct stat own {};
+        struct stat named {};
+        return ::stat("/proc/self/ns/net", &own) == 0 && ::stat(("/run/netns/" + options.netns).c_str(), &named) == 0 &&
+               own.st_ino == named.st_ino;
+}
+
+// Not of NSS, which may hang: `status` must not.
+std::map<uid_t, std::string> users_of_file() {
+        std::map<uid_t, std::string> names;
+        const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen("/etc/passwd", "re"), std::fclose);
+        while (const passwd* entry = file ? ::fgetpwent(file.get()) : nullptr) {
+                names.try_emplace(entry->pw_uid, entry->pw_name);
+        }
+        return names;
+}
+
+std::vector<HostListener> with_names(std::vector<Found> found, bool units) {
+        const auto by_inode = units ? units_of(found) : std::map<std::uint64_t, std::set<std::string>>();
+        const auto names = by_inode.empty() ? std::map<uid_t, std::string>() : users_of_file();
+        std::vector<HostListener> all;
+        for (auto& [listener, inode] : found) {
+                if (const auto at = by_inode.find(inode); at != by_inode.end()) {
+                        listener.units.assign(at->second.begin(), at->second.end());
+                }
+                if (const auto at = names.find(listener.uid); at != names.end()) {
+                        listener.user = at->second;
+                }
+                all.push_back(std::move(listener));
+        }
+        return all;
+}
+
+}  // namespace
+
+std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& policy, bool ask_units) {
+        if (!is_of_broker(options)) {
+                return {};
+        }
+        HostFacts host{.addresses = addresses_in_use(), .local = local_prefixes(), .ephemeral = ephemeral_ports()};
+        const bool claims_units = ask_units && std::ranges::any_of(policy.services, [](const Service& one) {
+                                          return !one.units.empty();
+                                  });
+        if (claims_units) {
+                host.units = units_that_exist();
+        }
+        if (auto found = listeners()) {
+                // Whose they are takes a look at every process: only if it matters.
+                HostFacts alone{.listeners = with_names(*found, false),
+                                .addresses = host.addresses,
+                                .ephemeral = host.ephemeral};
+                const bool matters = !host_warnings(policy, alone).empty();
+                host.listeners = matters ? with_names(std::move(*found), true) : std::move(alone.listeners);
+        }
+        return first_of_each_file(host_warnings(policy, host));
+}
+
+std::vector<Diagnostic> warnings_of_disk(const Options& options, std::string_view digest) {
+        if (!is_of_broker(options)) {
+                return {};
+        }
+        const auto found = read_policy_files(options.config_dirs);
+        std::size_t bytes = 0;
+        for (const auto& file : found.files) {
+                bytes += file.text.size();
+        }
+        if (!found.diagnostics.empty() || bytes > kMaxQuickBytes ||
+            (!digest.empty() && digest_of(found.files) != digest)) {
+                return {};
+        }
+        const auto parsed = parse_policy(found.files, load_broker_config(options.config_dirs).config.limits);
+        return parsed.policy ? warnings_of_host(options, *parsed.policy, digest.empty()) : std::vector<Diagnostic>();
+}
+
+}  // namespace sockbroker::ctl

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/policy/host_warnings.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "broker/policy/values.h"
+
+namespace sockbroker {
+
+namespace {
+
+bool is_any(const Address& address) {
+        return std::ranges::all_of(address.bytes, [](std::uint8_t byte) { return byte == 0; });
+}
+
+bool is_loopback(const Address& address) {
+        if (address.family == Family::kIpv4) {
+                return address.bytes[0] == 127;
+        }
+        Address one{.family = Family::kIpv6};
+        one.bytes[15] = 1;
+        return address == one;
+}
+
+// As dispatch has it: a prefix shorter than that does not mean this host's own loopback.
+bool covers(const Prefix& prefix, const Address& address) {
+        const unsigned least = address.family == Family::kIpv4 ? 8 : 16;
+        return prefix.contains(address) && (prefix.length >= least || !is_loopback(address));
+}
+
+// The last address of the prefix.
+Address last_of(const Prefix& prefix) {
+        Address last = prefix.address;
+        for (unsigned bit = prefix.length; bit < address_bits(last.family); bit++) {
+                last.bytes[bit / 8] |= static_cast<std::uint8_t>(0x80U >> bit % 8);
+        }
+        return last;
+}
+
+// What is covered by any of many prefixes, as ranges that neither touch nor overlap.
+class Covered {
+public:
+        explicit Covered(const std::vector<Prefix>& prefixes) {
+                std::vector<std::pair<Address, Address>> all;
+                all.reserve(prefixes.size());
+                for (const auto& prefix : prefixes) {
+                        all.emplace_back(prefix.address, last_of(prefix));
+                }
+                std::ranges::sort(all);
+                for (const auto& one : all) {
+                        if (!ranges_.empty() && one.first <= ranges_.back().second) {
+                                ranges_.back().second = std::max(ranges_.back().second, one.second);
+                        } else {
+                                ranges_.push_back(one);
+                        }
+                }
+        }
+
+        // Whether any address of the prefix is.
+        [[nodiscard]] bool touches(const Prefix& prefix) const {
+                const auto last = last_of(prefix);
+                const auto after = std::ranges::upper_bound(ranges_, last, {}, &std::pair<Address, Address>::first);
+                return after != ranges_.begin() && std::prev(after)->second >= prefix.address;
+        }
+
+private:
+        std::vector<std::pair<Address, Address>> ranges_;
+};
+
+Diagnostic warning_at(const Policy& policy, Where where, std::string message) {
+        return {policy.files.at(where.file), where.line, Severity::kWarning, std::move(message)};
+}
+
+std::string_view key_of(Protocol protocol) {
+        return protocol == Protocol::kTcp ? "ListenStream" : "ListenDatagram";
+}
+
+bool any_port(const PortRange& ports) {
+        return ports == PortRange{};
+}
+
+// Whether the listener is of those whom the service admits: then it is the service's own socket.
+bool is_of(const HostListener& listener, const Service& service) {
+        const auto matches = [](const std::vector<Claim>& claims, const auto& fits) {
+                return claims.empty() || std::ranges::any_of(claims, fits);
+        };
+        return !(service.units.empty() && service.users.empty()) && matches(service.users, [&](const Claim& claim) {
+                return claim.value == listener.user || claim.value == std::to_string(listener.uid);
+        }) && matches(service.units, [&](const Claim& claim) {
+                return std::ranges::any_of(listener.units,
+                                           [&](const std::string& unit) { return has_unit(claim.value, {unit}); });
+        });
+}
+
+class Takeovers {
+public:
+        Takeovers(const std::vector<HostListener>& listeners, const HostFacts& host) : host_(host) {
+                for (const auto& one : listeners) {
+                        // Sockets of clients come and go.
+                        if (one.protocol == Protocol::kTcp || !host.ephemeral.contains(one.bound.port)) {
+                                by_port_.emplace_back(&one, Found{});
+                        }
+                }
+                std::ranges::sort(by_port_, {}, port_of);
+        }
+
+        void look_at(const Service& service, const Binding& binding) {
+                auto at = std::ranges::lower_bound(by_port_, binding.ports.first, {}, port_of);
+                for (; at != by_port_.end() && port_of(*at) <= binding.ports.last; at++) {
+                        auto& [listener, found] = *at;
+                        const bool better = found.binding == nullptr ||
+                                            std::tuple(found.binding->prefix.length, ~found.binding->ports.width()) <
+                                                    std::tuple(binding.prefix.length, ~binding.ports.width());
+                        if (better && takes(*listener, binding)) {
+                                found = {&service, &binding};
+                        }
+                }
+        }
+
+        void tell(const Policy& policy, std::vector<Diagnostic>& warnings) const {
+                for (const auto& [listener, found] : by_port_) {
+                        if (found.binding == nullptr || is_of(*listener, *found.service)) {
+                                continue;
+                        }
+                        const auto& [service, binding] = found;
+                        const bool some = !any_source(*service) || !service->interfaces.empty();
+                        warnings.push_back(warning_at(
+                                policy, binding->where,
+                                fmt::format(
+                                        "{}={}: {} listens on {} {} of this host{}: {}{} go to service {}{}",
+                                        key_of(binding->protocol), text_of(*binding), owner_of(*listener),
+                                        to_string(listener->protocol), listener->bound.to_string(),
+                                        is_any(listener->bound.address) ? ", for any address" : "",
+                                        listener->protocol == Protocol::kTcp ? "its new connections" : "its datagrams",
+                                        is_any(listener->bound.address) && !binding->bare ? " to this prefix" : "",
+                                        service->name, some ? ", from some clients" : "")));
+                }
+        }
+
+private:
+        struct Found {
+                const Service* service = nullptr;
+                const Binding* binding = nullptr;
+        };
+        using Entry = std::pair<const HostListener*, Found>;
+
+        static std::uint16_t port_of(const Entry& entry) { return entry.first->bound.port; }
+
+        static std::string text_of(const Binding& binding) {
+                const auto ports = binding.ports.to_string();
+                if (binding.bare) {
+                        return ports;
+                }
+                const bool ipv6 = binding.prefix.address.family == Family::kIpv6;
+                return fmt::format("{}{}{}/{}:{}", ipv6 ? "[" : "", binding.prefix.address.to_string(), ipv6 ? "]" : "",
+                                   binding.prefix.length, ports);
+        }
+
+        static std::string owner_of(const HostListener& listener) {
+                if (!listener.units.empty()) {
+                        return fmt::format("{}", fmt::join(listener.units, " and "));
+                }
+                return listener.user.empty() ? fmt::format("a process of uid {}", listener.uid)
+                                             : fmt::format("a process of {}", listener.user);
+        }
+
+        [[nodiscard]] bool takes(const HostListener& listener, const Binding& binding) const {
+                const auto family = binding.prefix.address.family;
+                if (binding.protocol != listener.protocol ||
+                    (listener.bound.address.family != family && !(listener.dual && family == Family::kIpv4))) {
+                        return false;
+                }
+                if (!is_any(listener.bound.address)) {
+                        return covers(binding.prefix, listener.bound.address);
+                }
+                // One that takes any address loses it at those that the host uses; elsewhere only where the binding
+                // means this port.
+                return !any_port(binding.ports) || std::ranges::any_of(host_.addresses, [&](const Address& address) {
+                        return covers(binding.prefix, address);
+                });
+        }
+
+        const HostFacts& host_;
+        std::vector<Entry> by_port_;
+};
+
+// UDP of a range of ports from which the host's own clients ask, at an address which they ask from.
+void warn_of_clients(const Policy& policy, const Service& service, const HostFacts& host,
+                     std::vector<Diagnostic>& warnings) {
+        for (const auto& binding : service.bindings) {
+                const bool of_clients =
+                        binding.protocol == Protocol::kUdp && binding.ports.first != binding.ports.last &&
+                        binding.ports.first <= host.ephemeral.last && binding.ports.last >= host.ephemeral.first;
+                if (!of_clients) {
+                        continue;
+                }
+                const auto used = std::ranges::find_if(
+                        host.addresses, [&](const Address& address) { return covers(binding.prefix, address); });
+                if (used != host.addresses.end()) {
+                        warnings.push_back(warning_at(
+                                policy, binding.where,
+                                fmt::format("ListenDatagram=: {} is an address of this host, and its own clients ask "
+                                            "from ports {}: answers to those that do not connect their sockets go to "
+                                            "service {}; leave that address or these ports out",
+                                            used->to_string(), host.ephemeral.to_string(), service.name)));
+                        return;
+                }
+        }
+}
+
+void warn_of_routes(const Policy& policy, const Service& service, const Covered& local,
+                    std::vector<Diagnostic>& warnings) {
+        const Binding* first = nullptr;
+        std::vector<Prefix> missing;  // a prefix may have many bindings, which mostly stand together
+        std::size_t more = 0;
+        for (const auto& binding : service.bindings) {
+                if (binding.bare || local.touches(binding.prefix)) {
+                        continue;
+                }
+                constexpr std::size_t kRemembered = 64;
+                if (std::ranges::find(missing, binding.prefix) != missing.end()) {
+                        continue;
+                }
+                first = first == nullptr ? &binding : first;
+                if (missing.size() < kRemembered) {
+                        missing.push_back(binding.prefix);
+                } else {
+                        more++;
+                }
+        }
+        if (first == nullptr) {
+                return;
+        }
+        const auto others = missing.size() - 1 + more;
+        const auto prefix = first->prefix.to_string();
+        warnings.push_back(warning_at(
+                policy, first->where,
+                fmt::format(
+                        "{}=: no address of {}{} is local to this host, so that no packet gets to service {} there: "
+                        "ip route add local {} dev lo",
+                        key_of(first->protocol), prefix,
+                        others == 0 ? "" : fmt::format(" and {} more prefix{}", others, others == 1 ? "" : "es"),
+                        service.name, prefix)));
+}
+
+void warn_of_units(const Policy& policy, const Service& service, const std::vector<std::string>& units,
+                   std::vector<Diagnostic>& warnings) {
+        if (service.units.empty() ||
+            std::ranges::any_of(service.units, [&](const Claim& claim) { return has_unit(claim.value, units); })) {
+                return;
+        }
+        constexpr std::size_t kShown = 3;
+        std::vector<std::string_view> names;
+        for (const auto& claim : service.units) {
+                names.emplace_back(claim.value);
+        }
+        const bool cut = names.size() > kShown;
+        names.resize(std::min(names.size(), kShown));
+        warnings.push_back(
+                warning_at(policy, service.units.front().where,
+                           fmt::format("Unit=: this host has no unit {}{} (yet), so nobody can register for service {}",
+                                       fmt::join(names, " "), cut ? " ..." : "", service.name)));
+}
+
+}  // namespace
+
+bool has_unit(const std::string& claim, const std::vector<std::string>& units) {
+        const auto template_of = [](const std::string& name) {
+                const auto at = name.find('@');
+                const auto dot = name.rfind('.');
+                return at == std::string::npos || dot == std::string::npos || dot < at
+                               ? name
+                               : name.substr(0, at + 1) + name.substr(dot);
+        };
+        return std::ranges::any_of(units, [&](const std::string& unit) {
+                return unit_matches(claim, unit) ||
+                       claim == unit ||  // An instance of a template that is there may be started any time.
+                       (unit.find("@.") != std::string::npos && template_of(claim) == unit);
+        });
+}
+
+std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& host) {
+        std::vector<Diagnostic> warnings;
+        const auto local = host.local ? std::optional<Covered>(*host.local) : std::nullopt;
+        std::optional<Takeovers> takeovers;
+        if (host.listeners) {
+                takeovers.emplace(*host.listeners, host);
+        }
+        for (const auto& service : policy.services) {
+                if (takeovers) {
+                        for (const auto& binding : service.bindings) {
+                                takeovers->look_at(service, binding);
+                        }
+                }
+                warn_of_clients(policy, service, host, warnings);
+                if (local) {
+                        warn_of_routes(policy, service, *local, warnings);
+                }
+                if (host.units) {
+                        warn_of_units(policy, service, *host.units, warnings);
+                }
+        }
+        if (takeovers) {
+                takeovers->tell(policy, warnings);
+        }
+        return warnings;
+}
+
+}  // namespace sockbroker
