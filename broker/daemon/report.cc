@@ -238,6 +238,36 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
         }
 }
 
+namespace {
+
+// "tcp 192.0.2.0/24:80, 2001:db8::/64:80 and more": what a socket serves, as far as the first bindings tell.
+std::string served_by(const Service& service, const Registration& registration) {
+        constexpr std::size_t kLookedAt =
+                256;  // a service may have a million, and register ten thousand times a second
+        constexpr std::size_t kShown = 3;
+        std::string text;
+        std::size_t shown = 0;
+        const auto looked_at = std::min(service.bindings.size(), kLookedAt);
+        bool more = looked_at < service.bindings.size();
+        for (const auto& binding : std::span(service.bindings).first(looked_at)) {
+                if (binding.protocol != registration.protocol ||
+                    !takes(registration.family, binding.prefix.address.family)) {
+                        continue;
+                }
+                if (shown == kShown) {
+                        more = true;
+                        break;
+                }
+                const bool ipv6 = binding.prefix.address.family == Family::kIpv6;
+                text += fmt::format("{}{}{}/{}{}:{}", shown++ == 0 ? "" : ", ", ipv6 ? "[" : "",
+                                    binding.prefix.address.to_string(), binding.prefix.length, ipv6 ? "]" : "",
+                                    binding.ports.to_string());
+        }
+        return shown == 0 ? service.name : fmt::format("{} ({}{})", service.name, text, more ? " and more" : "");
+}
+
+}  // namespace
+
 void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& handed) {
         const auto& service = admission.service->name;
         for (const auto& one : handed) {
@@ -245,7 +275,7 @@ void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& 
                 entry.result = to_string(ResultCode::kOk);
                 entry.rule = admission.rule;
                 entry.message = fmt::format("{} of {} serves {}", name_of(one.added), one.added.registrant.to_string(),
-                                            service);
+                                            served_by(*admission.service, one.added));
                 for (const auto& old : one.displaced) {
                         Entry handover = entry;
                         handover.action = Action::kHandover;

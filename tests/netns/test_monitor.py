@@ -83,6 +83,7 @@ def test_each_kind_of_event_is_told_as_it_happens(broker, spawn):
         one = spawn("web", 61001)
         cookie = handed_over(one, "tcp", "ipv4")
         event = monitor.event("register", service="web")
+        assert event["message"].endswith(f"serves web (192.0.2.0/24:{PORT})"), "TCP of IPv4 is all that it serves"
         assert event["cookie"] == cookie and event["uid"] == 61001 and event["pid"] > 0 and event["result"] == "ok"
         assert event["protocol"] == "tcp" and event["bound"].startswith("127.0.0.1:") and event["unit"] is None
         assert re.fullmatch(r".*50-test\.conf:2", event["rule"])
