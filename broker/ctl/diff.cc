@@ -85,7 +85,7 @@ int show_diff(const Options& options) {
         if (options.json != JsonMode::kOff) {
                 array.close();
         } else if (options.legend && changes == 0) {
-                output.write("A reload would change nothing.\n");
+                output.write(options.quiet ? "" : "A reload would change nothing.\n");
         }
         return output.finish(changes == 0 ? kExitOk : kExitFailed);
 }

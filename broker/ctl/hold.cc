@@ -34,7 +34,7 @@ int hold_service(const Options& options) {
                 JsonArray array(output, options.json);
                 array.add(answer_row(service, *answer));
                 array.close();
-        } else if (answer->result == "ok") {
+        } else if (answer->result == "ok" && !options.quiet) {
                 output.write(answer->message + "\n");
         }
         return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));

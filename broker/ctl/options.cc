@@ -42,6 +42,8 @@ enum LongOption : int {
 constexpr option kLongOptions[] = {
         {"help", no_argument, nullptr, 'h'},
         {"version", no_argument, nullptr, kVersion},
+        {"quiet", no_argument, nullptr, 'q'},
+        {"full", no_argument, nullptr, 'l'},
         {"json", required_argument, nullptr, kJson},
         {"no-legend", no_argument, nullptr, kNoLegend},
         {"no-pager", no_argument, nullptr, kNoPager},
@@ -85,7 +87,7 @@ Result<Options> parse_options(int argc, char* const* argv) {
         ::opterr = 0;
         while (true) {
                 const int current = ::optind == 0 ? 1 : ::optind;
-                const int c = ::getopt_long(argc, argv, ":h", kLongOptions, nullptr);
+                const int c = ::getopt_long(argc, argv, ":hql", kLongOptions, nullptr);
                 if (c == -1) {
                         break;
                 }
@@ -102,10 +104,21 @@ Result<Options> parse_options(int argc, char* const* argv) {
                 case 'h':
                         options.help = true;
                         break;
+                case 'q':
+                        options.quiet = true;
+                        options.legend = false;
+                        break;
+                case 'l':
+                        options.full = true;
+                        break;
                 case kVersion:
                         options.version = true;
                         break;
                 case kJson: {
+                        if (value == "help") {
+                                options.json_help = true;
+                                break;
+                        }
                         const Result<JsonMode> mode = parse_json_mode(value);
                         if (!mode) {
                                 return std::unexpected(mode.error());
@@ -235,7 +248,9 @@ std::string help_text() {
                 "Options:\n"
                 "  -h --help             Show this help\n"
                 "     --version          Show the version of this tool\n"
-                "     --json=MODE        Print JSON: short, pretty or off\n"
+                "     --json=MODE        Print JSON: short, pretty or off (help lists them)\n"
+                "  -q --quiet            Print neither legends nor what was done\n"
+                "  -l --full             Do not cut tables to the terminal\n"
                 "     --no-legend        Print neither headers nor counts\n"
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"

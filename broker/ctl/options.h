@@ -33,7 +33,10 @@ struct Options : DefaultPlaces {
         std::string verb = "status";
         std::vector<std::string> arguments;
         JsonMode json = JsonMode::kOff;
+        bool json_help = false;
         bool legend = true;
+        bool quiet = false;  // what was done is not said
+        bool full = false;   // tables are not cut to the terminal
         bool pager = true;
         bool help = false;
         bool version = false;

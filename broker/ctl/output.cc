@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See output.h. Whether there are colours and which pager is taken follows systemctl: NO_COLOR, TERM,
-// SYSTEMD_PAGER, PAGER.
+// See output.h. Whether there are colours, how wide a table is and which pager is taken follows systemctl:
+// SYSTEMD_COLORS, NO_COLOR, TERM, COLUMNS, SYSTEMD_PAGER, PAGER.
 #include "broker/ctl/output.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 
+#include "broker/base/net.h"
 #include "broker/base/printable.h"
 
 namespace sockbroker::ctl {
@@ -26,6 +31,29 @@ bool something_written = false;
 std::string environment(const char* name) {
         const char* value = std::getenv(name);
         return value == nullptr ? "" : value;
+}
+
+// What SYSTEMD_COLORS= says, before all else: a boolean, or how many colours, see systemd(1). None: nothing.
+std::optional<bool> colours_of_systemd() {
+        std::string value = environment("SYSTEMD_COLORS");
+        if (value.starts_with("auto-")) {
+                return std::nullopt;
+        }
+        std::ranges::transform(value, value.begin(), [](unsigned char c) { return std::tolower(c); });
+        const auto is = [&](const auto&... words) { return ((value == words) || ...); };
+        if (is("1", "yes", "y", "true", "t", "on", "16", "256", "24bit")) {
+                return true;
+        }
+        return is("0", "no", "n", "false", "f", "off") ? std::optional(false) : std::nullopt;
+}
+
+std::size_t columns() {
+        constexpr std::size_t kUsual = 80;
+        if (const auto number = parse_number(environment("COLUMNS"), 100'000); number && *number > 0) {
+                return *number;
+        }
+        winsize size{};
+        return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
 }
 
 // The command line of the pager; empty: none wanted.
@@ -90,7 +118,11 @@ Output::Output(const Options& options) {
         const bool terminal = ::isatty(STDOUT_FILENO) == 1;
         const std::string term = environment("TERM");
         // An empty NO_COLOR counts as unset, see https://no-color.org.
-        colour_ = terminal && environment("NO_COLOR").empty() && !term.empty() && term != "dumb";
+        colour_ = colours_of_systemd().value_or(terminal && environment("NO_COLOR").empty() && !term.empty() &&
+                                                term != "dumb");
+        if (terminal && !options.full) {
+                width_ = columns();
+        }
         if (terminal && options.pager && !pager_command().empty()) {
                 spool_.reset(std::tmpfile());
         }

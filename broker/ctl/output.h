@@ -20,6 +20,8 @@ public:
 
         void write(std::string_view text);
         [[nodiscard]] bool colour() const { return colour_; }
+        // Columns that a table may take; 0: as many as it wants.
+        [[nodiscard]] std::size_t width() const { return width_; }
         // Shows what was written. `status` as it is, or kExitFailed if something could not be written.
         [[nodiscard]] int finish(int status);
 
@@ -29,6 +31,7 @@ private:
         };
 
         bool colour_ = false;
+        std::size_t width_ = 0;
         std::unique_ptr<std::FILE, Close> spool_;  // none: straight to standard output
 };
 

@@ -62,7 +62,7 @@ int report(const Options& options, Output& output, JsonArray& array, const Hando
         }
         if (answer.result == "ok") {
                 report_warnings(answer, handout.service);
-                if (options.json == JsonMode::kOff) {
+                if (options.json == JsonMode::kOff && !options.quiet) {
                         output.write(fmt::format("{}: {} registered\n", handout.service,
                                                  count(handout.fds.size(), "socket")));
                 }

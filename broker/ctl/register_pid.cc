@@ -157,7 +157,7 @@ int register_of_process(const Options& options) {
                 JsonArray array(output, options.json);
                 array.add(answer_row(service, *answer));
                 array.close();
-        } else if (answer->result == "ok") {
+        } else if (answer->result == "ok" && !options.quiet) {
                 output.write(fmt::format("{}: {} of process {} registered\n", service, count(fds.size(), "socket"),
                                          options.pid));
         }

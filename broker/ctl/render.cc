@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <numeric>
 
 #include "broker/base/printable.h"
 
@@ -26,6 +27,20 @@ std::size_t width(std::string_view text) {
 // Printable ASCII, as a broker of this version sends it.
 bool is_plain(std::string_view text) {
         return std::ranges::all_of(text, [](char c) { return 0x20 <= c && c < 0x7f; });
+}
+
+// To that many characters, the last of them an ellipsis if any is left out.
+std::string cut(std::string_view text, std::size_t to) {
+        if (width(text) <= to) {
+                return std::string(text);
+        }
+        std::size_t at = 0;
+        for (std::size_t shown = 0; at < text.size() && shown + 1 < to; shown++) {
+                for (at++; at < text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;) {
+                        at++;
+                }
+        }
+        return std::string(text.substr(0, at)) + "…";
 }
 
 std::string padded(std::string_view text, std::size_t to, bool right) {
@@ -141,7 +156,9 @@ void Table::add(std::vector<std::string> cells) {
         rows_.push_back(std::move(cells));
 }
 
-std::string Table::render(bool legend, bool colour) const {
+// The widest text gives way first; numbers and what is short already stay.
+std::vector<std::size_t> Table::widths(bool legend, std::size_t columns) const {
+        constexpr std::size_t kLeast = 8;
         std::vector<std::size_t> widths;
         for (std::size_t i = 0; i < columns_.size(); ++i) {
                 std::size_t widest = legend ? width(columns_[i].header) : 0;
@@ -150,11 +167,29 @@ std::string Table::render(bool legend, bool colour) const {
                 }
                 widths.push_back(widest);
         }
+        const auto total = std::accumulate(widths.begin(), widths.end(), widths.size() - 1);
+        for (auto over = columns == 0 || total < columns ? 0 : total - columns; over > 0; over--) {
+                std::size_t* widest = nullptr;
+                for (std::size_t i = 0; i < columns_.size(); ++i) {
+                        if (!columns_[i].right && widths[i] > (widest == nullptr ? kLeast : *widest)) {
+                                widest = &widths[i];
+                        }
+                }
+                if (widest == nullptr) {
+                        break;
+                }
+                --*widest;
+        }
+        return widths;
+}
+
+std::string Table::render(bool legend, bool colour, std::size_t columns) const {
+        const auto widths = this->widths(legend, columns);
         const auto line = [&](const auto& text_of) {
                 std::string result;
                 for (std::size_t i = 0; i < columns_.size(); ++i) {
                         result += i == 0 ? "" : " ";
-                        result += padded(text_of(i), widths[i], columns_[i].right);
+                        result += padded(cut(text_of(i), widths[i]), widths[i], columns_[i].right);
                 }
                 result.erase(result.find_last_not_of(' ') + 1);
                 return result;

@@ -64,10 +64,13 @@ public:
 
         void add(std::vector<std::string> cells);
         [[nodiscard]] std::size_t rows() const { return rows_.size(); }
-        // Without trailing white space; the header, in bold where there are colours, only with a legend.
-        [[nodiscard]] std::string render(bool legend, bool colour) const;
+        // Without trailing white space; the header, in bold where there are colours, only with a legend. At most so
+        // many columns wide, if that can be had by cutting text that ends in an ellipsis then; 0: as wide as it is.
+        [[nodiscard]] std::string render(bool legend, bool colour, std::size_t columns = 0) const;
 
 private:
+        [[nodiscard]] std::vector<std::size_t> widths(bool legend, std::size_t columns) const;
+
         std::vector<Column> columns_;
         std::vector<std::vector<std::string>> rows_;
 };

@@ -62,7 +62,7 @@ public:
                 if (json()) {
                         array_.close();
                 } else {
-                        output_.write(table_.render(options_.legend, output_.colour()));
+                        output_.write(table_.render(options_.legend, output_.colour(), output_.width()));
                         if (options_.legend) {
                                 output_.write(fmt::format("\n{} listed.\n", count(table_.rows(), verb_.noun)));
                         }

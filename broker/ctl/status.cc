@@ -148,7 +148,7 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         if (selection.all()) {
                 output.write((head.empty() ? describe(broker, output.colour()) : head) + "\n");
         }
-        output.write(table.render(options.legend, output.colour()));
+        output.write(table.render(options.legend, output.colour(), output.width()));
         if (options.legend) {
                 output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
         }

@@ -55,6 +55,10 @@ int run_verb(const Options& options) {
                 output.write(help_text());
                 return output.finish(kExitOk);
         }
+        if (options.json_help) {
+                fmt::print("short\npretty\noff\n");
+                return kExitOk;
+        }
         if (options.version) {
                 fmt::print("sockbrokerctl {}\n", SOCKBROKER_VERSION);
                 return kExitOk;

@@ -143,6 +143,26 @@ TEST(CtlTable, ColumnsAreAsWideAsTheirWidestCell) {
         EXPECT_EQ(table.render(true, true).substr(0, 29), "\x1b[1mSERVICE     UID STATE\x1b[0m");
 }
 
+TEST(CtlTable, TheWidestTextIsCutWhereTheTerminalEnds) {
+        Table table({{"SERVICE"}, {"UID", true}, {"UNIT"}});
+        table.add({"web", "61001", "a-very-long-name-of-a-unit.service"});
+        table.add({"dns", "0", "dns.service"});
+        const std::string whole = table.render(true, false);
+        EXPECT_EQ(table.render(true, false, 100), whole);
+        EXPECT_EQ(table.render(true, false, 48), whole);
+        EXPECT_EQ(table.render(true, false, 30),
+                  "SERVICE   UID UNIT\n"
+                  "web     61001 a-very-long-nam…\n"
+                  "dns         0 dns.service\n");
+        EXPECT_EQ(table.render(false, false, 5),
+                  "web 61001 a-very-…\n"
+                  "dns     0 dns.ser…\n")
+                << "what is short, and numbers, stay";
+        Table wide({{"SERVICE"}});
+        wide.add({"ääääääääääää"});
+        EXPECT_EQ(wide.render(false, false, 10), "äääääääää…\n");
+}
+
 TEST(CtlTable, ARowBecomesCells) {
         const Json row = *parse_row(R"({"service":"d\u001bns","unit":null,"uid":61001})");
         EXPECT_EQ(cell(row, "service"), "d\\x1bns");

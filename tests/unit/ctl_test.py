@@ -349,11 +349,50 @@ def test_on_a_terminal_the_header_is_bold_and_the_pager_runs(tmp_path):
         ([], {"PAGER": "/nonexistent/pager 2>/dev/null"}, "\x1b[1mSERVICE "),
         (["--no-pager"], {"NO_COLOR": "1"}, "SERVICE "),
         (["--no-pager"], {"TERM": "dumb"}, "SERVICE "),
+        (["--no-pager"], {"SYSTEMD_COLORS": "0"}, "SERVICE "),
+        (["--no-pager"], {"SYSTEMD_COLORS": "256", "NO_COLOR": "1"}, "\x1b[1mSERVICE "),
+        (["--no-pager"], {"SYSTEMD_COLORS": "auto-16", "NO_COLOR": "1"}, "SERVICE "),
     ],
 )
 def test_pager_and_colours_can_be_turned_off(arguments, env, expected, tmp_path):
     Peer(tmp_path, lambda _: [rows(ROW), OK])
     assert on_terminal(["list", "--runtime-dir", tmp_path, *arguments], env).startswith(expected)
+
+
+@pytest.fixture(name="peer")
+def _peer(tmp_path):
+    """peer(records...): a folder whose control socket gives that answer, once."""
+    made = []
+
+    def make(*records):
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Peer(folder, lambda _: records))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("option", ["-l", "--full"])
+def test_a_table_is_cut_to_the_terminal_unless_it_is_wanted_whole(option, peer):
+    narrow = {"COLUMNS": "70", "SYSTEMD_COLORS": "no"}
+    cut = on_terminal(["--no-pager", "list", "--runtime-dir", peer(rows(ROW), OK)], narrow)
+    whole = on_terminal(["--no-pager", "list", "--runtime-dir", peer(rows(ROW), OK), option], narrow)
+    assert "…" in cut and "…" not in whole and len(whole.splitlines()[1]) > len(cut.splitlines()[1])
+    assert ctl("list", "--runtime-dir", peer(rows(ROW), OK), env=narrow).stdout == whole, "only on a terminal"
+
+
+def test_quiet_leaves_out_legends_and_what_was_done(peer):
+    quiet = ctl("list", "-q", "--runtime-dir", peer(rows(ROW), OK)).stdout
+    assert quiet == ctl("list", "--no-legend", "--runtime-dir", peer(rows(ROW), OK)).stdout != ""
+    for option, text in (("--quiet", True), ("--json=off", False)):
+        done = ctl("hold", "web", "--timeout=1s", option, "--runtime-dir", peer(OK))
+        assert done.returncode == 0 and (done.stdout == "") is text
+
+
+def test_modes_of_json_are_listed():
+    done = ctl("--json=help")
+    assert (done.returncode, done.stdout) == (0, "short\npretty\noff\n")
 
 
 # status
