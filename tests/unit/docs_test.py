@@ -51,6 +51,33 @@ def test_manual_pages_format_without_warnings(page):
     assert "NAME" in done.stdout and "SEE ALSO" in done.stdout
 
 
+def test_documents_are_spelled_right():
+    if shutil.which("codespell") is None:
+        pytest.skip("codespell is not installed")
+    # Of manual pages (.TE, ...bu) and of roff and BPF: fro is a word.
+    done = subprocess.run(["codespell", "--ignore-words-list=bu,te,fro", "--skip=*.svg", ROOT / "docs", *ROOT.glob("*.md")],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("document", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+def test_links_of_documents_lead_somewhere(document):
+    def anchors(path):
+        titles = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+        return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    for target in LINK.findall(re.sub(r"```.*?```", "", document.read_text(), flags=re.S)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = document.parent / file if file else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_manual_describes_each_verb(verb):
     assert re.search(rf"^\.(B|BI|BR) \"?{verb}\b", manual("sockbrokerctl.1").partition(".SH VERBS")[2], re.M)
