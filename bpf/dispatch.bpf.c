@@ -89,13 +89,29 @@ struct {
 	__type(value, struct sb_flow_line);
 } flows SEC(".maps");
 
-/* The last three are for the broker alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SB_REPLIES);
+	__type(key, struct sb_client);
+	__type(value, struct sb_asked);
+} replies SEC(".maps");
+
+/* Of the programs in cgroups of units. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, __u64);
+	__type(value, struct sb_unit);
+} units SEC(".maps");
+
+/* For the broker, but for the cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct sb_registrant);
 } registrants SEC(".maps");
+
+/* The last two are for the broker alone. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -130,6 +146,9 @@ struct {
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 
 #include "bpf/flows.inc"
+#ifndef SB_EXPLAIN
+#include "bpf/replies.inc"
+#endif
 
 SB_INLINE const union sb_line *sb_line_at(__u32 index)
 {
@@ -360,15 +379,29 @@ SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 se
 	return 1;
 }
 
-/* Whether flows of this service, protocol and family stay. */
-SB_GLOBAL int sb_stays(__u32 index, __u32 which)
+/* What is remembered of packets to this service, protocol and family: SB_SLOT_STAY, SB_SLOT_REPLY. */
+SB_GLOBAL __u32 sb_remembers(__u32 index, __u32 which)
 {
 	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
 
 	if (!record || which >= 4)
 		return 0;
-	return (record->slot[which][0] & SB_SLOT_STAY) != 0;
+	return record->slot[which][0] & (SB_SLOT_STAY | SB_SLOT_REPLY);
 }
+
+#ifdef SB_EXPLAIN
+#define sb_remember(ctx, slot, service, what, flow) ((void)(slot))
+#else
+/* The packet went to the socket in this slot. One call, so that the verifier follows what it does only once. */
+SB_GLOBAL int sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what, __u64 flow)
+{
+	if (what & SB_SLOT_STAY)
+		sb_note_flow(flow, slot);
+	if (what & SB_SLOT_REPLY)
+		sb_note_reply(ctx, slot, service);
+	return 1;
+}
+#endif
 
 static __always_inline void count_assigned(struct sb_counters *counter, __u32 service)
 {
@@ -382,18 +415,21 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 {
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
-	__u32 index;
+	__u32 index, remembers;
 	__u64 fence = 0, flow = 0;
-	int staying;
 
 	if (!counter || !entry)
 		return 0;
 	SB_COUNT(counter->lookups);
 	index = READ_ONCE(entry->record);
-	staying = which >= SB_WHICH(1, 0) && sb_stays(index, which);
-	if (SB_RARELY(staying)) {
+	remembers = which >= SB_WHICH(1, 0) ? sb_remembers(index, which) : 0;
+	if (SB_RARELY(remembers & SB_SLOT_STAY)) {
+		__u32 slot;
+
 		flow = sb_flow_hash(ctx, service);
-		if (sb_try_flow(ctx, flow, service)) {
+		slot = sb_try_flow(ctx, flow, service);
+		if (slot) {
+			sb_remember(ctx, slot, service, remembers & SB_SLOT_REPLY, 0);
 			count_assigned(counter, service);
 			return 1;
 		}
@@ -408,8 +444,8 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 		__u64 order;
 
 		if (slot) {
-			if (staying)
-				sb_note_flow(flow, slot);
+			if (SB_RARELY(remembers))
+				sb_remember(ctx, slot, service, remembers, flow);
 			count_assigned(counter, service);
 			return 1;
 		}

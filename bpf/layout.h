@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 6U		       /* second, likewise */
+#define SB_LAYOUT 7U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -125,17 +125,18 @@ struct sb_header {
  * The record is the truth, and the store of its index the one switch of a service's sockets. `newest` is a copy of
  * its first slots, 16 bits each, [SB_WHICH()], for the look-up that needs no more. It is 0 while the record changes,
  * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits;
- * the two of UDP where flows stay.
+ * the two of UDP where flows stay or the asked address is noted.
  */
 struct sb_service {
 	__u64 newest;
-	__u32 record; /* index into records */
-	__u32 unused;
+	__u32 record;  /* index into records */
+	__u32 crossed; /* of UdpReply=original: a client asked another address before it had its answer */
 };
 
 /* In the first slot of each protocol and family, beside its number. */
 enum {
-	SB_SLOT_NUMBER = 0x0fffffff,
+	SB_SLOT_NUMBER = 0x07ffffff,
+	SB_SLOT_REPLY = 1 << 27,     /* of UDP: the address that a client asked is noted, for the answer */
 	SB_SLOT_CHAIN = 1 << 28,     /* not a slot but the first of the records in which the slots stand */
 	SB_SLOT_SHARE = 1 << 29,     /* flows are spread over all of them */
 	SB_SLOT_REUSEPORT = 1 << 30, /* within the socket's SO_REUSEPORT group the kernel chooses */
@@ -184,6 +185,37 @@ enum {
 struct sb_flow_line {
 	__u64 entry[SB_FLOW_WAYS];
 };
+
+/*
+ * UdpReply=original: which address a client asked of a socket, for answers to leave from it. So many clients of all
+ * services are remembered, those that asked last.
+ */
+enum { SB_REPLIES = 8192 };
+
+struct sb_client {
+	__u64 cookie; /* of the socket */
+	__u32 address[4];
+	__u16 port; /* network order, as the address */
+	__u16 family;
+	__u32 unused;
+};
+
+struct sb_asked {
+	__u32 address[4];
+	__u32 waits; /* no answer has been sent since it asked */
+	__u32 unused;
+};
+
+/* Of a cgroup in which the programs of bpf/answer.bpf.c are: whose it is, and which UDP ports its unit may bind. */
+enum { SB_UNIT_PORTS = 32 };
+
+struct sb_unit {
+	char unit[SB_UNIT_BYTES]; /* empty: none that the broker knows of any more */
+	__u16 port[SB_UNIT_PORTS];
+};
+
+/* fd73:6f63:6b62::/48: addresses of sockets of services, which no interface has. */
+#define SB_PLACES 0xfd736f636b62ULL
 
 struct sb_counters {
 	__u64 lookups;
@@ -252,6 +284,9 @@ SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_slot) == 8, "slot");
 SB_STATIC_ASSERT(sizeof(struct sb_flow_line) == SB_LINE_BYTES, "a set of flows");
+SB_STATIC_ASSERT(sizeof(struct sb_client) == 32, "client");
+SB_STATIC_ASSERT(sizeof(struct sb_asked) == 24, "asked address");
+SB_STATIC_ASSERT(sizeof(struct sb_unit) == 320, "unit");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");
 SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 352, "registrant");

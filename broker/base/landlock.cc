@@ -30,7 +30,8 @@ constexpr std::uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_F
 constexpr std::uint64_t kTruncate = 1ULL << 14;  // ABI 3
 constexpr std::uint64_t kWrite =
         kRead | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE;
-constexpr std::uint64_t kRemove = LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE;
+constexpr std::uint64_t kPin =
+        LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE;
 // What a rule for a file, not a folder, may name.
 constexpr std::uint64_t kOfFiles = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | kTruncate;
 
@@ -78,7 +79,7 @@ Result<int> restrict_files(const FileAccess& access) {
         const struct {
                 const std::vector<std::string>& paths;
                 std::uint64_t rights;
-        } rules[] = {{access.read, kRead}, {access.write, kWrite | kTruncate}, {access.remove, kRemove}};
+        } rules[] = {{access.read, kRead}, {access.write, kWrite | kTruncate}, {access.pin, kPin}};
         for (const auto& [paths, rights] : rules) {
                 for (const std::string& path : paths) {
                         if (auto allowed = allow(ruleset.get(), path, rights & wanted.files); !allowed) {

@@ -14,8 +14,8 @@ namespace sockbroker {
 // Folders and what lies below them. Those that do not exist are left out, and stay out of reach if they come later.
 struct FileAccess {
         std::vector<std::string> read;
-        std::vector<std::string> write;   // and read: regular files may be made, written, renamed within, and removed
-        std::vector<std::string> remove;  // files may be listed and removed
+        std::vector<std::string> write;  // and read: regular files may be made, written, renamed within, and removed
+        std::vector<std::string> pin;    // files may be made, listed and removed, and neither read nor written
 };
 
 // For this thread and those that it makes from now on; needs no_new_privs. Beside files: no TCP bind or connect (from

@@ -143,6 +143,8 @@ void add_services(Page& page, const std::vector<Json>& services) {
                                  number(at(at(service, "errors"), cause)));
                 }
         }
+        counter("service_reply_conflicts", "reply_conflicts",
+                "Packets by which a client of UdpReply=original asked another address before it had its answer.");
         page.begin("service_sockets", "gauge", "Registered sockets.");
         for (const Json& service : services) {
                 for (const char* state : kStates) {

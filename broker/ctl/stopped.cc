@@ -52,7 +52,8 @@ Json service_row(const PinnedService& service) {
                   {"other", sum.error_other}}},
                 {"live", count("live")},
                 {"held", count("held")},
-                {"draining", count("draining")}};
+                {"draining", count("draining")},
+                {"reply_conflicts", sum.crossed}};
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_pt
           audit_(audit),
           registry_(*dataplane_),
           flows_(*dataplane_),
+          replies_(dataplane_->unit_programs()),
           names_(names),
           admissions_(names, [this] { return policy_; }),
           no_socket_(*dataplane_, monitors_),
@@ -89,6 +90,7 @@ bool Broker::probe_some() {
                 return true;
         }
         flows_.sweep_if_due(steady_usec());
+        replies_.sweep_if_due(steady_usec());
         constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
         tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
                         kGoneWhy);
@@ -248,6 +250,8 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
                 return reply(monitor(*identified));
         case Verb::kMatch:
                 return match(request->bind, *identified, reply);
+        case Verb::kPrepare:
+                return prepare(*request, *identified, reply);
         case Verb::kHold:
                 return reply(hold_over_stop(*request, *identified));
         default:
@@ -412,6 +416,8 @@ Answer Broker::store(const Admission& admission, const Incoming& message, const 
         }
         tell_departures(registry_.make_room(offers.size()), Action::kGone,
                         "it was displaced, and others need its place");
+        // Before the first datagram comes.
+        const auto replies = prepare_replies(service, peer, facts);
         const auto handed = registry_.commit(service, peer, offers);
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
@@ -421,6 +427,9 @@ Answer Broker::store(const Admission& admission, const Incoming& message, const 
         auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                          offers.size() == 1 ? "" : "s", service.name));
         taken.warnings = warn(admission, peer, facts);
+        if (!replies) {
+                taken.warnings.push_back(tell_no_replies(service, peer, replies.error()));
+        }
         return taken;
 }
 

@@ -32,6 +32,7 @@
 #include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"
+#include "broker/udp/replies.h"
 
 namespace sockbroker {
 
@@ -226,6 +227,12 @@ private:
         [[nodiscard]] Answer explain(const Request& request);
         [[nodiscard]] Answer monitor(const Peer& peer);
         [[nodiscard]] Answer hold_over_stop(const Request& request, const Peer& peer);
+        // VERB=prepare: what UdpReply=original gives a unit before it has a socket.
+        void prepare(const Request& request, const Peer& peer, const Reply& reply);
+        [[nodiscard]] Result<void> prepare_replies(const Service& service, const Peer& peer,
+                                                   std::span<const SocketFacts> sockets);
+        [[nodiscard]] std::string tell_no_replies(const Service& service, const Peer& peer, const Error& error);
+        void follow_replies();
         // VERB=match: goes through those who would take the socket, the best first, until one admits the peer.
         struct Match;
         void match(const WantedBind& bind, const Peer& peer, const Reply& reply);
@@ -265,6 +272,7 @@ private:
         Audit& audit_;
         Registry registry_;
         Flows flows_;
+        UdpReplies replies_;
         Names& names_;
         Senders senders_;
         Admissions admissions_;

@@ -38,7 +38,7 @@ FileAccess files_of(const DaemonOptions& options) {
         FileAccess access;
         access.read = readable_places(options.config_dirs);
         access.write = {options.state_dir};
-        access.remove = {options.pin_dir()};  // unload
+        access.pin = {options.pin_dir()};  // unload, and programs in cgroups of units
         return access;
 }
 

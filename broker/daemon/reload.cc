@@ -207,6 +207,7 @@ void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
         policy_since_usec_ = wall_usec();
         tell_departures(departures, Action::kRevoke, "policy has no such service any more");
         revoke_unadmitted();
+        follow_replies();
         follow_holds();
 }
 

@@ -129,6 +129,7 @@ std::string counters_line(const std::string& service, const SocketCount& sockets
                 {"held", sockets.held},
                 {"draining", sockets.draining},
                 {"bindings", bindings},
+                {"reply_conflicts", counters.crossed},
         });
 }
 

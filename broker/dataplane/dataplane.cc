@@ -61,6 +61,11 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
                 return std::unexpected(explainer.error());
         }
         state->explainer = std::move(*explainer);
+        auto unit_programs = UnitPrograms::load(pin_dir, objects);
+        if (!unit_programs) {
+                return std::unexpected(unit_programs.error());
+        }
+        state->unit_programs = std::move(*unit_programs);
         auto parker = SocketCopier::load(state->staging.get(), state->staging.get());
         if (!parker) {
                 return std::unexpected(parker.error());
@@ -194,6 +199,7 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
                 state.free_services.add_free(*id);
                 return fail(error, fmt::format("cannot add service {} to the kernel's maps", name));
         }
+        std::atomic_ref(state.services[*id].crossed).store(0, std::memory_order_relaxed);
         state.names[*id] = name;
         state.ids.emplace(name, *id);
         return *id;
@@ -381,6 +387,10 @@ bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) cons
         return bpf_prog_test_run_opts(state_->kernel.probe.get(), &options) == 0 && answer.cookie != 0;
 }
 
+UnitPrograms& Dataplane::unit_programs() {
+        return *state_->unit_programs;
+}
+
 Result<Explained> Dataplane::explain(const LookUp& look_up) const {
         return state_->explainer->run(look_up);
 }
@@ -418,6 +428,7 @@ ServiceCounters Dataplane::counters(ServiceId id) const {
                 sum.error_exists += cpu.error_exists;
                 sum.error_other += cpu.error_other;
         }
+        sum.crossed = std::atomic_ref(state_->services[id].crossed).load(std::memory_order_relaxed);
         return sum;
 }
 

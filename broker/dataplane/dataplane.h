@@ -66,6 +66,7 @@ struct Targets {
         bool share = false;
         bool reuse_port = false;  // within a socket's SO_REUSEPORT group the kernel chooses
         bool stay = false;        // a flow of UDP goes on to the socket that has served it
+        bool reply = false;       // the address that a client of UDP asked is noted, for the answer to leave from it
 
         bool operator==(const Targets&) const = default;
 };
@@ -79,6 +80,7 @@ struct ServiceCounters {
         std::uint64_t error_state = 0;     // ESOCKTNOSUPPORT: shut down or connected by its owner
         std::uint64_t error_exists = 0;    // EEXIST
         std::uint64_t error_other = 0;
+        std::uint64_t crossed = 0;  // with Targets::reply: a client asked another address before it had its answer
 };
 
 struct BindingCounters {
@@ -113,6 +115,8 @@ struct Explained {
         std::vector<Step> steps;
         bool more_steps = false;  // than are told
 };
+
+class UnitPrograms;
 
 class Dataplane {
 public:
@@ -197,6 +201,9 @@ public:
         // The program that a client may attach to its listeners (SO_ATTACH_REUSEPORT_EBPF). It reads nothing and
         // decides nothing: whoever has its descriptor has no other power by it.
         [[nodiscard]] int migration_program() const;
+
+        // Programs for cgroups of units, with which answers over UDP leave from the asked address.
+        [[nodiscard]] UnitPrograms& unit_programs();
 
         // Runs a second build of the dispatch program over the same maps: no counter and no socket notices. One at a
         // time, some microseconds each.

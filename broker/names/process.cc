@@ -46,7 +46,7 @@ Result<sandbox::Profile> built_in_profile() {
 // NSS libraries may lie anywhere and read anything; nothing is written, made or removed. Without Landlock the filter
 // holds.
 bool confine_names() {
-        (void)restrict_files({.read = {"/"}, .write = {}, .remove = {}});
+        (void)restrict_files({.read = {"/"}, .write = {}, .pin = {}});
         const auto profile = built_in_profile();
         const auto filter = profile ? sandbox::compile(*profile) : std::unexpected(profile.error());
         return filter && filter->install();

@@ -107,6 +107,8 @@ std::vector<std::string> changed_keys(const Service& before, const Service& afte
         note("Accounting", before.accounting != after.accounting);
         note("ReusePort", before.reuse_port != after.reuse_port);
         note("HoldSec", before.hold_usec != after.hold_usec);
+        note("UdpReply", before.udp_reply != after.udp_reply);
+        note("UdpFlows", before.udp_flows != after.udp_flows);
         note("MaxSockets", before.max_sockets != after.max_sockets);
         return keys;
 }

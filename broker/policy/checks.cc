@@ -119,6 +119,39 @@ void drop_repeated_matches(Policy& policy, Findings& findings) {
         }
 }
 
+void check_udp_replies(const Policy& policy, Findings& findings) {
+        for (const auto& service : policy.services) {
+                if (service.udp_reply != UdpReply::kOriginal) {
+                        continue;
+                }
+                if (service.units.empty()) {
+                        findings.error(
+                                service.where,
+                                fmt::format("service {} has UdpReply=original and no Unit=: the source of answers "
+                                            "is set for the units that Unit= names and for nobody else",
+                                            service.name));
+                }
+                if (service.reuse_port) {
+                        findings.error(
+                                service.where,
+                                fmt::format("service {} has UdpReply=original and ReusePort=yes, which leaves the "
+                                            "choice to the kernel, so nobody knows which socket answers; take one "
+                                            "of the two out",
+                                            service.name));
+                }
+                for (const auto& binding : service.bindings) {
+                        const bool told = binding.bare && binding.prefix.address.family == Family::kIpv6;
+                        if (binding.protocol == Protocol::kUdp && binding.ports.first != binding.ports.last && !told) {
+                                findings.error(
+                                        binding.where,
+                                        fmt::format("service {} has UdpReply=original, and answers leave from the one "
+                                                    "port that its socket is bound to: write one port instead of {}",
+                                                    service.name, binding.ports.to_string()));
+                        }
+                }
+        }
+}
+
 void check_services(const Policy& policy, Findings& findings) {
         for (const auto& service : policy.services) {
                 if (service.units.empty() && service.users.empty() && service.groups.empty()) {

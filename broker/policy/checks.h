@@ -13,6 +13,9 @@ namespace sockbroker {
 // A warning for each value of Source= or Interface= that its service has already, which is then left out.
 void drop_repeated_matches(Policy& policy, Findings& findings);
 
+// UdpReply=original where nobody could keep what it says.
+void check_udp_replies(const Policy& policy, Findings& findings);
+
 // Services that admit nobody, receive nothing, or have a family that no client can match.
 void check_services(const Policy& policy, Findings& findings);
 

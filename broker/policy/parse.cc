@@ -27,7 +27,7 @@ const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
         "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
-        "ReusePort= HoldSec= MaxSockets= UdpFlows=";
+        "ReusePort= HoldSec= MaxSockets= UdpReply= UdpFlows=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -119,6 +119,9 @@ private:
                 }
                 if (key == "ReusePort") {
                         return reuse_port(value);
+                }
+                if (key == "UdpReply") {
+                        return choose(service_->udp_reply, key, value, std::array{UdpReply::kNo, UdpReply::kOriginal});
                 }
                 if (key == "UdpFlows") {
                         return udp_flows(value);
@@ -284,6 +287,7 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
 
         auto& findings = collector.findings_;
         drop_repeated_matches(policy, findings);
+        check_udp_replies(policy, findings);
         if (findings.errors() == 0) {  // else what a service lacks may be what could not be read
                 check_services(policy, findings);
         }

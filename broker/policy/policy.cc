@@ -33,6 +33,10 @@ std::string_view to_string(Handover value) {
         }
 }
 
+std::string_view to_string(UdpReply value) {
+        return value == UdpReply::kOriginal ? "original" : "no";
+}
+
 std::string_view to_string(UdpFlows value) {
         return value == UdpFlows::kStay ? "stay" : "no";
 }

@@ -20,11 +20,13 @@ namespace sockbroker {
 enum class WhenAbsent : std::uint8_t { kRefuse, kPass, kNext };
 enum class Accounting : std::uint8_t { kService, kBinding };
 enum class Handover : std::uint8_t { kReplace, kShare, kRefuse };
+enum class UdpReply : std::uint8_t { kNo, kOriginal };
 enum class UdpFlows : std::uint8_t { kNo, kStay };
 
 [[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass", "next"
 [[nodiscard]] std::string_view to_string(Accounting value);  // "service", "binding"
 [[nodiscard]] std::string_view to_string(Handover value);    // "replace", "share", "refuse"
+[[nodiscard]] std::string_view to_string(UdpReply value);    // "no", "original"
 [[nodiscard]] std::string_view to_string(UdpFlows value);    // "no", "stay"
 
 inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
@@ -70,6 +72,7 @@ struct Service {
         Accounting accounting = Accounting::kService;
         Handover handover = Handover::kReplace;
         bool reuse_port = false;
+        UdpReply udp_reply = UdpReply::kNo;
         UdpFlows udp_flows = UdpFlows::kNo;
         std::uint32_t max_sockets = 256;
         std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all

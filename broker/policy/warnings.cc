@@ -61,7 +61,7 @@ void warn_of_ports(const Service& service, std::span<const SocketFacts> sockets,
                 warnings.push_back(fmt::format(
                         "answers of the UDP socket bound to {} leave from port {}, which is none of the ports of "
                         "service {} ({}), and clients drop them: bind it to the port that is served (below "
-                        "net.ipv4.ip_unprivileged_port_start a .socket unit does)",
+                        "net.ipv4.ip_unprivileged_port_start a .socket unit does, or UdpReply=original lets the unit)",
                         stray->bound.to_string(), stray->bound.port, service.name, fmt::join(check.ports, " ")));
         }
         if (check.strays.size() > kShown) {

@@ -66,6 +66,7 @@ constexpr std::array kVerbs = {
         NamedVerb{"keep", Verb::kKeep},
         NamedVerb{"counted", Verb::kCounted},
         NamedVerb{"monitor", Verb::kMonitor},
+        NamedVerb{"prepare", Verb::kPrepare},
 };
 
 std::unexpected<Refusal> malformed(std::string message) {
@@ -219,7 +220,8 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 if (!verb) {
                         return malformed(
                                 fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match explain diff keep counted monitor",
+                                            "unregister unload version hold match explain diff keep counted monitor "
+                                            "prepare",
                                             quoted(value)));
                 }
                 fields.verb = *verb;
@@ -389,11 +391,12 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
         if (fields.verb == Verb::kExplain && !fields.has(kFdName)) {
                 return judge_explain(fields);
         }
-        if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.has(kFdName)) {
-                return malformed(
-                        fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister, hold and match do", name));
+        if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.verb != Verb::kPrepare &&
+            fields.has(kFdName)) {
+                return malformed(fmt::format(
+                        "VERB={} takes no FDNAME=, of the verbs only unregister, hold, match and prepare do", name));
         }
-        return Request{fields.verb, fields.service(), fields.timeout_usec};
+        return Request{fields.verb, fields.service(), fields.timeout_usec, fields.pid};
 }
 
 // Keys that only some requests have.
@@ -407,8 +410,9 @@ std::expected<void, Refusal> judge_companions(const Fields& fields, std::optiona
         if (fields.has(kMigrate) && action != kFdStore) {
                 return malformed("MIGRATE=1 needs FDSTORE=1 beside it");
         }
-        if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch) {
-                return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1 or VERB=match beside it");
+        if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch &&
+            fields.verb != Verb::kPrepare) {
+                return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1, VERB=match or VERB=prepare beside it");
         }
         for (const Key key : {kProtocol, kAddress, kPort}) {
                 if (fields.has(key) && fields.verb != Verb::kMatch && fields.verb != Verb::kExplain) {

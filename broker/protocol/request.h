@@ -49,6 +49,7 @@ enum class Verb : std::uint8_t {
         kKeep,        // VERB=keep
         kMonitor,     // VERB=monitor
         kExplain,     // VERB=explain, the same, FROM= and INTERFACE= may be there
+        kPrepare,     // VERB=prepare, FDNAME= may be there
 };
 
 // What VERB=match asks of: a socket that is to be bound there, for one of these services; none: for any.
@@ -68,7 +69,7 @@ struct Request {
         Verb verb = Verb::kNothing;
         std::string service;             // FDNAME=, empty where none was given
         std::uint64_t timeout_usec = 0;  // TIMEOUT_USEC= of VERB=hold and VERB=reload, at most kMaxHoldUsec
-        std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE= and VERB=match; 0: the sender's own
+        std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE=, VERB=match, VERB=prepare; 0: the sender's own
         WantedBind bind = {};            // of VERB=match; of VERB=explain protocol and where it goes
         bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer
         AskingClient client = {};        // of VERB=explain

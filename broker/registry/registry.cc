@@ -85,7 +85,7 @@ void Registry::take_up() {
                 auto& all = seat.registrations;
                 std::ranges::sort(all, is_before);
                 const Targets targets = dataplane_.targets(seat.id);
-                seat.spread = {targets.share, targets.reuse_port, targets.stay};
+                seat.spread = {targets.share, targets.reuse_port, targets.stay, targets.reply};
                 std::vector<Registration> kept;
                 for (const auto& registration : all) {
                         // Of a socket that was handed over again, the older place was about to be given up.
@@ -184,8 +184,9 @@ std::vector<Departure> Registry::finish_change(const Change& change, const Polic
                 Seat& seat = seats_[service.name];
                 seat.id = ids.at(service.name);
                 // The rules stand. One that cannot be told so now is told by the next reload.
-                (void)set_spread(seat, {service.handover == Handover::kShare, service.reuse_port,
-                                        service.udp_flows == UdpFlows::kStay});
+                (void)set_spread(seat,
+                                 {service.handover == Handover::kShare, service.reuse_port,
+                                  service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
         }
         return departures;
 }

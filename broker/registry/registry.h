@@ -70,6 +70,7 @@ struct Spread {
         bool share = false;       // all serve, each flow has one of them; otherwise the newest serves
         bool reuse_port = false;  // within a SO_REUSEPORT group the kernel chooses
         bool stay = false;        // a flow of UDP goes on to the socket that has served it
+        bool reply = false;       // answers over UDP leave from the address that was asked
 
         bool operator==(const Spread&) const = default;
 };

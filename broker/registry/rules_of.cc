@@ -114,6 +114,7 @@ Targets targets_of(std::span<const Registration> in_order, Spread spread) {
         targets.share = spread.share;
         targets.reuse_port = spread.reuse_port;
         targets.stay = spread.stay;
+        targets.reply = spread.reply;
         const std::size_t most = spread.share ? kMaxShared : kReserveDepth;
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {

@@ -127,6 +127,16 @@ std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options) {
         return sockets;
 }
 
+bool prepare(const Options& options, const std::string& service) {
+        auto client = ControlClient::connect(options.runtime_dir);
+        if (!client) {
+                return false;
+        }
+        const Request request{.verb = Verb::kPrepare, .service = service};
+        const auto answer = client->call(format_request(request), {}, [](std::string_view) {});
+        return answer && answer->result == "ok";
+}
+
 std::expected<void, Failure> hand_over(const Options& options, std::vector<NamedFd>& sockets) {
         std::vector<NamedFd*> fresh;
         std::vector<std::string> names;

@@ -34,6 +34,10 @@ struct Failure {
 // this process's.
 [[nodiscard]] std::expected<std::vector<NamedFd>, Failure> retrieve(const Options& options);
 
+// Lets the unit bind the UDP ports of the service on loopback, where policy says so (UdpReply=original). False: it is
+// not to be.
+[[nodiscard]] bool prepare(const Options& options, const std::string& service);
+
 // Registers those that are not yet, all of a service in one request.
 [[nodiscard]] std::expected<void, Failure> hand_over(const Options& options, std::vector<NamedFd>& sockets);
 

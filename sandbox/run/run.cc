@@ -59,6 +59,9 @@ std::expected<std::vector<NamedFd>, Failure> sockets_of(const Options& options) 
                         continue;
                 }
                 auto made = make_socket(listen, name);
+                if (!made && listen.protocol == Protocol::kUdp && options.registers && prepare(options, name)) {
+                        made = make_socket(listen, name);
+                }
                 if (!made) {
                         return failed(made.error());
                 }

@@ -62,7 +62,8 @@ int bind_to(int fd, const Endpoint& at) {
 std::string bind_hint(int errnum) {
         switch (errnum) {
         case EACCES:
-                return "; a port below net.ipv4.ip_unprivileged_port_start is bound by a .socket unit, or with "
+                return "; a port below net.ipv4.ip_unprivileged_port_start is bound by a .socket unit, of UDP where "
+                       "policy says UdpReply=original, or with "
                        "AmbientCapabilities=CAP_NET_BIND_SERVICE, which the program will not have";
         case EADDRNOTAVAIL:
                 return "; bind to a loopback address, the policy says what traffic comes";

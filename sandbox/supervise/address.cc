@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "bpf/layout.h"
+
 namespace sockbroker::supervise {
 
 namespace {
@@ -31,14 +33,15 @@ Address place_of(std::string_view service, Family family, unsigned attempt) {
                 bytes[3] = static_cast<std::uint8_t>(1 + value % 254);
                 return address;
         }
-        // RFC 4193, with a whole hash for the global id, the subnet and the interface.
         const std::uint64_t high = hash(service, 2 * attempt + 101);
         const std::uint64_t low = hash(service, 2 * attempt + 102);
         for (unsigned i = 0; i < 8; i++) {
                 bytes[i] = static_cast<std::uint8_t>(high >> (8 * i));
                 bytes[8 + i] = static_cast<std::uint8_t>(low >> (8 * i));
         }
-        bytes[0] = 0xfd;
+        for (unsigned i = 0; i < 6; i++) {
+                bytes[i] = static_cast<std::uint8_t>(SB_PLACES >> (8 * (5 - i)));
+        }
         bytes[15] |= 1;  // never the subnet's anycast address
         return address;
 }

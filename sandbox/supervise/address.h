@@ -15,8 +15,9 @@ namespace sockbroker::supervise {
 // Another local user may sit on one of them, as anybody may bind there: so there are several.
 inline constexpr unsigned kPlaces = 8;
 
-// 127.64.0.1 to 127.223.255.254 for IPv4 (and for sockets of both families), an address of fd00::/8 for IPv6, from a
-// hash of the service's name; `attempt` is below kPlaces.
+// 127.64.0.1 to 127.223.255.254 for IPv4 (and for sockets of both families), an address of fd73:6f63:6b62::/48 for
+// IPv6, where UdpReply=original lets the unit bind its UDP ports, from a hash of the service's name; `attempt` is below
+// kPlaces.
 [[nodiscard]] Address place_of(std::string_view service, Family family, unsigned attempt);
 
 // The ports to try on loopback, the best first. UDP keeps the port, since answers carry it. So does TCP where an

@@ -66,6 +66,13 @@ Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
         return taken;
 }
 
+Reply BrokerLink::prepare(const std::string& service, pid_t pid) {
+        return ask(pid, [&](ControlClient& client, pid_t named) {
+                const Request request{.verb = Verb::kPrepare, .service = service, .pid = named};
+                return client.call(format_request(request), {}, [](std::string_view) {});
+        });
+}
+
 Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
         return ask(pid,
                    [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });

@@ -39,6 +39,8 @@ public:
                 : runtime_dir_(std::move(runtime_dir)), services_(std::move(services)) {}
 
         [[nodiscard]] Taken match(Protocol protocol, const Endpoint& at, pid_t pid);
+        // The program's unit may bind the service's UDP ports on loopback from now on, where policy says so.
+        [[nodiscard]] Reply prepare(const std::string& service, pid_t pid);
         [[nodiscard]] Reply hand_over(const std::string& service, pid_t pid, int fd);
         // What is held for the service: the program's from now on.
         [[nodiscard]] std::vector<OwnedFd> retrieve(const std::string& service, pid_t pid);

@@ -142,13 +142,22 @@ int Supervisor::take_over(const Call& call, Known known) {
         if (OwnedFd spare = find_spare(known, pid, holds, ports)) {
                 return put_in_place(call, std::move(spare), std::move(known));
         }
-        if (const int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports); errnum != 0) {
+        int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports);
+        if (errnum == EACCES && known.asked.protocol == Protocol::kUdp) {
+                if (const auto reply = broker_.prepare(known.services.front(), pid); reply.ok()) {
+                        errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports);
+                } else {
+                        tell(fmt::format("bind to {} by process {}", describe(known.asked), pid), reply);
+                }
+        }
+        if (errnum != 0) {
                 if (errnum == EACCES && known.asked.protocol == Protocol::kUdp) {
                         say(fmt::format(
                                 "bind to {}: UDP keeps its port, since answers carry it, and an ordinary user "
-                                "may not bind one below {}: let a .socket unit do it "
-                                "(ListenDatagram=127.0.0.2:{}, FileDescriptorName={})",
-                                describe(known.asked), first_unprivileged_, known.asked.at.port,
+                                "may not bind one below {}: let policy allow it to the unit (UdpReply=original of "
+                                "service {}), or a .socket unit do it (ListenDatagram=127.0.0.2:{}, "
+                                "FileDescriptorName={})",
+                                describe(known.asked), first_unprivileged_, known.services.front(), known.asked.at.port,
                                 known.services.front()));
                 } else {
                         say(fmt::format("bind to {}: cannot bind it on loopback: {}", describe(known.asked),

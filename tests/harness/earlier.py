@@ -14,9 +14,10 @@ from harness import pins
 
 ARRAY = 2
 # By layout: bytes of a registrant, and how many of them, from its start, are as they are today; the unit's name follows.
-REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96)}
-HEADER_BYTES = 40
-ADDED = ("slots", "flows")  # maps that they did not have
+REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96), 6: (352, 96)}
+HEADERS = {3: 40, 4: 40, 5: 40, 6: 56}
+# Maps that they did not have.
+ADDED = {3: ("slots", "flows", "replies", "units"), 6: ("replies", "units")}
 UNIT_BYTES = 256
 
 
@@ -30,13 +31,13 @@ def remake(folder, layout):
                 then.write(slot, value[:common] + value[-UNIT_BYTES:])
             _replace(folder, "registrants", then)
     with pins.pinned(folder, "meta") as today:
-        with pins.created(ARRAY, HEADER_BYTES, 1) as then:
+        with pins.created(ARRAY, HEADERS[layout], 1) as then:
             value = today.read(0)
-            then.write(0, value[:8] + struct.pack("=I", layout) + value[12:HEADER_BYTES])
+            then.write(0, value[:8] + struct.pack("=I", layout) + value[12:HEADERS[layout]])
             _replace(folder, "meta", then)
     with pins.created(ARRAY, 4, 1) as then:  # of another size, and not read
         _replace(folder, "tables", then)
-    for name in ADDED:
+    for name in ADDED[max(added for added in ADDED if added <= layout)]:
         os.unlink(folder / name)
 
 

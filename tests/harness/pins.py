@@ -70,6 +70,20 @@ def pinned(folder, name):
         one.close()
 
 
+def count(folder, name, key_bytes):
+    """Entries of a hash."""
+    entries, key = 0, None
+    with pinned(folder, name) as one:
+        while True:
+            following = ctypes.create_string_buffer(key_bytes)
+            try:
+                _bpf(4, struct.pack("=IIQQ", one.fd, 0, 0 if key is None else ctypes.addressof(key),
+                                    ctypes.addressof(following)))
+            except FileNotFoundError:
+                return entries
+            entries, key = entries + 1, following
+
+
 def program_of_link(folder):
     """The id of the program that is attached. (Of bpftool 7.5, Debian 13, it is no use to ask a pinned link.)"""
     path = ctypes.create_string_buffer(str(folder / "link").encode())

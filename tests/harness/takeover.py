@@ -9,15 +9,15 @@ import re
 EPERM, EACCES, EEXIST, ENOSYS = errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOSYS
 # 0: it can. docs/security.md tells of each of those.
 MEETS = {
-    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin": EPERM, "open-a-map-by-id": EPERM,
-    "open-a-program-by-id": EPERM, "attach-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
+    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin-elsewhere": EACCES, "open-a-map-by-id": EPERM,
+    "open-a-program-by-id": EPERM, "update-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
     "userfaultfd": ENOSYS, "keyring": ENOSYS, "set-the-clock": ENOSYS,
     "read-shadow": EACCES, "read-roots-home": EACCES, "list-homes": EACCES, "read-var": EACCES, "read-devices": EACCES,
     "read-opt": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES,
     "write-etc": errno.EROFS if os.statvfs("/etc").f_flag & os.ST_RDONLY else EACCES,
     "write-shm": EACCES, "write-own-code": EEXIST, "write-a-sysctl": EEXIST, "overwrite": EPERM, "append": EPERM, "make-a-folder": ENOSYS,
     "make-a-link": ENOSYS, "make-a-socket-file": EACCES, "chmod-a-pin": ENOSYS, "chown-a-pin": ENOSYS,
-    "remove-a-socket-of-the-broker": EACCES, "rename-a-pin": EACCES,
+    "remove-a-socket-of-the-broker": EACCES, "move-a-pin-out": EACCES,
     "tcp-socket": EPERM, "udp-socket": EPERM, "raw-socket": EPERM, "packet-socket": EPERM, "netfilter": EPERM,
     "transparent": EPERM, "mark": EPERM, "listen": ENOSYS, "interface-down": EPERM, "abstract-socket": EPERM,
     "kill": EPERM, "tgkill": EPERM, "kill-by-pidfd": EPERM, "take-a-descriptor": ENOSYS, "read-its-memory": EACCES,

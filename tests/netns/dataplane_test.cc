@@ -139,7 +139,7 @@ TEST_F(Life, the_maps_of_the_default_capacity_fit_into_16_megabytes_and_flows_in
         };
         const auto bytes = bytes_of({"meta", "arena", "tables", "services", "records", "counters", "sockets",
                                      "registrants", "names", "binding_counters", "counted"});
-        const auto flows = bytes_of({"slots", "flows"});
+        const auto flows = bytes_of({"slots", "flows", "replies"});
         std::printf("%llu bytes, flows %llu\n", static_cast<unsigned long long>(bytes),
                     static_cast<unsigned long long>(flows));
         // The counters are there once a processor: allow for 32 of them, whatever this machine has.

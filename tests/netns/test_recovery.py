@@ -15,7 +15,7 @@ from harness import client, faults, pins
 from words import PORT, add_routes, listen, section
 
 PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets", "registrants", "names",
-        "binding_counters", "counted", "slots", "flows", "program", "link"}
+        "binding_counters", "counted", "slots", "flows", "replies", "units", "program", "link"}
 TABLE = os.environ.get("SOCKBROKER_RECOVERY_TABLE")  # a file: every point, and the table goes there
 WEB, POOL, PROBE = 61001, 61002, 61003
 # What clients ask.

@@ -41,7 +41,9 @@ def binding(protocol, port):
 
 
 class Running:
-    def __init__(self, server, sockets):
+    """cgroup: of a unit, in which it is started."""
+
+    def __init__(self, server, sockets, cgroup=None):
         root = servers.root_of(server) if LONG else None
         self.program = servers.program(server, server.program, root)
         if self.program is None:
@@ -59,6 +61,8 @@ class Running:
         command = [*words, *sandbox.command("--supervise", *server.options, str(self.program), *server.arguments,
                                             ambient="", uid=server.uid)]
         self.log = open(servers.FOLDER / "log", "w+b")  # pylint: disable=consider-using-with
+        if cgroup is not None:
+            command = ["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *command]
         self.process = subprocess.Popen(command, env=env, pass_fds=fds, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=subprocess.STDOUT, cwd="/run/server")
         for fd in fds:

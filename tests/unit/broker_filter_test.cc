@@ -85,7 +85,7 @@ constexpr std::uint64_t kCopy = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
 constexpr std::uint64_t kIn = static_cast<std::uint32_t>(AT_FDCWD);
 
 const std::vector<Call> kCalls{
-        // bpf(2): maps that are open, and nothing is made, opened or attached.
+        // bpf(2): maps and programs that are open; none is made and no pin opened.
         {"bpf", {BPF_MAP_LOOKUP_ELEM}, Fate::kAllowed},
         {"bpf", {BPF_MAP_UPDATE_ELEM}, Fate::kAllowed},
         {"bpf", {BPF_MAP_DELETE_ELEM}, Fate::kAllowed},
@@ -94,9 +94,9 @@ const std::vector<Call> kCalls{
         {"bpf", {BPF_MAP_CREATE}, Fate::kEperm},
         {"bpf", {BPF_PROG_LOAD}, Fate::kEperm},
         {"bpf", {BPF_OBJ_GET}, Fate::kEperm},
-        {"bpf", {BPF_OBJ_PIN}, Fate::kEperm},
+        {"bpf", {BPF_OBJ_PIN}, Fate::kAllowed},
         {"bpf", {BPF_PROG_ATTACH}, Fate::kEperm},
-        {"bpf", {BPF_LINK_CREATE}, Fate::kEperm},
+        {"bpf", {BPF_LINK_CREATE}, Fate::kAllowed},
         {"bpf", {BPF_LINK_UPDATE}, Fate::kEperm},
         {"bpf", {BPF_MAP_GET_FD_BY_ID}, Fate::kEperm},
         {"bpf", {BPF_PROG_GET_FD_BY_ID}, Fate::kEperm},

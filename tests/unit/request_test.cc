@@ -54,6 +54,8 @@ TEST(Request, WhatTheProtocolAllows) {
                 {control, "FDSTORE=1\nFDNAME=web\nMIGRATE=1", 1, Verb::kStore, "web"},
                 {control, "VERB=version", 0, Verb::kVersion, ""},
                 {control, "VERB=match\nPROTOCOL=tcp\nADDRESS=0.0.0.0\nPORT=80", 0, Verb::kMatch, ""},
+                {control, "VERB=prepare\nPID=7", 0, Verb::kPrepare, ""},
+                {control, "VERB=prepare\nFDNAME=web", 0, Verb::kPrepare, "web"},
                 {control, "FDNAME=a:b\nPORT=65535\nADDRESS=::\nPROTOCOL=udp\nPID=7\nVERB=match", 0, Verb::kMatch, ""},
                 {control, "FDSTORE=1\nPID=4194304", 1, Verb::kStore, ""},
                 {control, "FDRETRIEVE=1\nPID=1", 0, Verb::kRetrieve, ""},

@@ -31,6 +31,8 @@ constexpr std::array kEarlier{
         Layout{3, 40, 312, offsetof(sb_registrant, registered_usec), 56},
         Layout{4, 40, 328, offsetof(sb_registrant, hold_until_usec), 72},
         Layout{5, 40, 352, offsetof(sb_registrant, unit), 96},
+        Layout{6, sizeof(sb_header), sizeof(sb_registrant), offsetof(sb_registrant, unit),
+               offsetof(sb_registrant, unit)},
 };
 
 const Layout* find_layout(std::uint32_t number) {

@@ -42,7 +42,7 @@ Result<std::unique_ptr<Explainer>> Explainer::load(const KernelObjects& objects)
         const std::array<bpf_map*, kMaps> all{
                 maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
                 maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                maps.counted,  maps.slots,   maps.flows};
+                maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
         for (std::size_t i = 0; i < kMaps; i++) {
                 if (bpf_map__reuse_fd(all[i], objects.maps[i].get()) != 0) {
                         return fail_errno(

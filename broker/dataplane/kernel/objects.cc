@@ -36,7 +36,7 @@ std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
         const auto& maps = skeleton.maps;
         return {maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
                 maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                maps.counted,  maps.slots,   maps.flows};
+                maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
 }
 
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
@@ -51,6 +51,9 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.sockets, slot_places(capacity));
         set(skeleton.maps.slots, slot_places(capacity));
         set(skeleton.maps.registrants, slot_places(capacity));
+        // Each processor keeps some places to itself (LOCAL_FREE_TARGET of the kernel's bpf_lru_list.c).
+        set(skeleton.maps.replies, std::max(std::uint32_t{SB_REPLIES},
+                                            static_cast<std::uint32_t>(std::max(libbpf_num_possible_cpus(), 1)) * 256));
 }
 
 Result<sb_header> read_header(int fd, const std::string& path) {
@@ -260,6 +263,9 @@ Result<KernelObjects> take_up(const PinDir& pins, int link, dispatch& skeleton, 
         return done ? Result<KernelObjects>(std::move(found)) : std::unexpected(done.error());
 }
 
+// The programs in cgroups of units use them too.
+constexpr std::array kNeverGrown{KernelMap::kReplies, KernelMap::kUnits};
+
 // Everything anew in larger maps, live sockets too. Until the link has the new program nothing has changed.
 Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& before, const Capacity& capacity) {
         if (auto checked = check_capacity(capacity); !checked) {
@@ -275,7 +281,14 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
         result.service_ids = std::max(before.service_ids, service_ids(capacity.services));
         result.lines = std::max(before.lines, lines_for(capacity.bindings));
         set_sizes(**skeleton, result.capacity, result.lines);
-        auto done = load(**skeleton);
+        Result<void> done;
+        for (const auto map : kNeverGrown) {
+                const auto index = static_cast<std::size_t>(map);
+                if (done && bpf_map__reuse_fd(maps_of(**skeleton).at(index), before.fd(map)) != 0) {
+                        done = fail_errno(fmt::format("cannot take the map {} along", kMapPins.at(index)));
+                }
+        }
+        done = done ? load(**skeleton) : done;
         done = done ? keep_fds(**skeleton, result) : done;
         done = done ? copy_state(before, result) : done;
         const int program = bpf_program__fd((*skeleton)->progs.dispatch);

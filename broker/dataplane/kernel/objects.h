@@ -29,11 +29,14 @@ enum class KernelMap : std::uint8_t {
         kCounted,
         kSlots,
         kFlows,
+        kReplies,
+        kUnits,
 };
-inline constexpr std::size_t kMaps = 13;
+inline constexpr std::size_t kMaps = 15;
 inline constexpr std::array<const char*, kMaps> kMapPins{
-        "meta",        "arena", "tables",           "services", "records", "counters", "sockets",
-        "registrants", "names", "binding_counters", "counted",  "slots",   "flows"};
+        "meta",     "arena",   "tables",      "services", "records",
+        "counters", "sockets", "registrants", "names",    "binding_counters",
+        "counted",  "slots",   "flows",       "replies",  "units"};
 inline constexpr const char* kProgramPin = "program";
 inline constexpr const char* kLinkPin = "link";
 

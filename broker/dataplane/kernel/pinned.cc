@@ -77,6 +77,7 @@ ServiceCounters counters_of(const Maps& maps, std::uint32_t id) {
                 sum.error_exists += cpu.error_exists;
                 sum.error_other += cpu.error_other;
         }
+        sum.crossed = maps.read<sb_service>(KernelMap::kServices, id).crossed;
         return sum;
 }
 

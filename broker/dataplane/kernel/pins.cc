@@ -66,15 +66,29 @@ Result<void> PinDir::remove(const char* name) const {
         return {};
 }
 
-Result<void> PinDir::clear() const {
+Result<std::vector<std::string>> PinDir::names() const {
         const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path_.c_str()), closedir);
         if (!directory) {
                 return fail_errno(fmt::format("cannot read the directory {}", path_));
         }
+        std::vector<std::string> result;
         while (const dirent* entry = readdir(directory.get())) {
                 const std::string name = entry->d_name;
-                if (name != "." && name != ".." && unlinkat(dirfd(directory.get()), entry->d_name, 0) != 0) {
-                        return fail_errno(fmt::format("cannot remove the pin {}", path_of(entry->d_name)));
+                if (name != "." && name != "..") {
+                        result.push_back(name);
+                }
+        }
+        return result;
+}
+
+Result<void> PinDir::clear() const {
+        const auto all = names();
+        if (!all) {
+                return std::unexpected(all.error());
+        }
+        for (const auto& name : *all) {
+                if (auto removed = remove(name.c_str()); !removed) {
+                        return removed;
                 }
         }
         return {};

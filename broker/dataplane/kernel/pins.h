@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
@@ -23,6 +24,7 @@ public:
         // In one step, over what was pinned there before. ENOENT: nothing is pinned under the first name.
         [[nodiscard]] Result<void> rename(const char* from, const char* to) const;
         [[nodiscard]] Result<void> remove(const char* name) const;  // also where nothing is pinned
+        [[nodiscard]] Result<std::vector<std::string>> names() const;
         // Removes every pin.
         [[nodiscard]] Result<void> clear() const;
 

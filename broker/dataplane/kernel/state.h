@@ -20,6 +20,7 @@
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/objects.h"
 #include "broker/dataplane/kernel/recycler.h"
+#include "broker/dataplane/kernel/unit_programs.h"
 
 namespace sockbroker {
 
@@ -31,6 +32,7 @@ struct Dataplane::State {
         OwnedFd staging;  // sockets on their way into a slot
         std::unique_ptr<SocketCopier> copier;
         std::unique_ptr<Explainer> explainer;
+        std::unique_ptr<UnitPrograms> unit_programs;
         std::unique_ptr<SocketCopier> parker;  // within the staging map
         std::uint32_t parked = 0;
         Grace grace;

@@ -25,6 +25,10 @@ std::uint32_t first_slot(const sb_record& record, std::size_t which) {
         return record.slot[which][0];
 }
 
+std::uint32_t remembered_of(const Targets& targets) {
+        return (targets.stay ? SB_SLOT_STAY : 0U) | (targets.reply ? std::uint32_t{SB_SLOT_REPLY} : 0U);
+}
+
 // Calls visit(index, record) for each record of a chain. One that was damaged ends, or goes on no longer than any may.
 template <class Visit>
 void walk_chain(std::uint32_t index, std::span<const sb_record> records, Visit visit) {
@@ -63,7 +67,7 @@ void write_records(const Targets& targets, std::span<const std::uint32_t> indice
                         head.slot[which][0] = indices[used] | SB_SLOT_CHAIN;
                 }
                 if (!slots.empty()) {
-                        head.slot[which][0] |= flags | (targets.stay && which >= kFirstOfUdp ? SB_SLOT_STAY : 0U);
+                        head.slot[which][0] |= flags | (which >= kFirstOfUdp ? remembered_of(targets) : 0U);
                 }
                 for (std::size_t i = 0; i < count; i++) {
                         sb_record link{};
@@ -89,6 +93,7 @@ Targets read_records(std::uint32_t index, std::span<const sb_record> records) {
                 targets.share = targets.share || (first & SB_SLOT_SHARE) != 0;
                 targets.reuse_port = targets.reuse_port || (first & SB_SLOT_REUSEPORT) != 0;
                 targets.stay = targets.stay || (first & SB_SLOT_STAY) != 0;
+                targets.reply = targets.reply || (first & SB_SLOT_REPLY) != 0;
                 const auto add = [&slots](std::uint32_t word) {
                         if ((word & SB_SLOT_NUMBER) != 0) {
                                 slots.push_back(word & SB_SLOT_NUMBER);
@@ -125,7 +130,7 @@ std::uint64_t newest_of(const Targets& targets) {
         if (targets.share || targets.reuse_port) {
                 return newest;
         }
-        for (std::size_t which = 0; which < (targets.stay ? kFirstOfUdp : kWhich); which++) {
+        for (std::size_t which = 0; which < (remembered_of(targets) != 0 ? kFirstOfUdp : kWhich); which++) {
                 const auto& slots = slots_of(targets, which);
                 // One that does not fit leaves all of them to the record: they must change in one store.
                 if (std::ranges::any_of(slots, [](Slot slot) { return slot > 0xffff; })) {

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The programs of bpf/answer.bpf.c in cgroups of units (UdpReply=original). A link for each, pinned beside the maps
+// under the cgroup's id, so that answers leave from the asked address while no broker runs; no descriptor of one is
+// kept. Knows cgroups by descriptor and id, not which unit may have the programs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/base/owned_fd.h"
+#include "broker/base/result.h"
+#include "broker/dataplane/kernel/objects.h"
+#include "broker/dataplane/kernel/pins.h"
+
+namespace sockbroker {
+
+class UnitPrograms {
+public:
+        static constexpr std::size_t kMaxUnits = 1024;
+        static constexpr std::size_t kMaxPorts = 32;
+        static constexpr std::size_t kPrograms = 4;
+
+        struct Unit {
+                std::string name;
+                std::vector<std::uint16_t> ports;  // of UDP, which it may bind on loopback; at most kMaxPorts
+
+                bool operator==(const Unit&) const = default;
+        };
+
+        // Loads the programs of this build and puts them into the links that are pinned. Those of cgroups that are
+        // gone, and those that a broker was killed over, are removed.
+        [[nodiscard]] static Result<std::unique_ptr<UnitPrograms>> load(const std::string& pin_dir,
+                                                                        const KernelObjects& objects);
+
+        // `cgroup` is a descriptor of its directory, `id` its inode. Where the programs are there already only what is
+        // said of the unit changes. On failure none are there.
+        [[nodiscard]] Result<void> attach(int cgroup, std::uint64_t id, const Unit& unit);
+        [[nodiscard]] Result<void> describe(std::uint64_t id, const Unit& unit);  // of one that has them
+        void detach(std::uint64_t id);
+        // Forgets cgroups that are gone, with all sockets that were made in them.
+        void drop_gone();
+
+        [[nodiscard]] const std::map<std::uint64_t, Unit>& attached() const { return attached_; }
+
+private:
+        explicit UnitPrograms(PinDir pins) : pins_(std::move(pins)) {}
+        [[nodiscard]] Result<void> take_up();
+        [[nodiscard]] bool update_links(std::uint64_t id) const;
+        [[nodiscard]] bool is_gone(std::uint64_t id) const;
+        void remove_pins(std::uint64_t id) const;
+
+        PinDir pins_;
+        std::array<OwnedFd, kPrograms> programs_;
+        OwnedFd units_;
+        std::map<std::uint64_t, Unit> attached_;
+};
+
+}  // namespace sockbroker
