@@ -364,6 +364,7 @@ std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& mes
                                 "policy came to admit this sender only after its message was on its way, send it again",
                                 {}});
         }
+        offers.reserve(message.arrived.size());
         for (const auto& one : message.arrived) {
                 offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
         }

@@ -26,7 +26,7 @@ using Json = JsonText;
 
 constexpr std::size_t kMaxMessage = 4096;
 
-std::int64_t now_usec() {
+std::int64_t wall_clock_usec() {
         using namespace std::chrono;
         return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
 }
@@ -53,9 +53,9 @@ Json old_owner(const Entry& entry) {
                      {"cookie", cookie_or_null(entry.old_cookie)}});
 }
 
-std::string line_of(std::string_view action, const Entry& entry, Json count) {
+std::string line_of(std::string_view action, const Entry& entry, const Json& count) {
         const std::string message = printable(std::string_view(entry.message).substr(0, kMaxMessage));
-        return Json({{"time", now_usec()},
+        return Json({{"time", wall_clock_usec()},
                      {"action", action},
                      {"priority", entry.priority},
                      {"service", text_or_null(entry.service)},
@@ -68,7 +68,7 @@ std::string line_of(std::string_view action, const Entry& entry, Json count) {
                      {"uid", entry.has_peer ? Json(entry.uid) : Json(nullptr)},
                      {"pid", entry.has_peer ? pid_or_null(entry.pid) : Json(nullptr)},
                      {"old", old_owner(entry)},
-                     {"count", std::move(count)},
+                     {"count", count},
                      {"message", message}})
                        .text() +
                "\n";
