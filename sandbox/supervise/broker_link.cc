@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sandbox/supervise/broker_link.h"
 
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "broker/client/register.h"
 #include "broker/protocol/request.h"
 
@@ -16,6 +20,11 @@ bool depends_on_policy_alone(std::string_view result) {
         return result == "ok" || result == "not-permitted" || result == "unknown-service" || result == "ambiguous";
 }
 
+bool lives(const OwnedFd& pidfd) {
+        pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+        return pidfd && ::poll(&ended, 1, 0) == 0;
+}
+
 }  // namespace
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
@@ -24,6 +33,7 @@ Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
                 return {.result = "unreachable", .message = client.error().text(), .warnings = {}};
         }
         client->set_timeout(kPatience);
+        const OwnedFd program(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
         for (;;) {
                 auto answer = speak(*client, names_program_ ? pid : 0);
                 if (!answer) {
@@ -31,9 +41,10 @@ Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
                 }
                 // In a pid namespace of its own the program has another number for the broker. The supervisor then
                 // stands for it, as sockbroker-run without --supervise would.
+                // A program that has ended is refused too, and says nothing of namespaces.
                 proven_ = proven_ || (names_program_ && answer->result == "ok");
                 if (names_program_ && !proven_ && answer->result == "not-permitted" &&
-                    answer->message.starts_with("PID=")) {
+                    answer->message.starts_with("PID=") && lives(program)) {
                         names_program_ = false;
                         continue;
                 }
@@ -43,7 +54,7 @@ Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
 
 Taken BrokerLink::match(Protocol protocol, const Endpoint& at, pid_t pid) {
         const auto now = std::chrono::steady_clock::now();
-        const Question question{protocol, at};
+        const Question question{protocol, at, pid};
         if (const auto known = remembered_.find(question); known != remembered_.end() && known->second.until > now) {
                 return known->second.taken;
         }

@@ -49,6 +49,7 @@ private:
         struct Question {
                 Protocol protocol;
                 Endpoint at;
+                pid_t pid;  // a child that has ended is refused, and its parent is not
                 auto operator<=>(const Question&) const = default;
         };
         struct Remembered {

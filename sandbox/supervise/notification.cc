@@ -23,7 +23,9 @@ constexpr unsigned long kWaitKillableRecv = 1UL << 5;
 constexpr suseconds_t kPatienceUsec = 50'000;
 
 void set_alarm(suseconds_t usec) {
-        const itimerval timer{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = usec}};
+        // Again and again: the first may come before RECV has begun to wait.
+        const timeval time{.tv_sec = 0, .tv_usec = usec};
+        const itimerval timer{.it_interval = time, .it_value = time};
         ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 

@@ -96,7 +96,7 @@ void copy_buffer(int from, int to, int name) {
 
 }  // namespace
 
-void copy_options(int from, int to) {
+void copy_options(int from, int to, bool shared) {
         for (const auto& option : kOptions) {
                 const auto wanted = get(from, option);
                 if (wanted.there && wanted != get(to, option)) {
@@ -105,10 +105,12 @@ void copy_options(int from, int to) {
         }
         copy_buffer(from, to, SO_RCVBUF);
         copy_buffer(from, to, SO_SNDBUF);
-        // It is the program's from now on, so its flags are as well.
+        // Flags are those of the first that it was given to. Whoever has it besides may wait for events, and must not
+        // sleep in accept(2) since another wanted to.
         const int wanted = ::fcntl(from, F_GETFL);
         const int there = ::fcntl(to, F_GETFL);
-        if (wanted >= 0 && there >= 0 && ((wanted ^ there) & O_NONBLOCK) != 0) {
+        if (wanted >= 0 && there >= 0 && ((wanted ^ there) & O_NONBLOCK) != 0 &&
+            (!shared || (wanted & O_NONBLOCK) != 0)) {
                 (void)::fcntl(to, F_SETFL, (there & ~O_NONBLOCK) | (wanted & O_NONBLOCK));
         }
 }

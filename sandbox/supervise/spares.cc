@@ -52,20 +52,20 @@ void Spares::add(const std::string& service, OwnedFd fd, bool held) {
         fds_.push_back(std::move(fd));
 }
 
-OwnedFd Spares::take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
+Given Spares::take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
         const auto found = choose(spares_, service, asked, ports);
         if (!found) {
                 return {};
         }
         const auto at = static_cast<std::ptrdiff_t>(*found);
         if (!spares_[*found].held) {
-                spares_[*found].used++;
-                return OwnedFd(::fcntl(fds_[*found].get(), F_DUPFD_CLOEXEC, 3));
+                const bool before = spares_[*found].used++ > 0;
+                return {.fd = OwnedFd(::fcntl(fds_[*found].get(), F_DUPFD_CLOEXEC, 3)), .before = before};
         }
         OwnedFd fd = std::move(fds_[*found]);
         spares_.erase(spares_.begin() + at);
         fds_.erase(fds_.begin() + at);
-        return fd;
+        return {.fd = std::move(fd)};
 }
 
 void Spares::drop_held() {

@@ -29,14 +29,19 @@ struct Spare {
 [[nodiscard]] std::optional<std::size_t> choose(std::span<const Spare> spares, const std::string& service,
                                                 const Asked& asked, std::span<const std::uint16_t> ports);
 
+// What a bind was given.
+struct Given {
+        OwnedFd fd;
+        bool before = false;  // another bind has it too: the same open file
+};
+
 class Spares {
 public:
         // Left out where the kernel cannot tell what it is.
         void add(const std::string& service, OwnedFd fd, bool held);
 
         // A descriptor of the one that fits, the caller's.
-        [[nodiscard]] OwnedFd take(const std::string& service, const Asked& asked,
-                                   std::span<const std::uint16_t> ports);
+        [[nodiscard]] Given take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports);
 
         // Closes those that were held and nobody has asked for: no client is to wait in them.
         void drop_held();

@@ -50,8 +50,8 @@ int not_allowed(const Target& target, const Error& error) {
         say(fmt::format(
                 "may not look into process {}, so its bind is refused: it has made itself undumpable "
                 "(PR_SET_DUMPABLE), or Landlock or an LSM keeps others out; --user-namespace=yes gives the right "
-                "to look",
-                target.pid()));
+                "to look: {}",
+                target.pid(), error.message));
         return EACCES;
 }
 
@@ -156,6 +156,10 @@ int Supervisor::work(const seccomp_notif& request) {
         if (!fd) {
                 return not_allowed(*target, fd.error());
         }
+        // What was taken is of the thread that waits: its number had not gone to another meanwhile.
+        if (!notifications_.is_valid(request.id)) {
+                return EINTR;
+        }
         const Call call{.id = request.id,
                         .target = *target,
                         .number = number,
@@ -201,7 +205,7 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
         if (const auto read = call.target.read(address, bytes); !read) {
                 return not_allowed(call.target, read.error());
         }
-        // What was read and taken was of the thread that waits: its number had not gone to another meanwhile.
+        // And what was read, too.
         if (!notifications_.is_valid(call.id)) {
                 return EINTR;
         }
@@ -210,8 +214,11 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
         }
         // On kernels before 5.19 a signal may end a call that was done here already, and the program makes it again.
         const auto cookie = cookie_of(call.fd);
-        if (const Known* known = table_.find(cookie); known != nullptr && std::ranges::equal(known->bytes, bytes)) {
-                return 0;
+        if (Known* known = table_.find(cookie); known != nullptr && std::ranges::equal(known->bytes, bytes)) {
+                // Of UDP the socket stays bound where the broker refused it, and the program may try again.
+                const bool refused = !known->services.empty() && known->asked.protocol == Protocol::kUdp &&
+                                     known->registered_for == 0;
+                return refused ? hand_over(*known, call.fd, call.target.pid()) : 0;
         }
         Known known{.bytes = {bytes.begin(), bytes.end()}, .services = {}, .asked = {}};
         if (const auto plan = plan_bind(call.kind, bytes, settings_.limits)) {
@@ -251,7 +258,9 @@ int Supervisor::listen(const Call& call, int backlog) {
         if (::listen(call.fd, backlog) != 0) {
                 return errno;
         }
-        if (known == nullptr || known->services.empty() || known->registered_for == call.target.pid()) {
+        // One that was shut down meanwhile has lost its place.
+        const bool goes_on = facts && facts->listening;
+        if (known == nullptr || known->services.empty() || (goes_on && known->registered_for == call.target.pid())) {
                 return 0;
         }
         const int errnum = hand_over(*known, call.fd, call.target.pid());

@@ -59,12 +59,11 @@ private:
         [[nodiscard]] int listen(const Call& call, int backlog);
 
         [[nodiscard]] int take_over(const Call& call, Known known);
-        [[nodiscard]] int put_in_place(const Call& call, OwnedFd spare, Known known);
+        [[nodiscard]] int put_in_place(const Call& call, Given spare, Known known);
         [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
         [[nodiscard]] bool inherit(std::uint64_t cookie, pid_t pid, int number);
         [[nodiscard]] int find_takers(Known& known, pid_t pid, bool& holds);
-        [[nodiscard]] OwnedFd find_spare(const Known& known, pid_t pid, bool holds,
-                                         std::span<const std::uint16_t> ports);
+        [[nodiscard]] Given find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports);
 
         Settings settings_;
         Notifications notifications_;

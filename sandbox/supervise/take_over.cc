@@ -109,10 +109,10 @@ int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
         return errno_of(reply.result);
 }
 
-OwnedFd Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports) {
+Given Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports) {
         const auto& service = known.services.front();
-        OwnedFd spare = spares_.take(service, known.asked, ports);
-        if (!spare && holds) {
+        Given spare = spares_.take(service, known.asked, ports);
+        if (!spare.fd && holds) {
                 for (OwnedFd& fd : broker_.retrieve(service, pid)) {
                         spares_.add(service, std::move(fd), true);
                 }
@@ -139,7 +139,7 @@ int Supervisor::take_over(const Call& call, Known known) {
                 return errnum;
         }
         const auto ports = ports_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
-        if (OwnedFd spare = find_spare(known, pid, holds, ports)) {
+        if (Given spare = find_spare(known, pid, holds, ports); spare.fd) {
                 return put_in_place(call, std::move(spare), std::move(known));
         }
         int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports);
@@ -170,8 +170,9 @@ int Supervisor::take_over(const Call& call, Known known) {
         return ready ? hand_over(kept, call.fd, pid) : 0;
 }
 
-int Supervisor::put_in_place(const Call& call, OwnedFd spare, Known known) {
-        copy_options(call.fd, spare.get());
+int Supervisor::put_in_place(const Call& call, Given given, Known known) {
+        OwnedFd& spare = given.fd;
+        copy_options(call.fd, spare.get(), given.before);
         if (known.asked.ipv6) {
                 set(spare.get(), IPPROTO_IPV6, kIpv6Freebind);
         }

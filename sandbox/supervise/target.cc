@@ -17,6 +17,9 @@ namespace sockbroker::supervise {
 
 namespace {
 
+// linux/pidfd.h of kernel 6.9.
+constexpr unsigned kPidfdThread = O_EXCL;
+
 // After a key at the start of a line: its number.
 Result<std::uint64_t> find_number(const std::string& path, std::string_view key, int base) {
         const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -55,6 +58,14 @@ Result<Target> Target::open(pid_t tid) {
 
 Result<OwnedFd> Target::descriptor(int number) const {
         OwnedFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd_.get(), number, 0)));
+        if (!fd && errno == ESRCH) {
+                // The first thread has ended, and has no descriptors any more. From 6.9 on any other will do.
+                const OwnedFd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid_, kPidfdThread)));
+                fd.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, thread.get(), number, 0)));
+                if (!fd) {
+                        return fail(EPERM, "cannot take the program's descriptor: its first thread has ended");
+                }
+        }
         if (!fd) {
                 return fail_errno("cannot take the program's descriptor");
         }

@@ -163,6 +163,19 @@ def test_s17_a_stock_server_in_a_network_namespace_with_nothing_in_it(web):
     assert [entry for entry in web.list() if entry["service"] == "dns"] == []
 
 
+def test_a_second_bind_does_not_make_the_first_ones_listener_sleep(web):  # pylint: disable=unused-argument
+    unit = socket_unit("tcp", "127.0.0.2", 8080)
+    with Passed([("web", unit)]) as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80, early=lambda s: s.setblocking(False))")
+        assert os.get_blocking(unit.fileno()) is False
+        program.do("t = sock('tcp', '0.0.0.0', 80)")
+        assert os.get_blocking(unit.fileno()) is False
+        assert program.do("os.get_blocking(s.fileno())") is False
+    with Passed([("web", unit)]) as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert os.get_blocking(unit.fileno()) is True
+
+
 def test_sockets_without_a_service_are_passed_on_to_the_program(web):  # pylint: disable=unused-argument
     local = socket.socket(socket.AF_UNIX)
     local.bind("/run/local.sock")
