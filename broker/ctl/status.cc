@@ -118,10 +118,12 @@ int exit_status(const Json& broker, const Selection& selection, const std::vecto
         return all_serve ? kExitOk : kExitUnreachable;
 }
 
-int show(const Options& options, Json broker, const std::vector<Json>& services, const std::string& head) {
+// `unknown`: why nobody here can say which services there are, else empty.
+int show(const Options& options, Json broker, const std::vector<Json>& services, const std::string& head,
+         const std::string& unknown = {}) {
         const Selection selection(options.arguments);
         Output output(options);
-        const int status = exit_status(broker, selection, services);
+        const int status = unknown.empty() ? exit_status(broker, selection, services) : kExitUnreachable;
         if (options.json != JsonMode::kOff) {
                 broker["services"] = Json::array();
                 for (const Json& service : services) {
@@ -152,6 +154,12 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         if (options.legend) {
                 output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
         }
+        if (!unknown.empty()) {
+                if (!selection.all()) {
+                        complain_as("stopped", ESHUTDOWN, fmt::format("what serves is not known: {}", unknown));
+                }
+                return output.finish(status);
+        }
         const auto names = names_of(services);
         for (const auto& missing : selection.missing(names)) {
                 complain_as("unknown-service", ENOENT, fmt::format("no policy names a service \"{}\"", missing));
@@ -166,7 +174,8 @@ int show_stopped(const Options& options) {
                        {"reason", describe(stopped)},
                        {"dispatches", stopped.dispatches ? Json(*stopped.dispatches) : Json(nullptr)}};
         return show(options, std::move(broker), stopped.services,
-                    fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)));
+                    fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)),
+                    stopped.dispatches ? std::string() : describe(stopped));
 }
 
 // What the policy in force does to this host, where that is the one on disk.

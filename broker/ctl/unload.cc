@@ -25,16 +25,19 @@ int unload_pins(const Options& options) {
 }  // namespace
 
 int unload_dispatch(const Options& options) {
-        Result<ControlClient> client = ControlClient::connect(options.runtime_dir);
+        Result<ControlClient> client = try_connect(options);
         if (!client) {
                 // Only where nobody is there: a broker that could be asked must not lose its pins behind its back.
                 const bool nobody = client.error().errnum == ENOENT || client.error().errnum == ECONNREFUSED;
                 if (nobody && ::geteuid() == 0) {
                         return unload_pins(options);
                 }
-                complain(client.error().text());
-                complain(nobody ? "without a broker only root can take dispatch away" : unreachable_hint(options));
-                return kExitUnreachable;
+                if (nobody) {
+                        complain(client.error().text());
+                        complain("without a broker only root can take dispatch away");
+                        return kExitUnreachable;
+                }
+                return report_unreachable(options, client.error());
         }
         const auto answer = ask(*client, "VERB=unload\n", {}, [](std::string_view) {});
         if (!answer) {

@@ -72,7 +72,7 @@ bool Door::receive_some() {
                 DoorReport report;
                 iovec vector = {.iov_base = &report, .iov_len = sizeof report};
                 // Room for one: it accepts, and cannot receive a descriptor from anybody.
-                alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+                alignas(cmsghdr) char control[CMSG_LEN(sizeof(int))];  // CMSG_SPACE would have room for two
                 msghdr header{
                         .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
                 const ssize_t size = recvmsg(socket_.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 from harness import broker as broker_module
 from harness import client
@@ -57,15 +58,23 @@ def test_status_tells_a_stopped_broker_from_an_unloaded_one(broker, spawn):
     assert told(broker, "list") == (3, told(broker, "list")[1]) and told(broker, "list")[1]["result"] == "unreachable"
 
 
-def test_others_than_root_are_told_that_they_cannot_know(broker):
-    broker.policy("").start()
-    broker.stop()
+def told_nobody(broker, *arguments):
+    """Of one who is not root: status, and all that was said."""
     with open(broker_module.BUILD / "sockbrokerctl", "rb") as program:
         done = subprocess.run([f"/proc/self/fd/{program.fileno()}", "--runtime-dir", broker.runtime, "--bpffs",
-                               broker.bpffs, "status"], pass_fds=[program.fileno()], preexec_fn=as_nobody,
+                               broker.bpffs, *arguments], pass_fds=[program.fileno()], preexec_fn=as_nobody,
                               capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 3
-    assert "not running, whether dispatch goes on only root can see" in done.stdout
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_others_than_root_are_told_that_they_cannot_know(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    broker.stop()
+    status, said = told_nobody(broker, "status")
+    assert status == 3 and "not running, whether dispatch goes on only root can see" in said
+    status, said = told_nobody(broker, "status", "web")
+    assert status == 3 and "only root can see" in said and "no policy names" not in said
+    assert told(broker, "status", "none")[0] == 4
 
 
 def test_status_of_a_degraded_broker_is_1(broker):
@@ -82,6 +91,9 @@ def test_a_stopped_process_is_a_hang_and_says_so(broker):
     try:
         status, said = told(broker, "list", "--timeout=1s")
         assert status == 1 and said["result"] == "no-answer" and "does not answer" in said["message"]
+        started = time.monotonic()
+        assert broker.ctl("unload", "--timeout=1s")[0] == 1
+        assert time.monotonic() - started < 10
     finally:
         os.kill(broker.process.pid, signal.SIGCONT)
 
