@@ -33,7 +33,25 @@ constexpr std::array kLimits{
         Limit{"RateLimitBurst", &BrokerConfig::rate_burst, nullptr, 1U << 30, 0},
         Limit{"NotifyRateLimitBurst", &BrokerConfig::notify_burst, nullptr, 1U << 30, 0},
 };
-constexpr std::string_view kInterval = "RateLimitIntervalSec";
+
+struct Span {
+        std::string_view key;
+        std::int64_t& (*of)(BrokerConfig&);
+};
+constexpr std::array kSpans{
+        Span{"RateLimitIntervalSec", [](BrokerConfig& c) -> std::int64_t& { return c.rate_interval_usec; }},
+        Span{"AnnounceUpSec", [](BrokerConfig& c) -> std::int64_t& { return c.routes.up_usec; }},
+        Span{"AnnounceDownSec", [](BrokerConfig& c) -> std::int64_t& { return c.routes.down_usec; }},
+};
+
+// Numbers that others know their routes by (/etc/iproute2/rt_protos): theirs would be taken for the broker's, and
+// removed.
+constexpr std::array kTakenProtocols{8U,  9U,  10U, 11U, 12U,  13U,  14U,  15U,  16U,
+                                     17U, 18U, 42U, 99U, 186U, 187U, 188U, 189U, 192U};
+constexpr std::uint32_t kFirstProtocol = 5;  // below are those of the kernel and of an administrator by hand
+constexpr std::uint32_t kLastProtocol = 255;
+constexpr std::uint32_t kDefaultTable = 253;  // RT_TABLE_DEFAULT, then main and local: every machine has rules for them
+constexpr std::uint32_t kLocalTable = 255;
 
 std::uint32_t& field(BrokerConfig& config, const Limit& limit) {
         return limit.direct != nullptr ? config.*limit.direct : config.limits.*limit.of_policy;
@@ -60,15 +78,22 @@ public:
                 if (place_ == Place::kBeforeAny) {
                         return error(line, fmt::format("{}= stands before any section, [Broker] comes first", key));
                 }
-                if (key == kInterval) {
-                        return interval(line, value);
+                if (const auto span = std::ranges::find(kSpans, key, &Span::key); span != kSpans.end()) {
+                        return take_span(line, *span, value);
+                }
+                if (key == "RouteProtocol") {
+                        return protocol(line, value);
+                }
+                if (key == "AnnounceTable") {
+                        return table(line, value);
                 }
                 const auto limit = std::find_if(kLimits.begin(), kLimits.end(),
                                                 [&](const Limit& known) { return known.key == key; });
                 if (limit == kLimits.end()) {
                         return error(line, fmt::format("unknown key {}=, this version takes MaxBindings= MaxServices= "
                                                        "MaxSockets= MaxAccountedBindings= RateLimitBurst= "
-                                                       "NotifyRateLimitBurst= RateLimitIntervalSec=",
+                                                       "NotifyRateLimitBurst= RateLimitIntervalSec= RouteProtocol= "
+                                                       "AnnounceTable= AnnounceUpSec= AnnounceDownSec=",
                                                        key));
                 }
                 BrokerConfig scratch;
@@ -91,15 +116,41 @@ public:
         }
 
 private:
-        void interval(unsigned line, std::string_view value) {
-                const Result<std::chrono::microseconds> usual(BrokerConfig{}.rate_interval_usec);
+        void take_span(unsigned line, const Span& known, std::string_view value) {
+                BrokerConfig defaults;
+                const Result<std::chrono::microseconds> usual(known.of(defaults));
                 const auto span = value.empty() ? usual : parse_time_span(value);
                 if (!span || *span > std::chrono::hours(24)) {
-                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", kInterval,
+                        return error(line, fmt::format("{}=: \"{}\" is not a time span of one day at most", known.key,
                                                        value));
                 }
                 if (place_ == Place::kBroker) {
-                        parsed_.config.rate_interval_usec = span->count();
+                        known.of(parsed_.config) = span->count();
+                }
+        }
+
+        void protocol(unsigned line, std::string_view value) {
+                const auto number = value.empty() ? RouteConfig{}.protocol : parse_number(value, kLastProtocol);
+                if (!number || *number < kFirstProtocol ||
+                    std::ranges::find(kTakenProtocols, *number) != kTakenProtocols.end()) {
+                        return error(line, fmt::format("RouteProtocol=: \"{}\" is not a number from {} to {} that no "
+                                                       "routing daemon has (rt_protos of iproute2)",
+                                                       value, kFirstProtocol, kLastProtocol));
+                }
+                if (place_ == Place::kBroker) {
+                        parsed_.config.routes.protocol = static_cast<std::uint32_t>(*number);
+                }
+        }
+
+        void table(unsigned line, std::string_view value) {
+                const auto number = value.empty() ? RouteConfig{}.announce_table : parse_number(value, UINT32_MAX);
+                if (!number || *number == 0 || (*number >= kDefaultTable && *number <= kLocalTable)) {
+                        return error(line, fmt::format("AnnounceTable=: \"{}\" is not a number from 1 to {} other than "
+                                                       "{} to {}, which are the tables default, main and local",
+                                                       value, UINT32_MAX, kDefaultTable, kLocalTable));
+                }
+                if (place_ == Place::kBroker) {
+                        parsed_.config.routes.announce_table = static_cast<std::uint32_t>(*number);
                 }
         }
 

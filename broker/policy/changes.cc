@@ -106,6 +106,8 @@ std::vector<std::string> changed_keys(const Service& before, const Service& afte
         note("Handover", before.handover != after.handover);
         note("Accounting", before.accounting != after.accounting);
         note("ReusePort", before.reuse_port != after.reuse_port);
+        note("LocalRoutes", before.local_routes != after.local_routes);
+        note("Announce", before.announce != after.announce);
         note("HoldSec", before.hold_usec != after.hold_usec);
         note("UdpReply", before.udp_reply != after.udp_reply);
         note("UdpFlows", before.udp_flows != after.udp_flows);

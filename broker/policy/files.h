@@ -32,6 +32,14 @@ struct FoundFiles {
 [[nodiscard]] Result<void> write_policy_copy(const std::string& path, const std::vector<PolicyFile>& files);
 [[nodiscard]] Result<std::vector<PolicyFile>> read_policy_copy(const std::string& path);
 
+// How the routes of services look. Numbers of linux/rtnetlink.h.
+struct RouteConfig {
+        std::uint32_t protocol = 83;         // rtm_protocol: by it the broker knows its own
+        std::uint32_t announce_table = 153;  // read by routing daemons and by no rule
+        std::int64_t up_usec = 1'000'000;    // how long a service has to be up before it is announced
+        std::int64_t down_usec = 0;          // and down before that is withdrawn
+};
+
 // [Broker] of sockbrokerd.conf and its drop-ins.
 struct BrokerConfig {
         PolicyLimits limits;
@@ -41,6 +49,7 @@ struct BrokerConfig {
         std::int64_t rate_interval_usec = 60'000'000;
         std::uint32_t rate_burst = 200'000;
         std::uint32_t notify_burst = 10'000;  // messages of one uid to the datagram socket, which is one queue for all
+        RouteConfig routes;
 };
 
 struct ParsedBrokerConfig {

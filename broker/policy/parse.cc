@@ -13,6 +13,7 @@
 #include "broker/policy/conflicts.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/ini.h"
+#include "broker/policy/route_checks.h"
 #include "broker/policy/values.h"
 #include "broker/protocol/request.h"
 
@@ -27,7 +28,7 @@ const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
 constexpr std::string_view kKeys =
         "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
-        "ReusePort= HoldSec= MaxSockets= UdpReply= UdpFlows=";
+        "ReusePort= HoldSec= MaxSockets= UdpReply= UdpFlows= LocalRoutes= Announce=";
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -118,13 +119,20 @@ private:
                                       std::array{Handover::kReplace, Handover::kShare, Handover::kRefuse});
                 }
                 if (key == "ReusePort") {
-                        return reuse_port(value);
+                        return boolean(service_->reuse_port, key, value);
                 }
                 if (key == "UdpReply") {
                         return choose(service_->udp_reply, key, value, std::array{UdpReply::kNo, UdpReply::kOriginal});
                 }
                 if (key == "UdpFlows") {
                         return udp_flows(value);
+                }
+                if (key == "LocalRoutes") {
+                        return boolean(service_->local_routes, key, value);
+                }
+                if (key == "Announce") {
+                        return choose(service_->announce, key, value,
+                                      std::array{Announce::kNo, Announce::kAny, Announce::kAll});
                 }
                 if (key == "HoldSec") {
                         return hold(value);
@@ -215,12 +223,12 @@ private:
                 return {};
         }
 
-        Result<void> reuse_port(std::string_view value) {
+        static Result<void> boolean(bool& target, std::string_view key, std::string_view value) {
                 const auto said = parse_boolean(value.empty() ? "no" : value);
                 if (!said) {
-                        return fail(fmt::format("ReusePort=: \"{}\" is neither yes nor no", value));
+                        return fail(fmt::format("{}=: \"{}\" is neither yes nor no", key, value));
                 }
-                service_->reuse_port = *said;
+                target = *said;
                 return {};
         }
 
@@ -290,6 +298,7 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
         check_udp_replies(policy, findings);
         if (findings.errors() == 0) {  // else what a service lacks may be what could not be read
                 check_services(policy, findings);
+                check_routes(policy, findings);
         }
         // What is multiplied beyond the limit is not looked at one by one: that would take what the limit is to save.
         if (check_limits(policy, limits, configured.value_or(limits), findings)) {

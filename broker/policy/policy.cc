@@ -41,6 +41,17 @@ std::string_view to_string(UdpFlows value) {
         return value == UdpFlows::kStay ? "stay" : "no";
 }
 
+std::string_view to_string(Announce value) {
+        switch (value) {
+        case Announce::kAny:
+                return "any";
+        case Announce::kAll:
+                return "all";
+        default:
+                return "no";
+        }
+}
+
 const Service* Policy::find(std::string_view name) const {
         const auto found =
                 std::lower_bound(services.begin(), services.end(), name,

@@ -22,12 +22,14 @@ enum class Accounting : std::uint8_t { kService, kBinding };
 enum class Handover : std::uint8_t { kReplace, kShare, kRefuse };
 enum class UdpReply : std::uint8_t { kNo, kOriginal };
 enum class UdpFlows : std::uint8_t { kNo, kStay };
+enum class Announce : std::uint8_t { kNo, kAny, kAll };
 
 [[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass", "next"
 [[nodiscard]] std::string_view to_string(Accounting value);  // "service", "binding"
 [[nodiscard]] std::string_view to_string(Handover value);    // "replace", "share", "refuse"
 [[nodiscard]] std::string_view to_string(UdpReply value);    // "no", "original"
 [[nodiscard]] std::string_view to_string(UdpFlows value);    // "no", "stay"
+[[nodiscard]] std::string_view to_string(Announce value);    // "no", "any", "all"
 
 inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
 
@@ -74,6 +76,8 @@ struct Service {
         bool reuse_port = false;
         UdpReply udp_reply = UdpReply::kNo;
         UdpFlows udp_flows = UdpFlows::kNo;
+        bool local_routes = false;
+        Announce announce = Announce::kNo;
         std::uint32_t max_sockets = 256;
         std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all
 };

@@ -273,7 +273,7 @@ TEST_F(BrokerConfigFiles, MistakesAreReportedAndLeaveTheirDefault) {
                         "etc/sockbrokerd.conf:4: MaxServices=: \"65537\" is not a number from 1 to 65536",
                         "etc/sockbrokerd.conf:6: unknown key Rate=, this version takes MaxBindings= MaxServices= "
                         "MaxSockets= MaxAccountedBindings= RateLimitBurst= NotifyRateLimitBurst= "
-                        "RateLimitIntervalSec=",
+                        "RateLimitIntervalSec= RouteProtocol= AnnounceTable= AnnounceUpSec= AnnounceDownSec=",
                         "etc/sockbrokerd.conf:7: indented line, comments, sections and keys start in column one and no "
                         "line continues another",
                         "etc/sockbrokerd.conf:8: unknown section [Service a], sockbrokerd.conf takes only [Broker], "
@@ -281,6 +281,29 @@ TEST_F(BrokerConfigFiles, MistakesAreReportedAndLeaveTheirDefault) {
                         "are in conf.d"}));
         EXPECT_EQ(parsed.config.limits.max_bindings, 65536U);
         EXPECT_EQ(parsed.config.max_sockets, 9U);
+}
+
+TEST_F(BrokerConfigFiles, RoutesHaveANumberAndATableOfTheirOwn) {
+        const auto usual = load_broker_config(dirs_).config.routes;
+        EXPECT_EQ(usual.protocol, 83U);
+        EXPECT_EQ(usual.announce_table, 153U);
+        (void)put("etc/sockbrokerd.conf",
+                  "[Broker]\nRouteProtocol=84\nAnnounceTable=1000\nAnnounceUpSec=1min\nAnnounceDownSec=500ms\n");
+        auto parsed = load_broker_config(dirs_);
+        EXPECT_EQ(said(parsed.diagnostics), Strings{});
+        EXPECT_EQ(parsed.config.routes.protocol, 84U);
+        EXPECT_EQ(parsed.config.routes.announce_table, 1000U);
+        EXPECT_EQ(parsed.config.routes.up_usec, 60'000'000);
+        EXPECT_EQ(parsed.config.routes.down_usec, 500'000);
+        (void)put("etc/sockbrokerd.conf.d/20-b.conf",
+                  "[Broker]\nRouteProtocol=4\nRouteProtocol=12\nAnnounceTable=254\nAnnounceTable=0\n"
+                  "AnnounceUpSec=2d\nAnnounceDownSec=\n");
+        parsed = load_broker_config(dirs_);
+        EXPECT_EQ(parsed.diagnostics.size(), 5U);
+        EXPECT_EQ(parsed.config.routes.protocol, 84U);
+        EXPECT_EQ(parsed.config.routes.announce_table, 1000U);
+        EXPECT_EQ(parsed.config.routes.up_usec, 60'000'000);
+        EXPECT_EQ(parsed.config.routes.down_usec, usual.down_usec);
 }
 
 TEST_F(BrokerConfigFiles, OneThatCannotBeReadIsAnError) {

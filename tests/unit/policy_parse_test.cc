@@ -193,6 +193,18 @@ TEST(PolicyParse, ServicesThatDoNothingAreWarnings) {
                          "warning 50-x.conf:4: service c has no Unit=, User= or Group= and admits nobody"}));
 }
 
+TEST(PolicyParse, RoutesOfPortsAloneAndOfTwoServicesAreWarnedOf) {
+        const std::string text =
+                "[Service a]\nUser=a\nAnnounce=any\nListenStream=192.0.2.0/24:80\nListenStream=443\n"
+                "[Service b]\nUser=b\nAnnounce=all\nLocalRoutes=yes\nListenDatagram=192.0.2.0/24:53\n"
+                "ListenStream=192.0.2.0/25:53\n[Service c]\nUser=c\nListenDatagram=192.0.2.0/24:54\n";
+        EXPECT_EQ(messages(parse(text)),
+                  (Strings{"warning 50-x.conf:5: service a has Announce=any, but ports alone have no prefix and so no "
+                           "route",
+                           "warning 50-x.conf:10: 192.0.2.0/24 is announced for a and for b: it is withdrawn while "
+                           "either is down or drained"}));
+}
+
 TEST(PolicyParse, ABindingTwiceInOneServiceIsAWarning) {
         const auto parsed =
                 parse("[Service a]\nUser=1\nListenStream=192.0.2.1:80\nListenStream=192.0.2.1/32:80\n"
