@@ -8,8 +8,9 @@
 # before this unit. What follows is made of the unit of the same name without "@".
 s|^Description=Socket Broker.*|& of Network Namespace %i|
 s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
+s/ sockbroker-routes\.socket$/ sockbroker-routes@%i.socket/
 s|^Also=sockbrokerd\.socket$|Also=sockbrokerd@%i.socket|
-s|^ExecStart=/usr/lib/sockbroker/sockbrokerd$|& --netns=%i|
+s|^ExecStart=/usr/lib/sockbroker/sockbroker[a-z-]*$|& --netns=%i|
 s|^ExecReload=!/usr/bin/sockbrokerctl reload$|ExecReload=!/usr/bin/sockbrokerctl --netns=%i reload|
 s|^StateDirectory=sockbroker$|&/netns/%i|
 /^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
@@ -19,4 +20,10 @@ s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
 /^User=sockbroker$/i\
 # The two sockets are files, which know no network namespace: PID 1 makes them in its own.\
 NetworkNamespacePath=/run/netns/%i\
+
+/^# Nobody else has this user/i\
+# The socket is a file, which knows no network namespace: PID 1 makes it in its own. The capability counts in every namespace\
+# below the one of the machine; the filter of the program is what keeps it to this one.\
+NetworkNamespacePath=/run/netns/%i\
+
 

@@ -37,6 +37,9 @@ constexpr std::array kRows = {
         Row{Action::kWarn, "warn", "2937dec2dd764d6086bf73b8c0e0f719"},
         Row{Action::kLost, "lost", "d4b4a0047ce146e39264a7378fc60dad"},
         Row{Action::kKeep, "keep", "cac6aebbe2494949be844eb8bf5b447a"},
+        Row{Action::kAnnounce, "announce", "11b500f082984582bd28aa3c0383e7aa"},
+        Row{Action::kWithdraw, "withdraw", "6488220525154cfd8923fd3c0c21db4a"},
+        Row{Action::kDrain, "drain", "3211fcde8b2845cab01a2eb66b77f436"},
 };
 
 constexpr bool in_order_of_action() {

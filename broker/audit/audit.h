@@ -35,8 +35,11 @@ enum class Action : std::uint8_t {
         kWarn,          // a registration was taken and is probably not as it was meant
         kLost,          // journal entries were lost
         kKeep,          // the next stop on purpose of a service is to count as a crash
+        kAnnounce,      // the prefixes of a service stand where routing daemons see them
+        kWithdraw,      // they do not any more
+        kDrain,         // a service is to be withdrawn while it serves, or that ends
 };
-inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kKeep) + 1;
+inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kDrain) + 1;
 
 struct Entry {
         Action action = Action::kStart;

@@ -169,6 +169,26 @@ void add_services(Page& page, const std::vector<Json>& services) {
         }
 }
 
+void add_routes(Page& page, const Json& broker, const std::vector<Json>& services) {
+        const auto flag = [&](std::string_view name, std::string_view help, const char* field, bool all) {
+                page.begin(name, "gauge", help);
+                for (const Json& service : services) {
+                        if (const Json& value = at(service, field); value.is_boolean() && (all || value.get<bool>())) {
+                                page.add(of(service), value.get<bool>() ? 1 : 0);
+                        }
+                }
+        };
+        flag("service_announced", "Whether its prefixes stand in the table of Announce=, where policy asks for that.",
+             "announced", true);
+        flag("service_drained", "Services that sockbrokerctl drain has withdrawn.", "drained", false);
+        if (!broker.is_null()) {
+                page.begin("routes", "gauge", "Routes of the broker in the kernel, and prefixes that cannot have one.");
+                for (const auto& [kind, number_of_them] : at(broker, "routes").items()) {
+                        page.add({{"kind", kind}}, number(number_of_them));
+                }
+        }
+}
+
 // Of all sockets of a service that the kernel shows here.
 struct QueueSum {
         double waiting = 0, limit = 0, bytes = 0;
@@ -238,6 +258,7 @@ std::string render_metrics(const Observations& seen, MetricsFormat format) {
                 add_broker(page, seen.broker);
         }
         add_services(page, seen.services);
+        add_routes(page, seen.broker, seen.services);
         add_queues(page, seen.sockets);
         add_bindings(page, seen.bindings);
         return page.finish();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <span>
 
 #include "broker/base/printable.h"
@@ -69,6 +70,10 @@ std::string describe(const Json& broker, bool colour) {
         line("Capacity",
              fmt::format("{}, {}, {}", count(number(capacity, "bindings"), "binding"),
                          count(number(capacity, "services"), "service"), count(number(capacity, "sockets"), "socket")));
+        if (const Json routes = part(broker, "routes"); number(routes, "local") + number(routes, "announced") > 0) {
+                line("Routes",
+                     fmt::format("{} local, {} announced", number(routes, "local"), number(routes, "announced")));
+        }
         line("Refused", count(number(broker, "refused"), "request"));
         if (number(broker, "journal_lost") != 0) {
                 line("Journal", fmt::format("{} entries lost", number(broker, "journal_lost")));
@@ -90,6 +95,20 @@ std::uint64_t all_errors(const Json& service) {
                 sum += value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
         }
         return sum;
+}
+
+constexpr const char* kNotAnnounced = "-";  // policy does not ask for it
+
+std::string announced(const Json& service) {
+        const auto flag = [&](const char* name) {
+                const auto at = service.find(name);
+                return at != service.end() && at->is_boolean() ? std::optional(at->get<bool>()) : std::nullopt;
+        };
+        const auto said = flag("announced");
+        if (flag("drained") == std::optional(true)) {
+                return "drained";
+        }
+        return !said ? kNotAnnounced : *said ? "yes" : "no";
 }
 
 std::vector<std::string> names_of(const std::vector<Json>& services) {
@@ -134,17 +153,24 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
                 output.write(dump(broker, options.json));
                 return output.finish(status);
         }
-        Table table({{"SERVICE"},
-                     {"SOCKETS", true},
-                     {"LOOKUPS", true},
-                     {"ASSIGNED", true},
-                     {"NO-SOCKET", true},
-                     {"ERRORS", true}});
+        std::vector<Table::Column> columns{{"SERVICE"},        {"SOCKETS", true},   {"LOOKUPS", true},
+                                           {"ASSIGNED", true}, {"NO-SOCKET", true}, {"ERRORS", true}};
+        // Where nothing has to do with routes it would only take room.
+        const bool announces =
+                std::ranges::any_of(services, [](const Json& service) { return announced(service) != kNotAnnounced; });
+        if (announces) {
+                columns.push_back({"ANNOUNCED"});
+        }
+        Table table(std::move(columns));
         for (const Json& service : services) {
                 if (selection.takes_service(cell(service, "service"))) {
-                        table.add({cell(service, "service"), cell(service, "sockets"), cell(service, "lookups"),
-                                   cell(service, "assigned"), cell(service, "no_socket"),
-                                   std::to_string(all_errors(service))});
+                        std::vector<std::string> cells{cell(service, "service"),   cell(service, "sockets"),
+                                                       cell(service, "lookups"),   cell(service, "assigned"),
+                                                       cell(service, "no_socket"), std::to_string(all_errors(service))};
+                        if (announces) {
+                                cells.push_back(announced(service));
+                        }
+                        table.add(std::move(cells));
                 }
         }
         if (selection.all()) {

@@ -8,12 +8,16 @@
 #include "broker/ctl/output.h"
 #include "broker/ctl/verbs.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/routes/withdraw.h"
 
 namespace sockbroker::ctl {
 
 namespace {
 
 int unload_pins(const Options& options) {
+        if (const auto done = routes::withdraw_announcements(options.runtime_dir + "/routes", kShortTimeout); !done) {
+                complain(done.error().text());
+        }
         const std::string pins = options.bpffs + "/dispatch";
         if (const Result<void> unloaded = Dataplane::unload(pins); !unloaded) {
                 complain(unloaded.error().text());
@@ -43,6 +47,7 @@ int unload_dispatch(const Options& options) {
         if (!answer) {
                 return answer.error();
         }
+        report_warnings(*answer, "");
         return answer->result == "ok" ? kExitOk : report_refusal(*answer);
 }
 

@@ -30,6 +30,8 @@ constexpr std::array kVerbs = {
         Verb{"retrieve", "retrieve SERVICE ...", "Run a program with the sockets held for it", 2, kMany,
              retrieve_sockets},
         Verb{"hold", "hold SERVICE", "Let clients wait through a stop (--timeout=)", 1, 1, hold_service},
+        Verb{"drain", "drain SERVICE", "Withdraw its prefixes, let it serve on", 1, 1, drain_service},
+        Verb{"undrain", "undrain SERVICE", "Announce its prefixes again", 1, 1, undrain_service},
         Verb{"wait", "wait SERVICE", "Wait until it serves, or has drained (--for=)", 1, 1, wait_for_service, true},
         Verb{"reload", "reload", "Read the policy again, say what is wrong with it", 0, 0, reload_policy},
         Verb{"verify", "verify [FILE...]", "Check the policy on disk, without a broker", 0, kMany, verify_policy},

@@ -40,6 +40,8 @@ struct Verb {
 [[nodiscard]] int register_of_process(const Options& options);
 [[nodiscard]] int retrieve_sockets(const Options& options);
 [[nodiscard]] int hold_service(const Options& options);
+[[nodiscard]] int drain_service(const Options& options);
+[[nodiscard]] int undrain_service(const Options& options);
 [[nodiscard]] int unregister_service(const Options& options);
 [[nodiscard]] int reload_policy(const Options& options);
 [[nodiscard]] int verify_policy(const Options& options);

@@ -245,7 +245,10 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
                 }
                 return request->verb == Verb::kDiff ? diff(reply) : keep(reply);
         case Verb::kUnload:
-                return reply(unload(*identified));
+                return unload(*identified, reply);
+        case Verb::kDrain:
+        case Verb::kUndrain:
+                return drain(*request, *identified, reply);
         case Verb::kMonitor:
                 return reply(monitor(*identified));
         case Verb::kMatch:
@@ -493,24 +496,6 @@ Answer Broker::monitor(const Peer& peer) {
                                {}},
                               peer, {});
         }
-        return result;
-}
-
-Answer Broker::unload(const Peer& peer) {
-        if (peer.uid != 0) {
-                return refuse({ResultCode::kNotRoot, "only root may take dispatch away", {}}, peer, {});
-        }
-        if (auto done = dataplane_->unload(); !done) {
-                return refuse({ResultCode::kInternal, done.error().text(), {}}, peer, {});
-        }
-        audit_.write({.action = Action::kUnload,
-                      .priority = 4,
-                      .message = "dispatch was taken away, the broker ends",
-                      .has_peer = true,
-                      .uid = peer.uid,
-                      .pid = peer.pid});
-        Answer result = answer(ResultCode::kOk, "dispatch was taken away");
-        result.unloaded = true;
         return result;
 }
 

@@ -69,6 +69,8 @@ void reply_with(const Reply& reply, const Make& make) {
 }
 
 class Holds;
+class Routes;
+struct RoutePlan;
 enum class HoldEnd : std::uint8_t;
 struct Held;
 class Worker;
@@ -117,6 +119,9 @@ public:
         // From now on sockets are held, those among `stored` that still count too. It must end before the broker does.
         void use(Holds& holds) { holds_ = &holds; }
         void take_up_holds(std::vector<StoredFd> stored);
+        // From now on routes are made. It must end before the broker does.
+        void use(Routes& routes);
+        [[nodiscard]] const Registry& registry() const { return registry_; }
         // Closes what PID 1 keeps for the broker and the broker does not know.
         void drop_strangers(std::vector<StoredFd> strangers);
         // The holder of the service was left behind, or died.
@@ -219,7 +224,13 @@ private:
         [[nodiscard]] static std::expected<std::vector<Offer>, Refusal> offers_of(const Incoming& message);
         void remove(const Request& request, const Peer& peer, const Reply& reply);
         [[nodiscard]] Answer remove_of(const std::string& name, bool any, const Peer& peer);
-        [[nodiscard]] Answer unload(const Peer& peer);
+        void unload(const Peer& peer, const Reply& reply);
+        [[nodiscard]] Answer take_dispatch_away(const Peer& peer, bool withdrawn);
+        // VERB=drain and VERB=undrain.
+        void drain(const Request& request, const Peer& peer, const Reply& reply);
+        void take_routes(std::shared_ptr<const RoutePlan> plan);
+        // Sockets of the service came or went.
+        void tell_routes(const std::string& service);
         // `status` and `list` ask every socket where there are so many at most. Beyond, they tell what the last round
         // of probe_some() has found: every client may ask them, as often as it likes.
         static constexpr std::size_t kAskAll = 256;
@@ -314,6 +325,8 @@ private:
         std::int64_t degraded_since_usec_ = 0;
         std::function<void()> on_status_;
         Holds* holds_ = nullptr;
+        Routes* routes_ = nullptr;
+        std::shared_ptr<const RoutePlan> route_plan_;  // of the policy in force; null: none could be taken
         Worker* worker_ = nullptr;
         bool changing_ = false;       // the worker has rules in hand
         std::vector<Reply> waiting_;  // for the reload after that

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "broker/daemon/broker.h"
+#include "broker/daemon/route_plan.h"
 #include "broker/policy/changes.h"
 
 namespace sockbroker {
@@ -33,6 +34,7 @@ struct Broker::Change {
         Interfaces interfaces;
         Registry::Change numbers;
         Result<void> installed;
+        std::shared_ptr<const RoutePlan> routes;           // that the policy asks for
         std::vector<Diagnostic> blamed;                    // for a failure of it
         std::shared_ptr<const Policy> before;              // of a diff: what is in force
         std::shared_ptr<const PolicyChanges> differences;  // from that

@@ -177,6 +177,7 @@ void Broker::finish_back(const std::shared_ptr<Change>& change, const std::vecto
         (void)guarded([&] {
                 note_refused(std::exchange(policy_digest_, change->loaded.digest));
                 take(change->policy, std::move(change->interfaces), departures);
+                take_routes(std::move(change->routes));
                 names_.keep_only(change->names);
                 degrade("the policy on disk was not kept in time (reload --confirm=), the one before it is in force "
                         "again");

@@ -175,6 +175,7 @@ std::string Broker::apply(Policy policy) {
         if (!departures) {
                 return departures.error().text();
         }
+        take_routes(std::make_shared<const RoutePlan>(route_plan_of(policy)));
         take(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces), *departures);
         ask_names_after_start();
         return {};
@@ -333,6 +334,11 @@ void Broker::install_change(Change& change) const {
         if (!change.installed && change.kind == Change::Kind::kReload) {
                 change.blamed = check_rules(*change.policy, limits_.max_bindings);  // the lines that it is about
         }
+        if (change.installed && change.kind != Change::Kind::kInterfaces) {
+                // Without memory for them the routes of before stay.
+                (void)guarded(
+                        [&] { change.routes = std::make_shared<const RoutePlan>(route_plan_of(*change.policy)); });
+        }
         // One that is to be kept first is not what a restart should begin with.
         if (!change.installed || change.kind != Change::Kind::kReload || !change.loaded.supported ||
             change.confirm_usec != 0) {
@@ -378,6 +384,7 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
         (void)guarded([&] {
                 begin_trial(*change);
                 take(change->policy, std::move(change->interfaces), departures);
+                take_routes(std::move(change->routes));
                 policy_digest_ = change->loaded.digest;
                 names_.keep_only(change->names);
                 degrade(change->copied ? std::string{} : change->copied.error().text());

@@ -12,6 +12,7 @@
 #include "broker/daemon/broker.h"
 #include "broker/daemon/change.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/routes.h"
 #include "broker/policy/warnings.h"
 
 namespace sockbroker {
@@ -122,6 +123,13 @@ Rows Broker::status_rows() {
         };
         status.warnings = warnings();
         status.tally = tally_;
+        if (routes_ != nullptr) {
+                const auto sum = routes_->sum();
+                status.local_routes = sum.local;
+                status.announced_routes = sum.announced;
+                status.refused_routes = sum.refused;
+                std::ranges::move(routes_->warnings(), std::back_inserter(status.warnings));
+        }
         if (registry_.size() <= kAskAll) {
                 probe_liveness();
         }
@@ -145,8 +153,10 @@ Rows Broker::status_rows() {
                         return std::nullopt;
                 }
                 const auto& service = policy->services[next++];
+                const auto routes = routes_ == nullptr ? Routes::OfService{} : routes_->of(service.name);
                 return counters_line(service.name, count_sockets(registry_, service.name),
-                                     registry_.counters(service.name), count_bindings(service));
+                                     registry_.counters(service.name), count_bindings(service), routes.announced,
+                                     routes.drained);
         };
 }
 
@@ -235,6 +245,7 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                         fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
                 audit_.write(std::move(entry));
                 drop_lost_holds(service);
+                tell_routes(service);
         }
 }
 
@@ -270,6 +281,7 @@ std::string served_by(const Service& service, const Registration& registration) 
 
 void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& handed) {
         const auto& service = admission.service->name;
+        tell_routes(service);
         for (const auto& one : handed) {
                 Entry entry = entry_of(Action::kRegister, service, one.added);
                 entry.result = to_string(ResultCode::kOk);

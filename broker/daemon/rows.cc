@@ -112,7 +112,7 @@ std::string gone_socket_line(const std::string& service, const Registration& reg
 }
 
 std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters,
-                          std::size_t bindings) {
+                          std::size_t bindings, std::optional<bool> announced, bool drained) {
         return line_of({
                 {"service", service},
                 {"sockets", sockets.live + sockets.held + sockets.draining},
@@ -130,6 +130,8 @@ std::string counters_line(const std::string& service, const SocketCount& sockets
                 {"draining", sockets.draining},
                 {"bindings", bindings},
                 {"reply_conflicts", counters.crossed},
+                {"announced", announced ? Json(*announced) : Json(nullptr)},
+                {"drained", drained},
         });
 }
 
@@ -185,6 +187,10 @@ std::string status_line(const BrokerStatus& status) {
                         {"refused", status.refused},
                         {"journal_lost", status.journal_lost},
                         {"warnings", status.warnings},
+                        {"routes",
+                         {{"local", status.local_routes},
+                          {"announced", status.announced_routes},
+                          {"refused", status.refused_routes}}},
                         {"reloads", {{"ok", status.tally.reloads_taken}, {"refused", status.tally.reloads_refused}}},
                 }),
                 last);

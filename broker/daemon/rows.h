@@ -51,9 +51,11 @@ struct SocketCount {
         std::size_t held = 0;
         std::size_t draining = 0;
 };
-// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining, bindings}
+// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining, bindings, announced, drained};
+// announced is null where policy does not ask for it
 [[nodiscard]] std::string counters_line(const std::string& service, const SocketCount& sockets,
-                                        const ServiceCounters& counters, std::size_t bindings);
+                                        const ServiceCounters& counters, std::size_t bindings,
+                                        std::optional<bool> announced, bool drained);
 // {file, line, severity, message}, a line each; null: none.
 [[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics);
 
@@ -85,6 +87,9 @@ struct BrokerStatus {
         std::uint64_t journal_lost = 0;
         std::vector<std::string> warnings;  // of the host, to people
         Tally tally;
+        std::uint32_t local_routes = 0;  // that stand
+        std::uint32_t announced_routes = 0;
+        std::uint32_t refused_routes = 0;
 };
 [[nodiscard]] std::string status_line(const BrokerStatus& status);
 

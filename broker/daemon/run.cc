@@ -22,6 +22,7 @@
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
+#include "broker/daemon/routes.h"
 #include "broker/daemon/worker.h"
 #include "broker/helper/helper.h"
 #include "broker/names/process.h"
@@ -46,6 +47,7 @@ struct Loop {
         std::unique_ptr<Names> names;
         std::unique_ptr<Worker> worker;
         std::unique_ptr<Holds> holds;
+        std::unique_ptr<Routes> routes;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource ending;
@@ -115,7 +117,7 @@ int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         return r < 0 ? sd_event_exit(event, 0) : 0;
 }
 
-Result<void> fill(Loop& loop, IntakeSockets sockets) {
+Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit& audit) {
         sd_event* event = loop.event.get();
         for (const int signal : {SIGTERM, SIGINT}) {
                 if (const int r = sd_event_add_signal(event, nullptr, signal, on_end, &loop); r < 0) {
@@ -167,6 +169,8 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         loop.broker->use(*loop.holds);
         loop.broker->take_up_holds(std::move(sockets.stored));
         loop.broker->drop_strangers(std::move(sockets.strangers));
+        loop.routes = std::make_unique<Routes>(event, std::move(routes), loop.broker->registry(), audit);
+        loop.broker->use(*loop.routes);
         auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);
@@ -182,6 +186,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets) {
         loop.control =
                 std::make_unique<ControlServer>(event, *loop.broker, *loop.crew, [event] { sd_event_exit(event, 0); });
         return {};
+}
+
+RoutesOptions routes_of(const DaemonOptions& options, const BrokerConfig& config) {
+        return {.socket_path = options.runtime_dir + "/routes",
+                .memory_path = options.state_dir + "/routes",
+                .spans = {.up_usec = config.routes.up_usec, .down_usec = config.routes.down_usec},
+                .table = config.routes.announce_table};
 }
 
 // A broker that cannot start, and is started again and again, watches no clock: clients of a service that went
@@ -306,7 +317,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 return std::unexpected(broker.error());
         }
         loop.broker = std::move(*broker);
-        if (auto filled = fill(loop, std::move(*sockets)); !filled) {
+        if (auto filled = fill(loop, std::move(*sockets), routes_of(options, config.config), audit); !filled) {
                 return filled;
         }
         guard.names.clear();

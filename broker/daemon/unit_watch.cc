@@ -18,16 +18,14 @@ constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
 
-void read_triggers(sd_bus_message* reply, UnitState& state) {
+void read_names(sd_bus_message* reply, const std::function<void(std::string_view unit)>& take) {
         if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "as") <= 0 ||
             sd_bus_message_enter_container(reply, SD_BUS_TYPE_ARRAY, "s") < 0) {
                 return;
         }
         const char* unit = nullptr;
         while (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, static_cast<void*>(&unit)) > 0) {
-                if (std::string_view(unit).ends_with(".socket")) {
-                        state.triggered_by = unit;
-                }
+                take(unit);
         }
         sd_bus_message_exit_container(reply);
         sd_bus_message_exit_container(reply);
@@ -51,7 +49,13 @@ void read_property(sd_bus_message* reply, std::string_view name, UnitState& stat
                                 static_cast<std::int64_t>(usec);
                 }
         } else if (name == "TriggeredBy") {
-                read_triggers(reply, state);
+                read_names(reply, [&](std::string_view unit) {
+                        if (unit.ends_with(".socket")) {
+                                state.triggered_by = unit;
+                        }
+                });
+        } else if (name == "Triggers") {
+                read_names(reply, [&](std::string_view unit) { state.triggers.emplace_back(unit); });
         } else {
                 sd_bus_message_skip(reply, "v");
         }

@@ -60,6 +60,8 @@ constexpr std::array kVerbs = {
         NamedVerb{"unload", Verb::kUnload},
         NamedVerb{"version", Verb::kVersion},
         NamedVerb{"hold", Verb::kHold},
+        NamedVerb{"drain", Verb::kDrain},
+        NamedVerb{"undrain", Verb::kUndrain},
         NamedVerb{"match", Verb::kMatch},
         NamedVerb{"explain", Verb::kExplain},
         NamedVerb{"diff", Verb::kDiff},
@@ -218,11 +220,11 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
         case kVerbKey: {
                 const auto verb = find_verb(value);
                 if (!verb) {
-                        return malformed(
-                                fmt::format("unknown verb {}; VERB= is one of status list bindings reload "
-                                            "unregister unload version hold match explain diff keep counted monitor "
-                                            "prepare",
-                                            quoted(value)));
+                        return malformed(fmt::format(
+                                "unknown verb {}; VERB= is one of status list bindings reload "
+                                "unregister unload version hold drain undrain match explain diff keep counted monitor "
+                                "prepare",
+                                quoted(value)));
                 }
                 fields.verb = *verb;
                 return {};
@@ -382,6 +384,10 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
         if (fields.verb == Verb::kUnregister && !fields.has(kFdName)) {
                 return malformed("VERB=unregister needs FDNAME=, the service whose sockets to remove");
         }
+        const bool drains = fields.verb == Verb::kDrain || fields.verb == Verb::kUndrain;
+        if (drains && !fields.has(kFdName)) {
+                return malformed(fmt::format("VERB={} needs FDNAME=, the service", name));
+        }
         if (fields.verb == Verb::kHold && !(fields.has(kFdName) && fields.has(kTimeout))) {
                 return malformed("VERB=hold needs FDNAME=, the service, and TIMEOUT_USEC=, how long");
         }
@@ -392,9 +398,11 @@ std::expected<Request, Refusal> judge_verb(const Fields& fields, std::size_t fds
                 return judge_explain(fields);
         }
         if (fields.verb != Verb::kUnregister && fields.verb != Verb::kHold && fields.verb != Verb::kPrepare &&
-            fields.has(kFdName)) {
-                return malformed(fmt::format(
-                        "VERB={} takes no FDNAME=, of the verbs only unregister, hold, match and prepare do", name));
+            !drains && fields.has(kFdName)) {
+                return malformed(
+                        fmt::format("VERB={} takes no FDNAME=, of the verbs only unregister, hold, drain, undrain, "
+                                    "match and prepare do",
+                                    name));
         }
         return Request{fields.verb, fields.service(), fields.timeout_usec, fields.pid};
 }

@@ -42,6 +42,8 @@ enum class Verb : std::uint8_t {
         kReload,      // VERB=reload; TIMEOUT_USEC= may be there: back again unless VERB=keep comes in time
         kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
         kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required
+        kDrain,       // VERB=drain, FDNAME= required
+        kUndrain,     // VERB=undrain, the same
         kUnload,      // VERB=unload
         kVersion,     // VERB=version
         kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required

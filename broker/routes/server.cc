@@ -34,7 +34,7 @@ constexpr int kListener = 3, kKernel = 4, kEvents = 5, kFirstConnection = 6, kLa
 constexpr std::int64_t kSettleUsec = 20'000;  // what others change often comes in pieces
 constexpr std::int64_t kRestFactor = 4;       // of the time that the last look took
 constexpr std::int64_t kRetryUsec = 5'000'000;
-constexpr std::int64_t kIdleUsec = 5'000'000;
+constexpr std::int64_t kIdleUsec = 1'000'000;
 constexpr int kRecordsPerTurn = 64;
 
 void log(int priority, const std::string& text) {

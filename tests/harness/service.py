@@ -123,6 +123,11 @@ class Service(worker.Child):
     def facts(self, label):
         return self.sockets[label].getsockname()[1], kernel.socket_cookie(self.sockets[label])
 
+    def connect_unix(self, path):
+        """Connects to a seqpacket socket there, and leaves it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(path)
+
     def register(self, *labels, service=None, text=None):
         """FDSTORE=1 on the control socket, with the sockets of these labels in one message."""
         text = text or f"FDSTORE=1\nFDNAME={service or self.name}"

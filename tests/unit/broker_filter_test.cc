@@ -25,6 +25,7 @@
 
 #include "broker/daemon/confine.h"
 #include "broker/names/process.h"
+#include "broker/routes/server.h"
 #include "sandbox/compile.h"
 #include "sandbox/evaluator.h"
 #include "sandbox/parse.h"
@@ -295,6 +296,53 @@ TEST(BrokerFilter, IsTheOneThatWasReviewed) {
 // The same for the process that asks NSS.
 TEST(NamesFilter, IsTheOneThatWasReviewed) {
         EXPECT_EQ(describe_names_filter().value_or(""), text_of(kRoot + "/tests/data/names_filter.txt"));
+}
+
+// And for the one process that has a capability.
+TEST(RoutesFilter, IsTheOneThatWasReviewed) {
+        EXPECT_EQ(routes::describe_routes_filter().value_or(""), text_of(kRoot + "/tests/data/routes_filter.txt"));
+}
+
+TEST(RoutesFilter, SpeaksToTheKernelAndToTheBrokerAndToNobodyElse) {
+        const std::string path = kRoot + "/sandbox/routes.profile";
+        auto parsed = sandbox::parse_profile("routes", {{path, text_of(path)}},
+                                             [](const std::string&) { return fail("no include"); });
+        ASSERT_TRUE(parsed.profile) << parsed.errors.front().to_string();
+        const auto filter = sandbox::compile(*parsed.profile);
+        ASSERT_TRUE(filter);
+        constexpr std::uint64_t kRouteSocket = 4, kEvents = 5, kConnection = 6, kAnAddress = 0x7f0000000000;
+        const std::vector<Call> calls{
+                {"sendto", {kRouteSocket, 0, 100}, Fate::kAllowed},
+                {"sendto", {kRouteSocket, 0, 100, 0, kAnAddress}, Fate::kEperm},
+                {"sendto", {kEvents, 0, 100}, Fate::kEperm},
+                {"sendto", {kConnection, 0, 100}, Fate::kAllowed},
+                {"sendmsg", {kRouteSocket}, Fate::kEnosys},
+                {"sendmmsg", {kRouteSocket}, Fate::kEnosys},
+                {"write", {kRouteSocket}, Fate::kEperm},
+                {"write", {2}, Fate::kAllowed},
+                {"accept4", {3}, Fate::kAllowed},
+                {"accept4", {kConnection}, Fate::kEperm},
+                {"socket", {AF_NETLINK, SOCK_RAW}, Fate::kEnosys},
+                {"connect", {kRouteSocket}, Fate::kEnosys},
+                {"bind", {kRouteSocket}, Fate::kEnosys},
+                {"setsockopt", {kRouteSocket}, Fate::kEnosys},
+                {"ioctl", {kRouteSocket}, Fate::kEnosys},
+                {"openat", {}, Fate::kEnosys},
+                {"dup", {kRouteSocket}, Fate::kEnosys},
+                {"fcntl", {kRouteSocket}, Fate::kEnosys},
+                {"clone", {}, Fate::kEnosys},
+                {"setns", {}, Fate::kEnosys},
+                {"unshare", {}, Fate::kEnosys},
+                {"mount", {}, Fate::kEnosys},
+                {"kill", {}, Fate::kEnosys},
+                {"bpf", {}, Fate::kKilled},
+                {"execve", {}, Fate::kKilled},
+                {"ptrace", {}, Fate::kKilled},
+                {"mmap", {0, 0, PROT_READ | PROT_EXEC}, Fate::kEperm},
+        };
+        for (const Call& call : calls) {
+                EXPECT_EQ(sandbox::evaluate(*filter, data_of(call)), answer(call.fate)) << text_of(call);
+        }
 }
 
 TEST(NamesFilter, MakesNoProcessOfAnotherProgramAndChangesNoFile) {

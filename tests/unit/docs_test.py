@@ -152,7 +152,7 @@ def test_the_manual_lists_every_result():
 def test_completion_offers_every_verb_and_option():
     assert complete("") == VERBS
     assert sorted(complete("--")) == sorted(OPTIONS)
-    assert complete("--no-pager", "un") == ["unregister", "unload"]
+    assert complete("--no-pager", "un") == ["unregister", "undrain", "unload"]
 
 
 def test_completion_knows_values_of_options():
@@ -193,7 +193,8 @@ def test_systemd_takes_the_catalog(tmp_path):
 def test_the_libraries_that_a_machine_needs_are_those_the_programs_are_linked_to():
     """By Debian's packages; libc6, libgcc-s1 and what those of the list bring are everywhere."""
     linked = set()
-    for program in CTL, os.environ["SOCKBROKER_RUN"], pathlib.Path(CTL).parent / "sockbrokerd":
+    beside = [pathlib.Path(CTL).parent / name for name in ("sockbrokerd", "sockbroker-routes")]
+    for program in CTL, os.environ["SOCKBROKER_RUN"], *beside:
         header = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
         linked |= set(re.findall(r"\(NEEDED\).*\[(.*)\]", header))
     owners = subprocess.run(["dpkg-query", "--search", *(f"*-linux-gnu/{name}" for name in linked)], capture_output=True, text=True)

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verbs drain and undrain: a service is withdrawn while it goes on serving, and announced again.
+#include "broker/ctl/ask.h"
+#include "broker/ctl/passed.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/verbs.h"
+#include "broker/protocol/request.h"
+
+namespace sockbroker::ctl {
+
+namespace {
+
+int ask_for(const Options& options, sockbroker::Verb verb) {
+        const std::string& service = options.arguments.front();
+        if (!valid_service_name(service)) {
+                complain(hand_out({}, service).error().text());
+                return kExitUsage;
+        }
+        const auto answer = ask(options, format_request({.verb = verb, .service = service}), [](std::string_view) {});
+        if (!answer) {
+                return answer.error();
+        }
+        Output output(options);
+        if (options.json != JsonMode::kOff) {
+                JsonArray array(output, options.json);
+                array.add(answer_row(service, *answer));
+                array.close();
+        } else if (answer->result == "ok") {
+                output.write(answer->message + "\n");
+                report_warnings(*answer, service);
+        }
+        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+}
+
+}  // namespace
+
+int drain_service(const Options& options) {
+        return ask_for(options, sockbroker::Verb::kDrain);
+}
+
+int undrain_service(const Options& options) {
+        return ask_for(options, sockbroker::Verb::kUndrain);
+}
+
+}  // namespace sockbroker::ctl

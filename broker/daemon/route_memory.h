@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What of routes a broker has to know of the one before it: which services are drained, and whether routes may stand.
+// One small file beside the policy last taken, replaced as a whole; never waits for a disk.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "broker/base/result.h"
+
+namespace sockbroker {
+
+class RouteMemory {
+public:
+        // Drained services, and since when (microseconds since the epoch).
+        using Drained = std::map<std::string, std::int64_t, std::less<>>;
+
+        // What the file says; one that is not there, or says what this version does not know, says nothing.
+        explicit RouteMemory(std::string path);
+
+        [[nodiscard]] const Drained& drained() const { return drained_; }
+        [[nodiscard]] bool may_stand() const { return may_stand_; }
+
+        // Errors: it holds for this broker, but the next one will not know.
+        [[nodiscard]] Result<void> drain(const std::string& service, std::int64_t since_usec);
+        [[nodiscard]] Result<void> undrain(const std::string& service);
+        [[nodiscard]] Result<void> set_may_stand(bool may_stand);
+
+private:
+        [[nodiscard]] Result<void> write() const;
+        void read(std::string_view text);
+
+        std::string path_;
+        Drained drained_;
+        bool may_stand_ = false;
+};
+
+}  // namespace sockbroker

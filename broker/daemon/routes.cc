@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/routes.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/daemon/change.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr std::int64_t kSettleUsec = 5'000;    // several sockets of a service often come together
+constexpr std::int64_t kLookUsec = 1'000'000;  // at least so often all are looked at
+constexpr std::int64_t kRestFactor = 9;        // of the time that the last look at all took
+constexpr std::int64_t kAskUnitsUsec = 5'000'000;
+constexpr std::int64_t kWaitUsec = 3'000'000;  // for sockbroker-routes
+
+std::string count_prefixes(std::size_t number) {
+        return fmt::format("{} prefix{}", number, number == 1 ? "" : "es");
+}
+
+}  // namespace
+
+Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry, Audit& audit)
+        : event_(event),
+          options_(std::move(options)),
+          registry_(registry),
+          audit_(audit),
+          memory_(options_.memory_path),
+          link_(event, options_.socket_path,
+                {.reported = [this](const routes::Report& report) { reported(report); },
+                 .lost =
+                         [this](const std::string& why) {
+                                 lost_ = why;
+                                 note(4, warnings().back());
+                                 finish_waiting(true);
+                         }}) {
+        sd_event_source* source = nullptr;
+        if (sd_event_add_time(
+                    event_, &source, CLOCK_MONOTONIC, UINT64_MAX, 1'000,
+                    [](sd_event_source*, std::uint64_t, void* self) {
+                            return guarded([&] {
+                                    auto* routes = static_cast<Routes*>(self);
+                                    routes->due_usec_ = 0;
+                                    routes->evaluate();
+                            });
+                    },
+                    this) >= 0) {
+                sd_event_source_set_enabled(source, SD_EVENT_OFF);
+                timer_.reset(source);
+        }
+}
+
+Routes::~Routes() = default;
+
+void Routes::note(int priority, std::string message) {
+        audit_.write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
+}
+
+void Routes::schedule(std::int64_t at_usec) {
+        if (due_usec_ != 0 && due_usec_ <= at_usec) {
+                return;
+        }
+        due_usec_ = at_usec;
+        sd_event_source_set_time(timer_.get(), static_cast<std::uint64_t>(at_usec));
+        sd_event_source_set_enabled(timer_.get(), SD_EVENT_ONESHOT);
+}
+
+void Routes::take(std::shared_ptr<const RoutePlan> plan) {
+        if (plan == nullptr) {
+                return;  // no policy could be taken: what stands is the best that is known
+        }
+        const bool first = plan_ == nullptr;
+        plan_ = std::move(plan);
+        withdrawn_ = false;
+        std::erase_if(services_, [&](const auto& entry) { return !plan_->announcing.contains(entry.first); });
+        for (const auto& [name, announcing] : plan_->announcing) {
+                services_[name];
+        }
+        if (first) {
+                ask_until_usec_ = steady_usec() + kAskUnitsUsec;
+        }
+        if (units_ == nullptr && !plan_->announcing.empty()) {
+                units_ = std::make_unique<AnnounceUnits>(event_, [this] {
+                        look_at_all_ = true;
+                        schedule(std::max(steady_usec() + kSettleUsec, rest_until_usec_));
+                });
+                units_->want();
+        }
+        auto& local = kind(routes::Kind::kLocal);
+        if (told_any_ || memory_.may_stand() || !plan_->empty()) {
+                if (local.told == nullptr || *local.told != plan_->local) {
+                        tell(routes::Kind::kLocal, RouteLink::List(plan_, &plan_->local));
+                }
+                kind(routes::Kind::kAnnounce).told.reset();  // of other prefixes maybe
+        }
+        look_at_all_ = true;
+        evaluate();
+}
+
+void Routes::look_at(const std::string& service) {
+        if (services_.contains(service)) {
+                to_look_at_.insert(service);
+                schedule(steady_usec() + kSettleUsec);
+        }
+}
+
+// Whether any live socket whose unit is up serves it.
+Routes::Judgement Routes::judge_one(const std::string& name, Protocol protocol, Family family) {
+        const auto registrations = registry_.registrations(name);
+        const auto spread = registry_.spread(name);
+        Judgement result{.up = false,
+                         .why = fmt::format("no live socket serves {} over {}", to_string(protocol), to_string(family)),
+                         .since_usec = INT64_MAX};
+        for (const auto& one : registrations) {
+                if (!one.serves_in(protocol, family) || one.held() || !is_live(registrations, spread, one)) {
+                        continue;
+                }
+                const auto up = units_->is_up(one.registrant.unit);
+                if (up == std::optional(true)) {
+                        result.since_usec = std::min(result.since_usec, one.registered_usec);
+                        result.up = true;
+                } else if (result.up != std::optional(true)) {
+                        result.why = fmt::format("{} is not active", one.registrant.unit);
+                        result.up = up.has_value() ? result.up : std::nullopt;
+                }
+        }
+        return result;
+}
+
+Routes::Judgement Routes::judge(const std::string& name, const RoutePlan::Announcing& announcing) {
+        std::vector<std::optional<bool>> served;
+        Judgement result;
+        const bool any = announcing.when == Announce::kAny;
+        result.since_usec = any ? INT64_MAX : 0;
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        if (!announcing.used.at(static_cast<std::size_t>(protocol))
+                                     .at(static_cast<std::size_t>(family))) {
+                                continue;
+                        }
+                        auto one = judge_one(name, protocol, family);
+                        served.push_back(one.up);
+                        if (one.up == std::optional(true)) {
+                                result.since_usec = any ? std::min(result.since_usec, one.since_usec)
+                                                        : std::max(result.since_usec, one.since_usec);
+                        } else if (result.why.empty()) {
+                                result.why = std::move(one.why);
+                        }
+                }
+        }
+        result.up = is_up(announcing.when, served);
+        return result;
+}
+
+void Routes::evaluate(const std::string& name, const RoutePlan::Announcing& announcing, Service& service) {
+        auto judged = judge(name, announcing);
+        const auto now = steady_usec();
+        if (judged.up || service.up) {
+                service.unknown_usec = 0;
+        } else if (service.unknown_usec == 0) {
+                service.unknown_usec = now;
+        } else if (now >= service.unknown_usec + kAskUnitsUsec) {
+                judged.up = true;  // nobody says what the units do: the sockets alone count
+        }
+        const auto before = service.up;
+        service.up = judged.up ? judged.up : service.up;
+        service.why = std::move(judged.why);
+        if (service.up) {
+                // Since it was registered, where this is the first that anybody knows of it.
+                const auto since = before ? now : *service.up ? std::min(judged.since_usec, now) : 0;
+                service.damping.set(*service.up, memory_.drained().contains(name), since);
+        }
+}
+
+void Routes::evaluate() {
+        if (plan_ == nullptr) {
+                return;
+        }
+        const auto began = steady_usec();
+        const bool all = std::exchange(look_at_all_, false) || began >= look_at_all_usec_;
+        for (auto& [name, service] : services_) {
+                if (all || to_look_at_.contains(name)) {
+                        evaluate(name, plan_->announcing.find(name)->second, service);
+                }
+        }
+        to_look_at_.clear();
+        if (all && units_ != nullptr) {
+                units_->forget_others();
+        }
+        settle();
+        finish_waiting(false);
+        const auto now = steady_usec();
+        if (all) {
+                rest_until_usec_ = now + (now - began) * kRestFactor;
+                look_at_all_usec_ = now + kLookUsec;
+        }
+        if (!services_.empty() || !waiting_.empty()) {
+                schedule(look_at_all_usec_);
+        }
+}
+
+void Routes::settle() {
+        const auto now = steady_usec();
+        std::vector<bool> up(services_.size());
+        std::set<std::string, std::less<>> announced;
+        bool known = true;
+        for (auto& [name, service] : services_) {
+                known = known && service.up.has_value();
+                const bool stands = service.damping.settle(now, options_.spans) && !withdrawn_;
+                up[plan_->announcing.find(name)->second.number] = stands;
+                if (stands) {
+                        announced.insert(announced.end(), name);
+                }
+                if (const auto next = service.damping.next_usec(options_.spans); next != 0) {
+                        schedule(std::max(next, now));
+                }
+        }
+        auto& state = kind(routes::Kind::kAnnounce);
+        // Before the first word it has to be known of all, or what stands would go for want of an answer.
+        const bool due = state.told == nullptr ? known || now >= ask_until_usec_ : announced != announced_;
+        if (!due || !(told_any_ || memory_.may_stand() || !plan_->empty())) {
+                return;
+        }
+        announced_ = std::move(announced);
+        auto list = std::make_shared<const std::vector<Prefix>>(plan_->announced_while(up));
+        tell(routes::Kind::kAnnounce, std::move(list));
+}
+
+void Routes::tell(routes::Kind of, RouteLink::List list) {
+        told_any_ = true;
+        if (!list->empty()) {
+                if (const auto written = memory_.set_may_stand(true); !written) {
+                        note(3, written.error().text());
+                }
+        }
+        auto& state = kind(of);
+        state.told = list;
+        state.number = link_.tell(of, std::move(list));
+}
+
+void Routes::reported(const routes::Report& report) {
+        auto& state = kind(report.kind);
+        if (!std::exchange(lost_, std::string()).empty()) {
+                note(5, fmt::format("{} is there", options_.socket_path));
+        }
+        const bool repaired = report.number == state.acknowledged && state.acknowledged != 0;
+        if (repaired && report.added + report.removed > 0) {
+                note(4,
+                     fmt::format("somebody has changed {} routes of the broker, or they may not be where they were: {} "
+                                 "made again, {} removed",
+                                 to_string(report.kind), report.added, report.removed));
+        }
+        tell_of_refused(report, state);
+        state.report = report;
+        if (report.number != state.number || repaired) {
+                return;
+        }
+        state.acknowledged = report.number;
+        if (report.kind == routes::Kind::kAnnounce) {
+                tell_of_services(report);
+        }
+        finish_waiting(false);
+        const auto nothing = [](const OfKind& one) {
+                return one.told != nullptr && one.told->empty() && one.acknowledged == one.number;
+        };
+        // Nothing is to stand and nothing does: sockbroker-routes may end, and the next broker need not ask.
+        if (plan_->empty() && std::ranges::all_of(kinds_, nothing)) {
+                if (const auto written = memory_.set_may_stand(false); !written) {
+                        note(3, written.error().text());
+                }
+                link_.leave();
+                kinds_ = {};
+                told_any_ = false;
+        }
+}
+
+namespace {
+
+std::string describe_refused(const routes::Report& report, std::uint32_t table) {
+        if (report.refused == 0) {
+                return {};
+        }
+        const auto where = report.kind == routes::Kind::kLocal ? std::string("a local route")
+                                                               : fmt::format("a route in table {}", table);
+        std::string why;
+        switch (report.reason) {
+        case routes::Reason::kConnected:
+                why = "an interface is connected to that network, or to one in it";
+                break;
+        case routes::Reason::kUnroutable:
+                why = routes::why_unroutable(report.example);
+                break;
+        default:
+                why = fmt::format("the kernel refuses: {}", std::strerror(static_cast<int>(report.errnum)));
+        }
+        return fmt::format("{} cannot have {}: {}{}", report.example.to_string(), where, why,
+                           report.refused == 1 ? "" : fmt::format(" (and {} more)", report.refused - 1));
+}
+
+}  // namespace
+
+void Routes::tell_of_refused(const routes::Report& report, OfKind& state) {
+        auto said = describe_refused(report, options_.table);
+        if (!said.empty() && said != state.refused) {
+                note(4, said);
+        }
+        state.refused = std::move(said);
+}
+
+// Entries for those that the kernel has, or has no more, by the list that it was told.
+void Routes::tell_of_services(const routes::Report& report) {
+        const bool first = !std::exchange(standing_known_, true);
+        const auto before = std::exchange(standing_, announced_);
+        // Those of the broker before this one stood all the while.
+        const bool unchanged = first && report.added == 0;
+        for (const auto& name : standing_) {
+                const auto found = plan_->announcing.find(name);
+                if (!before.contains(name) && !unchanged && found != plan_->announcing.end()) {
+                        audit_.write({.action = Action::kAnnounce,
+                                      .priority = 5,
+                                      .message = fmt::format("{} is announced: {} in table {}", name,
+                                                             count_prefixes(found->second.prefixes), options_.table),
+                                      .service = name});
+                }
+        }
+        for (const auto& name : before) {
+                if (standing_.contains(name)) {
+                        continue;
+                }
+                const auto found = services_.find(name);
+                const std::string why = withdrawn_                        ? "dispatch is taken away"
+                                        : found == services_.end()        ? "policy does not announce it any more"
+                                        : found->second.damping.drained() ? "it is drained"
+                                                                          : found->second.why;
+                audit_.write({.action = Action::kWithdraw,
+                              .priority = 5,
+                              .message = fmt::format("{} is not announced any more: {}", name, why),
+                              .service = name});
+        }
+}
+
+void Routes::finish_waiting(bool all) {
+        const auto acknowledged = kind(routes::Kind::kAnnounce).acknowledged;
+        const auto now = steady_usec();
+        std::vector<std::pair<Done, bool>> finished;
+        std::erase_if(waiting_, [&](Waiting& one) {
+                const bool in_kernel = acknowledged >= one.number;
+                if (!in_kernel && !all && now < one.until_usec) {
+                        return false;
+                }
+                finished.emplace_back(std::move(one.done), in_kernel);
+                return true;
+        });
+        for (const auto& [done, in_kernel] : finished) {
+                done(in_kernel);
+        }
+}
+
+void Routes::when_in_kernel(Done done) {
+        const auto& state = kind(routes::Kind::kAnnounce);
+        if (state.told == nullptr ? !memory_.may_stand() : state.acknowledged == state.number) {
+                return done(true);
+        }
+        if (!lost_.empty()) {
+                return done(false);
+        }
+        // The first list of a broker that has just been started may not be told yet.
+        const auto number = state.told == nullptr ? state.number + 1 : state.number;
+        waiting_.push_back({.number = number, .until_usec = steady_usec() + kWaitUsec, .done = std::move(done)});
+        schedule(steady_usec() + kWaitUsec);
+}
+
+Result<void> Routes::drain(const std::string& service, bool drained, Done done) {
+        const auto written = drained ? memory_.drain(service, wall_usec()) : memory_.undrain(service);
+        if (services_.contains(service)) {
+                to_look_at_.insert(service);
+        }
+        evaluate();
+        when_in_kernel(std::move(done));
+        return written;
+}
+
+void Routes::withdraw_all(Done done) {
+        withdrawn_ = true;
+        if (told_any_ || memory_.may_stand()) {
+                announced_.clear();
+                tell(routes::Kind::kAnnounce, std::make_shared<const std::vector<Prefix>>());
+        }
+        when_in_kernel(std::move(done));
+}
+
+void Routes::stay() {
+        withdrawn_ = false;
+        look_at_all_ = true;
+        evaluate();
+}
+
+Routes::OfService Routes::of(const std::string& service) const {
+        return {.announced = services_.contains(service) ? std::optional(standing_.contains(service)) : std::nullopt,
+                .drained = memory_.drained().contains(service)};
+}
+
+Routes::Sum Routes::sum() const {
+        const auto& local = kind(routes::Kind::kLocal).report;
+        const auto& announce = kind(routes::Kind::kAnnounce).report;
+        return {.local = local ? local->standing : 0,
+                .announced = announce ? announce->standing : 0,
+                .refused = (local ? local->refused : 0) + (announce ? announce->refused : 0)};
+}
+
+std::vector<std::string> Routes::warnings() const {
+        std::vector<std::string> result;
+        for (const auto& state : kinds_) {
+                if (!state.refused.empty()) {
+                        result.push_back(state.refused);
+                }
+        }
+        if (!lost_.empty()) {
+                result.push_back(fmt::format(
+                        "nobody makes the routes that policy asks for, those that stand stay: {}: {} (systemctl enable "
+                        "--now sockbroker-routes.socket)",
+                        options_.socket_path, lost_));
+        }
+        return result;
+}
+
+}  // namespace sockbroker
