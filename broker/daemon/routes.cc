@@ -269,7 +269,7 @@ void Routes::reported(const routes::Report& report) {
                 return one.told != nullptr && one.told->empty() && one.acknowledged == one.number;
         };
         // Nothing is to stand and nothing does: sockbroker-routes may end, and the next broker need not ask.
-        if (plan_->empty() && std::ranges::all_of(kinds_, nothing)) {
+        if (plan_ != nullptr && plan_->empty() && std::ranges::all_of(kinds_, nothing)) {
                 if (const auto written = memory_.set_may_stand(false); !written) {
                         note(3, written.error().text());
                 }

@@ -97,14 +97,15 @@ Result<void> confine() {
 
 class Server {
 public:
-        Server(OwnedFd listener, KernelRoutes& kernel, RouteEvents& events, std::size_t most)
-                : listener_(std::move(listener)), events_(events), keeper_(kernel, most) {}
+        // `may_end`: whoever comes later starts another one.
+        Server(OwnedFd listener, bool may_end, KernelRoutes& kernel, RouteEvents& events, std::size_t most)
+                : listener_(std::move(listener)), may_end_(may_end), events_(events), keeper_(kernel, most) {}
 
         Result<void> run() {
                 std::int64_t idle_since = steady_usec();
                 while (true) {
                         const auto now = steady_usec();
-                        if (connection_ || !keeper_.is_idle()) {
+                        if (!is_unused()) {
                                 idle_since = now;
                         } else if (now >= idle_since + kIdleUsec) {
                                 return {};
@@ -124,7 +125,7 @@ private:
                         follow_at_ = steady_usec() + kRetryUsec;
                 }
                 std::int64_t until = follow_at_;
-                if (!connection_ && keeper_.is_idle()) {
+                if (is_unused()) {
                         until = until == 0 ? idle_until : std::min(until, idle_until);
                 }
                 const auto left = std::max<std::int64_t>(0, until - steady_usec());
@@ -148,6 +149,8 @@ private:
                         accept_one();
                 }
         }
+
+        [[nodiscard]] bool is_unused() const { return may_end_ && !connection_ && keeper_.is_idle(); }
 
         // The newer broker counts: one that was replaced may not have ended yet.
         void accept_one() {
@@ -215,6 +218,7 @@ private:
         }
 
         OwnedFd listener_;
+        bool may_end_;
         RouteEvents& events_;
         Keeper keeper_;
         OwnedFd connection_;
@@ -232,6 +236,7 @@ Result<std::string> describe_routes_filter() {
 }
 
 Result<void> serve(const ServerOptions& options) {
+        const bool passed = sd_listen_fds(0) > 0;
         auto listener = open_listener(options.socket_path);
         if (!listener) {
                 return std::unexpected(listener.error());
@@ -252,7 +257,7 @@ Result<void> serve(const ServerOptions& options) {
                             "cannot give up what it does not need, and does not serve with it: " +
                                     confined.error().message);
         }
-        return Server(std::move(*listener), *kernel, *events, options.most).run();
+        return Server(std::move(*listener), passed, *kernel, *events, options.most).run();
 }
 
 }  // namespace sockbroker::routes

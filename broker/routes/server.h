@@ -20,8 +20,8 @@ struct ServerOptions {
         std::size_t most = 0;  // prefixes of a kind
 };
 
-// Returns when nobody has asked for a route for a while, or nobody may any more: what stands, stands. Descriptors from
-// 3 on are closed, but for one that systemd has passed.
+// Where systemd has passed the socket, and starts it again: returns when nothing is to stand and nobody has asked for a
+// second. Descriptors from 3 on are closed, but for that one.
 [[nodiscard]] Result<void> serve(const ServerOptions& options);
 
 // Its filter of system calls as it is built in, for a person to read.

@@ -72,7 +72,6 @@ def test_local_routes_stand_while_the_policy_has_them_and_packets_arrive_by_them
     broker.policy(section("web", 61001, WEB))
     assert broker.reload()[0] == 0
     local_is(set())
-    until("nobody is asked for routes any more, so it ends", lambda: maker.process.poll() == 0)
 
 
 def test_routes_that_others_made_stay_theirs(broker, maker):
@@ -455,3 +454,14 @@ def test_it_has_one_capability_and_its_filter_is_on(maker, broker):
     assert fields["NoNewPrivs"] == "1"
     maker.process.send_signal(signal.SIGTERM)
     assert maker.process.wait(10) == -signal.SIGTERM
+
+
+def test_an_unload_withdraws_also_where_no_policy_could_be_taken(broker, maker, spawn):
+    begin(broker, maker, "Announce=any")
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    announced_is(BOTH)
+    broker.kill()
+    (broker.state / "policy").unlink()
+    broker.policy("nonsense\n").start()
+    assert broker.ctl("unload")[0] == 0
+    assert routes.announced() == set()
