@@ -299,7 +299,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
                         }
                 }
                 warn_of_clients(policy, service, host, warnings);
-                if (local) {
+                if (local && !service.local_routes) {  // else the broker makes them
                         warn_of_routes(policy, service, *local, warnings);
                 }
                 if (host.units) {
