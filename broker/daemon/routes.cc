@@ -17,7 +17,7 @@ constexpr std::int64_t kSettleUsec = 5'000;    // several sockets of a service o
 constexpr std::int64_t kLookUsec = 1'000'000;  // at least so often all are looked at
 constexpr std::int64_t kRestFactor = 9;        // of the time that the last look at all took
 constexpr std::int64_t kAskUnitsUsec = 5'000'000;
-constexpr std::int64_t kWaitUsec = 3'000'000;  // for sockbroker-routes
+constexpr std::int64_t kWaitUsec = 4'000'000;  // for sockbroker-routes
 
 std::string count_prefixes(std::size_t number) {
         return fmt::format("{} prefix{}", number, number == 1 ? "" : "es");
