@@ -37,6 +37,8 @@ constexpr std::array kVerbs = {
         Verb{"verify", "verify [FILE...]", "Check the policy on disk, without a broker", 0, kMany, verify_policy},
         Verb{"diff", "diff", "Show what a reload would do", 0, 0, show_diff, true},
         Verb{"cat", "cat [SERVICE...]", "Show the policy files on disk", 0, kMany, cat_policy},
+        Verb{"import", "import tubular FILE", "Print a policy that does what tubular's bindings do", 2, 2,
+             import_policy},
         Verb{"monitor", "monitor [SERVICE...]", "Show events as they happen", 0, kMany, monitor_events, true},
         Verb{"metrics", "metrics", "Print metrics in the format of OpenMetrics", 0, 0, show_metrics, true},
         Verb{"unload", "unload", "Take dispatch away", 0, 0, unload_dispatch},

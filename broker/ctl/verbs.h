@@ -32,6 +32,7 @@ struct Verb {
 [[nodiscard]] int explain_packet(const Options& options);
 [[nodiscard]] int show_diff(const Options& options);
 [[nodiscard]] int cat_policy(const Options& options);
+[[nodiscard]] int import_policy(const Options& options);
 [[nodiscard]] int show_metrics(const Options& options);
 [[nodiscard]] int monitor_events(const Options& options);
 [[nodiscard]] int show_version(const Options& options);
