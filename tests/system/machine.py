@@ -55,9 +55,10 @@ class Machine:
 
     _made = 0
 
-    def __init__(self, stage: pathlib.Path, log: pathlib.Path, root: str = "/",
+    def __init__(self, stage: pathlib.Path | None, log: pathlib.Path, root: str = "/",
                  masked: tuple[str, ...] = ("postgresql", "nginx", "unbound")):
-        """`stage`: where the project was installed to. `root`: another Debian than this machine's, as mmdebstrap makes.
+        """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so that
+        packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes.
         `masked`: services that may be installed here and are not wanted."""
         number = Machine._made  # several at once have names of their own, the first the shortest
         Machine._made += 1
@@ -75,7 +76,7 @@ class Machine:
             self.end()
             raise
 
-    def _boot(self, stage: pathlib.Path) -> None:
+    def _boot(self, stage: pathlib.Path | None) -> None:
         if not self._managed:  # no systemd here to make a scope for it
             for root in _cgroup_roots():
                 for left in root.glob("sockbroker-test-*"):  # of tests that were killed
@@ -99,12 +100,12 @@ class Machine:
             with open(self.log, "wb") as log:
                 self._process = subprocess.Popen(
                     ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", f"--directory={self._root}",
-                     "--volatile=yes", "--boot", "--private-network", "--capability=all",
+                     "--volatile=yes" if stage else "--volatile=overlay", "--boot", "--private-network", "--capability=all",
                      "--system-call-filter=bpf seccomp pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self",
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.
-                     f"--overlay-ro={self._root.rstrip('/')}/usr:{stage}/usr:/usr",
+                     *([f"--overlay-ro={self._root.rstrip('/')}/usr:{stage}/usr:/usr"] if stage else []),
                      f"--bind-ro={HERE}:/opt/system-tests",
                      # Of this machine's own services none is wanted, and none may ask questions.
                      "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",
