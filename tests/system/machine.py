@@ -56,7 +56,7 @@ class Machine:
     _made = 0
 
     def __init__(self, stage: pathlib.Path | None, log: pathlib.Path, root: str = "/",
-                 masked: tuple[str, ...] = ("postgresql", "nginx", "unbound")):
+                 masked: tuple[str, ...] = ("postgresql", "nginx", "unbound", "bird", "frr")):
         """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so that
         packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes.
         `masked`: services that may be installed here and are not wanted."""
