@@ -19,8 +19,6 @@
 
 namespace sockbroker {
 
-class InHolder;
-
 // One descriptor that came with it.
 struct Arrived {
         SocketFacts facts;
@@ -42,26 +40,21 @@ struct Incoming : Message {
         std::vector<Arrived> arrived;      // one for each, where they were looked at
         bool settled = false;              // nobody needs the staging map any more for it
         bool answered = false;
-        // What a holder has kept of it: what of that is not held when nobody needs the message any more is given up.
-        std::shared_ptr<InHolder> in_holder;
 
         // Where there is no memory for more than that.
         void fail() noexcept;
 
-        // What a hand has made of it.
-        void note(const hands::Taken& taken) noexcept;
+        [[nodiscard]] std::size_t descriptors() const { return fds.empty() ? count : fds.size(); }
 
-private:
-        void note_found(const hands::Taken& taken);
+        // What a hand has made of it.
+        void note(const hands::Taken& taken);
 };
 using IncomingPtr = std::shared_ptr<Incoming>;
-
-[[nodiscard]] IncomingPtr incoming(Message peeked);
 
 // Who is to take the descriptors of a message.
 struct Intake {
         bool probe = false;  // and offer what can be brokered; else they are closed
-        std::string holder;  // and keep it: the one of this service, with HoldSec=
+        bool here = false;   // the broker itself: of a service with HoldSec=, whose sockets it keeps
         hands::Charge charge;
 };
 

@@ -54,38 +54,6 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
         assert who("tcp", "ipv4") == "web"
 
 
-# Of a service with HoldSec=, whose sockets the broker keeps: what it sends, and what it makes of a socket that was registered.
-HELD = [(kind, way) for kind in hanging.KINDS for way in ("admitted", "admitted-notify")] + [
-    (kind, "registered") for kind in hanging.AFTERWARDS]
-
-
-@pytest.mark.parametrize("kind,way", HELD)
-def test_a_service_with_holdsec_keeps_waiting_who_holds_its_own_sockets_and_nobody_else(broker, spawn, kind, way):
-    add_routes()
-    broker.policy(section("web", 61001, everywhere(), "HoldSec=30")
-                  + section("evil", own_uid(7), everywhere(81), "HoldSec=30")).start()
-    web = spawn("web")
-    handed_over(web, "tcp", "ipv4")
-    open_socket(web, "udp", "ipv4")
-    with hanging.Hanging(kind, way, own_uid(7)):
-        slowest = 0.0
-        for _ in range(20):
-            began = time.monotonic()
-            assert wire.control(broker.control_path, "VERB=version").result == "ok"
-            assert web.register("udp-ipv4").result == "ok"
-            slowest = max(slowest, time.monotonic() - began)
-        # The broker gives up what it holds of the attacker.
-        assert broker.ctl("unregister", "evil")[0] == (0 if way == "registered" and kind == "locked" else 1)
-        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4")
-        web.kill()
-        broker.wait_log("hold: .*web is gone.*")
-        again = spawn("web")
-        assert again.retrieve().result == "ok"
-        assert who("tcp", "ipv4") == "web"
-        print(f"{kind}, {way}: the slowest of 20 pairs of honest requests took {slowest * 1e3:.1f} ms")
-        assert slowest < PATIENCE
-
-
 def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
     """No hand is given to who keeps two waiting, but for what is first in the queue of `notify`, where all others are behind it."""
     add_routes()
