@@ -30,6 +30,9 @@
 
 #include "broker/client/netlink_dump.h"
 #include "broker/client/queues.h"
+#include "broker/ctl/ask.h"
+#include "broker/ctl/render.h"
+#include "broker/ctl/system_bus.h"
 #include "broker/policy/files.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/read_files.h"
@@ -41,9 +44,10 @@ namespace {
 constexpr std::size_t kMaxListeners = 10'000;
 constexpr std::size_t kMaxQuickBytes = std::size_t{4} << 20;  // of policies, some 100,000 bindings
 
-struct Found {
+struct FoundListener {
         HostListener listener;
         std::uint64_t inode = 0;
+        std::uint64_t cookie = 0;
 };
 
 Address address_of(int family, const void* bytes) {
@@ -52,8 +56,8 @@ Address address_of(int family, const void* bytes) {
         return address;
 }
 
-std::optional<std::vector<Found>> listeners() {
-        std::vector<Found> all;
+std::optional<std::vector<FoundListener>> listeners() {
+        std::vector<FoundListener> all;
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
                 for (const int family : {AF_INET, AF_INET6}) {
                         const auto read = dump_sockets(
@@ -69,7 +73,9 @@ std::optional<std::vector<Found>> listeners() {
                                                 .dual = family == AF_INET6 && only && !only->empty() &&
                                                         only->front() == 0,
                                                 .uid = socket.idiag_uid};
-                                        all.push_back({listener, socket.idiag_inode});
+                                        const auto cookie = std::uint64_t{socket.id.idiag_cookie[1]} << 32U |
+                                                            socket.id.idiag_cookie[0];
+                                        all.push_back({listener, socket.idiag_inode, cookie});
                                 });
                         if (!read && family == AF_INET) {
                                 return std::nullopt;
@@ -80,7 +86,7 @@ std::optional<std::vector<Found>> listeners() {
 }
 
 // Of each inode of a socket the units of the processes that have it open, as far as this process may look.
-std::map<std::uint64_t, std::set<std::string>> units_of(const std::vector<Found>& found) {
+std::map<std::uint64_t, std::set<std::string>> units_of(const std::vector<FoundListener>& found) {
         std::map<std::uint64_t, std::set<std::string>> units;
         for (const auto& one : found) {
                 units[one.inode];
@@ -184,9 +190,6 @@ PortRange ephemeral_ports() {
         return range;
 }
 
-struct CloseBus {
-        void operator()(sd_bus* bus) const { sd_bus_flush_close_unref(bus); }
-};
 struct FreeMessage {
         void operator()(sd_bus_message* message) const { sd_bus_message_unref(message); }
 };
@@ -205,7 +208,7 @@ std::optional<std::vector<std::string>> units_that_exist() {
         if (sd_booted() <= 0 || sd_bus_open_system(&raw) < 0) {
                 return std::nullopt;
         }
-        const std::unique_ptr<sd_bus, CloseBus> bus(raw);
+        const SystemBus bus(raw);
         (void)sd_bus_set_method_call_timeout(bus.get(), 2'000'000);
         std::vector<std::string> units;
         const auto files = ask_manager(bus.get(), "ListUnitFiles");
@@ -257,11 +260,34 @@ std::map<uid_t, std::string> users_of_file() {
         return names;
 }
 
-std::vector<HostListener> with_names(std::vector<Found> found, bool units) {
-        const auto by_inode = units ? units_of(found) : std::map<std::uint64_t, std::set<std::string>>();
+// Services by the cookies of their sockets, as a broker that runs says.
+std::map<std::uint64_t, std::string> registered_sockets(Options options) {
+        options.verb = "list";
+        options.timeout = std::chrono::seconds(1);
+        std::map<std::uint64_t, std::string> services;
+        auto client = try_connect(options);
+        if (client) {
+                (void)client->call("VERB=list\n", {}, [&](std::string_view line) {
+                        if (const auto row = parse_row(line)) {
+                                services[std::strtoull(cell(*row, "cookie").c_str(), nullptr, 16)] =
+                                        cell(*row, "service");
+                        }
+                });
+        }
+        return services;
+}
+
+// `options`: with units and services too, which takes a look at every process and a word with the broker.
+std::vector<HostListener> with_names(std::vector<FoundListener> found, const Options* options) {
+        const auto services =
+                options != nullptr ? registered_sockets(*options) : std::map<std::uint64_t, std::string>();
+        const auto by_inode = options != nullptr ? units_of(found) : std::map<std::uint64_t, std::set<std::string>>();
         const auto names = by_inode.empty() ? std::map<uid_t, std::string>() : users_of_file();
         std::vector<HostListener> all;
-        for (auto& [listener, inode] : found) {
+        for (auto& [listener, inode, cookie] : found) {
+                if (const auto at = services.find(cookie); at != services.end()) {
+                        listener.service = at->second;
+                }
                 if (const auto at = by_inode.find(inode); at != by_inode.end()) {
                         listener.units.assign(at->second.begin(), at->second.end());
                 }
@@ -288,11 +314,11 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
         }
         if (auto found = listeners()) {
                 // Whose they are takes a look at every process: only if it matters.
-                HostFacts alone{.listeners = with_names(*found, false),
+                HostFacts alone{.listeners = with_names(*found, nullptr),
                                 .addresses = host.addresses,
                                 .ephemeral = host.ephemeral};
                 const bool matters = !host_warnings(policy, alone).empty();
-                host.listeners = matters ? with_names(std::move(*found), true) : std::move(alone.listeners);
+                host.listeners = matters ? with_names(std::move(*found), &options) : std::move(alone.listeners);
         }
         return first_of_each_file(host_warnings(policy, host));
 }

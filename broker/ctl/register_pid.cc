@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "broker/base/printable.h"
 #include "broker/client/register.h"
@@ -78,6 +80,25 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
         return found;
 }
 
+// A unit's ExecStartPost= runs as soon as the program does, which listens a little later.
+Result<std::vector<Found>> wait_for_sockets(const Options& options, const std::vector<std::string>& wanted) {
+        constexpr auto kPause = std::chrono::milliseconds(20);
+        const auto patience = options.timeout == kForever ? kShortTimeout : options.timeout;
+        const auto end = std::chrono::steady_clock::now() + patience;
+        for (;;) {
+                auto found = sockets_of(options.pid);
+                const auto is_there = [&](const std::string& name) {
+                        return std::ranges::any_of(*found,
+                                                   [&](const Found& one) { return name_of(one.facts) == name; });
+                };
+                if (!found || (!found->empty() && std::ranges::all_of(wanted, is_there)) ||
+                    std::chrono::steady_clock::now() >= end) {
+                        return found;
+                }
+                std::this_thread::sleep_for(kPause);
+        }
+}
+
 // Policy's word on each where none was named: the service takes a socket bound there.
 bool is_taken(ControlClient& client, const std::string& service, pid_t pid, const SocketFacts& facts) {
         sockbroker::Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
@@ -116,9 +137,15 @@ int register_of_process(const Options& options) {
         }
         const std::string& service = options.arguments.front();
         const std::vector<std::string> wanted(options.arguments.begin() + 1, options.arguments.end());
-        const auto found = sockets_of(options.pid);
+        const auto found = wait_for_sockets(options, wanted);
         if (!found) {
                 complain(found.error().text());
+                return kExitFailed;
+        }
+        if (found->empty()) {
+                complain(fmt::format(
+                        "process {} has no socket that listens, or UDP socket that is bound; --timeout= waits longer",
+                        options.pid));
                 return kExitFailed;
         }
         for (const std::string& name : wanted) {

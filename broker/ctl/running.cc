@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -14,15 +13,13 @@
 #include <memory>
 #include <string>
 
+#include "broker/ctl/system_bus.h"
+
 namespace sockbroker::ctl {
 
 namespace {
 
 constexpr std::uint64_t kPatienceUsec = 2'000'000;
-
-struct CloseBus {
-        void operator()(sd_bus* bus) const { sd_bus_flush_close_unref(bus); }
-};
 
 // Of a unit, as `systemctl show -P ActiveState` says it; empty: nobody could be asked.
 std::string active_state(const std::string& unit) {
@@ -30,7 +27,7 @@ std::string active_state(const std::string& unit) {
         if (sd_bus_open_system(&raw) < 0) {
                 return {};
         }
-        const std::unique_ptr<sd_bus, CloseBus> bus(raw);
+        const SystemBus bus(raw);
         (void)sd_bus_set_method_call_timeout(bus.get(), kPatienceUsec);
         char* path = nullptr;
         char* state = nullptr;

@@ -19,15 +19,6 @@ bool is_any(const Address& address) {
         return std::ranges::all_of(address.bytes, [](std::uint8_t byte) { return byte == 0; });
 }
 
-bool is_loopback(const Address& address) {
-        if (address.family == Family::kIpv4) {
-                return address.bytes[0] == 127;
-        }
-        Address one{.family = Family::kIpv6};
-        one.bytes[15] = 1;
-        return address == one;
-}
-
 // As dispatch has it: a prefix shorter than that does not mean this host's own loopback.
 bool covers(const Prefix& prefix, const Address& address) {
         const unsigned least = address.family == Family::kIpv4 ? 8 : 16;
@@ -77,10 +68,6 @@ Diagnostic warning_at(const Policy& policy, Where where, std::string message) {
         return {policy.files.at(where.file), where.line, Severity::kWarning, std::move(message)};
 }
 
-std::string_view key_of(Protocol protocol) {
-        return protocol == Protocol::kTcp ? "ListenStream" : "ListenDatagram";
-}
-
 bool any_port(const PortRange& ports) {
         return ports == PortRange{};
 }
@@ -90,6 +77,9 @@ bool is_of(const HostListener& listener, const Service& service) {
         const auto matches = [](const std::vector<Claim>& claims, const auto& fits) {
                 return claims.empty() || std::ranges::any_of(claims, fits);
         };
+        if (listener.service == service.name) {
+                return true;
+        }
         return !(service.units.empty() && service.users.empty()) && matches(service.users, [&](const Claim& claim) {
                 return claim.value == listener.user || claim.value == std::to_string(listener.uid);
         }) && matches(service.units, [&](const Claim& claim) {
@@ -134,7 +124,7 @@ public:
                                 policy, binding->where,
                                 fmt::format(
                                         "{}={}: {} listens on {} {} of this host{}: {}{} go to service {}{}",
-                                        key_of(binding->protocol), text_of(*binding), owner_of(*listener),
+                                        listen_key(binding->protocol), text_of(*binding), owner_of(*listener),
                                         to_string(listener->protocol), listener->bound.to_string(),
                                         is_any(listener->bound.address) ? ", for any address" : "",
                                         listener->protocol == Protocol::kTcp ? "its new connections" : "its datagrams",
@@ -153,7 +143,7 @@ private:
         static std::uint16_t port_of(const Entry& entry) { return entry.first->bound.port; }
 
         static std::string text_of(const Binding& binding) {
-                const auto ports = binding.ports.to_string();
+                auto ports = binding.ports.to_string();
                 if (binding.bare) {
                         return ports;
                 }
@@ -244,7 +234,7 @@ void warn_of_routes(const Policy& policy, const Service& service, const Covered&
                 fmt::format(
                         "{}=: no address of {}{} is local to this host, so that no packet gets to service {} there: "
                         "ip route add local {} dev lo",
-                        key_of(first->protocol), prefix,
+                        listen_key(first->protocol), prefix,
                         others == 0 ? "" : fmt::format(" and {} more prefix{}", others, others == 1 ? "" : "es"),
                         service.name, prefix)));
 }
@@ -257,6 +247,7 @@ void warn_of_units(const Policy& policy, const Service& service, const std::vect
         }
         constexpr std::size_t kShown = 3;
         std::vector<std::string_view> names;
+        names.reserve(service.units.size());
         for (const auto& claim : service.units) {
                 names.emplace_back(claim.value);
         }

@@ -24,6 +24,7 @@ struct HostListener {
         std::uint32_t uid = 0;
         std::string user;                // its name; empty: not known
         std::vector<std::string> units;  // of those that have it open, as far as one may see
+        std::string service;             // that it is registered for, if any
 };
 
 struct HostFacts {

@@ -16,7 +16,7 @@ struct Heard {
 };
 
 constexpr std::array kHeard = {
-        Heard{"not-permitted", EACCES, "grant it in conf.d, or leave it to the kernel with --bind="},
+        Heard{"not-permitted", EACCES, "grant it in conf.d, or have only others taken over, as --bind=tcp:PORT"},
         Heard{"unknown-service", EACCES, "--service= names a service of conf.d"},
         Heard{"ambiguous", EACCES, "say which with --service="},
         Heard{"busy", EADDRINUSE, ""},

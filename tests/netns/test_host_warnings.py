@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import namespace
+from harness import namespace, wire
 from words import add_routes, listen, section
 
 HOST = namespace.HOST4
@@ -35,6 +35,16 @@ def test_s15_a_listener_that_a_binding_takes_over_is_named_with_the_line(broker,
     status, (warning, ) = told(broker, verb)
     assert status == 0 and "50-test.conf:4: " in warning
     assert f"listens on tcp {HOST}:8080 of this host" in warning and "root" in warning and "web" in warning
+
+
+def test_a_socket_that_is_registered_for_the_service_is_no_strangers(broker):
+    add_routes()
+    broker.policy("[Service web]\nGroup=0\nListenStream=192.0.2.0/24:8080\n").start()
+    with socket.create_server(("0.0.0.0", 8080)) as one:
+        assert len(told(broker, "verify")[1]) == 1
+        assert wire.control(broker.control_path, "FDSTORE=1\nFDNAME=web", [one.fileno()]).result == "ok"
+        assert told(broker, "verify", "--runtime-dir", str(broker.runtime)) == (0, [])
+        assert told(broker, "status") == (0, [])
 
 
 def test_s15_strict_fails_for_them_and_the_text_alone_has_none(broker, taken):  # pylint: disable=unused-argument

@@ -113,7 +113,7 @@ StartLimitIntervalSec=0
 [Service]
 Restart=on-failure
 ExecStart=/usr/bin/python3 -m http.server 80
-ExecStartPost=+/bin/sh -c 'while kill -0 $MAINPID; do sockbrokerctl register --pid=$MAINPID plain && exit; sleep 0.1; done; exit 1'
+ExecStartPost=+/usr/bin/sockbrokerctl register --pid=${MAINPID} --timeout=30s plain
 DynamicUser=yes
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 WorkingDirectory=/usr/share/doc
