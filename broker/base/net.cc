@@ -3,8 +3,10 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -63,6 +65,14 @@ std::optional<Address> parse_address(std::string_view text) {
                 return std::nullopt;
         }
         return address;
+}
+
+bool is_loopback(const Address& address) {
+        if (address.family == Family::kIpv4) {
+                return address.bytes[0] == 127;
+        }
+        const std::span rest = std::span(address.bytes).first(address.bytes.size() - 1);
+        return address.bytes.back() == 1 && std::ranges::all_of(rest, [](std::uint8_t byte) { return byte == 0; });
 }
 
 Address masked(const Address& address, unsigned length) {

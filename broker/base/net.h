@@ -50,6 +50,7 @@ struct Prefix {
 [[nodiscard]] Result<Prefix> parse_prefix(std::string_view text);
 
 // The address with all bits after the first `length` cleared.
+[[nodiscard]] bool is_loopback(const Address& address);  // 127.0.0.0/8, ::1
 [[nodiscard]] Address masked(const Address& address, unsigned length);
 
 struct PortRange {

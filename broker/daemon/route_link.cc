@@ -16,7 +16,7 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::uint64_t kRetryUsec = 1'000'000;
+constexpr std::uint64_t kReconnectUsec = 1'000'000;
 constexpr int kRecordsPerTurn = 8;  // of 54 KB: well below a millisecond
 
 }  // namespace
@@ -96,7 +96,7 @@ void RouteLink::try_again() {
         sd_event_source* source = nullptr;
         again_.reset();
         const int r = sd_event_add_time_relative(
-                event_, &source, CLOCK_MONOTONIC, kRetryUsec, 0,
+                event_, &source, CLOCK_MONOTONIC, kReconnectUsec, 0,
                 [](sd_event_source*, std::uint64_t, void* self) {
                         return guarded([&] {
                                 auto* link = static_cast<RouteLink*>(self);

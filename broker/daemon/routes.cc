@@ -13,9 +13,9 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::int64_t kSettleUsec = 5'000;    // several sockets of a service often come together
+constexpr std::int64_t kGatherUsec = 5'000;    // several sockets of a service often come together
 constexpr std::int64_t kLookUsec = 1'000'000;  // at least so often all are looked at
-constexpr std::int64_t kRestFactor = 9;        // of the time that the last look at all took
+constexpr std::int64_t kRestOfLook = 9;        // of the time that the last look at all took
 constexpr std::int64_t kAskUnitsUsec = 5'000'000;
 constexpr std::int64_t kWaitUsec = 4'000'000;  // for sockbroker-routes
 
@@ -87,7 +87,7 @@ void Routes::take(std::shared_ptr<const RoutePlan> plan) {
         if (units_ == nullptr && !plan_->announcing.empty()) {
                 units_ = std::make_unique<AnnounceUnits>(event_, [this] {
                         look_at_all_ = true;
-                        schedule(std::max(steady_usec() + kSettleUsec, rest_until_usec_));
+                        schedule(std::max(steady_usec() + kGatherUsec, rest_until_usec_));
                 });
                 units_->want();
         }
@@ -105,7 +105,7 @@ void Routes::take(std::shared_ptr<const RoutePlan> plan) {
 void Routes::look_at(const std::string& service) {
         if (services_.contains(service)) {
                 to_look_at_.insert(service);
-                schedule(steady_usec() + kSettleUsec);
+                schedule(steady_usec() + kGatherUsec);
         }
 }
 
@@ -196,7 +196,7 @@ void Routes::evaluate() {
         finish_waiting(false);
         const auto now = steady_usec();
         if (all) {
-                rest_until_usec_ = now + (now - began) * kRestFactor;
+                rest_until_usec_ = now + (now - began) * kRestOfLook;
                 look_at_all_usec_ = now + kLookUsec;
         }
         if (!services_.empty() || !waiting_.empty()) {

@@ -26,10 +26,6 @@ std::string_view person(Protocol protocol) {
         return protocol == Protocol::kTcp ? "TCP" : "UDP";
 }
 
-std::string_view key_of(Protocol protocol) {
-        return protocol == Protocol::kTcp ? "ListenStream=" : "ListenDatagram=";
-}
-
 bool& part(Assignment& assignment, Family family) {
         return family == Family::kIpv4 ? assignment.ipv4 : assignment.ipv6;
 }
@@ -45,9 +41,9 @@ std::string_view person(SocketFamily family) {
 Refusal useless(const Policy& policy, const Service& service, const SocketFacts& socket) {
         return {ResultCode::kWrongSocket,
                 fmt::format(
-                        "service {} has no {} binding of {} that the socket bound to {} could serve, add one or hand "
+                        "service {} has no {}= binding of {} that the socket bound to {} could serve, add one or hand "
                         "over another socket",
-                        service.name, key_of(socket.protocol), person(socket.family), socket.bound.to_string()),
+                        service.name, listen_key(socket.protocol), person(socket.family), socket.bound.to_string()),
                 policy.place(service.where)};
 }
 

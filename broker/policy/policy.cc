@@ -7,6 +7,10 @@
 
 namespace sockbroker {
 
+std::string_view listen_key(Protocol protocol) {
+        return protocol == Protocol::kTcp ? "ListenStream" : "ListenDatagram";
+}
+
 std::string_view to_string(WhenAbsent value) {
         switch (value) {
         case WhenAbsent::kPass:

@@ -24,12 +24,13 @@ enum class UdpReply : std::uint8_t { kNo, kOriginal };
 enum class UdpFlows : std::uint8_t { kNo, kStay };
 enum class Announce : std::uint8_t { kNo, kAny, kAll };
 
-[[nodiscard]] std::string_view to_string(WhenAbsent value);  // "refuse", "pass", "next"
-[[nodiscard]] std::string_view to_string(Accounting value);  // "service", "binding"
-[[nodiscard]] std::string_view to_string(Handover value);    // "replace", "share", "refuse"
-[[nodiscard]] std::string_view to_string(UdpReply value);    // "no", "original"
-[[nodiscard]] std::string_view to_string(UdpFlows value);    // "no", "stay"
-[[nodiscard]] std::string_view to_string(Announce value);    // "no", "any", "all"
+[[nodiscard]] std::string_view to_string(WhenAbsent value);    // "refuse", "pass", "next"
+[[nodiscard]] std::string_view to_string(Accounting value);    // "service", "binding"
+[[nodiscard]] std::string_view to_string(Handover value);      // "replace", "share", "refuse"
+[[nodiscard]] std::string_view to_string(UdpReply value);      // "no", "original"
+[[nodiscard]] std::string_view to_string(UdpFlows value);      // "no", "stay"
+[[nodiscard]] std::string_view to_string(Announce value);      // "no", "any", "all"
+[[nodiscard]] std::string_view listen_key(Protocol protocol);  // "ListenStream", "ListenDatagram"
 
 inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
 

@@ -18,11 +18,6 @@ bool goes_before(const MetBinding& one, const MetBinding& other) {
         return rank(one) < rank(other);
 }
 
-bool is_loopback(const Address& address) {
-        static const Address kOne = *parse_address("::1");
-        return address.family == Family::kIpv4 ? address.bytes[0] == 127 : address == kOne;
-}
-
 // A short prefix does not cover the host's own addresses.
 bool covers(const Prefix& prefix, const Address& address, bool loopback) {
         const unsigned shortest = !loopback ? 0 : address.family == Family::kIpv4 ? 8 : 16;

@@ -20,7 +20,7 @@ struct Announced {
         Where where;
 };
 
-std::string key_of(const Service& service) {
+std::string route_key_of(const Service& service) {
         return service.local_routes ? "LocalRoutes=yes" : fmt::format("Announce={}", to_string(service.announce));
 }
 
@@ -36,14 +36,14 @@ void check_service(const Service& service, Findings& findings) {
                                 return fmt::format(
                                         "service {} has {}, and {} can have no route: {}; give this binding to "
                                         "a service without that key",
-                                        service.name, key_of(service), binding.prefix.to_string(), why);
+                                        service.name, route_key_of(service), binding.prefix.to_string(), why);
                         });
                 }
         }
         if (bare != nullptr) {
                 findings.add(bare->where, Severity::kWarning, [&] {
                         return fmt::format("service {} has {}, but ports alone have no prefix and so no route",
-                                           service.name, key_of(service));
+                                           service.name, route_key_of(service));
                 });
         }
 }

@@ -31,14 +31,6 @@ Sockaddr read_as(std::span<const std::byte> bytes) {
         return address;
 }
 
-bool is_loopback(const Address& address) {
-        if (address.family == Family::kIpv4) {
-                return address.bytes[0] == 127;
-        }
-        return std::ranges::all_of(address.bytes.begin(), address.bytes.end() - 1, [](auto b) { return b == 0; }) &&
-               address.bytes[15] == 1;
-}
-
 bool within(const std::vector<Limit>& limits, Protocol protocol, std::uint16_t port) {
         return limits.empty() || std::ranges::any_of(limits, [&](const Limit& limit) {
                        return limit.protocol == protocol && limit.ports.contains(port);
