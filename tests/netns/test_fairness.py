@@ -88,9 +88,9 @@ def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_th
         before = broker.status()[0]["refused"]
         evil.begin("notify")
         waited = good.notify_latencies(SECONDS)
-        sent = evil.count()
+        while (sent := evil.count()) < 4000:  # twice the burst, however slow the machine
+            waited += good.notify_latencies(SECONDS)
         refused = broker.status()[0]["refused"] - before
-    assert sent >= 4000
     assert refused >= sent - 2000 - 1024, "each one is counted"
     in_time("notify", waited, sent)
     with log_is_read(broker), running(hostile.Hostile, own_uid(1)) as evil:

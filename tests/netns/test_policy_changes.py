@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness import broker as broker_module
-from harness import client
+from harness import client, namespace
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, listen, section
 
 
@@ -72,6 +72,7 @@ def test_only_root_may_compare(broker, spawn):
 
 def test_a_reload_on_trial_comes_back_and_one_that_is_kept_stays(broker, spawn):
     add_routes()
+    namespace.add_local_routes("10.0.0.0/8")
     first = section("web", 61001, everywhere())
     second = first + section("dns", 61002, listen("udp", "10.0.0.0/8", 53))
     broker.policy(first).start()

@@ -243,8 +243,8 @@ FAILURES = [
      "reload\n"),
     (["--service=web", "--listen-stream=127.0.0.1:80", "true"], 71,
      "sockbroker-run: cannot listen at tcp 127.0.0.1:80: Permission denied; a port below "
-     "net.ipv4.ip_unprivileged_port_start is bound by a .socket unit, or with "
-     "AmbientCapabilities=CAP_NET_BIND_SERVICE, which the program will not have\n"),
+     "net.ipv4.ip_unprivileged_port_start is bound by a .socket unit, of UDP where policy says UdpReply=original, "
+     "or with AmbientCapabilities=CAP_NET_BIND_SERVICE, which the program will not have\n"),
     (["--service=web", "--listen-stream=203.0.113.1:8080", "true"], 71,
      "sockbroker-run: cannot listen at tcp 203.0.113.1:8080: Cannot assign requested address; bind to a loopback "
      "address, the policy says what traffic comes\n"),
