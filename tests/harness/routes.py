@@ -4,6 +4,7 @@
 import contextlib
 import ipaddress
 import os
+import pathlib
 import signal
 import socket
 import struct
@@ -69,9 +70,14 @@ class RouteMaker:
         self.process = subprocess.Popen(
             [str(broker_module.BUILD / "sockbroker-routes"), "--config-dir", str(self.broker.config),
              "--runtime-dir", str(self.broker.runtime)], stdin=subprocess.DEVNULL)
-        until("it listens", lambda: os.path.exists(self.path) or self.process.poll() is not None)
+        until("it listens", lambda: self.listens() or self.process.poll() is not None)
         assert self.process.poll() is None
         return self
+
+    def listens(self):
+        # Num RefCount Protocol Flags Type St Inode Path; the flag is that of a listener (__SO_ACCEPTCON).
+        sockets = [line.split() for line in pathlib.Path("/proc/net/unix").read_text(encoding="ascii").splitlines()]
+        return any(words[-1] == self.path and words[3] == "00010000" for words in sockets)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
