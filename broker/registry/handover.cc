@@ -3,6 +3,7 @@
 // Sockets that come: what stands in their way, the one transaction that makes them a service's, and what becomes of
 // them when their service goes and comes back.
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 
 #include <fmt/format.h>
@@ -21,6 +22,23 @@ std::int64_t now_usec() {
 std::int64_t monotonic_usec() {  // CLOCK_MONOTONIC in libstdc++, as systemd's time stamps
         using namespace std::chrono;
         return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+ResultCode code_of(const Error& error) {
+        return error.errnum == EBUSY ? ResultCode::kQuota : ResultCode::kInternal;
+}
+
+// A socket that was fit when it was looked at may be closed, or no listener any more, when the kernel is to take it:
+// its owner's doing, and no fault of the broker.
+Refusal not_installed(const Error& error, const Registration& registration) {
+        if (error.errnum != ENOENT && error.errnum != EOPNOTSUPP) {
+                return {code_of(error), error.text(), {}};
+        }
+        return {registration.protocol == Protocol::kTcp ? ResultCode::kNotListening : ResultCode::kWrongSocket,
+                fmt::format("the socket {} was closed, shut down or connected before it could be registered: keep it "
+                            "as it is until the answer comes",
+                            registration.bound.to_string()),
+                {}};
 }
 
 Registrant to_record(ServiceId id, const Registration& registration) {
@@ -105,10 +123,6 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                         }
                 }
         } undo(dataplane_, added);
-        const auto refuse = [&](const Error& error) {
-                const auto code = error.errnum == EBUSY ? ResultCode::kQuota : ResultCode::kInternal;
-                return std::unexpected(Refusal{code, error.text(), {}});
-        };
         for (const auto& offer : offers) {
                 last_since_usec_ = std::max(last_since_usec_ + 1, now_usec());
                 Registration registration{
@@ -128,7 +142,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                                                                            registration.bound.to_string()))
                                           : dataplane_.install_staged(offer.entry, record);
                 if (!slot) {
-                        return refuse(slot.error());
+                        return std::unexpected(not_installed(slot.error(), registration));
                 }
                 registration.slot = *slot;
                 added.push_back(registration);
@@ -148,7 +162,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         });
         const std::vector<Registration> before = seat.registrations;
         if (const auto done = replace_registrations(seat, std::move(after)); !done) {
-                return refuse(done.error());
+                return std::unexpected(Refusal{code_of(done.error()), done.error().text(), {}});
         }
         undo.wanted = false;
 

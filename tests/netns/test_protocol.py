@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Registering a socket, as the specification tells it: who may, what comes back, hand-over, quota, removal."""
 
+import collections
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ import socket
 from harness import client, wire
 from words import ADDRESS, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen, open_socket
 from words import refused, section, who
+from waiting import until
 
 
 @each_protocol
@@ -214,6 +216,27 @@ def test_the_same_socket_twice_is_one_registration(broker, spawn):
     assert web.register("tcp-ipv4").result == "ok"
     assert [line["cookie"] for line in broker.list()] == [cookie]
     assert who("tcp", "ipv4") == "web"
+
+
+@each_protocol
+def test_a_socket_closed_before_the_answer_is_no_fault_of_the_broker(broker, protocol):
+    """Its sender closes it at once: it is registered and gone, or the answer says what its owner did."""
+    broker.policy(section("web", 0, everywhere())).start()
+    answers = collections.Counter()
+    with wire.Control(broker.control_path) as control:
+        for _ in range(30):
+            for _ in range(32):
+                with socket.socket(socket.AF_INET, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
+                    sock.bind(("127.0.0.1", 0))
+                    if protocol == "tcp":
+                        sock.listen()
+                    control.send("FDSTORE=1\nFDNAME=web", [sock.fileno()])
+            for _ in range(32):
+                reply = control.receive()
+                answers[reply.result] += 1
+                assert reply.result == "ok" or "closed" in reply.message, reply
+    assert set(answers) <= {"ok", "not-listening" if protocol == "tcp" else "wrong-socket"}, answers
+    until("nothing is listed", lambda: broker.list() == [])
 
 
 def test_refuse_keeps_the_one_that_serves_until_it_goes(broker, spawn):
