@@ -128,7 +128,8 @@ def memory(report):
 def supervise(report):
     servers = [[name, cell(row["plain"], "{:,.0f}"), cell(row["supervised"], "{:,.0f}"), cell(row["ratio"])]
                for name, row in report["servers"].items()]
-    calls = [[call, cell(row["ns"]["plain"], "{:,.0f}"), cell(row["ns"]["supervised"], "{:,.0f}"),
-              cell(row["more_ns"], "{:,.0f}")] for call, row in report["calls"].items()]
+    calls = [[call, *(cell(row["ns"][name], "{:,.0f}") if name in row["ns"] else "-"
+                      for name in ("plain", "any filter", "supervised")), cell(row["more_ns"], "{:,.0f}")]
+             for call, row in report["calls"].items()]
     return (table(["answers a second", "plain bind", "under --supervise", "ratio"], servers) + "\n\n"
-            + table(["system calls, ns", "plain", "under --supervise", "more"], calls))
+            + table(["system calls, ns", "plain", "a filter that allows all", "under --supervise", "more than plain"], calls))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The control plane of the real broker: what a load consists of, registrations, memory."""
 
+import collections
 import json
 import os
 import pathlib
@@ -102,11 +103,17 @@ class _Registrant(worker.Child):
         self.sockets = [socket.create_server(("127.0.0.1", 0))]
 
     def _one(self, window, in_flight, sock):
+        """in_flight: the sockets whose answers have not come; each stays open until then."""
         socket.send_fds(self.control.sock, [REQUEST], [sock.fileno()])
-        if in_flight + 1 < window:
-            return in_flight + 1
+        in_flight.append(sock)
+        if len(in_flight) == window:
+            self._answer_one(in_flight)
+
+    def _answer_one(self, in_flight):
         self._answer()
-        return in_flight
+        answered = in_flight.popleft()
+        if answered not in self.sockets:
+            answered.close()
 
     def _answer(self):
         reply = self.control.receive()
@@ -116,17 +123,13 @@ class _Registrant(worker.Child):
     def many(self, seconds, new, window=32):
         """Registers without a pause, the same socket or a new one each time; returns (registrations, seconds)."""
         begin = time.monotonic()
-        done = in_flight = 0
+        done, in_flight = 0, collections.deque()
         while time.monotonic() - begin < seconds:
             for _ in range(32):
-                sock = socket.create_server(("127.0.0.1", 0)) if new else self.sockets[0]
-                in_flight = self._one(window, in_flight, sock)
-                if new:
-                    sock.close()
+                self._one(window, in_flight, socket.create_server(("127.0.0.1", 0)) if new else self.sockets[0])
                 done += 1
         while in_flight:
-            self._answer()
-            in_flight -= 1
+            self._answer_one(in_flight)
         return done, time.monotonic() - begin
 
     def latencies(self, pause=0.001, least=200, stop_path=None):
