@@ -9,8 +9,9 @@
 s|^Description=Socket Broker.*|& of Network Namespace %i|
 s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
 s/ sockbroker-routes\.socket$/ sockbroker-routes@%i.socket/
+s/^\(Wants\|After\)=sockbrokerd-load\.service$/\1=sockbrokerd-load@%i.service/
 s|^Also=sockbrokerd\.socket$|Also=sockbrokerd@%i.socket|
-s|^ExecStart=/usr/lib/sockbroker/sockbroker[a-z-]*$|& --netns=%i|
+s|^ExecStart=/usr/lib/sockbroker/sockbroker[a-z -]*$|& --netns=%i|
 s|^ExecReload=!/usr/bin/sockbrokerctl reload$|ExecReload=!/usr/bin/sockbrokerctl --netns=%i reload|
 s|^StateDirectory=sockbroker$|&/netns/%i|
 /^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|

@@ -4,6 +4,7 @@
 #include <linux/securebits.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace sockbroker {
@@ -68,6 +69,11 @@ Result<void> keep_capabilities(std::initializer_list<cap_value_t> wanted) {
                 return fail(EPERM, "the kernel did not take the capabilities away that were to be dropped");
         }
         return {};
+}
+
+bool has_capability(std::initializer_list<cap_value_t> any) {
+        const OwnedCap current(cap_get_proc());
+        return current && std::ranges::any_of(any, [&](cap_value_t cap) { return permitted(current.get(), cap); });
 }
 
 }  // namespace sockbroker

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/load.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/run.h"
 
@@ -14,7 +15,8 @@ int main(int argc, char** argv) {
                 if (!options) {
                         return exit_status;
                 }
-                if (const auto done = sockbroker::run_daemon(*options); !done) {
+                if (const auto done = options->load ? sockbroker::run_load(*options) : sockbroker::run_daemon(*options);
+                    !done) {
                         fmt::print(stderr, "sockbrokerd: {}\n", done.error().text());
                         return EXIT_FAILURE;
                 }

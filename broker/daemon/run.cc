@@ -9,10 +9,7 @@
 #include <ctime>
 #include <exception>
 
-#include <fmt/format.h>
-
 #include "broker/audit/audit.h"
-#include "broker/base/capabilities.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/closer.h"
 #include "broker/daemon/confine.h"
@@ -20,6 +17,7 @@
 #include "broker/daemon/event.h"
 #include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
+#include "broker/daemon/load.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/routes.h"
@@ -222,19 +220,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (auto made = make_state_dir(options.state_dir); !made) {
                 return made;
         }
-        if (auto kept = keep_capabilities({CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN}); !kept) {
-                return kept;
-        }
-        const auto config = load_broker_config(options.config_dirs);
-        auto dataplane = Dataplane::open(options.pin_dir(), Capacity{.bindings = config.config.limits.max_bindings,
-                                                                     .services = config.config.limits.max_services,
-                                                                     .sockets = config.config.max_sockets,
-                                                                     .accounted = config.config.limits.max_accounted});
-        if (!dataplane) {
-                return std::unexpected(dataplane.error());
-        }
-        if (auto kept = keep_capabilities({}); !kept) {
-                return kept;
+        auto opened = open_dataplane(options);
+        if (!opened) {
+                return std::unexpected(opened.error());
         }
         const auto missing = confine(options);
         if (!missing) {
@@ -245,19 +233,8 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!missing->empty()) {
                 audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
         }
-        if (const auto& why = (*dataplane)->not_grown(); !why.empty()) {
-                audit.write({.action = Action::kDiagnostic,
-                             .priority = 3,
-                             .message = "the limits could not be raised, those of before stay: " + why});
-        }
-        if (const auto earlier = (*dataplane)->earlier_layout(); earlier != 0) {
-                audit.write(
-                        {.action = Action::kDiagnostic,
-                         .priority = 5,
-                         .message = fmt::format("sockets were taken along from maps of layout {} into those of "
-                                                "layout {}; dispatch goes on by the rules of before until there are "
-                                                "new ones",
-                                                earlier, Dataplane::layout_version())});
+        for (auto& note : opened->notes) {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = std::move(note)});
         }
         Loop loop;
         loop.zygote = std::move(*zygote);
@@ -273,12 +250,12 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 return std::unexpected(names.error());
         }
         loop.names = std::move(*names);
-        auto broker = Broker::start(options, config.config, std::move(*dataplane), audit, *loop.names);
+        auto broker = Broker::start(options, opened->config, std::move(opened->dataplane), audit, *loop.names);
         if (!broker) {
                 return std::unexpected(broker.error());
         }
         loop.broker = std::move(*broker);
-        if (auto filled = fill(loop, std::move(*sockets), routes_of(options, config.config), audit); !filled) {
+        if (auto filled = fill(loop, std::move(*sockets), routes_of(options, opened->config), audit); !filled) {
                 return filled;
         }
         guard.names.clear();

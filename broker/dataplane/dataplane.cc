@@ -25,88 +25,6 @@ namespace sockbroker {
 Dataplane::Dataplane(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Dataplane::~Dataplane() = default;
 
-Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, const Capacity& capacity) {
-        auto state = std::make_unique<State>();
-        auto grace = Grace::create();
-        if (!grace) {
-                return std::unexpected(grace.error());
-        }
-        state->grace = std::move(*grace);
-        auto kernel = open_kernel_objects(pin_dir, capacity);
-        if (!kernel) {
-                return std::unexpected(kernel.error());
-        }
-        state->kernel = std::move(*kernel);
-        state->pin_dir = pin_dir;
-        auto link = open_pinned_link(pin_dir);
-        if (!link) {
-                return std::unexpected(link.error());
-        }
-        state->link = std::move(*link);
-        const KernelObjects& objects = state->kernel;
-        state->idle_generation_rests = objects.taken_up;
-        bpf_map_create_opts with_cookies{.sz = sizeof with_cookies};
-        state->staging.reset(bpf_map_create(BPF_MAP_TYPE_SOCKMAP, "staging", sizeof(std::uint32_t),
-                                            sizeof(std::uint64_t), kStagingEntries + kParkedEntries, &with_cookies));
-        if (!state->staging) {
-                return fail_errno("cannot make the staging map");
-        }
-        auto copier = SocketCopier::load(state->staging.get(), objects.fd(KernelMap::kSockets));
-        if (!copier) {
-                return std::unexpected(copier.error());
-        }
-        state->copier = std::move(*copier);
-        auto explainer = Explainer::load(objects);
-        if (!explainer) {
-                return std::unexpected(explainer.error());
-        }
-        state->explainer = std::move(*explainer);
-        auto unit_programs = UnitPrograms::load(pin_dir, objects);
-        if (!unit_programs) {
-                return std::unexpected(unit_programs.error());
-        }
-        state->unit_programs = std::move(*unit_programs);
-        auto parker = SocketCopier::load(state->staging.get(), state->staging.get());
-        if (!parker) {
-                return std::unexpected(parker.error());
-        }
-        state->parker = std::move(*parker);
-        state->cpus = libbpf_num_possible_cpus();
-        if (state->cpus < 1) {
-                return fail(state->cpus, "cannot find out the number of processors");
-        }
-        auto header = Mapping<sb_header>::create(objects.fd(KernelMap::kHeader), 1, "meta");
-        auto services =
-                Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.service_ids + 1, "services");
-        auto records =
-                Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records");
-        auto slots = Mapping<sb_slot>::create(objects.fd(KernelMap::kSlots), slot_places(objects.capacity), "slots");
-        for (const Error* error : {header ? nullptr : &header.error(), services ? nullptr : &services.error(),
-                                   records ? nullptr : &records.error(), slots ? nullptr : &slots.error()}) {
-                if (error != nullptr) {
-                        return std::unexpected(*error);
-                }
-        }
-        state->header = std::move(*header);
-        state->services = std::move(*services);
-        state->records = std::move(*records);
-        state->slots = std::move(*slots);
-        if (auto rebuilt = state->rebuild(); !rebuilt) {
-                return std::unexpected(rebuilt.error());
-        }
-        return std::unique_ptr<Dataplane>(new Dataplane(std::move(state)));
-}
-
-Result<void> Dataplane::unload(const std::string& pin_dir) {
-        const auto link = open_pinned_link(pin_dir);
-        const auto earlier = open_pinned_link(pin_dir, kEarlierLinkPin);
-        return unload_kernel_objects(pin_dir, link ? link->get() : -1, earlier ? earlier->get() : -1);
-}
-
-Result<void> Dataplane::unload() {
-        return unload_kernel_objects(state_->pin_dir, state_->link.get(), state_->kernel.earlier_link.get());
-}
-
 std::uint32_t Dataplane::layout_version() {
         return SB_LAYOUT;
 }
@@ -281,13 +199,13 @@ int Dataplane::staging_fd() const {
 
 Result<std::uint32_t> Dataplane::park(std::uint32_t entry) {
         const std::uint32_t place = kStagingEntries + state_->parked++ % kParkedEntries;
-        auto copied = state_->parker->copy(entry, place);
+        auto copied = state_->parker.copy(entry, place);
         return copied ? Result<std::uint32_t>(place) : std::unexpected(copied.error());
 }
 
 Result<Slot> Dataplane::install_staged(std::uint32_t entry, const Registrant& registrant) {
         return install_by(registrant, [&](Slot slot) -> Result<void> {
-                if (auto copied = state_->copier->copy(entry, slot); !copied) {
+                if (auto copied = state_->copier.copy(entry, slot); !copied) {
                         return copied;
                 }
                 // Whoever writes to the staging map may have put another one there since it was looked at. Nobody else
@@ -392,7 +310,7 @@ UnitPrograms& Dataplane::unit_programs() {
 }
 
 Result<Explained> Dataplane::explain(const LookUp& look_up) const {
-        return state_->explainer->run(look_up);
+        return state_->explainer.run(look_up);
 }
 
 std::vector<std::pair<Slot, Registrant>> Dataplane::registrants() const {

@@ -2,7 +2,7 @@
 //
 // The kernel's half of the broker: the sk_lookup program, its link, and the maps, pinned in a directory of a
 // bpffs. Dispatch goes on with what stands here when no broker runs. This is the one place that makes bpf() calls.
-// Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in open() and no capability afterwards.
+// Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in load() and no capability otherwise.
 #pragma once
 
 #include <array>
@@ -120,9 +120,18 @@ class UnitPrograms;
 
 class Dataplane {
 public:
-        // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs. Loads the
-        // program of this build in either case and puts it into the pinned link. Maps that are too small for
-        // `capacity` are replaced by larger ones, in one step and with all that they hold.
+        struct Loaded {
+                std::uint32_t earlier_layout = 0;  // whose state was taken along just now; 0: none was
+                std::string not_grown;             // why the maps were not made larger, although that was asked
+        };
+        // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs, and no broker
+        // may serve by it. Loads the programs of this build in either case, puts the one that dispatches into the
+        // pinned link, and pins the others. Maps that are too small for `capacity` are replaced by larger ones, in one
+        // step and with all that they hold.
+        [[nodiscard]] static Result<Loaded> load(const std::string& pin_dir, const Capacity& capacity);
+        // What load() of the same build has pinned, in this process or another one.
+        [[nodiscard]] static Result<std::unique_ptr<Dataplane>> adopt(const std::string& pin_dir);
+        // Both.
         [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const std::string& pin_dir,
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
@@ -162,8 +171,8 @@ public:
 
         // Puts a duplicate of the socket into a free slot that no target names. EBUSY: all slots taken.
         [[nodiscard]] Result<Slot> install(int fd, const Registrant& registrant);
-        // A map of this many entries, made anew at each open() and pinned nowhere: who has only its descriptor can
-        // offer sockets, and cannot touch one that serves.
+        // A map of this many entries, made anew at each load(): who has only its descriptor can offer sockets, and
+        // cannot touch one that serves.
         static constexpr std::uint32_t kStagingEntries = 40'000;
         [[nodiscard]] int staging_fd() const;
         // Puts a second copy of what stands in this entry into one beyond those, of which as many are there, used in

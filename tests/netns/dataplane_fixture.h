@@ -113,6 +113,16 @@ protected:
                 program_ = pinned("program");
         }
 
+        // What was loaded before, without capabilities.
+        void adopt() {
+                program_.reset();
+                dataplane_.reset();
+                auto opened = Dataplane::adopt(pins_);
+                ASSERT_TRUE(opened) << opened.error().text();
+                dataplane_ = std::move(*opened);
+                program_ = pinned("program");
+        }
+
         [[nodiscard]] OwnedFd pinned(const std::string& name) const {
                 OwnedFd fd(bpf_obj_get((pins_ + "/" + name).c_str()));
                 EXPECT_TRUE(fd.valid()) << name << ": " << strerror(errno);

@@ -11,7 +11,7 @@ import pytest
 
 from harness import broker as brokers
 from harness import earlier, faults, pins
-from test_recovery import PINS
+from test_recovery import PINS, PROGRAMS
 from waiting import until
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, refused, section, who
 
@@ -24,7 +24,7 @@ def kernel_state(folder):
     """Everything that a start could change."""
     maps = {}
     for name in sorted(os.listdir(folder)):
-        if name in ("program", "link", "counters"):
+        if name in PROGRAMS | {"link", "counters", "grace"}:
             continue
         with pins.pinned(folder, name) as one:
             keys = range(min(one.size, 2000))

@@ -15,7 +15,12 @@ from harness import client, faults, pins
 from words import PORT, add_routes, listen, section
 
 PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets", "registrants", "names",
-        "binding_counters", "counted", "slots", "flows", "replies", "units", "program", "link"}
+        "binding_counters", "counted", "slots", "flows", "replies", "units", "program", "link"} | {
+        # What else a broker without capabilities opens.
+        "probe", "migrate", "copy", "copy_result", "parking", "parking_result", "staging", "explain", "explain_trace",
+        "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded"}
+PROGRAMS = {"program", "probe", "migrate", "copy", "parking", "explain", "answer_bind4", "answer_bind6", "answer_sendmsg4",
+            "answer_sendmsg6"}
 TABLE = os.environ.get("SOCKBROKER_RECOVERY_TABLE")  # a file: every point, and the table goes there
 WEB, POOL, PROBE = 61001, 61002, 61003
 # What clients ask.

@@ -194,7 +194,7 @@ def broker(booted):
     for unit in reversed(given.units):
         given.run(f"systemctl stop {unit}; systemctl reset-failed {unit}", check=False)
         given.run(f"rm -rf /etc/systemd/system/{unit} /etc/systemd/system/{unit}.d")
-    given.run("rm -rf /etc/sockbroker /run/systemd/system/sockbrokerd.*.d; systemctl daemon-reload")
+    given.run("rm -rf /etc/sockbroker /run/systemd/system/sockbrokerd*.d; systemctl daemon-reload")
     given.run("systemctl unmask --runtime sockbrokerd.socket sockbrokerd.service", check=False)
     given.run("systemctl stop sockbrokerd.socket sockbrokerd.service; sockbrokerctl unload", check=False)
     given.run("systemctl reset-failed; systemctl start sockbrokerd.socket sockbrokerd.service")

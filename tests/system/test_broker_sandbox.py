@@ -124,3 +124,30 @@ def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(bro
         victim.stdin.close()
         victim.wait(10)
         broker.run("ip route del local 198.51.100.1 dev lo; rm -f /var/lib/sockbroker/policy.mine", check=False)
+
+
+def test_a_load_taken_over_in_its_unit_makes_no_socket_and_touches_nothing_but_pins(broker):
+    if broker.run("test -x /usr/lib/sockbroker-tests/sockbrokerd-takeover", check=False).returncode != 0:
+        pytest.skip("built without -Dsandbox_tests=true")
+    victim = broker.start("exec python3 -c \"import os, socket; s = socket.socket(socket.AF_UNIX); "
+                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, 1)\"")
+    pid = victim.stdout.readline().strip()
+    broker.drop_in("sockbrokerd-load.service",
+                   "[Service]\nExecStart=\nExecStart=/usr/lib/sockbroker-tests/sockbrokerd-takeover --load\n"
+                   f"Environment=SOCKBROKER_TAKEOVER_LOAD=1 SOCKBROKER_VICTIM={pid}\n")
+    broker.run("mkdir -p /etc/sockbroker/conf.d")
+    cursor = broker.cursor()
+    broker.run("systemctl restart sockbrokerd")
+    log = "\n".join(entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd-load.service"))
+    try:
+        met = takeover.met(log)
+        can = {name for name, error in met.items() if error == 0}
+        assert can == takeover.LOAD_CAN, met
+        assert {met[name] for name in ("tcp-socket", "udp-socket", "raw-socket", "packet-socket", "netfilter", "abstract-socket",
+                                       "add-a-route", "make-a-socket-file")} == {errno.EAFNOSUPPORT}
+        assert broker.status()["state"] == "running", "what it did to the pins it made good itself"
+        assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0
+    finally:
+        victim.stdin.close()
+        victim.wait(10)
+        broker.run("rm -f /dev/shm/mine")

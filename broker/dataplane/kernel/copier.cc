@@ -3,7 +3,12 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <fcntl.h>
 #include <sys/socket.h>
+
+#include <memory>
+#include <string>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -17,25 +22,60 @@
 
 namespace sockbroker {
 
-struct SocketCopier::State {
-        std::unique_ptr<::copy, void (*)(::copy*)> skeleton{copy__open(), copy__destroy};
-};
+namespace {
 
-SocketCopier::SocketCopier(std::unique_ptr<State> state) : state_(std::move(state)) {}
-SocketCopier::~SocketCopier() = default;
+std::string result_of(const char* name) {
+        return std::string(name) + "_result";
+}
 
-Result<std::unique_ptr<SocketCopier>> SocketCopier::load(int before, int after) {
+}  // namespace
+
+Result<SocketCopier> SocketCopier::load(int before, int after) {
         const LibbpfLog log;
-        auto state = std::make_unique<State>();
-        auto* skeleton = state->skeleton.get();
-        if (skeleton == nullptr) {
+        const std::unique_ptr<::copy, void (*)(::copy*)> skeleton(copy__open(), copy__destroy);
+        if (!skeleton) {
                 return fail_errno("cannot open the program that copies sockets");
         }
+        static_assert(sizeof(*skeleton->bss) == sizeof(std::int64_t));
         if (bpf_map__reuse_fd(skeleton->maps.before, before) != 0 ||
-            bpf_map__reuse_fd(skeleton->maps.after, after) != 0 || copy__load(skeleton) != 0) {
+            bpf_map__reuse_fd(skeleton->maps.after, after) != 0 || copy__load(skeleton.get()) != 0) {
                 return fail_errno(fmt::format("cannot load the program that copies sockets: {}", LibbpfLog::tail()));
         }
-        return std::unique_ptr<SocketCopier>(new SocketCopier(std::move(state)));
+        SocketCopier copier;
+        copier.program_.reset(fcntl(bpf_program__fd(skeleton->progs.copy), F_DUPFD_CLOEXEC, 3));
+        copier.result_.reset(fcntl(bpf_map__fd(skeleton->maps.bss), F_DUPFD_CLOEXEC, 3));
+        if (!copier.program_ || !copier.result_) {
+                return fail_errno("cannot keep the program that copies sockets");
+        }
+        auto mapped = copier.map();
+        return mapped ? Result<SocketCopier>(std::move(copier)) : std::unexpected(mapped.error());
+}
+
+Result<SocketCopier> SocketCopier::open(const PinDir& pins, const char* name) {
+        auto program = pins.get(name);
+        auto result = pins.get(result_of(name).c_str());
+        if (!program || !result) {
+                return std::unexpected((program ? result : program).error());
+        }
+        SocketCopier copier;
+        copier.program_ = std::move(*program);
+        copier.result_ = std::move(*result);
+        auto mapped = copier.map();
+        return mapped ? Result<SocketCopier>(std::move(copier)) : std::unexpected(mapped.error());
+}
+
+Result<void> SocketCopier::pin(const PinDir& pins, const char* name) const {
+        auto done = pins.replace(name, program_.get());
+        return done ? pins.replace(result_of(name).c_str(), result_.get()) : done;
+}
+
+Result<void> SocketCopier::map() {
+        auto mapped = Mapping<std::int64_t>::create(result_.get(), 1, "of the program that copies sockets");
+        if (!mapped) {
+                return std::unexpected(mapped.error());
+        }
+        error_ = std::move(*mapped);
+        return {};
 }
 
 Result<void> SocketCopier::copy(std::uint32_t from, std::uint32_t to) const {
@@ -47,10 +87,10 @@ Result<void> SocketCopier::copy(std::uint32_t from, std::uint32_t to) const {
         options.sz = sizeof options;
         options.ctx_in = &context;
         options.ctx_size_in = sizeof context;
-        if (bpf_prog_test_run_opts(bpf_program__fd(state_->skeleton->progs.copy), &options) != 0) {
+        if (bpf_prog_test_run_opts(program_.get(), &options) != 0) {
                 return fail_errno(fmt::format("cannot run the program that copies the socket in slot {}", from));
         }
-        if (const auto error = static_cast<int>(state_->skeleton->bss->error); error != 0) {
+        if (const auto error = static_cast<int>(error_[0]); error != 0) {
                 return fail(-error, fmt::format("cannot copy the socket in slot {}", from));
         }
         return {};

@@ -2,31 +2,35 @@
 //
 // Sockets from one sockmap to another, within the kernel: by a program that is never attached, so without a descriptor
 // of the socket, and without its lock, which its owner may keep for as long as it likes. Needs the broker's three
-// capabilities to be made and none afterwards.
+// capabilities in load() and none afterwards.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
+#include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/dataplane/kernel/mapping.h"
+#include "broker/dataplane/kernel/pins.h"
 
 namespace sockbroker {
 
 class SocketCopier {
 public:
-        // Descriptors of two sockmaps with values of eight bytes. It keeps duplicates of its own.
-        [[nodiscard]] static Result<std::unique_ptr<SocketCopier>> load(int before, int after);
-        ~SocketCopier();
-        SocketCopier(const SocketCopier&) = delete;
-        SocketCopier& operator=(const SocketCopier&) = delete;
+        // Descriptors of two sockmaps with values of eight bytes.
+        [[nodiscard]] static Result<SocketCopier> load(int before, int after);
+        // One that was pinned under the name.
+        [[nodiscard]] static Result<SocketCopier> open(const PinDir& pins, const char* name);
+        [[nodiscard]] Result<void> pin(const PinDir& pins, const char* name) const;
 
         // ENOENT: no socket is there. EOPNOTSUPP: its owner has shut it down, no map takes it any more.
         [[nodiscard]] Result<void> copy(std::uint32_t from, std::uint32_t to) const;
 
 private:
-        struct State;
-        explicit SocketCopier(std::unique_ptr<State> state);
-        std::unique_ptr<State> state_;
+        [[nodiscard]] Result<void> map();
+
+        OwnedFd program_;
+        OwnedFd result_;  // the program's one variable, as a map
+        Mapping<std::int64_t> error_;
 };
 
 }  // namespace sockbroker

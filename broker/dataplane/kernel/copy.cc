@@ -56,7 +56,7 @@ Result<void> copy_sockets(int before, int after) {
                 return std::unexpected(entries.error());
         }
         for (std::uint32_t slot = 1; slot < *entries; slot++) {
-                if (auto done = (*copier)->copy(slot, slot);
+                if (auto done = copier->copy(slot, slot);
                     !done && done.error().errnum != ENOENT && done.error().errnum != EOPNOTSUPP) {
                         return done;
                 }

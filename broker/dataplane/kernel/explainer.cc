@@ -10,10 +10,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include <fmt/format.h>
 
-#include "bpf/trace.h"
 #include "broker/dataplane/kernel/libbpf_log.h"
 
 #pragma GCC diagnostic push
@@ -24,20 +25,20 @@
 
 namespace sockbroker {
 
-struct Explainer::State {
-        std::unique_ptr<::explain, void (*)(::explain*)> skeleton{explain__open(), explain__destroy};
-};
+namespace {
 
-Explainer::Explainer(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Explainer::~Explainer() = default;
+constexpr const char* kExplainPin = "explain";
+constexpr const char* kTracePin = "explain_trace";
 
-Result<std::unique_ptr<Explainer>> Explainer::load(const KernelObjects& objects) {
+}  // namespace
+
+Result<void> Explainer::load(const PinDir& pins, const KernelObjects& objects) {
         const LibbpfLog log;
-        auto state = std::make_unique<State>();
-        auto* skeleton = state->skeleton.get();
-        if (skeleton == nullptr) {
+        const std::unique_ptr<::explain, void (*)(::explain*)> skeleton(explain__open(), explain__destroy);
+        if (!skeleton) {
                 return fail_errno("cannot open the program that explains");
         }
+        static_assert(sizeof(*skeleton->bss) == sizeof(sb_trace));
         const auto& maps = skeleton->maps;
         const std::array<bpf_map*, kMaps> all{
                 maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
@@ -49,10 +50,27 @@ Result<std::unique_ptr<Explainer>> Explainer::load(const KernelObjects& objects)
                                 fmt::format("cannot give the map {} to the program that explains", kMapPins[i]));
                 }
         }
-        if (explain__load(skeleton) != 0) {
+        if (explain__load(skeleton.get()) != 0) {
                 return fail_errno(fmt::format("cannot load the program that explains: {}", LibbpfLog::tail()));
         }
-        return std::unique_ptr<Explainer>(new Explainer(std::move(state)));
+        auto done = pins.replace(kExplainPin, bpf_program__fd(skeleton->progs.dispatch));
+        return done ? pins.replace(kTracePin, bpf_map__fd(skeleton->maps.bss)) : done;
+}
+
+Result<Explainer> Explainer::open(const PinDir& pins) {
+        auto program = pins.get(kExplainPin);
+        const auto map = pins.get(kTracePin);
+        if (!program || !map) {
+                return std::unexpected((program ? map : program).error());
+        }
+        auto trace = Mapping<sb_trace>::create(map->get(), 1, kTracePin);
+        if (!trace) {
+                return std::unexpected(trace.error());
+        }
+        Explainer explainer;
+        explainer.program_ = std::move(*program);
+        explainer.trace_ = std::move(*trace);
+        return explainer;
 }
 
 namespace {
@@ -89,7 +107,7 @@ Result<Explained> Explainer::run(const LookUp& look_up) const {
         if (look_up.local.address.family != look_up.remote.address.family) {
                 return fail(EINVAL, "the client's address and the one that it asks are of two families");
         }
-        sb_trace& trace = state_->skeleton->bss->trace;
+        sb_trace& trace = trace_[0];
         trace = {};
         trace.ifindex = look_up.ifindex;
         bpf_sk_lookup context = context_of(look_up);
@@ -100,7 +118,7 @@ Result<Explained> Explainer::run(const LookUp& look_up) const {
         options.ctx_size_in = sizeof context;
         options.ctx_out = &answer;
         options.ctx_size_out = sizeof answer;
-        if (bpf_prog_test_run_opts(bpf_program__fd(state_->skeleton->progs.dispatch), &options) != 0) {
+        if (bpf_prog_test_run_opts(program_.get(), &options) != 0) {
                 return fail_errno("cannot run the program that explains");
         }
         Explained result{.refused = answer.cookie == 0 && options.retval == SK_DROP,

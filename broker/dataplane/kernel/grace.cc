@@ -7,8 +7,16 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <utility>
 
 namespace sockbroker {
+
+namespace {
+
+constexpr const char* kInnerPin = "grace_inner";
+constexpr const char* kOuterPin = "grace";
+
+}  // namespace
 
 Result<Grace> Grace::create(bool membarrier) {
         Grace grace;
@@ -22,6 +30,23 @@ Result<Grace> Grace::create(bool membarrier) {
         if (!grace.outer_) {
                 return fail_errno("cannot create a BPF array of maps");
         }
+        return grace;
+}
+
+Result<void> Grace::pin(const PinDir& pins) const {
+        auto done = pins.replace(kInnerPin, inner_.get());
+        return done ? pins.replace(kOuterPin, outer_.get()) : done;
+}
+
+Result<Grace> Grace::open(const PinDir& pins) {
+        auto inner = pins.get(kInnerPin);
+        auto outer = pins.get(kOuterPin);
+        if (!inner || !outer) {
+                return std::unexpected((inner ? outer : inner).error());
+        }
+        Grace grace;
+        grace.inner_ = std::move(*inner);
+        grace.outer_ = std::move(*outer);
         return grace;
 }
 

@@ -6,6 +6,7 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/dataplane/kernel/pins.h"
 
 namespace sockbroker {
 
@@ -13,6 +14,8 @@ class Grace {
 public:
         // Makes the maps that the second way needs, so this wants CAP_BPF. `membarrier`: whether to try the first.
         [[nodiscard]] static Result<Grace> create(bool membarrier = true);
+        [[nodiscard]] Result<void> pin(const PinDir& pins) const;
+        [[nodiscard]] static Result<Grace> open(const PinDir& pins);
 
         // 8 to 24 ms. membarrier(GLOBAL); where the kernel refuses it (nohz_full, seccomp) an update of an array of
         // maps, which the kernel answers after a grace period.

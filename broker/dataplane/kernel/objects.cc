@@ -18,7 +18,7 @@
 #include "broker/dataplane/kernel/growth.h"
 #include "broker/dataplane/kernel/libbpf_log.h"
 #include "broker/dataplane/kernel/link.h"
-#include "broker/dataplane/kernel/pins.h"
+#include "broker/dataplane/kernel/loaded.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
@@ -56,28 +56,6 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
                                             static_cast<std::uint32_t>(std::max(libbpf_num_possible_cpus(), 1)) * 256));
 }
 
-Result<sb_header> read_header(int fd, const std::string& path) {
-        bpf_map_info info{};
-        std::uint32_t length = sizeof info;
-        if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) {
-                return fail_errno(fmt::format("cannot ask what is pinned as {}", path));
-        }
-        // Of another layout maybe: then only magic and layout mean what they do here.
-        std::vector<std::uint64_t> bytes(std::max<std::size_t>(info.value_size, sizeof(sb_header)) / 8 + 1);
-        const std::uint32_t key = 0;
-        if (info.type != BPF_MAP_TYPE_ARRAY || bpf_map_lookup_elem(fd, &key, bytes.data()) != 0) {
-                return fail(
-                        fmt::format("{} is not a map of sockbroker; point --bpffs at a directory of its own", path));
-        }
-        sb_header header{};
-        std::copy_n(reinterpret_cast<const char*>(bytes.data()), sizeof header, reinterpret_cast<char*>(&header));
-        if (header.magic != SB_MAGIC) {
-                return fail(
-                        fmt::format("{} is not a map of sockbroker; point --bpffs at a directory of its own", path));
-        }
-        return header;
-}
-
 // Of the pinned maps, before anything is touched. Where the pin is missing it is this build's: open_pinned() says what
 // to do.
 Result<std::uint32_t> pinned_layout(const PinDir& pins) {
@@ -103,43 +81,23 @@ Result<void> check_layout(const PinDir& pins, std::uint32_t layout) {
 
 // The maps that an earlier broker pinned; the link is not taken yet.
 Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) {
+        auto found = open_pinned_maps(pins);
+        if (!found) {
+                return found;
+        }
         const auto maps = maps_of(skeleton);
-        KernelObjects result;
         for (std::size_t i = 0; i < kMaps; i++) {
-                auto fd = pins.get(kMapPins[i]);
-                if (!fd) {
-                        return fail(fd.error().errnum,
-                                    fmt::format("{}, although a link is pinned beside it; run sockbrokerctl unload, "
-                                                "then start again",
-                                                fd.error().message));
-                }
-                result.maps[i] = std::move(*fd);
-                if (i == static_cast<std::size_t>(KernelMap::kHeader)) {
-                        const auto header = read_header(result.fd(KernelMap::kHeader), pins.path_of(kMapPins[i]));
-                        if (!header) {
-                                return std::unexpected(header.error());
-                        }
-                        result.capacity = {header->bindings, header->services, header->sockets, 0};
-                        result.lines = header->lines;
-                }
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
-                if (bpf_obj_get_info_by_fd(result.maps[i].get(), &info, &length) != 0 ||
+                if (bpf_obj_get_info_by_fd(found->maps[i].get(), &info, &length) != 0 ||
                     info.type != bpf_map__type(maps[i]) || info.value_size != bpf_map__value_size(maps[i])) {
                         return fail(
                                 fmt::format("{} is of another type or size than its layout says; run sockbrokerctl "
                                             "unload, then start again",
                                             pins.path_of(kMapPins[i])));
                 }
-                if (i == static_cast<std::size_t>(KernelMap::kServices)) {
-                        result.service_ids = info.max_entries - 1;
-                }
-                if (i == static_cast<std::size_t>(KernelMap::kCounted)) {
-                        result.capacity.accounted = (info.max_entries - 1) / 2;
-                }
         }
-        result.taken_up = true;
-        return result;
+        return found;
 }
 
 // secret: of the state that is taken along, so that flows of services that share stay where they are; 0: a new one.
@@ -258,6 +216,7 @@ Result<KernelObjects> take_up(const PinDir& pins, int link, dispatch& skeleton, 
         auto done = load(skeleton);
         done = done ? keep_fds(skeleton, found) : done;
         const int fd = bpf_program__fd(skeleton.progs.dispatch);
+        done = done ? forget_load(pins) : done;
         done = done ? take_over_link(pins, link, fd) : done;
         done = done ? pins.replace(kProgramPin, fd) : done;
         return done ? Result<KernelObjects>(std::move(found)) : std::unexpected(done.error());
@@ -292,6 +251,7 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
         done = done ? keep_fds(**skeleton, result) : done;
         done = done ? copy_state(before, result) : done;
         const int program = bpf_program__fd((*skeleton)->progs.dispatch);
+        done = done ? forget_load(pins) : done;
         done = done ? pin_grown(pins, result, program) : done;
         done = done ? take_over_link(pins, link, program) : done;
         done = done ? settle_growth(pins) : done;
@@ -329,6 +289,7 @@ Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton
         done = done ? keep_fds(skeleton, result) : done;
         done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secret) : done;
         done = done ? copy_earlier(*before, result) : done;
+        done = done ? forget_load(pins) : done;
         done = done ? pin_beside(pins, result, bpf_program__fd(skeleton.progs.dispatch), link) : done;
         done = done ? settle_move(pins) : done;
         if (!done) {
@@ -378,36 +339,32 @@ Result<KernelObjects> take_up_or_grow(const PinDir& pins, int link, dispatch& sk
 
 }  // namespace
 
-Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity) {
-        const auto pins = PinDir::open(pin_dir);
-        if (!pins) {
-                return std::unexpected(pins.error());
-        }
+Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& capacity) {
         const LibbpfLog log;
         const auto skeleton = open_skeleton();
         if (!skeleton) {
                 return std::unexpected(skeleton.error());
         }
-        if (auto moved = settle_move(*pins); !moved) {
+        if (auto moved = settle_move(pins); !moved) {
                 return std::unexpected(moved.error());
         }
-        const auto link = pins->get(kLinkPin);
+        const auto link = pins.get(kLinkPin);
         if (!link && link.error().errnum == ENOENT) {
-                return make_anew(*pins, **skeleton, capacity);
+                return make_anew(pins, **skeleton, capacity);
         }
         if (!link) {
                 return std::unexpected(link.error());
         }
-        const auto layout = pinned_layout(*pins);
+        const auto layout = pinned_layout(pins);
         if (!layout) {
                 return std::unexpected(layout.error());
         }
-        if (auto known = check_layout(*pins, *layout); !known) {
+        if (auto known = check_layout(pins, *layout); !known) {
                 return std::unexpected(known.error());
         }
-        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(*pins, link->get(), **skeleton, capacity)
-                                           : move_over(*pins, link->get(), **skeleton, *layout, capacity);
-        return opened ? take_earlier_link(*pins, std::move(*opened)) : std::move(opened);
+        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(pins, link->get(), **skeleton, capacity)
+                                           : move_over(pins, link->get(), **skeleton, *layout, capacity);
+        return opened ? take_earlier_link(pins, std::move(*opened)) : std::move(opened);
 }
 
 Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name) {

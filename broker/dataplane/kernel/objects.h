@@ -11,6 +11,7 @@
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/dataplane/kernel/pins.h"
 
 namespace sockbroker {
 
@@ -38,6 +39,8 @@ inline constexpr std::array<const char*, kMaps> kMapPins{
         "counters", "sockets", "registrants", "names",    "binding_counters",
         "counted",  "slots",   "flows",       "replies",  "units"};
 inline constexpr const char* kProgramPin = "program";
+inline constexpr const char* kProbePin = "probe";
+inline constexpr const char* kMigrationPin = "migrate";
 inline constexpr const char* kLinkPin = "link";
 
 // Places that are there beyond the capacity, so that graces are rare under many registrations.
@@ -82,7 +85,7 @@ struct KernelObjects {
         [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
 };
 
-[[nodiscard]] Result<KernelObjects> open_kernel_objects(const std::string& pin_dir, const Capacity& capacity);
+[[nodiscard]] Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& capacity);
 [[nodiscard]] Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name = kLinkPin);
 // Detaches the links, that of an earlier layout too (-1: none), and unpins everything.
 [[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int earlier_link);

@@ -30,10 +30,10 @@ struct Dataplane::State {
         std::string pin_dir;
         OwnedFd link;
         OwnedFd staging;  // sockets on their way into a slot
-        std::unique_ptr<SocketCopier> copier;
-        std::unique_ptr<Explainer> explainer;
+        SocketCopier copier;
+        Explainer explainer;
         std::unique_ptr<UnitPrograms> unit_programs;
-        std::unique_ptr<SocketCopier> parker;  // within the staging map
+        SocketCopier parker;  // within the staging map
         std::uint32_t parked = 0;
         Grace grace;
         Mapping<sb_header> header;

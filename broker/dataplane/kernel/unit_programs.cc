@@ -47,6 +47,10 @@ std::string pin_of(std::uint64_t id, const Hook& hook) {
         return fmt::format("{}{:016x}_{}", kPrefix, id, hook.name);
 }
 
+std::string program_pin(const Hook& hook) {
+        return fmt::format("answer_{}", hook.name);
+}
+
 std::optional<std::uint64_t> id_of(std::string_view pin) {
         if (!pin.starts_with(kPrefix)) {
                 return std::nullopt;
@@ -72,11 +76,7 @@ sb_unit encode(const UnitPrograms::Unit& unit) {
 
 }  // namespace
 
-Result<std::unique_ptr<UnitPrograms>> UnitPrograms::load(const std::string& pin_dir, const KernelObjects& objects) {
-        auto pins = PinDir::open(pin_dir);
-        if (!pins) {
-                return std::unexpected(pins.error());
-        }
+Result<void> UnitPrograms::load(const PinDir& pins, const KernelObjects& objects) {
         const LibbpfLog log;
         const std::unique_ptr<::answer, void (*)(::answer*)> skeleton(answer__open(), answer__destroy);
         if (!skeleton) {
@@ -87,15 +87,29 @@ Result<std::unique_ptr<UnitPrograms>> UnitPrograms::load(const std::string& pin_
             answer__load(skeleton.get()) != 0) {
                 return fail_errno(fmt::format("cannot load the programs for answers over UDP: {}", LibbpfLog::tail()));
         }
-        std::unique_ptr<UnitPrograms> result(new UnitPrograms(std::move(*pins)));
         const std::array<bpf_program*, kPrograms> loaded{skeleton->progs.bind4, skeleton->progs.bind6,
                                                          skeleton->progs.sendmsg4, skeleton->progs.sendmsg6};
         for (std::size_t i = 0; i < kPrograms; i++) {
-                result->programs_[i].reset(fcntl(bpf_program__fd(loaded[i]), F_DUPFD_CLOEXEC, 3));
+                if (auto pinned = pins.replace(program_pin(kHooks.at(i)).c_str(), bpf_program__fd(loaded.at(i)));
+                    !pinned) {
+                        return pinned;
+                }
+        }
+        return {};
+}
+
+Result<std::unique_ptr<UnitPrograms>> UnitPrograms::open(const PinDir& pins, const KernelObjects& objects) {
+        std::unique_ptr<UnitPrograms> result(new UnitPrograms(pins));
+        for (std::size_t i = 0; i < kPrograms; i++) {
+                auto program = pins.get(program_pin(kHooks.at(i)).c_str());
+                if (!program) {
+                        return std::unexpected(program.error());
+                }
+                result->programs_.at(i) = std::move(*program);
         }
         result->units_.reset(fcntl(objects.fd(KernelMap::kUnits), F_DUPFD_CLOEXEC, 3));
-        if (!result->units_ || std::ranges::any_of(result->programs_, [](const OwnedFd& fd) { return !fd; })) {
-                return fail_errno("cannot keep the programs for answers over UDP");
+        if (!result->units_) {
+                return fail_errno("cannot keep the map of units");
         }
         if (auto taken = result->take_up(); !taken) {
                 return std::unexpected(taken.error());

@@ -32,9 +32,11 @@ public:
                 bool operator==(const Unit&) const = default;
         };
 
-        // Loads the programs of this build and puts them into the links that are pinned. Those of cgroups that are
-        // gone, and those that a broker was killed over, are removed.
-        [[nodiscard]] static Result<std::unique_ptr<UnitPrograms>> load(const std::string& pin_dir,
+        // Loads the programs of this build and pins them. Needs the broker's three capabilities.
+        [[nodiscard]] static Result<void> load(const PinDir& pins, const KernelObjects& objects);
+        // Puts those into the links that are pinned. Links of cgroups that are gone, and those that a broker was killed
+        // over, are removed. Needs no capability.
+        [[nodiscard]] static Result<std::unique_ptr<UnitPrograms>> open(const PinDir& pins,
                                                                         const KernelObjects& objects);
 
         // `cgroup` is a descriptor of its directory, `id` its inode. Where the programs are there already only what is
