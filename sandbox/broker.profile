@@ -58,14 +58,14 @@ allow openat arg2 == O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC
 allow fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2 getdents64
 allow fsync rename renameat unlink unlinkat
 
-# Sockets: UNIX for the journal, PID 1 and D-Bus; route netlink for interfaces and routes. Those of services come by
-# message, already open. No listen(2), and of socket options only those of UNIX sockets and of closing.
+# Sockets: UNIX for the journal, PID 1 and D-Bus; route netlink for interfaces and routes. Those of services never come
+# here. No listen(2) and no accept(2), and of socket options only those of UNIX sockets.
 allow socket arg0 == AF_UNIX
 allow socketpair arg0 == AF_UNIX  # a hand's end goes to the process that makes it
 allow socket arg0 == AF_NETLINK and arg2 == NETLINK_ROUTE
-allow connect bind accept4 shutdown getsockname getpeername
-allow getsockopt  # reads only: what was handed over is judged by it
-allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_LINGER, SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PASSRIGHTS, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
+allow connect bind shutdown getsockname getpeername
+allow getsockopt  # reads only
+allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PASSRIGHTS, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
 allow sendmsg sendto recvmsg recvfrom
 
 # The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes look-ups, by

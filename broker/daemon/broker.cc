@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/broker.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/holds.h"
 #include "broker/daemon/migration.h"
 
 #include <algorithm>
@@ -136,7 +137,10 @@ void Broker::plan(Channel channel, const IncomingPtr& message, const std::functi
         const auto judged = [this, message, intake](const Admissions::Verdict& verdict) {
                 Intake judged_intake = intake;
                 judged_intake.charge.admitted = judged_intake.probe = verdict.has_value();
-                judged_intake.here = verdict && is_kept(*verdict->service);
+                if (verdict && is_kept(*verdict->service)) {
+                        judged_intake.holder = verdict->service->name;
+                        message->in_holder = holds_->in_holder(judged_intake.holder);
+                }
                 return judged_intake;
         };
         if (channel == Channel::kNotify) {
@@ -179,7 +183,7 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         if (message->truncated) {
                 return reply(refuse(refuse_truncated(), peer, {}));
         }
-        const auto request = parse_request(channel, message->text, message->descriptors());
+        const auto request = parse_request(channel, message->text, message->count);
         if (!request) {
                 return reply(refuse(request.error(), peer, {}));
         }
@@ -314,7 +318,7 @@ void Broker::when_judged(const Incoming& message, const std::string& service, co
         if (message.verdict && message.judged_by == policy_) {
                 return act_on(*message.verdict, service, peer, reply, act);
         }
-        when_admitted(service, peer, message.descriptors(), reply, act);
+        when_admitted(service, peer, message.count, reply, act);
 }
 
 std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
@@ -354,17 +358,10 @@ Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::strin
         return answer(refusal.code, refusal.message);
 }
 
-// What a hand has looked at, or the broker itself does.
+// What a hand has looked at.
 std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& message) {
         std::vector<Offer> offers;
-        for (const auto& fd : message.fds) {
-                auto facts = probe_socket(fd.get());
-                if (!facts) {
-                        return std::unexpected(Refusal{ResultCode::kInternal, facts.error().text(), {}});
-                }
-                offers.push_back({.fd = fd.get(), .facts = *facts});
-        }
-        if (message.fds.empty() && message.arrived.size() != message.count) {
+        if (message.arrived.size() != message.count) {
                 return std::unexpected(
                         Refusal{ResultCode::kBusy,
                                 "policy came to admit this sender only after its message was on its way, send it again",
@@ -429,7 +426,7 @@ Answer Broker::store(const Admission& admission, const Incoming& message, const 
         if (!handed) {
                 return refuse(handed.error(), peer, service.name);
         }
-        hold(service, *handed, offers, message);
+        hold(service, *handed, message);
         tell_handed(admission, *handed);
         auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
                                                          offers.size() == 1 ? "" : "s", service.name));

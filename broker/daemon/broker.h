@@ -42,8 +42,12 @@ struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
         std::vector<std::string> warnings;
-        Rows rows;                                         // may be empty
-        std::vector<OwnedFd> fds;                          // go with the RESULT= record
+        Rows rows;                 // may be empty
+        std::vector<OwnedFd> fds;  // go with the RESULT= record
+        struct {
+                std::string service;
+                std::vector<std::uint64_t> cookies;
+        } held;                                            // go with it too, from the holder that keeps them
         std::function<void()> undelivered;                 // called if the peer left before that
         std::shared_ptr<Monitors::Reader> feed = nullptr;  // goes on for as long as the peer stays
         bool unloaded = false;                             // dispatch was taken away: the daemon ends after this answer
@@ -120,6 +124,8 @@ public:
         [[nodiscard]] const Registry& registry() const { return registry_; }
         // Closes what PID 1 keeps for the broker and the broker does not know.
         void drop_strangers(std::vector<StoredFd> strangers);
+        // The holder of the service was left behind, or died.
+        void on_lost(const std::string& service, const std::vector<std::uint64_t>& cookies);
         // The hooks of Holds.
         void on_gone(const Held& held);
         void on_there(const Held& held);
@@ -246,8 +252,14 @@ private:
         void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
         [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 
-        void hold(const Service& service, const std::vector<Handed>& handed, const std::vector<Offer>& offers,
-                  const Message& message);
+        void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
+        // Sockets that PID 1 has passed, on their way to the holder of their service.
+        struct Adoption {
+                std::vector<std::uint64_t> cookies;
+                std::vector<OwnedFd> sockets;
+                hands::Charge charge;
+        };
+        void adopt(const std::string& service, Adoption adoption);
         void drop_lost_holds(const std::string& service);
         void follow_holds();
         void end_hold(const Held& held, const std::string& why);

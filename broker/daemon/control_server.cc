@@ -121,7 +121,7 @@ private:
                 if (peeked->text.empty() && !peeked->has_fds && !peeked->truncated) {
                         return false;  // end of file
                 }
-                const auto message = to_be_closed(std::move(*peeked), server_.closer_);
+                const auto message = incoming(std::move(*peeked));
                 waiting_ = reading_ = true;
                 if (message->has_fds) {
                         pin_sender(fd_.get(), *message);
@@ -155,29 +155,25 @@ private:
         // Until a hand has it nothing may be received from this connection.
         void take(const IncomingPtr& message, const Intake& intake) {
                 charge_ = intake.charge;
-                if (intake.here) {
-                        if (auto whole = receive(fd_.get())) {
-                                message->fds = std::move(whole->fds);
-                                message->dropped = std::move(whole->dropped);
-                                message->truncated = whole->truncated;
-                        }
-                        return handle(message);
-                }
                 const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& taken) {
+                        message->note(taken);
                         if (const auto connection = self.lock()) {
-                                (*connection)->or_end([&] { (*connection)->handle_taken(message, taken); });
+                                (*connection)->or_end([&] { (*connection)->handle_taken(message); });
                         }
                 };
-                if (!server_.crew_.take({.connection = fd_.get(), .id = id_, .charge = charge_, .probe = intake.probe},
+                if (!server_.crew_.take({.connection = fd_.get(),
+                                         .id = id_,
+                                         .charge = charge_,
+                                         .probe = intake.probe,
+                                         .holder = intake.holder},
                                         done)) {
                         message->note({.outcome = hands::Outcome::kLate});
                         handle(message);
                 }
         }
 
-        void handle_taken(const IncomingPtr& message, const hands::Taken& taken) {
+        void handle_taken(const IncomingPtr& message) {
                 const auto used_before = own_usec();
-                message->note(taken);
                 handle(message);
                 if (!message->settled) {
                         server_.broker_.park(*message);
@@ -222,6 +218,9 @@ private:
                         if (record_.empty()) {
                                 return wait_for_feed();
                         }
+                        if (is_last_ && !answer_.held.cookies.empty()) {
+                                return send_held();
+                        }
                         std::vector<int> fds;
                         for (std::size_t i = 0; is_last_ && i < answer_.fds.size(); i++) {
                                 fds.push_back(answer_.fds[i].get());
@@ -232,6 +231,49 @@ private:
                         last_sent_ = is_last_;
                         record_.clear();
                 }
+                return finish_answer();
+        }
+
+        // The holder sends the record, with the sockets that it keeps. Until it has said so not even a hang-up is
+        // heard: who has them may leave at once.
+        [[nodiscard]] bool send_held() {
+                server_.crew_.send(answer_.held.service, answer_.held.cookies, fd_.get(), id_, record_,
+                                   [self = std::weak_ptr(self_)](int errnum) {
+                                           if (const auto connection = self.lock()) {
+                                                   (*connection)->held_sent(errnum);
+                                           }
+                                   });
+                return sd_event_source_set_enabled(io_.get(), SD_EVENT_OFF) >= 0;
+        }
+
+        void held_sent(int errnum) {
+                last_sent_ = errnum == 0;
+                bool goes_on = sd_event_source_set_enabled(io_.get(), SD_EVENT_ON) >= 0;
+                const bool told = succeeds([&] {
+                        if (errnum == 0) {
+                                record_.clear();
+                                goes_on = goes_on && finish_answer();
+                        } else if (errnum == EAGAIN) {
+                                goes_on = goes_on && wait_for_reader();
+                        } else if (errnum == EBUSY || errnum == ENOENT) {
+                                std::exchange(answer_.undelivered, nullptr)();
+                                answer_ = {.code = ResultCode::kBusy,
+                                           .message =
+                                                   "the process that keeps the sockets is busy or has ended, ask "
+                                                   "again"};
+                                record_.clear();
+                                is_last_ = false;
+                                goes_on = goes_on && sd_event_source_set_io_events(io_.get(), EPOLLOUT) >= 0;
+                        } else {
+                                goes_on = false;
+                        }
+                });
+                if (!told || !goes_on) {
+                        server_.drop(this);
+                }
+        }
+
+        [[nodiscard]] bool finish_answer() {
                 if (answer_.unloaded) {
                         server_.on_unloaded_();
                 }
@@ -340,9 +382,8 @@ private:
         OwnedSource io_;
 };
 
-ControlServer::ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, Closer& closer,
-                             std::function<void()> on_unloaded)
-        : event_(event), broker_(broker), crew_(crew), closer_(closer), on_unloaded_(std::move(on_unloaded)) {
+ControlServer::ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, std::function<void()> on_unloaded)
+        : event_(event), broker_(broker), crew_(crew), on_unloaded_(std::move(on_unloaded)) {
         rlimit descriptors{};
         if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
                 max_connections_ = std::clamp<std::size_t>(descriptors.rlim_cur / 2, 1, hands::kMaxConnections);

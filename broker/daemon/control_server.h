@@ -15,7 +15,6 @@
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/turns.h"
 #include "broker/hands/crew.h"
@@ -30,8 +29,7 @@ public:
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
 
         // `on_unloaded` is called after the answer to an unload was sent.
-        ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, Closer& closer,
-                      std::function<void()> on_unloaded);
+        ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, std::function<void()> on_unloaded);
         ~ControlServer();
         ControlServer(const ControlServer&) = delete;
         ControlServer& operator=(const ControlServer&) = delete;
@@ -50,7 +48,6 @@ private:
         sd_event* event_;
         Broker& broker_;
         hands::Crew& crew_;
-        Closer& closer_;
         std::function<void()> on_unloaded_;
         std::map<Connection*, std::unique_ptr<Connection>> connections_;
         std::size_t max_connections_ = 0;

@@ -1,92 +1,47 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/fd_store.h"
 
-#include <fcntl.h>
-#include <systemd/sd-daemon.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
-#include <chrono>
-#include <csignal>
+#include <cstddef>
 #include <cstdlib>
-#include <utility>
+#include <string>
+#include <string_view>
 
-#include "broker/base/event.h"
+#include <fmt/format.h>
+
 #include "broker/base/net.h"
 
 namespace sockbroker {
 
-namespace {
-
-// Far more than sockets are registered while PID 1 is busy; a removal always has its place.
-constexpr std::size_t kMaxWaiting = 8192;
-constexpr auto kPatience = std::chrono::seconds(1);
-
-}  // namespace
-
-FdStore::FdStore() : exists_(std::getenv("NOTIFY_SOCKET") != nullptr) {
-        if (exists_) {
-                std::thread([state = state_] { run(*state); }).detach();
-        }
-}
-
-FdStore::~FdStore() {
-        std::unique_lock lock(state_->mutex);
-        state_->stopping = true;
-        state_->wake.notify_all();
-        if (exists_) {
-                state_->wake.wait_for(lock, kPatience, [this] { return state_->stopped; });
-        }
-}
-
-std::size_t FdStore::capacity() {
+std::size_t fd_store_capacity() {
         const char* const said = std::getenv("FDSTORE");
         const auto number = said == nullptr ? std::nullopt : parse_number(said, 1U << 20);
-        return number ? static_cast<std::size_t>(*number) : kUsualCapacity;
+        return number ? static_cast<std::size_t>(*number) : kUsualStoreCapacity;
 }
 
-void FdStore::run(State& state) {
-        std::unique_lock lock(state.mutex);
-        while (true) {
-                state.wake.wait(lock, [&] { return state.stopping || !state.queue.empty(); });
-                if (state.queue.empty()) {
-                        break;
-                }
-                const Item item = std::move(state.queue.front());
-                state.queue.pop_front();
-                lock.unlock();
-                // FDPOLL=0: a listener that has shut down would be taken out, and a datagram socket with an error.
-                (void)guarded([&] {
-                        const std::string text =
-                                (item.fd ? "FDSTORE=1\nFDPOLL=0\nFDNAME=" : "FDSTOREREMOVE=1\nFDNAME=") + item.name;
-                        const int fd = item.fd.get();
-                        (void)sd_pid_notify_with_fds(0, 0, text.c_str(), &fd, item.fd ? 1 : 0);
-                });
-                lock.lock();
+Result<OwnedFd> connect_to_manager() {
+        const char* const said = std::getenv("NOTIFY_SOCKET");
+        if (said == nullptr) {
+                return OwnedFd();
         }
-        state.stopped = true;
-        state.wake.notify_all();
-}
-
-bool FdStore::add(const std::string& name, int fd) {
-        if (!exists_) {
-                return true;
+        const std::string_view path(said);
+        sockaddr_un address{.sun_family = AF_UNIX};
+        if (path.size() < 2 || path.size() >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@')) {
+                return fail(fmt::format("$NOTIFY_SOCKET is neither a path nor an abstract socket: {}", path));
         }
-        Item item{name, OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, 3))};
-        const std::scoped_lock lock(state_->mutex);
-        if (!item.fd || state_->queue.size() >= kMaxWaiting) {
-                return false;
+        path.copy(address.sun_path, path.size());
+        if (path[0] == '@') {
+                address.sun_path[0] = 0;
         }
-        state_->queue.push_back(std::move(item));
-        state_->wake.notify_all();
-        return true;
-}
-
-void FdStore::remove(const std::string& name) {
-        if (!exists_) {
-                return;
+        const auto size =
+                static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (path[0] == '/' ? 1 : 0));
+        OwnedFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
+                return fail_errno(fmt::format("cannot reach the manager at $NOTIFY_SOCKET, {}", path));
         }
-        const std::scoped_lock lock(state_->mutex);
-        state_->queue.push_back({name, OwnedFd()});
-        state_->wake.notify_all();
+        return fd;
 }
 
 }  // namespace sockbroker

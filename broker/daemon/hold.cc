@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// HoldSec=: what the broker does when a service goes, comes back, or does not. Descriptors are Holds' matter, places in
-// the kernel the registry's; here they are kept in step.
+// HoldSec=: what the broker does when a service goes, comes back, or does not. Clocks are Holds' matter, descriptors
+// the holders', places in the kernel the registry's; here they are kept in step.
 #include <fcntl.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <map>
@@ -41,6 +42,13 @@ Held held_of(const Service& service, const Registration& registration) {
                 .until_usec = registration.hold_until_usec};
 }
 
+// 0: it is no socket.
+std::uint64_t cookie_of(int fd) {
+        std::uint64_t cookie = 0;
+        socklen_t size = sizeof cookie;
+        return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
 // As every first instance hears it: no refusal, and no entry in the journal.
 Answer not_held(const std::string& service) {
         return Answer{.code = ResultCode::kNotHeld,
@@ -55,40 +63,31 @@ const Registration* Broker::find_registration(const std::string& service, std::u
         return found == all.end() ? nullptr : &*found;
 }
 
-void Broker::hold(const Service& service, const std::vector<Handed>& handed, const std::vector<Offer>& offers,
-                  const Message& message) {
+void Broker::hold(const Service& service, const std::vector<Handed>& handed, const Message& message) {
         if (holds_ == nullptr) {
                 return;
         }
         std::size_t unstored = 0;
         std::size_t not_here = 0;
-        for (std::size_t i = 0; i < handed.size(); i++) {
-                const Registration& added = handed[i].added;
+        for (const auto& [added, displaced] : handed) {
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
-                for (const auto& old : handed[i].displaced) {
+                for (const auto& old : displaced) {
                         holds_->release({service.name, old.cookie});
                 }
                 if (!may_be_held(service, added)) {
                         holds_->release({service.name, added.cookie});
                         continue;
                 }
-                if (offers[i].fd < 0) {
+                if (!holds_->is_in_holder({service.name, added.cookie})) {
                         not_here++;
-                        continue;
-                }
-                OwnedFd socket(fcntl(offers[i].fd, F_DUPFD_CLOEXEC, 3));
-                if (!socket) {
-                        note(4, fmt::format("the {} socket {} of {} cannot be held, the broker has no descriptor left: "
-                                            "raise LimitNOFILE=",
-                                            to_string(added.protocol), added.bound.to_string(), service.name));
                         continue;
                 }
                 Process process{.pidfd = process_of(message, added.registrant)};
                 if (!process.pidfd) {
                         process = open_process(added.registrant.pid, added.registered_usec);
                 }
-                unstored += holds_->keep(held_of(service, added), std::move(socket), std::move(process)) ? 0 : 1;
+                unstored += holds_->keep(held_of(service, added), std::move(process)) ? 0 : 1;
         }
         if (not_here > 0) {
                 note(4,
@@ -118,7 +117,8 @@ void Broker::drop_lost_holds(const std::string& service) {
         }
 }
 
-// Those alone that serve or are held: a displaced one was about to be given up.
+// Those alone that serve or are held: a displaced one was about to be given up. What they are is known by their
+// cookies, which to ask for takes no lock of theirs; all else is the holders'.
 void Broker::take_up_holds(std::vector<StoredFd> stored) {
         std::multimap<std::uint64_t, std::string> services_of;  // by cookie
         for (const auto& service : registry_.services()) {
@@ -126,27 +126,40 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                         services_of.emplace(one.cookie, service);
                 }
         }
+        std::map<std::string, Adoption> adopted;
         for (auto& [name, fd] : stored) {
-                const auto facts = probe_socket(fd.get());
-                std::size_t users = 0;
-                const auto [first, last] = services_of.equal_range(facts ? facts->cookie : 0);
+                const std::uint64_t cookie = cookie_of(fd.get());
+                const auto [first, last] = services_of.equal_range(cookie);
+                bool is_held = false;
                 for (auto at = first; at != last; at++) {
                         const std::string& service = at->second;
                         const Service* policy = policy_->find(service);
-                        const auto* one = find_registration(service, facts->cookie);
+                        const auto* one = find_registration(service, cookie);
                         if (policy == nullptr || one == nullptr || !may_be_held(*policy, *one) ||
                             !(one->held() ||
                               is_live(registry_.registrations(service), registry_.spread(service), *one))) {
                                 continue;
                         }
-                        users++;
-                        (void)holds_->keep(held_of(*policy, *one), OwnedFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)),
+                        is_held = true;
+                        (void)holds_->keep(held_of(*policy, *one),
                                            open_process(one->registrant.pid, one->registered_usec), name);
+                        Adoption& adoption = adopted[service];
+                        adoption.charge = {.uid = one->registrant.uid, .unit = one->registrant.unit, .admitted = true};
+                        adoption.cookies.push_back(cookie);
+                        adoption.sockets.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
+                        if (adoption.cookies.size() == kMaxMessageFds) {
+                                adopt(service, std::exchange(adoption, {}));
+                        }
                 }
-                if (users == 0) {
-                        holds_->forget_stored(name, std::move(fd));
+                if (is_held) {
+                        fd.reset();  // not the last one: PID 1 has it
                 } else {
-                        fd.reset();  // not the last one; few are open twice at a time
+                        holds_->forget_stored(name, std::move(fd));
+                }
+        }
+        for (auto& [service, adoption] : adopted) {
+                if (!adoption.cookies.empty()) {
+                        adopt(service, std::move(adoption));
                 }
         }
         for (const auto& service : registry_.services()) {
@@ -160,6 +173,31 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                 }
         }
         probe_liveness();
+}
+
+void Broker::adopt(const std::string& service, Adoption adoption) {
+        holds_->adopt(service, std::move(adoption.cookies), std::move(adoption.sockets), std::move(adoption.charge),
+                      [this, service](const std::vector<std::uint64_t>& lost) { on_lost(service, lost); });
+}
+
+// PID 1 has them still, but as long as this broker runs it gives none back: nobody is to queue in them.
+void Broker::on_lost(const std::string& service, const std::vector<std::uint64_t>& cookies) {
+        std::size_t lost = 0;
+        for (const auto cookie : cookies) {
+                const HoldKey key{service, cookie};
+                const Held* const held = holds_->find(key);
+                if (held == nullptr) {
+                        continue;
+                }
+                lost++;
+                end_hold(Held(*held), "the process that kept it has ended, or waits for what its owner has made of it");
+                holds_->release(key);
+        }
+        if (lost > 0) {
+                note(4, fmt::format("{} sockets of {} are not held any more: the process that kept them has ended, or "
+                                    "waits for what their owners have made of them; whoever has them still goes on",
+                                    lost, service));
+        }
 }
 
 void Broker::follow_holds() {
@@ -354,11 +392,10 @@ Answer Broker::give_back(const Admission& admission, const Peer& peer, const Own
                 if (!one.held() || given.size() == kMaxMessageFds) {
                         continue;
                 }
-                OwnedFd socket = holds_->duplicate({service, one.cookie});
-                if (!socket || !registry_.give_back(service, one.cookie, peer)) {
+                if (!holds_->is_in_holder({service, one.cookie}) || !registry_.give_back(service, one.cookie, peer)) {
                         continue;  // it stays held, and can be asked for again
                 }
-                result.fds.push_back(std::move(socket));
+                result.held.cookies.push_back(one.cookie);
                 given.push_back({service, one.cookie});
                 const auto* now = find_registration(service, one.cookie);
                 Process watched = process ? Process{.pidfd = OwnedFd(fcntl(process.get(), F_DUPFD_CLOEXEC, 3))}
@@ -377,6 +414,7 @@ Answer Broker::give_back(const Admission& admission, const Peer& peer, const Own
         }
         result.message = fmt::format("{} socket{} of {}", given.size(), given.size() == 1 ? "" : "s", service);
         result.rows = rows_of_lines(std::move(lines));
+        result.held.service = service;
         // Nobody has them: the clock goes on as if they had not been asked for.
         result.undelivered = [this, given] {
                 for (const auto& key : given) {

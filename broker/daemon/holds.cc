@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/holds.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
-
-#include "broker/socket/queue.h"
 
 namespace sockbroker {
 
@@ -30,10 +27,18 @@ bool Holds::Kept::process_ended() const {
         return poll(&entry, 1, 0) > 0;
 }
 
-Holds::Holds(sd_event* event, Closer& closer, Hooks hooks)
+Holds::Holds(sd_event* event, hands::Crew& crew, bool has_store, Hooks hooks)
         : event_(event),
-          closer_(closer),
+          crew_(crew),
+          has_store_(has_store),
           hooks_(std::move(hooks)),
+          give_up_(std::make_shared<const InHolder::GiveUp>([this](const std::string& service, std::uint64_t cookie) {
+                  (void)guarded([&] {
+                          if (!kept_.contains({service, cookie})) {
+                                  crew_.release(service, cookie);
+                          }
+                  });
+          })),
           units_(event, {.changed =
                                  [this](const std::string& unit) {
                                          look_at_each([&](const Held& held) { return held.unit == unit; });
@@ -51,35 +56,53 @@ Holds::~Holds() {
         *open_ = false;
 }
 
-void Holds::store(Stored& stored, int fd, const std::string& name) {
-        if (!stored.name.empty() || !store_.exists()) {
+void Holds::store(Stored& stored, const HoldKey& key, const std::string& name) {
+        if (!stored.name.empty() || !has_store_) {
                 return;
         }
         if (!name.empty()) {
                 names_.reserve(name);
                 stored.name = name;
         } else if (const auto fresh = names_.take()) {
-                if (store_.add(*fresh, fd)) {
-                        stored.name = *fresh;
-                } else {
-                        names_.release(*fresh);
-                }
+                stored.name = *fresh;
+                crew_.store(key.service, key.cookie, *fresh);
         }
 }
 
-bool Holds::keep(Held held, OwnedFd socket, Process process, const std::string& stored_as) {
+std::shared_ptr<InHolder> Holds::in_holder(std::string service) const {
+        return std::make_shared<InHolder>(std::move(service), give_up_);
+}
+
+void Holds::adopt(const std::string& service, std::vector<std::uint64_t> cookies, std::vector<OwnedFd> sockets,
+                  hands::Charge charge, std::function<void(const std::vector<std::uint64_t>&)> lost) {
+        auto expected = cookies;
+        crew_.adopt(service, std::move(cookies), std::move(sockets), std::move(charge),
+                    [this, open = open_, service, cookies = std::move(expected),
+                     lost = std::move(lost)](const hands::Taken&) {
+                            if (!*open) {
+                                    return;
+                            }
+                            std::vector<std::uint64_t> missing;
+                            std::ranges::copy_if(cookies, std::back_inserter(missing), [&](std::uint64_t cookie) {
+                                    return kept_.contains({service, cookie}) && !crew_.keeps(service, cookie);
+                            });
+                            lost(missing);
+                    });
+}
+
+bool Holds::keep(Held held, Process process, const std::string& stored_as) {
         const HoldKey key = held.key;
         const auto gone_usec = std::exchange(held.gone_usec, 0);
         const auto hold_usec = held.hold_usec;
         const auto [at, fresh] = kept_.try_emplace(key);
         Stored& stored = stored_[key.cookie];
         stored.services += fresh ? 1 : 0;
-        store(stored, socket.get(), stored_as);
-        const bool told = !store_.exists() || !stored.name.empty();
+        store(stored, key, stored_as);
+        const bool told = !has_store_ || !stored.name.empty();
         Kept& kept = at->second;
         set_clock(kept, 0, 0);
         kept.process_watch.reset();
-        kept = {.held = std::move(held), .socket = std::move(socket), .process = std::move(process)};
+        kept = {.held = std::move(held), .process = std::move(process)};
         set_clock(kept, gone_usec, hold_usec);
         watch_process(kept);
         if (!kept.held.unit.empty()) {
@@ -140,30 +163,35 @@ void Holds::release(const HoldKey& key) {
                 return;
         }
         set_clock(found->second, 0, 0);
-        std::vector<OwnedFd> socket;
-        socket.push_back(std::move(found->second.socket));
-        const auto cookie = key.cookie;  // the key may be of what ends here
-        kept_.erase(found);
+        const auto ended = kept_.extract(found);  // the key may be of what ends here
+        const auto& [service, cookie] = ended.key();
+        std::string name;
         const auto stored = stored_.find(cookie);
         if (--stored->second.services == 0) {
-                if (const std::string& name = stored->second.name; !name.empty()) {
-                        store_.remove(name);
-                        names_.release(name);
-                }
+                name = std::move(stored->second.name);
                 stored_.erase(stored);
         }
-        closer_.close(std::move(socket));
+        crew_.release(service, cookie, std::move(name));
 }
 
 void Holds::forget_stored(const std::string& name, OwnedFd fd) {
-        store_.remove(name);
-        closer_.close_unseen(std::move(fd));
+        constexpr uid_t kNobody = static_cast<uid_t>(-1);
+        static const std::string kStrangers = "*";  // no service is called that
+        const std::uint64_t number = last_stranger_--;
+        std::vector<OwnedFd> one;
+        one.push_back(std::move(fd));
+        crew_.adopt(kStrangers, {number}, std::move(one), {.uid = kNobody, .unit = {}, .admitted = true},
+                    [this, open = open_, number, name](const hands::Taken&) {
+                            if (*open) {
+                                    crew_.release(kStrangers, number, has_store_ ? name : "");
+                            }
+                    });
 }
 
 std::size_t Holds::unstored() const {
-        return store_.exists() ? static_cast<std::size_t>(std::ranges::count_if(
-                                         stored_, [](const auto& entry) { return entry.second.name.empty(); }))
-                               : 0;
+        return has_store_ ? static_cast<std::size_t>(std::ranges::count_if(
+                                    stored_, [](const auto& entry) { return entry.second.name.empty(); }))
+                          : 0;
 }
 
 const Held* Holds::find(const HoldKey& key) const {
@@ -177,11 +205,6 @@ std::vector<HoldKey> Holds::keys_of(const std::string& service) const {
                 result.push_back(at->first);
         }
         return result;
-}
-
-OwnedFd Holds::duplicate(const HoldKey& key) const {
-        const auto found = kept_.find(key);
-        return found == kept_.end() ? OwnedFd() : OwnedFd(fcntl(found->second.socket.get(), F_DUPFD_CLOEXEC, 3));
 }
 
 void Holds::settle(const std::string& service, std::function<void()> then) {
@@ -330,26 +353,60 @@ void Holds::sample_in(std::int64_t usec) {
 
 // Of those that serve, and of those that are held while others may have them. The clock of all else runs already.
 void Holds::sample_queues() {
-        const auto now = steady_usec();
         std::int64_t next = 0;
-        std::vector<HoldKey> unread;
-        std::vector<HoldKey> read;
-        for (auto& [key, kept] : kept_) {
-                const auto wanted = sampling_of(kept.held.hold_usec);
-                next = next == 0 ? wanted : std::min(next, wanted);
-                if (kept.held.gone_usec != 0 && !kept.held.alone) {
-                        continue;
-                }
-                if (kept.unread.sample(waiting_in(kept.socket.get()), now) && kept.held.alone) {
-                        read.push_back(key);
-                } else if (kept.held.gone_usec == 0 && kept.unread.for_longer_than(kept.held.hold_usec, now)) {
-                        unread.push_back(key);
+        std::map<std::string, std::vector<std::uint64_t>> wanted;
+        std::erase_if(being_sampled_, [](const auto& entry) { return entry.second.expired(); });
+        for (const auto& [key, kept] : kept_) {
+                const auto every = sampling_of(kept.held.hold_usec);
+                next = next == 0 ? every : std::min(next, every);
+                if ((kept.held.gone_usec == 0 || kept.held.alone) && !being_sampled_.contains(key.service)) {
+                        wanted[key.service].push_back(key.cookie);
                 }
         }
         sampling_.reset();
         sample_every_usec_ = 0;
         if (next != 0) {
                 sample_in(next);
+        }
+        for (const auto& [service, cookies] : wanted) {
+                sample(service, cookies);
+        }
+}
+
+void Holds::sample(const std::string& service, const std::vector<std::uint64_t>& cookies) {
+        const auto order = std::make_shared<int>();
+        being_sampled_[service] = order;
+        for (std::size_t at = 0; at < cookies.size(); at += kMaxMessageFds) {
+                const auto end = std::min(cookies.size(), at + kMaxMessageFds);
+                crew_.sample(service,
+                             {cookies.begin() + static_cast<std::ptrdiff_t>(at),
+                              cookies.begin() + static_cast<std::ptrdiff_t>(end)},
+                             [this, open = open_, order, service](const hands::Taken& taken) {
+                                     if (*open) {
+                                             sampled(service, taken.found);
+                                     }
+                             });
+        }
+}
+
+void Holds::sampled(const std::string& service, const std::vector<hands::Found>& samples) {
+        const auto now = steady_usec();
+        std::vector<HoldKey> unread;
+        std::vector<HoldKey> read;
+        for (const auto& one : samples) {
+                const auto at = kept_.find({service, one.facts.cookie});
+                if (at == kept_.end() || one.errnum != 0) {
+                        continue;
+                }
+                auto& [key, kept] = *at;
+                if (kept.held.gone_usec != 0 && !kept.held.alone) {
+                        continue;
+                }
+                if (kept.unread.sample(one.waiting, now) && kept.held.alone) {
+                        read.push_back(key);
+                } else if (kept.held.gone_usec == 0 && kept.unread.for_longer_than(kept.held.hold_usec, now)) {
+                        unread.push_back(key);
+                }
         }
         for (const auto& key : read) {
                 if (const auto found = kept_.find(key); found != kept_.end()) {

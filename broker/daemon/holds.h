@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// One descriptor of each socket that is to outlive its service (HoldSec=): here, and another in PID 1's store, so that
-// the broker's own end loses none. Watches who registered them: the unit by what PID 1 says of it, and the process by
-// its pidfd; and whether what comes is read, since a listener that its owner has closed is open here. Nothing is done
-// with a descriptor but to keep it, to look at its queue, and to pass it on.
+// The sockets that are to outlive their services (HoldSec=): a holder of the service has one descriptor of each, PID 1
+// another in its store, so that the broker's own end loses none; here there is none. Watches who registered them: the
+// unit by what PID 1 says of it, and the process by its pidfd; and whether what comes is read, since a listener that
+// its owner has closed is open in the holder.
 #pragma once
 
 #include <compare>
@@ -16,13 +16,13 @@
 #include <utility>
 #include <vector>
 
-#include "broker/base/owned_fd.h"
-#include "broker/daemon/closer.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/fd_store.h"
+#include "broker/daemon/in_holder.h"
 #include "broker/daemon/store_names.h"
 #include "broker/daemon/unit_watch.h"
 #include "broker/daemon/unread.h"
+#include "broker/hands/crew.h"
 #include "broker/peer/peer.h"
 
 namespace sockbroker {
@@ -65,14 +65,25 @@ public:
                 // The descriptor is given up; with the kernel's last close the socket is gone.
                 std::function<void(const Held&, HoldEnd)> ended;
         };
-        Holds(sd_event* event, Closer& closer, Hooks hooks);
+        // `has_store`: PID 1 keeps descriptors for this process.
+        Holds(sd_event* event, hands::Crew& crew, bool has_store, Hooks hooks);
         ~Holds();
         Holds(const Holds&) = delete;
         Holds& operator=(const Holds&) = delete;
 
-        // Takes both descriptors; `process` is the registrant. `stored`: the name under which PID 1 has the socket
-        // already. False: it is kept, but not by PID 1, and so it ends with this process.
-        [[nodiscard]] bool keep(Held held, OwnedFd socket, Process process, const std::string& stored = {});
+        // The holder of the service has it, or is about to adopt it; `process` is the registrant. `stored`: the name
+        // under which PID 1 has the socket already. False: it is kept, but not by PID 1, and so it ends with this
+        // process.
+        [[nodiscard]] bool keep(Held held, Process process, const std::string& stored = {});
+        // For a message whose sockets the holder of the service is to take.
+        [[nodiscard]] std::shared_ptr<InHolder> in_holder(std::string service) const;
+        [[nodiscard]] bool is_in_holder(const HoldKey& key) const { return crew_.keeps(key.service, key.cookie); }
+        // At most kMaxMessageFds, which keep() has or is about to have. `lost` is called with what the holder does not
+        // keep.
+        void adopt(const std::string& service, std::vector<std::uint64_t> cookies, std::vector<OwnedFd> sockets,
+                   hands::Charge charge, std::function<void(const std::vector<std::uint64_t>&)> lost);
+        // PID 1 has no descriptor of that name any more.
+        void forgotten(const std::string& name) { names_.release(name); }
         // Of another registrant from now on.
         void pass_on(const HoldKey& key, const Peer& peer, std::int64_t registered_usec, Process process);
         // The registrant did not come to have it, and counts as gone.
@@ -83,14 +94,13 @@ public:
         void set_until(const HoldKey& key, std::int64_t until_usec);
         // Gives it up without a word.
         void release(const HoldKey& key);
-        // What PID 1 keeps under this name is of no use; the descriptor is closed where that keeps nobody waiting.
+        // What PID 1 keeps under this name is of no use. PID 1 forgets it, and then a holder closes it.
         void forget_stored(const std::string& name, OwnedFd fd);
 
         [[nodiscard]] const Held* find(const HoldKey& key) const;
         [[nodiscard]] std::vector<HoldKey> keys_of(const std::string& service) const;
-        [[nodiscard]] OwnedFd duplicate(const HoldKey& key) const;
         [[nodiscard]] std::size_t size() const { return kept_.size(); }
-        [[nodiscard]] bool has_store() const { return store_.exists(); }
+        [[nodiscard]] bool has_store() const { return has_store_; }
         [[nodiscard]] std::size_t store_capacity() const { return names_.most(); }
         [[nodiscard]] std::size_t unstored() const;  // how many PID 1 does not have
         [[nodiscard]] unsigned manager_version() const { return units_.version(); }
@@ -105,7 +115,6 @@ private:
                 bool undelivered = false;    // its registrant asked for it and did not get it
                 bool others_read = false;    // so the end of the process says nothing any more
                 Unread unread;
-                OwnedFd socket;
                 Process process;
                 OwnedSource process_watch;  // ends before what it watches
 
@@ -116,7 +125,7 @@ private:
                 std::size_t services = 0;  // how many of kept_ are of this cookie
                 std::string name;          // empty: PID 1 does not have it
         };
-        void store(Stored& stored, int fd, const std::string& name);
+        void store(Stored& stored, const HoldKey& key, const std::string& name);
         void look_at(const HoldKey& key, const std::function<void()>& then = {});
         void judge(const HoldKey& key, const UnitState* state);
         void set_gone(Kept& kept, std::int64_t gone_usec);
@@ -128,18 +137,23 @@ private:
         void set_timer();
         void expire();
         void sample_queues();
+        void sample(const std::string& service, const std::vector<std::uint64_t>& cookies);
+        void sampled(const std::string& service, const std::vector<hands::Found>& samples);
         void sample_in(std::int64_t usec);
         void look_at_each(const std::function<bool(const Held&)>& concerned);
 
         sd_event* event_;
-        Closer& closer_;
+        hands::Crew& crew_;
+        const bool has_store_;
         Hooks hooks_;
-        FdStore store_;
-        StoreNames names_{FdStore::capacity()};
+        StoreNames names_{fd_store_capacity()};
+        std::shared_ptr<const InHolder::GiveUp> give_up_;
+        std::uint64_t last_stranger_ = UINT64_MAX;  // a number that is no socket's
         OwnedSource timer_;
         OwnedSource again_;
         OwnedSource sampling_;
         std::int64_t sample_every_usec_ = 0;                         // 0: nothing is kept
+        std::map<std::string, std::weak_ptr<void>> being_sampled_;   // by service: while an order is not answered
         std::shared_ptr<bool> open_ = std::make_shared<bool>(true);  // false: nobody is answered any more
         std::map<HoldKey, Kept> kept_;
         std::map<std::uint64_t, Stored> stored_;                          // by cookie

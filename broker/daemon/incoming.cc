@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/incoming.h"
 
+#include "broker/base/event.h"
+#include "broker/daemon/in_holder.h"
+
 namespace sockbroker {
 
 namespace {
@@ -19,12 +22,29 @@ std::string_view why_not(hands::Outcome outcome) {
 
 }  // namespace
 
+IncomingPtr incoming(Message peeked) {
+        auto message = std::make_shared<Incoming>();
+        static_cast<Message&>(*message) = std::move(peeked);
+        return message;
+}
+
 void Incoming::fail() noexcept {
         arrived.clear();
         not_taken = Refusal{ResultCode::kInternal, {}, {}};
 }
 
-void Incoming::note(const hands::Taken& taken) {
+void Incoming::note(const hands::Taken& taken) noexcept {
+        for (const auto& one : taken.found) {
+                if (in_holder && one.staging == hands::Staging::kOffered) {
+                        in_holder->add(one.facts.cookie);
+                }
+        }
+        if (!succeeds([&] { note_found(taken); })) {
+                fail();
+        }
+}
+
+void Incoming::note_found(const hands::Taken& taken) {
         if (taken.outcome != hands::Outcome::kDone) {
                 not_taken = Refusal{ResultCode::kBusy, std::string(why_not(taken.outcome)), {}};
                 return;

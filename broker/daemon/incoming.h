@@ -19,6 +19,8 @@
 
 namespace sockbroker {
 
+class InHolder;
+
 // One descriptor that came with it.
 struct Arrived {
         SocketFacts facts;
@@ -40,21 +42,26 @@ struct Incoming : Message {
         std::vector<Arrived> arrived;      // one for each, where they were looked at
         bool settled = false;              // nobody needs the staging map any more for it
         bool answered = false;
+        // What a holder has kept of it: what of that is not held when nobody needs the message any more is given up.
+        std::shared_ptr<InHolder> in_holder;
 
         // Where there is no memory for more than that.
         void fail() noexcept;
 
-        [[nodiscard]] std::size_t descriptors() const { return fds.empty() ? count : fds.size(); }
-
         // What a hand has made of it.
-        void note(const hands::Taken& taken);
+        void note(const hands::Taken& taken) noexcept;
+
+private:
+        void note_found(const hands::Taken& taken);
 };
 using IncomingPtr = std::shared_ptr<Incoming>;
+
+[[nodiscard]] IncomingPtr incoming(Message peeked);
 
 // Who is to take the descriptors of a message.
 struct Intake {
         bool probe = false;  // and offer what can be brokered; else they are closed
-        bool here = false;   // the broker itself: of a service with HoldSec=, whose sockets it keeps
+        std::string holder;  // and keep it: the one of this service, with HoldSec=
         hands::Charge charge;
 };
 

@@ -15,7 +15,7 @@ constexpr int kMessagesPerWakeUp = 64;
 constexpr auto kTimePerWakeUp = std::chrono::milliseconds(2);
 
 std::size_t cost_of(const Incoming& message) {
-        return 1 + message.descriptors();
+        return 1 + message.count;
 }
 
 uid_t sender_of(const Message& message) {
@@ -25,8 +25,8 @@ uid_t sender_of(const Message& message) {
 }  // namespace
 
 Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                           hands::Crew& crew, Closer& closer) {
-        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker, crew, closer));
+                                                           hands::Crew& crew) {
+        std::unique_ptr<NotifyIntake> intake(new NotifyIntake(std::move(fd), broker, crew));
         sd_event_source* source = nullptr;
         const int r = sd_event_add_io(
                 event, &source, intake->fd_.get(), EPOLLIN,
@@ -56,7 +56,7 @@ bool NotifyIntake::drain_some() {
                 if (!peeked) {
                         return true;  // EAGAIN, or a passing shortage: the next wake-up tries again
                 }
-                const auto message = to_be_closed(std::move(*peeked), closer_);
+                const auto message = incoming(std::move(*peeked));
                 if (message->has_fds) {
                         if (!take_descriptors(message)) {
                                 return true;
@@ -99,12 +99,14 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         }
         Intake intake;
         broker_.plan(Channel::kNotify, message, [&](const Intake& planned) { intake = planned; });
-        intake.probe = intake.probe && !crew_.bars(intake.charge);
-        if (intake.here) {
-                receive_here(message);
-                return true;
+        if (crew_.bars(intake.charge)) {
+                intake.probe = false;
+                intake.holder.clear();
         }
         const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& result) {
+                if (result.outcome != hands::Outcome::kBusy) {
+                        message->note(result);
+                }
                 if (const auto here = self.lock()) {
                         (*here)->taken(message, result);
                 }
@@ -119,7 +121,9 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         push(message, false);
         bool has_it = false;
         try {
-                has_it = crew_.take({.charge = intake.charge, .probe = intake.probe, .others_wait = true}, done, next);
+                has_it = crew_.take(
+                        {.charge = intake.charge, .probe = intake.probe, .holder = intake.holder, .others_wait = true},
+                        done, next);
         } catch (...) {
                 forget_last(uid);
                 throw;  // nothing has happened: it is first in the queue still
@@ -137,18 +141,6 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         return false;
 }
 
-void NotifyIntake::receive_here(const IncomingPtr& message) {
-        auto whole = receive(fd_.get());
-        if (!whole) {
-                return;
-        }
-        message->fds = std::move(whole->fds);
-        message->dropped = std::move(whole->dropped);
-        message->truncated = whole->truncated;
-        barrier_since_usec_ = 0;
-        queue(message);
-}
-
 void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result) noexcept {
         const uid_t uid = sender_of(*message);
         if (result.outcome == hands::Outcome::kBusy) {  // it is first in the queue still
@@ -156,9 +148,6 @@ void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result)
                 forget_last(uid);
                 go_on_reading();
                 return;
-        }
-        if (!succeeds([&] { message->note(result); })) {
-                message->fail();
         }
         if (being_taken_ == message.get()) {
                 being_taken_ = nullptr;

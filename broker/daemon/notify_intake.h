@@ -16,7 +16,6 @@
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/closer.h"
 #include "broker/hands/crew.h"
 
 namespace sockbroker {
@@ -24,7 +23,7 @@ namespace sockbroker {
 class NotifyIntake {
 public:
         [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker,
-                                                                          hands::Crew& crew, Closer& closer);
+                                                                          hands::Crew& crew);
 
 private:
         // Messages that wait, and their descriptors: of one user, and in all. Beyond, they are dropped.
@@ -34,8 +33,8 @@ private:
         // A barrier keeps the queue of all waiting for no longer than that.
         static constexpr std::int64_t kMaxAtBarrierUsec = 50'000;
 
-        NotifyIntake(OwnedFd fd, Broker& broker, hands::Crew& crew, Closer& closer)
-                : broker_(broker), crew_(crew), closer_(closer), fd_(std::move(fd)) {}
+        NotifyIntake(OwnedFd fd, Broker& broker, hands::Crew& crew)
+                : broker_(broker), crew_(crew), fd_(std::move(fd)) {}
 
         struct Waiting {
                 IncomingPtr message;
@@ -58,7 +57,6 @@ private:
         // False: the queue must be left alone until go_on_reading().
         [[nodiscard]] bool take_descriptors(const IncomingPtr& message);
         [[nodiscard]] bool stays_at_barrier(const Incoming& message);
-        void receive_here(const IncomingPtr& message);
         void taken(const IncomingPtr& message, const hands::Taken& taken) noexcept;
         void stop_reading();
         void go_on_reading();
@@ -73,7 +71,6 @@ private:
 
         Broker& broker_;
         hands::Crew& crew_;
-        Closer& closer_;
         OwnedFd fd_;
         OwnedSource source_;
         OwnedSource again_;

@@ -11,10 +11,10 @@
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/closer.h"
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
+#include "broker/daemon/fd_store.h"
 #include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/load.h"
@@ -38,7 +38,7 @@ constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 struct Loop {
         std::unique_ptr<Broker> broker;
         OwnedEvent event;
-        Closer closer;
+        OwnedFd manager;   // PID 1; none: it did not start this process
         OwnedFd listener;  // of the control socket
         std::unique_ptr<hands::Zygote> zygote;
         std::unique_ptr<hands::Crew> crew;
@@ -48,6 +48,7 @@ struct Loop {
         std::unique_ptr<Routes> routes;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
+        OwnedSource ending;
         OwnedSource liveness;
         std::unique_ptr<LinkWatch> links;  // none: cannot be watched, then asked from time to time
 };
@@ -88,10 +89,36 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         return 0;
 }
 
+// What was registered last is to be with PID 1 before this process ends: for that holders are waited for, a second at
+// most, while all else goes on.
+int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
+        auto* loop = static_cast<Loop*>(userdata);
+        sd_event* const event = sd_event_source_get_event(source);
+        if (loop->ending || loop->crew == nullptr || loop->crew->holders_idle()) {
+                return sd_event_exit(event, 0);
+        }
+        static constexpr std::uint64_t kLookEvery = 10'000;
+        static constexpr int kLooks = 100;
+        static int looks = 0;
+        sd_event_source* timer = nullptr;
+        const int r = sd_event_add_time_relative(
+                event, &timer, CLOCK_MONOTONIC, kLookEvery, 0,
+                [](sd_event_source* again, std::uint64_t, void* data) {
+                        if (++looks == kLooks || static_cast<Loop*>(data)->crew->holders_idle()) {
+                                return sd_event_exit(sd_event_source_get_event(again), 0);
+                        }
+                        (void)sd_event_source_set_time_relative(again, kLookEvery);
+                        return sd_event_source_set_enabled(again, SD_EVENT_ONESHOT);
+                },
+                loop);
+        loop->ending.reset(timer);
+        return r < 0 ? sd_event_exit(event, 0) : 0;
+}
+
 Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit& audit) {
         sd_event* event = loop.event.get();
         for (const int signal : {SIGTERM, SIGINT}) {
-                if (const int r = sd_event_add_signal(event, nullptr, signal, nullptr, nullptr); r < 0) {
+                if (const int r = sd_event_add_signal(event, nullptr, signal, on_end, &loop); r < 0) {
                         return fail(r, "cannot handle the signals that end the daemon");
                 }
         }
@@ -114,8 +141,25 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit
         }
         loop.worker = std::move(*worker);
         loop.broker->use(*loop.worker);
+        loop.listener = std::move(sockets.control);
+        auto crew = hands::Crew::start(
+                event, *loop.zygote,
+                {.control = loop.listener.get(),
+                 .notify = sockets.notify.get(),
+                 .staging = loop.broker->staging_fd(),
+                 .manager = loop.manager.get()},
+                {.connected = [&loop](hands::Connection one) { loop.control->admit(std::move(one)); },
+                 .lost = [&broker = *loop.broker](
+                                 const std::string& service,
+                                 const std::vector<std::uint64_t>& cookies) { broker.on_lost(service, cookies); },
+                 .forgotten = [&loop](const std::string& name) { loop.holds->forgotten(name); },
+                 .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
+        if (!crew) {
+                return std::unexpected(crew.error());
+        }
+        loop.crew = std::move(*crew);
         loop.holds = std::make_unique<Holds>(
-                event, loop.closer,
+                event, *loop.crew, loop.manager.valid(),
                 Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
                              .there = [&broker = *loop.broker](const Held& held) { broker.on_there(held); },
                              .ended = [&broker = *loop.broker](const Held& held,
@@ -132,24 +176,13 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit
         } else {
                 loop.broker->note(4, links.error().text());
         }
-        loop.listener = std::move(sockets.control);
-        auto crew = hands::Crew::start(
-                event, *loop.zygote,
-                {.control = loop.listener.get(), .notify = sockets.notify.get(), .staging = loop.broker->staging_fd()},
-                {.connected = [&loop](hands::Connection one) { loop.control->admit(std::move(one)); },
-                 .lost = {},
-                 .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
-        if (!crew) {
-                return std::unexpected(crew.error());
-        }
-        loop.crew = std::move(*crew);
-        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, *loop.crew, loop.closer);
+        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, *loop.crew);
         if (!notify) {
                 return std::unexpected(notify.error());
         }
         loop.notify = std::move(*notify);
-        loop.control = std::make_unique<ControlServer>(event, *loop.broker, *loop.crew, loop.closer,
-                                                       [event] { sd_event_exit(event, 0); });
+        loop.control =
+                std::make_unique<ControlServer>(event, *loop.broker, *loop.crew, [event] { sd_event_exit(event, 0); });
         return {};
 }
 
@@ -217,6 +250,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         for (const auto& one : sockets->stored) {
                 guard.names.push_back(one.name);
         }
+        auto manager = connect_to_manager();
         if (auto made = make_state_dir(options.state_dir); !made) {
                 return made;
         }
@@ -238,6 +272,11 @@ Result<void> run_daemon(const DaemonOptions& options) {
         }
         Loop loop;
         loop.zygote = std::move(*zygote);
+        if (manager) {
+                loop.manager = std::move(*manager);
+        } else {
+                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = manager.error().text()});
+        }
         sd_event* event = nullptr;
         if (const int r = sd_event_new(&event); r < 0) {
                 return fail(r, "cannot make an event loop");

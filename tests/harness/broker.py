@@ -186,6 +186,16 @@ class Broker:
                 raise TimeoutError(f"nothing in the log matches {pattern!r}:\n{self._log}")
             select.select([self._log_pipe], [], [], left)
 
+    def processes(self):
+        """Pids of all processes of brokers in this network namespace, of those that were killed as well."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "exe") == str(self.program) and \
+                        os.readlink(entry / "ns/net") == os.readlink("/proc/self/ns/net"):
+                    found.append(int(entry.name))
+        return found
+
     def helpers(self, name):
         """Pids of its processes of that name, as in /proc/PID/comm."""
         def below(pid):

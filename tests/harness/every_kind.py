@@ -28,7 +28,7 @@ from harness import kernel, silent_file  # noqa: E402  pylint: disable=wrong-imp
 
 RUNTIME = "/run/sockbroker"
 FOLDERS = ("/run/silent-flush", "/run/silent-fstat")  # beside silent_file.MOUNTED, whose reads are silent
-SERVICES = ("web", "evil", "nosuch")
+SERVICES = ("web", "evil", "evil-held", "nosuch")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # System calls that Python 3.11 has no name for: their numbers are the same on every architecture, but for the last.

@@ -4,9 +4,11 @@
 
 Uses silent_file.make_device() of its parent, in the same mount namespace."""
 
+import contextlib
 import os
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -50,7 +52,44 @@ def _file(_):
     return os.open(f"{silent_file.MOUNTED}/file", os.O_RDONLY), None
 
 
+def _bound_udp():
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def _listener():
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def _cork(sock, file):
+    """Its lock is kept from now on."""
+    memory = file.memory()
+    writer = os.fork()
+    if writer == 0:
+        sock.sendto(b"x", socket.MSG_MORE, sock.getsockname())
+        sock.sendmsg([memoryview(memory)], [], socket.MSG_MORE, sock.getsockname())
+        os._exit(0)
+    return writer, sock
+
+
+def _linger(sock, _):
+    """The listener becomes a connection whose last close(2) waits for data that nobody reads. This side has closed it."""
+    sink = _listener()
+    sock.shutdown(socket.SHUT_RDWR)
+    sock.connect(sink.getsockname())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 3600))
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 20))
+    sock.close()
+    return None, sink
+
+
 KINDS = {"pipe": (_pipe, (silent_file.READ,)), "udp": (_udp, (silent_file.READ,)), "file": (_file, (silent_file.FLUSH,))}
+# What was taken and registered as it should be, and is made to hang then: of a service with HoldSec= the broker has it.
+AFTERWARDS = {"locked": (_bound_udp, _cork), "lingering": (_listener, _linger)}
 WAYS = {"barrier": ("control", b"BARRIER=1"), "registration": ("control", b"FDSTORE=1\nFDNAME=web"),
         "nonsense": ("control", b"X=1"), "notify": ("notify", b"FDSTORE=1\nFDNAME=web"),
         # Of one whom policy lets register: it is looked at, too.
@@ -79,6 +118,21 @@ class Hanging:
 
 def _waits_for_a_page(pid):
     return "request_wait" in pathlib.Path(f"/proc/{pid}/wchan").read_text(encoding="ascii")
+
+
+def _register(kind, file):
+    make, spoil = AFTERWARDS[kind]
+    sock = make()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.connect(f"{RUNTIME}/control")
+        socket.send_fds(control, [WAYS["admitted"][1]], [sock.fileno()])
+        answer = control.recv(4096)
+    if b"RESULT=ok" not in answer:
+        raise RuntimeError(answer)
+    done = spoil(sock, file)
+    while done[0] is not None and not _waits_for_a_page(done[0]):
+        os.sched_yield()
+    return done
 
 
 def _hand_over(kind, way, file):
@@ -112,8 +166,8 @@ def main(kind, way, uid):
     kernel.drop_privileges(uid, uid)
     silent_file.enter_namespaces()
     while True:
-        file = silent_file.SilentFile(KINDS[kind][1])
-        done = _hand_over(kind, way, file)
+        file = silent_file.SilentFile(KINDS[kind][1] if kind in KINDS else (silent_file.READ,))
+        done = _register(kind, file) if kind in AFTERWARDS else _hand_over(kind, way, file)
         if done is not None:
             break
         file.end()

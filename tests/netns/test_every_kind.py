@@ -4,9 +4,11 @@ broker or the honest waiting, and nothing is left of it."""
 
 import collections
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -16,10 +18,10 @@ import pytest
 from harness import every_kind, hostile, silent_file, worker
 from harness.namespace import own_uid
 from waiting import until
-from words import everywhere, section
+from words import add_routes, everywhere, open_socket, section, who
 
 HONEST = 61001
-ADMITTED = 61900  # a group, whose members register what they like for the service "evil"
+ADMITTED = 61900  # a group, whose members register what they like for the services "evil" and "evil-held"
 AT_ONCE = 20  # descriptors of one attacker; then all that hangs is let go, so that the next is not barred from the start
 MESSAGES = 200  # of one part
 PARTS = 11 if "SOCKBROKER_LONG" in os.environ else 1
@@ -30,10 +32,10 @@ REQUIRED = {"tcp-listener", "full-listener", "lingering", "locked-pipe", "corked
 USUAL, SLOWEST = 0.25, 2.5  # seconds that 9 of 10 honest requests, and all of them, may take on a busy machine
 
 
-def attackers(seed):
+def attackers(seed, messages=MESSAGES):
     """One after the other; how often each kind was sent."""
     sent = collections.Counter()
-    for number in range(MESSAGES // AT_ONCE):
+    for number in range(messages // AT_ONCE):
         done = subprocess.run(
             [sys.executable, every_kind.__file__, str(seed + number), str(AT_ONCE), str(own_uid(number % 50)),
              str(ADMITTED if number % 2 else own_uid(number % 50))],
@@ -46,19 +48,55 @@ def descriptors(pid):
     return len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_random_descriptors_of_every_kind_keep_nobody_waiting_and_leave_nothing(broker, part):
+def configure(broker):
     silent_file.make_device()
     for folder in every_kind.FOLDERS:
         pathlib.Path(folder).mkdir(mode=0o777)
         os.chmod(folder, 0o777)
-    broker.policy(section("web", HONEST, everywhere(80)) + f"[Service evil]\nGroup={ADMITTED}\n" + everywhere(81)).start()
-    for name, count in (("sb-door", 1), ("sb-intake", 2), ("sb-disposal", 2)):
-        until(f"all of {name}", lambda name=name, count=count: len(broker.helpers(name)) >= count)
-    names = ("sb-zygote", "sb-door", "sb-intake", "sb-disposal", "names")
-    before = {name: len(broker.helpers(name)) for name in names}
+    broker.policy(section("web", HONEST, everywhere(80)) + f"[Service evil]\nGroup={ADMITTED}\n" + everywhere(81)
+                  + f"[Service evil-held]\nGroup={ADMITTED}\nHoldSec=1\n" + everywhere(82)).start()
+
+
+def seed_of(part):
     seed = int(os.environ.get("SOCKBROKER_SEED", time.time_ns() // 1000 % 1_000_000)) + 1000 * part
     print(f"SOCKBROKER_SEED={seed}")
+    return seed
+
+
+def test_a_broker_that_is_killed_amid_random_descriptors_has_a_successor_at_once(broker, spawn):
+    add_routes()
+    configure(broker)
+    web = spawn("web", HONEST)
+    open_socket(web, "tcp", "ipv4")
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        attack = beside.submit(attackers, seed_of(0), 4 * AT_ONCE)
+        while True:
+            last = attack.done()
+            assert web.register("tcp-ipv4").result == "ok"
+            broker.process.send_signal(signal.SIGKILL)
+            broker.process.wait(5)
+            began = time.monotonic()
+            broker.start()
+            assert time.monotonic() - began < 5
+            assert web.register("tcp-ipv4").result == "ok"
+            assert who("tcp", "ipv4", 80) == "web"
+            if last:
+                break
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                attack.result(0.5)
+    until("sockets of those who are gone to be forgotten", lambda: {row["service"] for row in broker.list()} <= {"web"}, 10)
+    broker.stop()
+    until("nothing to be left", lambda: not broker.processes(), 10)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_descriptors_of_every_kind_keep_nobody_waiting_and_leave_nothing(broker, part):
+    configure(broker)
+    for name, count in (("sb-door", 1), ("sb-intake", 2), ("sb-disposal", 2)):
+        until(f"all of {name}", lambda name=name, count=count: len(broker.helpers(name)) >= count)
+    names = ("sb-zygote", "sb-door", "sb-intake", "sb-disposal", "sb-holder", "names")
+    before = {name: len(broker.helpers(name)) for name in names}
+    seed = seed_of(part)
     good = worker.Worker(hostile.Honest, HONEST, "web")
     try:
         waited = good.latencies(0.2)

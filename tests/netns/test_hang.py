@@ -3,8 +3,6 @@
 process that can be left behind, and nobody else an answer; a broker that is killed meanwhile has a successor at once."""
 
 import contextlib
-import os
-import pathlib
 import signal
 import time
 
@@ -16,16 +14,6 @@ from words import add_routes, everywhere, handed_over, open_socket, section, who
 
 # What an honest peer waits at most beside an attack. Measured: a hundredth of that; a hang is for ever.
 PATIENCE = 2
-
-
-def processes_of(broker):
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and os.readlink(entry / "exe") == str(broker.program) and \
-                    os.readlink(entry / "ns/net") == os.readlink("/proc/self/ns/net"):
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +40,38 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
         print(f"{kind}, {way}: the slowest of 50 pairs of honest requests took {slowest * 1e3:.1f} ms")
         assert slowest < PATIENCE
         assert who("tcp", "ipv4") == "web"
+
+
+# Of a service with HoldSec=, whose sockets the broker keeps: what it sends, and what it makes of a socket that was registered.
+HELD = [(kind, way) for kind in hanging.KINDS for way in ("admitted", "admitted-notify")] + [
+    (kind, "registered") for kind in hanging.AFTERWARDS]
+
+
+@pytest.mark.parametrize("kind,way", HELD)
+def test_a_service_with_holdsec_keeps_waiting_who_holds_its_own_sockets_and_nobody_else(broker, spawn, kind, way):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=30")
+                  + section("evil", own_uid(7), everywhere(81), "HoldSec=30")).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    open_socket(web, "udp", "ipv4")
+    with hanging.Hanging(kind, way, own_uid(7)):
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert wire.control(broker.control_path, "VERB=version").result == "ok"
+            assert web.register("udp-ipv4").result == "ok"
+            slowest = max(slowest, time.monotonic() - began)
+        # The broker gives up what it holds of the attacker.
+        assert broker.ctl("unregister", "evil")[0] == (0 if way == "registered" and kind == "locked" else 1)
+        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4")
+        web.kill()
+        broker.wait_log("hold: .*web is gone.*")
+        again = spawn("web")
+        assert again.retrieve().result == "ok"
+        assert who("tcp", "ipv4") == "web"
+        print(f"{kind}, {way}: the slowest of 20 pairs of honest requests took {slowest * 1e3:.1f} ms")
+        assert slowest < PATIENCE
 
 
 def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
@@ -86,6 +106,6 @@ def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is
         assert who("tcp", "ipv4") == "web"
     broker.stop()
     end = time.monotonic() + 10
-    while processes_of(broker):
-        assert time.monotonic() < end, f"still there: {processes_of(broker)}"
+    while broker.processes():
+        assert time.monotonic() < end, f"still there: {broker.processes()}"
         time.sleep(0.05)

@@ -72,7 +72,7 @@ def test_the_broker_has_no_capability_from_its_exec_on(broker):
     assert broker.status()["state"] == "running"
 
 
-EXPOSURE = {"sockbrokerd": 1.2, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2, "sockbroker-exporter": 1.1}
+EXPOSURE = {"sockbrokerd": 1.3, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2, "sockbroker-exporter": 1.1}
 
 
 @pytest.mark.skipif("SOCKBROKER_TRIAL" in os.environ, reason="a trial of the filter relaxes the unit")

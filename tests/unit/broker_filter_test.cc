@@ -122,8 +122,9 @@ const std::vector<Call> kCalls{
         {"socket", {AF_VSOCK, SOCK_STREAM}, Fate::kEperm},
         {"socket", {AF_ALG, SOCK_SEQPACKET}, Fate::kEperm},
         {"listen", {}, Fate::kEnosys},
+        {"accept4", {}, Fate::kEnosys},
         // setsockopt(2) on what services handed over
-        {"setsockopt", {3, SOL_SOCKET, SO_LINGER}, Fate::kAllowed},
+        {"setsockopt", {3, SOL_SOCKET, SO_LINGER}, Fate::kEperm},
         {"setsockopt", {3, SOL_SOCKET, SO_PASSCRED}, Fate::kAllowed},
         {"setsockopt", {3, SOL_SOCKET, SO_MARK}, Fate::kEperm},
         {"setsockopt", {3, SOL_SOCKET, SO_BINDTODEVICE}, Fate::kEperm},
