@@ -10,13 +10,9 @@
 
 #include <fmt/format.h>
 
-#include "broker/peer/on_behalf.h"
-
 namespace sockbroker {
 
 namespace {
-
-constexpr uid_t kUnknownSender = static_cast<uid_t>(-1);  // counts for itself, not for root
 
 std::int64_t now_usec() {
         using namespace std::chrono;
@@ -97,65 +93,6 @@ bool Broker::probe_some() {
         return !sweep_.done;
 }
 
-// On `notify` before anything else, each message; on `control` those that change something.
-const std::optional<Refusal>& Broker::rate_of(Channel channel, Incoming& message) {
-        if (!std::exchange(message.counted, true)) {
-                message.over_rate = over_rate(channel, message.credentials ? message.credentials->uid : kUnknownSender);
-        }
-        return message.over_rate;
-}
-
-const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const Request& request) {
-        if (!message.identified) {
-                auto sender = senders_.identify(message);
-                message.identified =
-                        sender && request.pid != 0 ? on_behalf_of(*sender, request.pid) : std::move(sender);
-        }
-        return *message.identified;
-}
-
-// Whether the broker keeps sockets of the service, for which it needs their descriptors.
-bool Broker::is_kept(const Service& service) const {
-        return holds_ != nullptr && service.hold_usec > 0;
-}
-
-void Broker::plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then) {
-        Intake intake;
-        intake.charge.uid = message->credentials ? message->credentials->uid : kUnknownSender;
-        if ((channel == Channel::kNotify && rate_of(channel, *message)) || message->truncated) {
-                return then(intake);
-        }
-        const auto request = parse_request(channel, message->text, 1);
-        if (!request || request->verb != Verb::kStore || rate_of(channel, *message)) {
-                return then(intake);
-        }
-        const auto& peer = sender_of(*message, *request);
-        if (!peer) {
-                return then(intake);
-        }
-        intake.charge.unit = peer->unit;
-        const auto judged = [this, message, intake](const Admissions::Verdict& verdict) {
-                Intake judged_intake = intake;
-                judged_intake.charge.admitted = judged_intake.probe = verdict.has_value();
-                if (verdict && is_kept(*verdict->service)) {
-                        judged_intake.holder = verdict->service->name;
-                        message->in_holder = holds_->in_holder(judged_intake.holder);
-                }
-                return judged_intake;
-        };
-        if (channel == Channel::kNotify) {
-                Intake known = judged(admit(*policy_, *peer, request->service, names_.last_known()));
-                known.probe = known.probe || !names_that_matter(*policy_, *peer, request->service).empty();
-                return then(known);
-        }
-        admissions_.judge(request->service, *peer, 1,
-                          [this, message, then, judged](const Admissions::Verdict& verdict) {
-                                  message->verdict = verdict;
-                                  message->judged_by = policy_;
-                                  then(judged(verdict));
-                          });
-}
-
 void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {
         try {
                 handle_message(channel, message, reply);
@@ -166,19 +103,14 @@ void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& re
 }
 
 void Broker::handle_message(Channel channel, const IncomingPtr& message, const Reply& reply) {
-        Peer peer;
-        if (message->credentials) {
-                peer = {.pid = message->credentials->pid,
-                        .uid = message->credentials->uid,
-                        .gid = message->credentials->gid};
-        }
+        const Peer peer = claimed_by(*message);
         if (channel == Channel::kNotify) {
                 if (const auto& refusal = rate_of(channel, *message)) {
                         return reply(refuse(*refusal, peer, {}));
                 }
         }
-        if (message->not_taken) {
-                return reply(refuse(*message->not_taken, peer, {}));
+        if (const auto& refusal = message->not_taken) {
+                return reply(refuse(*refusal, peer, {}));
         }
         if (message->truncated) {
                 return reply(refuse(refuse_truncated(), peer, {}));
@@ -262,34 +194,6 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         }
 }
 
-void Broker::park(Incoming& message) {
-        for (auto& one : message.arrived) {
-                if (one.errnum != 0) {
-                        continue;
-                }
-                if (const auto entry = dataplane_->park(one.entry)) {
-                        one.entry = *entry;
-                } else {
-                        one.errnum = entry.error().errnum;
-                }
-        }
-}
-
-void Broker::drop(const Message& message) {
-        Peer peer;
-        if (message.credentials) {
-                peer = {.pid = message.credentials->pid,
-                        .uid = message.credentials->uid,
-                        .gid = message.credentials->gid};
-        }
-        (void)refuse(
-                {ResultCode::kRateLimited,
-                 fmt::format("too many messages of uid {} wait behind one for whose service the host does not answer",
-                             peer.uid),
-                 {}},
-                peer, {});
-}
-
 void Broker::act_on(const Admissions::Verdict& verdict, const std::string& service, const Peer& peer,
                     const Reply& reply, const Act& act) {
         try {
@@ -321,19 +225,6 @@ void Broker::when_judged(const Incoming& message, const std::string& service, co
         when_admitted(service, peer, message.count, reply, act);
 }
 
-std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
-        const bool notify = channel == Channel::kNotify;
-        const auto wait = (notify ? notify_rates_ : uid_rates_).take(uid, steady_usec());
-        if (wait == 0) {
-                return std::nullopt;
-        }
-        return Refusal{ResultCode::kRateLimited,
-                       fmt::format("uid {} has sent too many {}, ask again in {} ms ({}RateLimitBurst= in "
-                                   "sockbrokerd.conf)",
-                                   uid, notify ? "messages" : "requests", wait / 1000 + 1, notify ? "Notify" : ""),
-                       {}};
-}
-
 Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
         tally_.refusals[static_cast<std::size_t>(refusal.code)]++;
         if (const auto suppressed = refusals_.count(peer.unit, peer.uid, steady_usec())) {
@@ -356,22 +247,6 @@ Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::strin
                               .pid = peer.pid});
         }
         return answer(refusal.code, refusal.message);
-}
-
-// What a hand has looked at.
-std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& message) {
-        std::vector<Offer> offers;
-        if (message.arrived.size() != message.count) {
-                return std::unexpected(
-                        Refusal{ResultCode::kBusy,
-                                "policy came to admit this sender only after its message was on its way, send it again",
-                                {}});
-        }
-        offers.reserve(message.arrived.size());
-        for (const auto& one : message.arrived) {
-                offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
-        }
-        return offers;
 }
 
 Answer Broker::store(const Admission& admission, const Incoming& message, const Peer& peer) {

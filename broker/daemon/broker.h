@@ -152,6 +152,8 @@ private:
                Names& names);
 
         void handle_message(Channel channel, const IncomingPtr& message, const Reply& reply);
+        // By the credentials of the message alone: no unit was looked up.
+        [[nodiscard]] static Peer claimed_by(const Message& message);
         [[nodiscard]] const std::optional<Refusal>& rate_of(Channel channel, Incoming& message);
         [[nodiscard]] const std::expected<Peer, Refusal>& sender_of(Incoming& message, const Request& request);
         [[nodiscard]] bool is_kept(const Service& service) const;

@@ -8,16 +8,6 @@
 
 namespace sockbroker {
 
-namespace {
-
-// How often queues are looked at: several times before the shortest HoldSec= is over, and no more often than costs
-// nothing.
-std::int64_t sampling_of(std::int64_t hold_usec) {
-        return std::clamp<std::int64_t>(hold_usec / 8, 50'000, 1'000'000);
-}
-
-}  // namespace
-
 // Where nobody can tell, who is of no unit has ended: nothing else would ever say so.
 bool Holds::Kept::process_ended() const {
         if (!process.pidfd) {
@@ -337,90 +327,6 @@ void Holds::watch_process(Kept& kept) {
         kept.process_watch.reset(source);
 }
 
-void Holds::sample_in(std::int64_t usec) {
-        sampling_.reset();
-        sample_every_usec_ = usec;
-        sd_event_source* source = nullptr;
-        const int r = sd_event_add_time_relative(
-                event_, &source, CLOCK_MONOTONIC, static_cast<std::uint64_t>(usec),
-                static_cast<std::uint64_t>(usec / 8),
-                [](sd_event_source*, std::uint64_t, void* self) {
-                        return guarded([&] { static_cast<Holds*>(self)->sample_queues(); });
-                },
-                this);
-        sampling_.reset(r < 0 ? nullptr : source);
-}
-
-// Of those that serve, and of those that are held while others may have them. The clock of all else runs already.
-void Holds::sample_queues() {
-        std::int64_t next = 0;
-        std::map<std::string, std::vector<std::uint64_t>> wanted;
-        std::erase_if(being_sampled_, [](const auto& entry) { return entry.second.expired(); });
-        for (const auto& [key, kept] : kept_) {
-                const auto every = sampling_of(kept.held.hold_usec);
-                next = next == 0 ? every : std::min(next, every);
-                if ((kept.held.gone_usec == 0 || kept.held.alone) && !being_sampled_.contains(key.service)) {
-                        wanted[key.service].push_back(key.cookie);
-                }
-        }
-        sampling_.reset();
-        sample_every_usec_ = 0;
-        if (next != 0) {
-                sample_in(next);
-        }
-        for (const auto& [service, cookies] : wanted) {
-                sample(service, cookies);
-        }
-}
-
-void Holds::sample(const std::string& service, const std::vector<std::uint64_t>& cookies) {
-        const auto order = std::make_shared<int>();
-        being_sampled_[service] = order;
-        for (std::size_t at = 0; at < cookies.size(); at += kMaxMessageFds) {
-                const auto end = std::min(cookies.size(), at + kMaxMessageFds);
-                crew_.sample(service,
-                             {cookies.begin() + static_cast<std::ptrdiff_t>(at),
-                              cookies.begin() + static_cast<std::ptrdiff_t>(end)},
-                             [this, open = open_, order, service](const hands::Taken& taken) {
-                                     if (*open) {
-                                             sampled(service, taken.found);
-                                     }
-                             });
-        }
-}
-
-void Holds::sampled(const std::string& service, const std::vector<hands::Found>& samples) {
-        const auto now = steady_usec();
-        std::vector<HoldKey> unread;
-        std::vector<HoldKey> read;
-        for (const auto& one : samples) {
-                const auto at = kept_.find({service, one.facts.cookie});
-                if (at == kept_.end() || one.errnum != 0) {
-                        continue;
-                }
-                auto& [key, kept] = *at;
-                if (kept.held.gone_usec != 0 && !kept.held.alone) {
-                        continue;
-                }
-                if (kept.unread.sample(one.waiting, now) && kept.held.alone) {
-                        read.push_back(key);
-                } else if (kept.held.gone_usec == 0 && kept.unread.for_longer_than(kept.held.hold_usec, now)) {
-                        unread.push_back(key);
-                }
-        }
-        for (const auto& key : read) {
-                if (const auto found = kept_.find(key); found != kept_.end()) {
-                        found->second.others_read = true;
-                        back(found->second);
-                }
-        }
-        for (const auto& key : unread) {
-                if (kept_.contains(key)) {
-                        end(key, HoldEnd::kUnread);
-                }
-        }
-}
-
 void Holds::look_at_each(const std::function<bool(const Held&)>& concerned) {
         std::vector<HoldKey> keys;  // what is looked at may be released
         for (const auto& [key, kept] : kept_) {
@@ -431,83 +337,6 @@ void Holds::look_at_each(const std::function<bool(const Held&)>& concerned) {
         for (const auto& key : keys) {
                 look_at(key);
         }
-}
-
-void Holds::ask_again_later() {
-        constexpr std::uint64_t kLaterUsec = 2'000'000;
-        if (again_) {
-                return;
-        }
-        sd_event_source* source = nullptr;
-        const int r = sd_event_add_time_relative(
-                event_, &source, CLOCK_MONOTONIC, kLaterUsec, 0,
-                [](sd_event_source*, std::uint64_t, void* self) {
-                        auto* holds = static_cast<Holds*>(self);
-                        holds->again_.reset();
-                        return guarded(
-                                [&] { holds->look_at_each([](const Held& held) { return !held.unit.empty(); }); });
-                },
-                this);
-        again_.reset(r < 0 ? nullptr : source);
-}
-
-void Holds::set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec) {
-        Held& held = kept.held;
-        const auto before = ends_.empty() ? 0 : ends_.begin()->first;
-        if (kept.ends_usec != 0) {
-                ends_.erase({kept.ends_usec, held.key});
-        }
-        held.gone_usec = gone_usec;
-        held.hold_usec = hold_usec;
-        kept.ends_usec = gone_usec == 0 ? 0 : held.until_usec != 0 ? held.until_usec : gone_usec + hold_usec;
-        if (kept.ends_usec != 0) {
-                ends_.insert({kept.ends_usec, held.key});
-        }
-        if (before != (ends_.empty() ? 0 : ends_.begin()->first)) {
-                set_timer();
-        }
-}
-
-void Holds::set_timer() {
-        const auto next = ends_.empty() ? 0 : ends_.begin()->first;
-        timer_.reset();
-        if (next == 0) {
-                return;
-        }
-        sd_event_source* source = nullptr;
-        const int r = sd_event_add_time(
-                event_, &source, CLOCK_MONOTONIC, static_cast<std::uint64_t>(next), 1,
-                [](sd_event_source*, std::uint64_t, void* self) {
-                        return guarded([&] { static_cast<Holds*>(self)->expire(); });
-                },
-                this);
-        timer_.reset(r < 0 ? nullptr : source);
-}
-
-void Holds::expire() {
-        const auto now = steady_usec();
-        std::vector<HoldKey> over;
-        for (const auto& [when, key] : ends_) {
-                if (when > now) {
-                        break;
-                }
-                over.push_back(key);
-        }
-        for (const auto& key : over) {
-                const auto found = kept_.find(key);
-                if (found == kept_.end()) {
-                        continue;
-                }
-                Kept& kept = found->second;
-                const bool spanned = std::exchange(kept.held.until_usec, 0) != 0;
-                set_clock(kept, kept.held.gone_usec, kept.held.hold_usec);
-                if (kept.ends_usec <= now) {
-                        end(key, spanned ? HoldEnd::kSpanOver : HoldEnd::kExpired);
-                } else {
-                        look_at(key);  // a stop on purpose does not count as a crash any more
-                }
-        }
-        set_timer();
 }
 
 }  // namespace sockbroker

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/unread.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace sockbroker {
+
+std::int64_t sampling_of(std::int64_t hold_usec) {
+        return std::clamp<std::int64_t>(hold_usec / 8, 50'000, 1'000'000);
+}
 
 bool Unread::sample(std::uint64_t waiting, std::int64_t now_usec) {
         const bool read = waiting < std::exchange(waiting_, waiting);

@@ -8,6 +8,10 @@
 
 namespace sockbroker {
 
+// How often queues are looked at for a HoldSec= of so long: several times before it is over, and no more often than
+// costs nothing.
+[[nodiscard]] std::int64_t sampling_of(std::int64_t hold_usec);
+
 class Unread {
 public:
         // `waiting` as waiting_in() says. True: something was read since the sample before, for there is less now.

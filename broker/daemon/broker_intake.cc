@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What class Broker makes of a message before its request is judged: how often its sender may ask, who that is, whether
+// its descriptors are worth a look and who is to keep them, and what came of that look.
+#include <fmt/format.h>
+
+#include "broker/daemon/broker.h"
+#include "broker/daemon/event.h"
+#include "broker/daemon/holds.h"
+#include "broker/peer/on_behalf.h"
+
+namespace sockbroker {
+
+namespace {
+
+constexpr uid_t kUnknownSender = static_cast<uid_t>(-1);  // counts for itself, not for root
+
+uid_t uid_of(const Message& message) {
+        const auto& sender = message.credentials;
+        return sender ? sender->uid : kUnknownSender;
+}
+
+}  // namespace
+
+Peer Broker::claimed_by(const Message& message) {
+        Peer peer;
+        if (const auto& sender = message.credentials) {
+                peer = {.pid = sender->pid, .uid = sender->uid, .gid = sender->gid};
+        }
+        return peer;
+}
+
+// On `notify` before anything else, each message; on `control` those that change something.
+const std::optional<Refusal>& Broker::rate_of(Channel channel, Incoming& message) {
+        if (!std::exchange(message.counted, true)) {
+                message.over_rate = over_rate(channel, uid_of(message));
+        }
+        return message.over_rate;
+}
+
+const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const Request& request) {
+        if (!message.identified) {
+                auto sender = senders_.identify(message);
+                message.identified =
+                        sender && request.pid != 0 ? on_behalf_of(*sender, request.pid) : std::move(sender);
+        }
+        return *message.identified;
+}
+
+// Whether the broker keeps sockets of the service, for which it needs their descriptors.
+bool Broker::is_kept(const Service& service) const {
+        return holds_ != nullptr && service.hold_usec > 0;
+}
+
+void Broker::plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then) {
+        Intake intake;
+        intake.charge.uid = uid_of(*message);
+        if ((channel == Channel::kNotify && rate_of(channel, *message)) || message->truncated) {
+                return then(intake);
+        }
+        const auto request = parse_request(channel, message->text, 1);
+        if (!request || request->verb != Verb::kStore || rate_of(channel, *message)) {
+                return then(intake);
+        }
+        const auto& peer = sender_of(*message, *request);
+        if (!peer) {
+                return then(intake);
+        }
+        intake.charge.unit = peer->unit;
+        const auto judged = [this, message, intake](const Admissions::Verdict& verdict) {
+                Intake judged_intake = intake;
+                judged_intake.charge.admitted = judged_intake.probe = verdict.has_value();
+                if (verdict && is_kept(*verdict->service)) {
+                        judged_intake.holder = verdict->service->name;
+                        message->in_holder = holds_->in_holder(judged_intake.holder);
+                }
+                return judged_intake;
+        };
+        if (channel == Channel::kNotify) {
+                Intake known = judged(admit(*policy_, *peer, request->service, names_.last_known()));
+                known.probe = known.probe || !names_that_matter(*policy_, *peer, request->service).empty();
+                return then(known);
+        }
+        admissions_.judge(request->service, *peer, 1,
+                          [this, message, then, judged](const Admissions::Verdict& verdict) {
+                                  message->verdict = verdict;
+                                  message->judged_by = policy_;
+                                  then(judged(verdict));
+                          });
+}
+
+void Broker::park(Incoming& message) {
+        for (auto& one : message.arrived) {
+                if (one.errnum != 0) {
+                        continue;
+                }
+                if (const auto entry = dataplane_->park(one.entry)) {
+                        one.entry = *entry;
+                } else {
+                        one.errnum = entry.error().errnum;
+                }
+        }
+}
+
+void Broker::drop(const Message& message) {
+        const Peer peer = claimed_by(message);
+        (void)refuse(
+                {ResultCode::kRateLimited,
+                 fmt::format("too many messages of uid {} wait behind one for whose service the host does not answer",
+                             peer.uid),
+                 {}},
+                peer, {});
+}
+
+std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
+        const bool notify = channel == Channel::kNotify;
+        const auto wait = (notify ? notify_rates_ : uid_rates_).take(uid, steady_usec());
+        if (wait == 0) {
+                return std::nullopt;
+        }
+        return Refusal{ResultCode::kRateLimited,
+                       fmt::format("uid {} has sent too many {}, ask again in {} ms ({}RateLimitBurst= in "
+                                   "sockbrokerd.conf)",
+                                   uid, notify ? "messages" : "requests", wait / 1000 + 1, notify ? "Notify" : ""),
+                       {}};
+}
+
+// What a hand has looked at.
+std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& message) {
+        std::vector<Offer> offers;
+        if (message.arrived.size() != message.count) {
+                return std::unexpected(
+                        Refusal{ResultCode::kBusy,
+                                "policy came to admit this sender only after its message was on its way, send it again",
+                                {}});
+        }
+        offers.reserve(message.arrived.size());
+        for (const auto& one : message.arrived) {
+                offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
+        }
+        return offers;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/holdable.h"
+
+namespace sockbroker {
+
+// PID 1 itself keeps what its .socket units opened.
+bool may_be_held(const Service& service, const Registration& registration) {
+        // Where the kernel chooses within a group it would choose the held one too, while others could serve.
+        const bool chosen_by_kernel = service.reuse_port && service.handover == Handover::kShare;
+        return service.hold_usec > 0 && !chosen_by_kernel && !registration.registrant.unit.ends_with(".socket");
+}
+
+Held held_of(const Service& service, const Registration& registration) {
+        return {.key = {service.name, registration.cookie},
+                .unit = registration.registrant.unit,
+                .registered_usec = registration.registered_usec,
+                .gone_usec = registration.gone_usec,
+                .hold_usec = service.hold_usec,
+                .until_usec = registration.hold_until_usec};
+}
+
+}  // namespace sockbroker
