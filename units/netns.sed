@@ -16,7 +16,8 @@ s|^ExecReload=!/usr/bin/sockbrokerctl reload$|ExecReload=!/usr/bin/sockbrokerctl
 s|^StateDirectory=sockbroker$|&/netns/%i|
 /^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
 /^ReadWritePaths=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
-s|^InaccessiblePaths=.*|InaccessiblePaths=-/run/sockbroker/bpf/dispatch|
+s|^\(InaccessiblePaths=-/run/sockbroker/bpf/\)netns|\1dispatch|
+s|^\(InaccessiblePaths=.*\) -/var/lib/sockbroker/netns$|\1|
 s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
 /^User=sockbroker$/i\
 # The two sockets are files, which know no network namespace: PID 1 makes them in its own.\

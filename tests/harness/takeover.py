@@ -32,8 +32,7 @@ MEETS = {
 }
 # What hostile code inside sockbrokerd --load can do in its unit. docs/security.md tells of it.
 LOAD_CAN = {"load-a-program", "make-a-map", "open-a-pin", "capset-cap-bpf", "core-and-ptrace", "can-write-maps", "can-end-dispatch",
-            "chmod-a-pin", "can-read-accounts", "read-devices", "read-opt", "read-var", "write-tmp", "append", "write-shm",
-            "overwrite", "map-a-file-executable"}
+            "chmod-a-pin", "can-read-accounts", "read-devices", "write-tmp", "append", "overwrite"}
 DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",
           "foreign-architecture"]
 

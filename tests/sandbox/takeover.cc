@@ -305,11 +305,6 @@ std::vector<Attempt> attempts(const DaemonOptions& options) {
 
 void act_as_if_taken_over(const DaemonOptions& options) {
         for (const Attempt& attempt : attempts(options)) {
-                // A load may: the rest would be tried by each of them.
-                if (getenv("SOCKBROKER_TAKEOVER_LOAD") != nullptr &&
-                    (attempt.name == "fork" || attempt.name == "vfork")) {
-                        continue;
-                }
                 errno = 0;
                 const long result = attempt.run();
                 const int error = result == -1 ? errno : 0;

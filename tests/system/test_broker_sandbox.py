@@ -144,10 +144,9 @@ def test_a_load_taken_over_in_its_unit_makes_no_socket_and_touches_nothing_but_p
         can = {name for name, error in met.items() if error == 0}
         assert can == takeover.LOAD_CAN, met
         assert {met[name] for name in ("tcp-socket", "udp-socket", "raw-socket", "packet-socket", "netfilter", "abstract-socket",
-                                       "add-a-route", "make-a-socket-file")} == {errno.EAFNOSUPPORT}
+                                       "add-a-route", "make-a-socket-file")} <= {errno.EPERM, errno.EAFNOSUPPORT}
         assert broker.status()["state"] == "running", "what it did to the pins it made good itself"
         assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0
     finally:
         victim.stdin.close()
         victim.wait(10)
-        broker.run("rm -f /dev/shm/mine")
