@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "broker/daemon/broker.h"
@@ -16,6 +17,7 @@
 namespace sockbroker {
 
 [[nodiscard]] std::int64_t wall_usec();  // since the epoch
+[[nodiscard]] std::string count_errors(std::size_t errors);
 
 // One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
 // loop.

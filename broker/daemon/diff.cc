@@ -145,7 +145,8 @@ void Broker::keep(const Reply& reply) {
                         Answer{.code = ResultCode::kNotHeld,
                                .message = "no policy is on trial: it was kept already, or the one before is back"});
         }
-        const auto files = std::exchange(trial_, std::nullopt)->files;
+        const auto files = std::move(trial_->files);
+        trial_.reset();
         const auto written = files.empty() ? Result<void>() : write_policy_copy(options_.policy_copy(), files);
         degrade(written ? std::string() : written.error().text());
         audit_.write({.action = Action::kReload, .message = "the policy in force is kept", .result = "ok"});
@@ -162,7 +163,8 @@ void Broker::go_back_if_not_kept() {
         auto change = std::make_shared<Change>();
         change->kind = Change::Kind::kBack;
         change->loaded.digest = trial_->digest_before;
-        change->policy = std::exchange(trial_, std::nullopt)->before;
+        change->policy = std::move(trial_->before);
+        trial_.reset();
         change->interfaces = find_interfaces(*change->policy, interfaces_now());
         change->names = account_names(*change->policy);
         changing_ = true;

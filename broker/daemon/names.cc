@@ -26,7 +26,8 @@ std::int64_t epoch_usec() {
 
 // systemd gives a number of this range to one DynamicUser= service after the other (systemd.io/UIDS-GIDS).
 bool is_recycled(const AccountAnswer& answer) {
-        return answer.id() && *answer.id() >= 61184 && *answer.id() <= 65519;
+        const auto id = answer.id();
+        return id && *id >= 61184 && *id <= 65519;
 }
 
 AccountAnswer account_answer(const NssAnswer& answer) {
