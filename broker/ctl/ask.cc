@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "broker/client/own_netns.h"
 #include "broker/ctl/output.h"
 #include "broker/ctl/running.h"
 #include "broker/ctl/verbs.h"
@@ -90,6 +91,9 @@ std::expected<ControlClient::Answer, int> ask(const Options& options, std::strin
 int report_refusal(const ControlClient::Answer& answer, std::string_view what) {
         complain_as(answer.result, answer.errnum,
                     fmt::format("{}{}{}: {}", what, what.empty() ? "" : ": ", answer.result, answer.message));
+        if (const auto hint = answer.result == "foreign-netns" ? foreign_netns_hint() : ""; !hint.empty()) {
+                complain(hint);
+        }
         return kExitFailed;
 }
 

@@ -2,21 +2,20 @@
 //
 // The verb explain: what happens to a packet, and why. The broker says what dispatch does; that a packet comes there at
 // all, and who else may have a say, is asked of the kernel here.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
 #include <thread>
 
-#include "broker/base/owned_fd.h"
 #include "broker/base/printable.h"
 #include "broker/ctl/ask.h"
+#include "broker/ctl/netns.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/route.h"
 #include "broker/ctl/verbs.h"
 #include "broker/dataplane/kernel/attached.h"
+#include "broker/policy/host_warnings.h"
 #include "broker/protocol/request.h"
 
 namespace sockbroker::ctl {
@@ -71,15 +70,21 @@ bool enter_its_netns(const Options& options, const Json& row) {
         if (!here || cell(row, "netns") == fmt::format("{:x}", *here)) {
                 return here.has_value();
         }
-        if (options.netns.empty()) {
-                return false;
-        }
-        const OwnedFd netns(open(("/run/netns/" + options.netns).c_str(), O_RDONLY | O_CLOEXEC));
-        if (!netns || setns(netns.get(), CLONE_NEWNET) != 0) {
+        if (options.netns.empty() || !enter_netns(options.netns)) {
                 return false;
         }
         const auto there = netns_cookie_here();
         return there && cell(row, "netns") == fmt::format("{:x}", *there);
+}
+
+// " (ip route add ...)" for the whole prefix of the binding that would decide; empty: there is none, or it is the whole
+// Internet, which nobody wants local.
+std::string route_hint(const Options& options, const Json& row) {
+        const auto binding = row.find("binding");
+        const auto text = binding != row.end() && binding->is_object() ? cell(*binding, "prefix", "") : "";
+        const auto prefix = parse_prefix(text);
+        const unsigned least = prefix && prefix->address.family == Family::kIpv4 ? 8 : 16;
+        return prefix && prefix->length >= least ? fmt::format(" ({})", local_route_command(options.netns, text)) : "";
 }
 
 void add_note(Json& row, const std::string& note) {
@@ -97,13 +102,11 @@ void look_around(const Options& options, const Request& request, Json& row) {
                 add_note(row, "routes were not looked at: " + route.error().text());
         } else if (!route->local) {
                 const auto address = request.bind.at.address.to_string();
-                row["reason"] = route->never
-                                        ? fmt::format("{} never comes to dispatch, {}", address, route->why_not)
-                                        : fmt::format(
-                                                  "{} is no local address, {}: dispatch is not asked (ip route add "
-                                                  "local {}/{} dev lo); if it were: {}",
-                                                  address, route->why_not, address,
-                                                  address_bits(request.bind.at.address.family), cell(row, "reason"));
+                row["reason"] =
+                        route->never
+                                ? fmt::format("{} never comes to dispatch, {}", address, route->why_not)
+                                : fmt::format("{} is no local address, {}: dispatch is not asked{}; if it were: {}",
+                                              address, route->why_not, route_hint(options, row), cell(row, "reason"));
                 row["verdict"] = "not-local";
                 row["cookie"] = nullptr;
                 row["socket"] = nullptr;

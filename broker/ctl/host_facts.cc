@@ -31,6 +31,7 @@
 #include "broker/client/netlink_dump.h"
 #include "broker/client/queues.h"
 #include "broker/ctl/ask.h"
+#include "broker/ctl/netns.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/system_bus.h"
 #include "broker/policy/files.h"
@@ -244,10 +245,7 @@ bool is_of_broker(const Options& options) {
         if (options.netns.empty()) {
                 return options.runtime_dir == usual.runtime_dir || !options.config_dir.empty();
         }
-        struct stat own {};
-        struct stat named {};
-        return ::stat("/proc/self/ns/net", &own) == 0 && ::stat(("/run/netns/" + options.netns).c_str(), &named) == 0 &&
-               own.st_ino == named.st_ino;
+        return enter_netns(options.netns);
 }
 
 // Not of NSS, which may hang: `status` must not.
@@ -260,28 +258,48 @@ std::map<uid_t, std::string> users_of_file() {
         return names;
 }
 
-// Services by the cookies of their sockets, as a broker that runs says.
-std::map<std::uint64_t, std::string> registered_sockets(Options options) {
+struct Registered {
+        std::map<std::uint64_t, std::string> services;  // by the cookies of their sockets
+        std::vector<RegisteredSocket> sockets;
+};
+
+// As a broker that runs says.
+Registered registered_sockets(Options options) {
         options.verb = "list";
         options.timeout = std::chrono::seconds(1);
-        std::map<std::uint64_t, std::string> services;
+        Registered result;
         auto client = try_connect(options);
-        if (client) {
-                (void)client->call("VERB=list\n", {}, [&](std::string_view line) {
-                        if (const auto row = parse_row(line)) {
-                                services[std::strtoull(cell(*row, "cookie").c_str(), nullptr, 16)] =
-                                        cell(*row, "service");
-                        }
-                });
+        if (!client) {
+                return result;
         }
-        return services;
+        (void)client->call("VERB=list\n", {}, [&](std::string_view line) {
+                const auto row = parse_row(line);
+                if (!row) {
+                        return;
+                }
+                result.services[std::strtoull(cell(*row, "cookie").c_str(), nullptr, 16)] = cell(*row, "service");
+                const auto protocol = parse_protocol(cell(*row, "protocol"));
+                const auto bound = parse_endpoint(cell(*row, "bound"));
+                if (protocol && bound && cell(*row, "state") != "draining") {
+                        result.sockets.push_back({cell(*row, "service"), *protocol, *bound});
+                }
+        });
+        return result;
 }
 
-// `options`: with units and services too, which takes a look at every process and a word with the broker.
-std::vector<HostListener> with_names(std::vector<FoundListener> found, const Options* options) {
-        const auto services =
-                options != nullptr ? registered_sockets(*options) : std::map<std::uint64_t, std::string>();
-        const auto by_inode = options != nullptr ? units_of(found) : std::map<std::uint64_t, std::set<std::string>>();
+// Whether two are bound to the very same address and port.
+bool has_twins(const std::vector<FoundListener>& found) {
+        std::set<std::pair<Protocol, Endpoint>> bound;
+        return std::ranges::any_of(found, [&](const FoundListener& one) {
+                return !bound.emplace(one.listener.protocol, one.listener.bound).second;
+        });
+}
+
+// `known`: with units and services too, which takes a look at every process.
+std::vector<HostListener> with_names(std::vector<FoundListener> found,
+                                     const std::map<std::uint64_t, std::string>* known) {
+        const auto services = known != nullptr ? *known : std::map<std::uint64_t, std::string>();
+        const auto by_inode = known != nullptr ? units_of(found) : std::map<std::uint64_t, std::set<std::string>>();
         const auto names = by_inode.empty() ? std::map<uid_t, std::string>() : users_of_file();
         std::vector<HostListener> all;
         for (auto& [listener, inode, cookie] : found) {
@@ -305,7 +323,10 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
         if (!is_of_broker(options)) {
                 return {};
         }
-        HostFacts host{.addresses = addresses_in_use(), .local = local_prefixes(), .ephemeral = ephemeral_ports()};
+        HostFacts host{.addresses = addresses_in_use(),
+                       .local = local_prefixes(),
+                       .ephemeral = ephemeral_ports(),
+                       .netns = options.netns};
         const bool claims_units = ask_units && std::ranges::any_of(policy.services, [](const Service& one) {
                                           return !one.units.empty();
                                   });
@@ -318,7 +339,10 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
                                 .addresses = host.addresses,
                                 .ephemeral = host.ephemeral};
                 const bool matters = !host_warnings(policy, alone).empty();
-                host.listeners = matters ? with_names(std::move(*found), &options) : std::move(alone.listeners);
+                auto registered = matters || has_twins(*found) ? registered_sockets(options) : Registered();
+                host.registered = std::move(registered.sockets);
+                host.listeners =
+                        matters ? with_names(std::move(*found), &registered.services) : std::move(alone.listeners);
         }
         return first_of_each_file(host_warnings(policy, host));
 }

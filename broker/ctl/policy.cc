@@ -16,6 +16,7 @@
 #include "broker/base/printable.h"
 #include "broker/ctl/as_broker.h"
 #include "broker/ctl/ask.h"
+#include "broker/ctl/change_row.h"
 #include "broker/ctl/host_facts.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
@@ -53,6 +54,56 @@ private:
         std::size_t errors_ = 0;
         std::size_t warnings_ = 0;
 };
+
+// What a reload did beside taking the policy: sockets that it took away, and whether it is on trial.
+class Consequences {
+public:
+        void take(const Json& row) {
+                if (++lost_ <= kShown) {
+                        text_ += describe_change(row);
+                }
+        }
+        void on_trial_until(std::int64_t usec) { until_ = usec; }
+        [[nodiscard]] std::string text() const {
+                std::string all = text_;
+                if (lost_ > kShown) {
+                        all += fmt::format(
+                                "! {} more sockets were taken away, all of them: journalctl -u sockbrokerd\n",
+                                lost_ - kShown);
+                }
+                if (lost_ > 0) {
+                        all += "What was taken away does not come back by itself: once policy admits it again, restart "
+                               "the "
+                               "unit that registered it.\n";
+                }
+                if (until_ != 0) {
+                        all += fmt::format(
+                                "On trial: the policy before comes back {}, unless: sockbrokerctl reload --keep\n",
+                                format_time(until_));
+                }
+                return all;
+        }
+
+private:
+        static constexpr std::size_t kShown = 10;
+        std::string text_;
+        std::size_t lost_ = 0;
+        std::int64_t until_ = 0;
+};
+
+// When the policy in force is to be taken back, in microseconds since the epoch; 0: it is not, or nobody says.
+std::int64_t trial_until(ControlClient& client) {
+        std::int64_t until = 0;
+        (void)client.call("VERB=status\n", {}, [&](std::string_view line) {
+                const auto row = parse_row(line);
+                const auto policy = row ? row->value("policy", Json::object()) : Json::object();
+                const auto at = policy.is_object() ? policy.find("trial_until") : policy.end();
+                if (at != policy.end() && at->is_number_integer()) {
+                        until = at->get<std::int64_t>();
+                }
+        });
+        return until;
+}
 
 std::string summary(const Policy& policy) {
         std::size_t bindings = 0;
@@ -95,11 +146,12 @@ int reload_policy(const Options& options) {
                                     ? std::chrono::minutes(10)
                                     : std::chrono::ceil<std::chrono::milliseconds>(options.timeout));
         Glance glance;
+        Consequences consequences;
         const auto answer = ask(*client, request, {}, [&](std::string_view line) {
                 if (options.json != JsonMode::kOff) {
                         array.add_line(line);
                 } else if (const std::optional<Json> row = parse_row(line)) {
-                        glance.show(diagnostic_of(*row));
+                        row->contains("kind") ? consequences.take(*row) : glance.show(diagnostic_of(*row));
                 }
         });
         if (answer && answer->result == "ok" && !options.keep) {
@@ -120,7 +172,19 @@ int reload_policy(const Options& options) {
         if (options.json != JsonMode::kOff && judged) {
                 array.close();
         }
-        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer));
+        if (answer->result == "ok") {
+                if (options.json == JsonMode::kOff && !options.quiet) {
+                        consequences.on_trial_until(options.confirm.count() == 0 ? 0 : trial_until(*client));
+                        output.write(consequences.text());
+                }
+                return output.finish(kExitOk);
+        }
+        // Of a policy with errors nothing was malformed that this tool has sent.
+        if (answer->result == "malformed") {
+                complain_as(answer->result, answer->errnum, answer->message);
+                return output.finish(kExitFailed);
+        }
+        return output.finish(report_refusal(*answer));
 }
 
 namespace {

@@ -3,6 +3,8 @@
 // The verbs list and bindings: rows of the broker as a table or as JSON, which streams.
 #include <fmt/format.h>
 
+#include <cerrno>
+
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
@@ -48,6 +50,9 @@ public:
                 if (!verb_.takes(selection_, row)) {
                         return;
                 }
+                if (!selection_.all() && (seen_.empty() || seen_.back() != cell(row, "service"))) {
+                        seen_.push_back(cell(row, "service"));  // rows of a service come together
+                }
                 if (verb_.complete != nullptr) {
                         verb_.complete(row);
                 }
@@ -58,9 +63,17 @@ public:
                 }
         }
 
-        int finish() {
+        [[nodiscard]] const std::vector<std::string>& seen() const { return seen_; }
+
+        // `unknown`: what was asked for and nobody has.
+        int finish(const std::vector<std::string>& unknown = {}) {
+                for (const auto& name : unknown) {
+                        complain_as("unknown-service", ENOENT, fmt::format("no policy names a service \"{}\"", name));
+                }
                 if (json()) {
-                        array_.close();
+                        if (unknown.empty() || !seen_.empty()) {  // else the failure is all that there is to print
+                                array_.close();
+                        }
                 } else {
                         output_.write(table_.render(options_.legend, output_.colour(), output_.width()));
                         if (options_.legend) {
@@ -70,7 +83,7 @@ public:
                 if (!understood_) {
                         complain("the broker sent rows that are no JSON objects, are tool and broker of one version?");
                 }
-                return output_.finish(understood_ ? kExitOk : kExitFailed);
+                return output_.finish(!understood_ ? kExitFailed : unknown.empty() ? kExitOk : kExitUnknownService);
         }
         int finish(int status) { return output_.finish(status); }
 
@@ -83,8 +96,28 @@ private:
         Output output_;
         JsonArray array_;
         Table table_;
+        std::vector<std::string> seen_;  // services with rows, of those that were asked for
         bool understood_ = true;
 };
+
+// Names that stand in no row and are no service of the policy either, which may well have services without a socket.
+std::expected<std::vector<std::string>, int> unknown_names(const Selection& selection,
+                                                           const std::vector<std::string>& seen,
+                                                           ControlClient& client) {
+        auto missing = selection.missing(seen);
+        if (missing.empty()) {
+                return missing;
+        }
+        const auto answer = ask(client, "VERB=status\n", {}, [&](std::string_view line) {
+                if (const auto row = parse_row(line); row && row->contains("service")) {
+                        missing = Selection(missing).missing({cell(*row, "service")});
+                }
+        });
+        if (!answer) {
+                return std::unexpected(answer.error());
+        }
+        return missing;
+}
 
 int show_rows(const Options& options, const RowVerb& verb, const Selection& selection, ControlClient& client) {
         RowWriter rows(options, verb, selection);
@@ -92,7 +125,11 @@ int show_rows(const Options& options, const RowVerb& verb, const Selection& sele
         if (!answer) {
                 return rows.finish(answer.error());
         }
-        return answer->result == "ok" ? rows.finish() : rows.finish(report_refusal(*answer));
+        if (answer->result != "ok") {
+                return rows.finish(report_refusal(*answer));
+        }
+        const auto unknown = unknown_names(selection, rows.seen(), client);
+        return unknown ? rows.finish(*unknown) : rows.finish(unknown.error());
 }
 
 bool takes_service(const Selection& selection, const Json& row) {
@@ -184,7 +221,11 @@ int show_list(const Options& options) {
                 rows.take(row);
         }
         complain(describe(stopped));
-        return rows.finish();
+        std::vector<std::string> services;
+        for (const auto& service : stopped.services) {
+                services.push_back(cell(service, "service"));
+        }
+        return rows.finish(selection.missing(services));
 }
 
 int show_bindings(const Options& options) {

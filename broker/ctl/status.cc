@@ -62,7 +62,9 @@ std::string describe(const Json& broker, bool colour) {
                 line("Trial", fmt::format("the policy before comes back {}, unless: sockbrokerctl reload --keep",
                                           since(policy, "trial_until")));
         }
-        if (const Json refused = part(broker, "refused_policy"); refused.contains("digest")) {
+        // One that a good reload has followed is of no interest any more, to people.
+        if (const Json refused = part(broker, "refused_policy");
+            refused.contains("digest") && (state != "running" || number(refused, "since") > number(policy, "since"))) {
                 line("Rejected", fmt::format("policy {} at {}", cell(refused, "digest"), since(refused)));
         }
         line("Sockets", fmt::format("{} live, {} held, {} draining", cell(sockets, "live"), cell(sockets, "held"),

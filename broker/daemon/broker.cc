@@ -277,7 +277,12 @@ Answer Broker::store(const Admission& admission, const Incoming& message, const 
         }
         const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
         if (!assignments) {
-                return refuse(assignments.error(), peer, service.name);
+                auto refusal = assignments.error();
+                if (refusal.code == ResultCode::kForeignNetns && !options_.netns.empty()) {
+                        refusal.message = fmt::format("this is the broker of network namespace {}: {}", options_.netns,
+                                                      refusal.message);
+                }
+                return refuse(refusal, peer, service.name);
         }
         tell_departures(registry_.refresh_holders(service.name), Action::kGone, kGoneWhy);
         for (std::size_t i = 0; i < offers.size(); i++) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -195,11 +196,14 @@ private:
         void install_change(Change& change) const;
         void finish_change(const std::shared_ptr<Change>& change);
         void refuse_change(const std::shared_ptr<Change>& change, const std::string& why);
-        void tell_refused(const Change& change, const std::string& why);
+        // What to answer; the reason of `degraded` has the first error too.
+        [[nodiscard]] std::string tell_refused(const Change& change, const std::string& why);
         static void answer_change(Change& change, ResultCode code, const std::string& message);
         void end_change();
 
         // What a reload would do, and nothing else.
+        // Rows of the sockets that go when that policy comes into force.
+        [[nodiscard]] std::string sockets_lost_to(const Policy& policy) const;
         void diff(Reply reply);
         void begin_diff();
         void finish_diff(const std::shared_ptr<Change>& change);
@@ -278,6 +282,16 @@ private:
                                                     const std::vector<SocketFacts>& sockets);
         void tell_diagnostics(const std::vector<Diagnostic>& all, std::size_t errors);
 
+        // How the last socket of a service went, for `explain`: of the services that lost one lately.
+        struct LastGone {
+                std::int64_t usec = 0;  // since the epoch
+                std::string why;
+        };
+        static constexpr std::size_t kGoneRemembered = 1024;
+        void remember_gone(const std::string& service, const std::string& why);
+        // How a service that has no socket gets one.
+        [[nodiscard]] std::vector<std::string> how_to_serve_again(const Service& service) const;
+
         const DaemonOptions options_;
         const MergedFolders folders_;
         PolicyLimits limits_;
@@ -296,6 +310,7 @@ private:
         RateLimit<uid_t> uid_rates_;
         RateLimit<std::string> service_rates_;
         std::uint64_t gone_ = 0;  // sockets that were found closed, shut down or connected
+        std::map<std::string, LastGone, std::less<>> last_gone_;
         Registry::Sweep sweep_;
         std::shared_ptr<const Policy> policy_ = std::make_shared<Policy>();
         // What answers are read from. A reader may be slow, and there may be many: when a policy is replaced for the

@@ -18,6 +18,8 @@ namespace sockbroker {
 
 [[nodiscard]] std::int64_t wall_usec();  // since the epoch
 [[nodiscard]] std::string count_errors(std::size_t errors);
+// " (the first: FILE:LINE: MESSAGE)", for those who see nothing but one line; empty: there is none.
+[[nodiscard]] std::string first_error(const std::vector<Diagnostic>& diagnostics);
 
 // One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
 // loop.
@@ -40,6 +42,7 @@ struct Broker::Change {
         std::vector<Diagnostic> blamed;                    // for a failure of it
         std::shared_ptr<const Policy> before;              // of a diff: what is in force
         std::shared_ptr<const PolicyChanges> differences;  // from that
+        std::string lost;                                  // rows of sockets that a reload has taken away
         Result<void> copied;
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 };

@@ -28,8 +28,8 @@ std::string change_line(const Policy& before, const Policy& after, const Binding
         return changed_binding_line(moved     ? "moved"
                                     : removed ? "removed"
                                               : "added",
-                                    moved ? before.services[change.before.service].name : "", policy, service, binding,
-                                    match);
+                                    moved ? before.services[change.before.service].name : "", change.both_families,
+                                    policy, service, binding, match);
 }
 
 }  // namespace
@@ -64,19 +64,12 @@ void Broker::begin_diff() {
         }
 }
 
-// With the names of the new policy known; the worker has nothing in hand.
-void Broker::finish_diff(const std::shared_ptr<Change>& change) {
-        change->told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(change->loaded.diagnostics, {}));
-        if (change->policy == nullptr) {
-                return refuse_change(change, {});
-        }
-        if (change->differences == nullptr) {
-                return in_worker(change, &Broker::compare, &Broker::finish_diff);
-        }
+// The names of that policy are known.
+std::string Broker::sockets_lost_to(const Policy& policy) const {
         const auto accounts = names_.last_known();
         std::string gone;
         for (const auto& service : registry_.services()) {
-                const auto* found = change->policy->find(service);
+                const auto* found = policy.find(service);
                 const auto registrations = registry_.registrations(service);
                 for (const auto& one : registrations) {
                         const bool unused =
@@ -95,6 +88,19 @@ void Broker::finish_diff(const std::shared_ptr<Change>& change) {
                         }
                 }
         }
+        return gone;
+}
+
+// With the names of the new policy known; the worker has nothing in hand.
+void Broker::finish_diff(const std::shared_ptr<Change>& change) {
+        change->told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(change->loaded.diagnostics, {}));
+        if (change->policy == nullptr) {
+                return refuse_change(change, {});
+        }
+        if (change->differences == nullptr) {
+                return in_worker(change, &Broker::compare, &Broker::finish_diff);
+        }
+        auto gone = sockets_lost_to(*change->policy);
         const bool any = change->differences->any() || !gone.empty();
         for (const auto& reply : std::exchange(change->replies, {})) {
                 reply_with(reply, [&] {

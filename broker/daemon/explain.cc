@@ -3,11 +3,13 @@
 // VERB=explain: what happens to a packet, and why. The kernel's rules say what, the policy in force where that is
 // written, the registry whose the socket is. Changes nothing and asks nobody else.
 #include <algorithm>
+#include <iterator>
 
 #include <fmt/format.h>
 
 #include "broker/base/json_text.h"
 #include "broker/daemon/broker.h"
+#include "broker/daemon/change.h"
 #include "broker/policy/precedence.h"
 
 namespace sockbroker {
@@ -89,6 +91,31 @@ std::string delivery(const std::string& service, const Explained::Step& step, co
                              : fmt::format("{} serves from a socket in reserve: a newer one {}", service, wrong);
 }
 
+std::string claims_of(std::string_view key, const std::vector<Claim>& claims) {
+        constexpr std::size_t kShown = 3;
+        std::string text;
+        for (std::size_t i = 0; i < std::min(claims.size(), kShown); i++) {
+                text += fmt::format("{}{}", text.empty() ? fmt::format("{}=", key) : " ", claims[i].value);
+        }
+        return text + (claims.size() > kShown ? " ..." : "");
+}
+
+// What starts whoever hands over a socket: a unit that policy names, not by a pattern; a service before a .socket unit.
+std::string start_of(const Service& service) {
+        const auto is_one = [](const Claim& claim) {
+                const auto at = claim.value.find("@.");
+                return at == std::string::npos && claim.value.find_first_of("*?[") == std::string::npos;
+        };
+        const auto find = [&](std::string_view suffix) {
+                return std::ranges::find_if(service.units, [&](const Claim& claim) {
+                        return is_one(claim) && claim.value.ends_with(suffix);
+                });
+        };
+        auto unit = find(".service");
+        unit = unit == service.units.end() ? find(".socket") : unit;
+        return unit == service.units.end() ? "" : fmt::format(", as at: systemctl restart {}", unit->value);
+}
+
 std::string object_or_null(const std::string& line) {
         return line.empty() ? "null" : line.substr(0, line.find('\n'));
 }
@@ -106,6 +133,24 @@ std::string line_of(const Policy& policy, const MetBinding& met) {
 }
 
 }  // namespace
+
+std::vector<std::string> Broker::how_to_serve_again(const Service& service) const {
+        std::vector<std::string> notes;
+        if (const auto last = last_gone_.find(service.name); last != last_gone_.end()) {
+                notes.push_back(fmt::format("the last socket of {} went {} s ago: {}", service.name,
+                                            (wall_usec() - last->second.usec) / 1'000'000, last->second.why));
+        }
+        std::string who;
+        for (const auto& text :
+             {claims_of("Unit", service.units), claims_of("User", service.users), claims_of("Group", service.groups)}) {
+                who += fmt::format("{}{}", who.empty() || text.empty() ? "" : " and ", text);
+        }
+        notes.push_back(who.empty() ? fmt::format("nobody can register for {}: it has no Unit=, User= or Group= ({})",
+                                                  service.name, policy_->place(service.where))
+                                    : fmt::format("{} serves when whoever policy admits ({}) registers a socket{}",
+                                                  service.name, who, start_of(service)));
+        return notes;
+}
 
 Answer Broker::explain(const Request& request) {
         const LookUp look_up{
@@ -152,6 +197,10 @@ Answer Broker::explain(const Request& request) {
                         reason += delivery(service, step, taker, sockets, look_up);
                 } else {
                         reason += absence(service, step, sockets, look_up);
+                        if (const auto* found_service = policy_->find(service);
+                            sockets.empty() && found_service != nullptr) {
+                                std::ranges::move(how_to_serve_again(*found_service), std::back_inserter(notes));
+                        }
                         const bool last = i + 1 == explained->steps.size();
                         reason += agree ? fmt::format(": {}{}", consequence(met.first[i].service->when_absent),
                                                       last ? "" : "; ")

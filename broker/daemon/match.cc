@@ -66,7 +66,7 @@ void Broker::match(const WantedBind& bind, const Peer& peer, const Reply& reply)
                         one->turned_away = admit(*policy_, peer, other->name, {}).error().message;
                 }
         }
-        // Those named that cannot admit say so, whatever they have bound.
+        // Of those named that cannot admit the first says so, whatever it has bound.
         for (const auto& name : bind.services) {
                 if (const auto* service = policy_->find(name); one->turned_away.empty() && !may_admit(*service, peer)) {
                         one->turned_away = admit(*policy_, peer, name, {}).error().message;
@@ -126,7 +126,8 @@ void Broker::match_next(const std::shared_ptr<Match>& match) {
 void Broker::match_end(const Match& match) {
         if (match.admitted.empty()) {
                 const auto& named = match.bind.services;
-                return match.reply(refuse(no_taker(match.bind, match.turned_away), match.peer,
+                const auto instead = what_is_admitted(*match.policy, match.bind, match.peer, names_.last_known());
+                return match.reply(refuse(no_taker(match.bind, instead, match.turned_away), match.peer,
                                           named.size() == 1 ? named.front() : ""));
         }
         if (match.admitted.size() > 1) {

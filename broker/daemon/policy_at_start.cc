@@ -18,6 +18,17 @@ std::string count_errors(std::size_t errors) {
         return fmt::format("{} error{}", errors, errors == 1 ? "" : "s");
 }
 
+std::string first_error(const std::vector<Diagnostic>& diagnostics) {
+        constexpr std::size_t kShown = 300;
+        const auto first = std::ranges::find(diagnostics, Severity::kError, &Diagnostic::severity);
+        if (first == diagnostics.end()) {
+                return {};
+        }
+        const auto text = first->to_string();
+        return fmt::format(" (the first: {}{})", std::string_view(text).substr(0, kShown),
+                           text.size() > kShown ? "..." : "");
+}
+
 bool Broker::Loaded::add_errors(std::vector<Diagnostic> more) {
         errors += more.size();
         std::ranges::move(more, std::back_inserter(diagnostics));
@@ -88,7 +99,8 @@ void Broker::load_at_start() {
                 }
         }
         if (!loaded.policy) {
-                why = fmt::format("policy refused at start, {}", count_errors(loaded.errors));
+                why = fmt::format("policy refused at start, {}{}", count_errors(loaded.errors),
+                                  first_error(loaded.diagnostics));
         }
         note_refused(loaded.digest);
         audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = why});

@@ -250,6 +250,9 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
                 change->told = std::make_shared<const std::vector<Diagnostic>>(std::move(loaded.diagnostics));
                 return refuse_change(change, {});
         }
+        if (change->kind == Change::Kind::kReload) {
+                (void)guarded([&] { change->lost = sockets_lost_to(*change->policy); });
+        }
         // Whatever goes wrong from here on, the numbers are in use.
         const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
         if (change->kind == Change::Kind::kBack) {
@@ -293,7 +296,8 @@ void Broker::finish_change(const std::shared_ptr<Change>& change) {
 void Broker::answer_change(Change& change, ResultCode code, const std::string& message) {
         for (const auto& reply : std::exchange(change.replies, {})) {
                 reply_with(reply, [&] {
-                        return Answer{.code = code, .message = message, .rows = diagnostic_rows(change.told)};
+                        return Answer{
+                                .code = code, .message = message, .rows = diagnostic_rows(change.told, change.lost)};
                 });
         }
 }
@@ -301,34 +305,40 @@ void Broker::answer_change(Change& change, ResultCode code, const std::string& m
 // Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
 void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::string& why) {
         (void)guarded([&] { registry_.abandon_change(change->numbers); });
-        (void)guarded([&] { tell_refused(*change, why); });
+        std::string message;
+        (void)guarded([&] { message = tell_refused(*change, why); });
         (void)guarded([&] {
                 answer_change(*change, ResultCode::kMalformed,
                               change->kind == Change::Kind::kDiff
                                       ? why.empty() ? "a reload would refuse the policy" : why
-                                      : degraded_);
+                                      : message);
         });
         end_change();
 }
 
-void Broker::tell_refused(const Change& change, const std::string& why) {
+std::string Broker::tell_refused(const Change& change, const std::string& why) {
         if (change.kind == Change::Kind::kDiff) {
-                return;  // nothing was to change
+                return {};  // nothing was to change
         }
         if (change.kind == Change::Kind::kBack) {
                 degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
-                return note(3, degraded_);
+                note(3, degraded_);
+                return {};
         }
         if (change.kind == Change::Kind::kInterfaces) {
-                return note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
-                                           name_changes(interfaces_, change.interfaces), why));
+                note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
+                                    name_changes(interfaces_, change.interfaces), why));
+                return {};
         }
         tally_.reloads_refused++;
         note_refused(change.loaded.digest);
-        degrade(why.empty() ? fmt::format("policy refused, {}, the running policy stays",
-                                          count_errors(change.loaded.errors))
-                            : fmt::format("policy refused, the running policy stays: {}", why));
+        // Whoever asked gets each error beside it; `status` and systemd have no other line than this.
+        auto message = why.empty() ? fmt::format("policy refused, {}, the running policy stays",
+                                                 count_errors(change.loaded.errors))
+                                   : fmt::format("policy refused, the running policy stays: {}", why);
+        degrade(message + (why.empty() && change.told != nullptr ? first_error(*change.told) : ""));
         audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_, .result = "malformed"});
+        return message;
 }
 
 void Broker::end_change() {

@@ -244,9 +244,18 @@ void Broker::tell_departures(const Result<std::vector<Departure>>& departures, A
                 entry.message =
                         fmt::format("{} of {} is not registered any more: {}", name_of(registration), service, why);
                 audit_.write(std::move(entry));
+                remember_gone(service, why);
                 drop_lost_holds(service);
                 tell_routes(service);
         }
+}
+
+void Broker::remember_gone(const std::string& service, const std::string& why) {
+        if (last_gone_.size() >= kGoneRemembered && !last_gone_.contains(service)) {
+                last_gone_.erase(
+                        std::ranges::min_element(last_gone_, {}, [](const auto& entry) { return entry.second.usec; }));
+        }
+        last_gone_[service] = {wall_usec(), why};
 }
 
 namespace {

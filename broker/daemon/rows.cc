@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/rows.h"
 
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "broker/base/json_text.h"
@@ -95,10 +97,13 @@ std::string joined(const std::string& first, const std::string& second) {
 
 }  // namespace
 
-std::string changed_binding_line(std::string_view change, const std::string& from, const Policy& policy,
-                                 const Service& service, const Binding& binding, const Match& match) {
+std::string changed_binding_line(std::string_view change, const std::string& from, bool both_families,
+                                 const Policy& policy, const Service& service, const Binding& binding,
+                                 const Match& match) {
+        Binding shown = binding;
+        shown.bare = binding.bare && both_families;
         return joined(line_of({{"kind", "binding"}, {"change", change}, {"from", text_or_null(from)}}),
-                      met_binding_line(policy, service, binding, match));
+                      met_binding_line(policy, service, shown, match));
 }
 
 std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys) {
@@ -135,10 +140,11 @@ std::string counters_line(const std::string& service, const SocketCount& sockets
         });
 }
 
-Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics) {
-        return [all = std::move(diagnostics), next = std::size_t{0}]() mutable -> std::optional<std::string> {
+Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics, std::string last) {
+        return [all = std::move(diagnostics), next = std::size_t{0},
+                last = std::move(last)]() mutable -> std::optional<std::string> {
                 if (all == nullptr || next == all->size()) {
-                        return std::nullopt;
+                        return last.empty() ? std::nullopt : std::optional(std::exchange(last, {}));
                 }
                 const auto& diagnostic = (*all)[next++];
                 return line_of({

@@ -37,9 +37,10 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 [[nodiscard]] std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
                                            const Match& match);
 // Of an answer to diff: {kind, change, service, from, protocol, prefix, ports, source, interface, when_absent, file,
-// line}; `from` is the service that has a moved binding now.
-[[nodiscard]] std::string changed_binding_line(std::string_view change, const std::string& from, const Policy& policy,
-                                               const Service& service, const Binding& binding, const Match& match);
+// line}; `from` is the service that has a moved binding now. Prefix is null for ports alone of both families.
+[[nodiscard]] std::string changed_binding_line(std::string_view change, const std::string& from, bool both_families,
+                                               const Policy& policy, const Service& service, const Binding& binding,
+                                               const Match& match);
 // {kind, change, service, settings}
 [[nodiscard]] std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys);
 // {kind, change, service, why} and the fields of list_line()
@@ -56,8 +57,8 @@ struct SocketCount {
 [[nodiscard]] std::string counters_line(const std::string& service, const SocketCount& sockets,
                                         const ServiceCounters& counters, std::size_t bindings,
                                         std::optional<bool> announced, bool drained);
-// {file, line, severity, message}, a line each; null: none.
-[[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics);
+// {file, line, severity, message}, a line each; null: none. Then lines that are made already.
+[[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics, std::string last = {});
 
 // What has happened since the start, by result.
 struct Tally {

@@ -17,6 +17,11 @@ namespace sockbroker {
 
 namespace {
 
+constexpr std::array<std::string_view, 11> kKeys = {"MaxBindings",          "MaxServices",    "MaxSockets",
+                                                    "MaxAccountedBindings", "RateLimitBurst", "NotifyRateLimitBurst",
+                                                    "RateLimitIntervalSec", "RouteProtocol",  "AnnounceTable",
+                                                    "AnnounceUpSec",        "AnnounceDownSec"};
+
 struct Limit {
         std::string_view key;
         std::uint32_t BrokerConfig::*direct;
@@ -90,11 +95,7 @@ public:
                 const auto limit = std::find_if(kLimits.begin(), kLimits.end(),
                                                 [&](const Limit& known) { return known.key == key; });
                 if (limit == kLimits.end()) {
-                        return error(line, fmt::format("unknown key {}=, this version takes MaxBindings= MaxServices= "
-                                                       "MaxSockets= MaxAccountedBindings= RateLimitBurst= "
-                                                       "NotifyRateLimitBurst= RateLimitIntervalSec= RouteProtocol= "
-                                                       "AnnounceTable= AnnounceUpSec= AnnounceDownSec=",
-                                                       key));
+                        return error(line, unknown_key(key, kKeys));
                 }
                 BrokerConfig scratch;
                 auto& target = field(place_ == Place::kBroker ? parsed_.config : scratch, *limit);

@@ -115,6 +115,46 @@ std::vector<std::string> changed_keys(const Service& before, const Service& afte
         return keys;
 }
 
+// On the side that a change is of.
+const BindingReference& place_of(const BindingChange& change) {
+        return change.kind == Kind::kRemoved ? change.before : change.after;
+}
+
+auto order_of(const BindingChange& change, const Policy& before, const Policy& after) {
+        const auto& at = place_of(change);
+        return std::tuple(std::string_view((change.kind == Kind::kRemoved ? before : after).services[at.service].name),
+                          change.kind, at.binding, at.match);
+}
+
+// What bare ports mean in IPv6 is left out where what they mean in IPv4, the binding before it, has changed alike.
+void join_families(const Policy& before, const Policy& after, std::vector<BindingChange>& changes) {
+        const auto order = [&](const BindingChange& change) { return order_of(change, before, after); };
+        const auto twin_of = [&](const BindingChange& change) {
+                const auto& at = place_of(change);
+                const auto& service = (change.kind == Kind::kRemoved ? before : after).services[at.service];
+                const auto& binding = service.bindings[at.binding];
+                if (!binding.bare || binding.prefix.address.family != Family::kIpv6 || !any_source(service)) {
+                        return changes.end();
+                }
+                auto wanted = change;
+                (change.kind == Kind::kRemoved ? wanted.before : wanted.after).binding--;
+                const auto found = std::ranges::lower_bound(changes, order(wanted), {}, order);
+                return found != changes.end() && order(*found) == order(wanted) &&
+                                       (change.kind != Kind::kMoved || found->before.service == change.before.service)
+                               ? found
+                               : changes.end();
+        };
+        std::vector<bool> doubled(changes.size());
+        for (std::size_t i = 0; i < changes.size(); i++) {
+                if (const auto twin = twin_of(changes[i]); twin != changes.end()) {
+                        twin->both_families = true;
+                        doubled[i] = true;
+                }
+        }
+        std::size_t i = 0;
+        std::erase_if(changes, [&](const BindingChange&) { return doubled[i++]; });
+}
+
 }  // namespace
 
 PolicyChanges changes_between(const Policy& before, const Policy& after) {
@@ -144,13 +184,8 @@ PolicyChanges changes_between(const Policy& before, const Policy& after) {
                         ++new_at;
                 }
         }
-        const auto place = [&](const BindingChange& change) {
-                const bool gone = change.kind == Kind::kRemoved;
-                const BindingReference& at = gone ? change.before : change.after;
-                return std::tuple(std::string_view((gone ? before : after).services[at.service].name), change.kind,
-                                  at.binding, at.match);
-        };
-        std::ranges::sort(result.bindings, {}, place);
+        std::ranges::sort(result.bindings, {}, [&](const BindingChange& one) { return order_of(one, before, after); });
+        join_families(before, after, result.bindings);
         for (const Service& service : after.services) {
                 if (const Service* old = before.find(service.name)) {
                         if (auto keys = changed_keys(*old, service); !keys.empty()) {

@@ -24,6 +24,8 @@ struct BindingChange {
         Kind kind = Kind::kAdded;
         BindingReference before;  // of removed and moved ones
         BindingReference after;   // of added and moved ones
+        // Ports alone, which are two bindings: this stands for that of IPv6 too, which has changed in the same way.
+        bool both_families = false;
 };
 
 struct SettingChange {

@@ -126,7 +126,7 @@ std::string values_of(const std::vector<Claim>& claims) {
         return fmt::format("{}", fmt::join(shown, " "));
 }
 
-Refusal not_permitted(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
+std::string why_not(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
         std::string why;
         const auto look = [&](std::string_view key, const std::vector<Claim>& claims, const Claim* match,
                               const std::string& sender, const std::string& more = {}) {
@@ -141,11 +141,35 @@ Refusal not_permitted(const Policy& policy, const Service& service, const Peer& 
              unanswered(service.users, accounts.user));
         look("Group", service.groups, matching_group(service, peer, accounts), fmt::format("has gid {}", peer.gid),
              unanswered(service.groups, accounts.group));
-        if (why.empty()) {
-                why = "it has no Unit=, User= or Group= and admits nobody";
-        }
-        return {ResultCode::kNotPermitted, fmt::format("not admitted to service {}: {}", service.name, why),
+        return why.empty() ? "it has no Unit=, User= or Group= and admits nobody" : why;
+}
+
+Refusal not_permitted(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
+        return {ResultCode::kNotPermitted,
+                fmt::format("not admitted to service {}: {}", service.name, why_not(policy, service, peer, accounts)),
                 policy.place(service.where)};
+}
+
+// Whether the service is named as the unit: web for web.service and web@1.service.
+bool is_named_as(const Service& service, std::string_view unit) {
+        return unit.substr(0, unit.find_first_of(".@")) == service.name;
+}
+
+// Of those that do not admit the peer the one that it probably means; null: none is nearer than the others.
+const Service* nearest_service(const Policy& policy, const Peer& peer, const Accounts& accounts) {
+        const Service* best = policy.services.size() == 1 ? &policy.services.front() : nullptr;
+        int most = 0;
+        for (const auto& service : policy.services) {
+                const int fits = (matching_unit(service, peer) != nullptr ? 8 : 0) +
+                                 (is_named_as(service, peer.unit) ? 4 : 0) +
+                                 (matching_user(service, peer, accounts) != nullptr ? 2 : 0) +
+                                 (matching_group(service, peer, accounts) != nullptr ? 1 : 0);
+                if (fits > most) {
+                        most = fits;
+                        best = &service;
+                }
+        }
+        return best;
 }
 
 std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer& peer, const Accounts& accounts) {
@@ -165,13 +189,15 @@ std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer&
                 admission = {&service, policy.place(verdict.decides->where), verdict.user, verdict.group};
         }
         if (names.empty()) {
-                return std::unexpected(Refusal{
-                        ResultCode::kNotPermitted,
-                        fmt::format(
-                                "no service admits a sender with uid {}, gid {}, {}, name one with FDNAME= to be told "
-                                "what does not match",
-                                peer.uid, peer.gid, peer.unit.empty() ? "in no system unit" : "in unit " + peer.unit),
-                        {}});
+                const auto* near = nearest_service(policy, peer, accounts);
+                const auto hint = near == nullptr ? ", name one with FDNAME= to be told what does not match"
+                                                  : fmt::format("; the nearest is {}: {}", near->name,
+                                                                why_not(policy, *near, peer, accounts));
+                return std::unexpected(
+                        Refusal{ResultCode::kNotPermitted,
+                                fmt::format("no service admits a sender with uid {}, gid {}, {}{}", peer.uid, peer.gid,
+                                            peer.unit.empty() ? "in no system unit" : "in unit " + peer.unit, hint),
+                                near == nullptr ? std::string() : policy.place(near->where)});
         }
         if (names.size() > 1) {
                 return std::unexpected(
@@ -203,6 +229,10 @@ std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, 
                 return std::unexpected(not_permitted(policy, *found, peer, accounts));
         }
         return Admission{found, policy.place(verdict.decides->where), verdict.user, verdict.group};
+}
+
+bool admits(const Service& service, const Peer& peer, const Accounts& accounts) {
+        return judge(service, peer, accounts).decides != nullptr;
 }
 
 bool may_admit(const Service& service, const Peer& peer) {

@@ -56,6 +56,9 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 [[nodiscard]] std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, std::string_view service,
                                                       const Accounts& accounts);
 
+// Whether the peer may register for the service, by what is known of accounts now.
+[[nodiscard]] bool admits(const Service& service, const Peer& peer, const Accounts& accounts);
+
 // Whether it may come to that: nothing that the host need not be asked for says otherwise.
 [[nodiscard]] bool may_admit(const Service& service, const Peer& peer);
 

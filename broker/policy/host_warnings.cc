@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -204,7 +205,7 @@ void warn_of_clients(const Policy& policy, const Service& service, const HostFac
         }
 }
 
-void warn_of_routes(const Policy& policy, const Service& service, const Covered& local,
+void warn_of_routes(const Policy& policy, const Service& service, const Covered& local, const std::string& netns,
                     std::vector<Diagnostic>& warnings) {
         const Binding* first = nullptr;
         std::vector<Prefix> missing;  // a prefix may have many bindings, which mostly stand together
@@ -233,10 +234,35 @@ void warn_of_routes(const Policy& policy, const Service& service, const Covered&
                 policy, first->where,
                 fmt::format(
                         "{}=: no address of {}{} is local to this host, so that no packet gets to service {} there: "
-                        "ip route add local {} dev lo",
+                        "{}",
                         listen_key(first->protocol), prefix,
                         others == 0 ? "" : fmt::format(" and {} more prefix{}", others, others == 1 ? "" : "es"),
-                        service.name, prefix)));
+                        service.name, local_route_command(netns, prefix))));
+}
+
+// Sockets that two services have bound alike: the kernel lets them stand side by side in one SO_REUSEPORT group alone.
+void warn_of_groups(const Policy& policy, const std::vector<RegisteredSocket>& sockets,
+                    std::vector<Diagnostic>& warnings) {
+        constexpr std::size_t kShown = 10;
+        std::map<std::pair<Protocol, Endpoint>, std::set<std::string>> groups;
+        for (const auto& socket : sockets) {
+                groups[{socket.protocol, socket.bound}].insert(socket.service);
+        }
+        std::size_t shown = 0;
+        for (const auto& [bound, services] : groups) {
+                const auto* service = services.size() > 1 ? policy.find(*services.begin()) : nullptr;
+                if (service != nullptr && shown++ < kShown) {
+                        warnings.push_back(warning_at(
+                                policy, service->where,
+                                fmt::format(
+                                        "services {} have sockets bound to {} {}: they are one SO_REUSEPORT group, in "
+                                        "which the kernel may give one what is meant for the other; bind each service "
+                                        "to an address of its own (of 127.0.0.0/8; for IPv6 one of fd00::/8 with "
+                                        "FreeBind=yes or IPV6_FREEBIND)",
+                                        fmt::join(services, " and "), to_string(bound.first),
+                                        bound.second.to_string())));
+                }
+        }
 }
 
 void warn_of_units(const Policy& policy, const Service& service, const std::vector<std::string>& units,
@@ -260,6 +286,11 @@ void warn_of_units(const Policy& policy, const Service& service, const std::vect
 }
 
 }  // namespace
+
+std::string local_route_command(const std::string& netns, const std::string& prefix) {
+        return fmt::format("ip {}{}{}route add local {} dev lo", netns.empty() ? "" : "-n ", netns,
+                           netns.empty() ? "" : " ", prefix);
+}
 
 bool has_unit(const std::string& claim, const std::vector<std::string>& units) {
         const auto template_of = [](const std::string& name) {
@@ -291,7 +322,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
                 }
                 warn_of_clients(policy, service, host, warnings);
                 if (local && !service.local_routes) {  // else the broker makes them
-                        warn_of_routes(policy, service, *local, warnings);
+                        warn_of_routes(policy, service, *local, host.netns, warnings);
                 }
                 if (host.units) {
                         warn_of_units(policy, service, *host.units, warnings);
@@ -300,6 +331,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
         if (takeovers) {
                 takeovers->tell(policy, warnings);
         }
+        warn_of_groups(policy, host.registered, warnings);
         return warnings;
 }
 

@@ -27,13 +27,25 @@ struct HostListener {
         std::string service;             // that it is registered for, if any
 };
 
+// That the broker of these policies has now, and that is not displaced.
+struct RegisteredSocket {
+        std::string service;
+        Protocol protocol = Protocol::kTcp;
+        Endpoint bound;
+};
+
 struct HostFacts {
         std::optional<std::vector<HostListener>> listeners;  // none: not known, and nothing is said
         std::vector<Address> addresses;                      // of its interfaces, but for loopback
         std::optional<std::vector<Prefix>> local;            // what ends on this host by its routes
         PortRange ephemeral = {32768, 60999};
         std::optional<std::vector<std::string>> units;  // that exist, templates too
+        std::vector<RegisteredSocket> registered;
+        std::string netns;  // whose all this is, as `ip netns` has it; empty: the machine's own
 };
+
+// The command that makes a prefix local there, for people.
+[[nodiscard]] std::string local_route_command(const std::string& netns, const std::string& prefix);
 
 // Services of which no value of Unit= is a unit of the host; to be asked for nothing but those of the policy.
 [[nodiscard]] bool has_unit(const std::string& claim, const std::vector<std::string>& units);

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/nearest.h"
 #include "broker/base/time_span.h"
 #include "broker/policy/checks.h"
 #include "broker/policy/conflicts.h"
@@ -26,9 +27,22 @@ constexpr std::int64_t kMaxHoldUsec = 86'400'000'000;  // clients wait all the w
 // Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
-constexpr std::string_view kKeys =
-        "Unit= User= Group= ListenStream= ListenDatagram= Source= Interface= WhenAbsent= Accounting= Handover= "
-        "ReusePort= HoldSec= MaxSockets= UdpReply= UdpFlows= LocalRoutes= Announce=";
+constexpr std::array<std::string_view, 17> kKeys = {
+        "Unit",       "User",       "Group",      "ListenStream", "ListenDatagram", "Source",
+        "Interface",  "WhenAbsent", "Accounting", "Handover",     "ReusePort",      "HoldSec",
+        "MaxSockets", "UdpReply",   "UdpFlows",   "LocalRoutes",  "Announce"};
+
+// "[service web]" is near "[Service web]", "[Servic]" near "[Service NAME]"; empty: it is not.
+std::string meant_section(std::string_view name) {
+        constexpr std::array<std::string_view, 1> kWord = {"Service"};
+        const auto word = name.substr(0, name.find_first_of(" \t"));
+        if (!nearest(word, kWord)) {
+                return {};
+        }
+        const auto rest = name.find_first_not_of(" \t", word.size());
+        const auto service = rest == std::string_view::npos ? std::string_view() : name.substr(rest);
+        return fmt::format("Service {}", valid_service_name(service) ? service : "NAME");
+}
 
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
@@ -53,7 +67,11 @@ public:
                                      "[Broker] is a section of sockbrokerd.conf, here only [Service NAME] is taken");
                 }
                 if (!name.starts_with(kSection)) {
-                        return error(line, fmt::format("unknown section [{}], only [Service NAME] is taken", name));
+                        const auto meant = meant_section(name);
+                        return error(line,
+                                     meant.empty()
+                                             ? fmt::format("unknown section [{}], only [Service NAME] is taken", name)
+                                             : fmt::format("unknown section [{}], did you mean [{}]?", name, meant));
                 }
                 const auto service = name.substr(kSection.size());
                 if (!valid_service_name(service)) {
@@ -140,7 +158,7 @@ private:
                 if (key == "MaxSockets") {
                         return max_sockets(value);
                 }
-                return fail(fmt::format("unknown key {}=, this version takes {}", key, kKeys));
+                return fail(unknown_key(key, kKeys));
         }
 
         Result<void> listen(Protocol protocol, std::string_view key, std::string_view value, Where where) {

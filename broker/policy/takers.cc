@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <tuple>
 
 #include <fmt/format.h>
@@ -33,6 +34,32 @@ std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
                 return std::nullopt;
         }
         return Fit{address_bits(bind.at.address.family) - binding.prefix.length, binding.ports.width()};
+}
+
+// "tcp 192.0.2.0/24:80, tcp 443 and more": first those of the protocol and the family that are asked for.
+std::string bindings_of(const Service& service, const WantedBind& bind) {
+        constexpr std::size_t kLookedAt = 256;  // a service may have a million
+        constexpr std::size_t kShown = 3;
+        std::vector<std::string> alike, others;
+        const auto looked_at = std::min(service.bindings.size(), kLookedAt);
+        for (const auto& binding : std::span(service.bindings).first(looked_at)) {
+                const auto family = binding.prefix.address.family;
+                const bool fits = binding.protocol == bind.protocol && family == bind.at.address.family;
+                auto& list = fits ? alike : others;
+                if (list.size() > kShown || (binding.bare && !fits && family == Family::kIpv6)) {
+                        continue;
+                }
+                const bool ipv6 = family == Family::kIpv6;
+                list.push_back(binding.bare
+                                       ? fmt::format("{} {}", to_string(binding.protocol), binding.ports.to_string())
+                                       : fmt::format("{} {}{}{}/{}:{}", to_string(binding.protocol), ipv6 ? "[" : "",
+                                                     binding.prefix.address.to_string(), ipv6 ? "]" : "",
+                                                     binding.prefix.length, binding.ports.to_string()));
+        }
+        auto& list = alike.empty() ? others : alike;
+        const bool more = list.size() > kShown || looked_at < service.bindings.size();
+        list.resize(std::min(list.size(), kShown));
+        return list.empty() ? "no binding" : fmt::format("{}{}", fmt::join(list, ", "), more ? " and more" : "");
 }
 
 }  // namespace
@@ -112,12 +139,37 @@ std::optional<Refusal> unknown_names(const Policy& policy, const WantedBind& bin
         return std::nullopt;
 }
 
-Refusal no_taker(const WantedBind& bind, const std::string& turned_away) {
+std::string what_is_admitted(const Policy& policy, const WantedBind& bind, const Peer& peer, const Accounts& accounts) {
+        constexpr std::size_t kServicesShown = 3;
+        std::vector<std::string> shown;
+        const auto look_at = [&](const Service& service) {
+                if (shown.size() < kServicesShown && may_admit(service, peer) && admits(service, peer, accounts)) {
+                        shown.push_back(fmt::format("{}, which admits the sender, has {}", service.name,
+                                                    bindings_of(service, bind)));
+                }
+        };
+        if (bind.services.empty()) {
+                std::ranges::for_each(policy.services, look_at);
+        } else {
+                for (const auto& name : bind.services) {
+                        if (const auto* service = policy.find(name)) {
+                                look_at(*service);
+                        }
+                }
+        }
+        return fmt::format("{}", fmt::join(shown, "; "));
+}
+
+Refusal no_taker(const WantedBind& bind, const std::string& instead, const std::string& turned_away) {
         const auto of = bind.services.empty() ? "no service that admits the sender"
                                               : fmt::format("none of {}", fmt::join(bind.services, " "));
+        std::string why = instead;
+        if (!turned_away.empty()) {
+                why += fmt::format("{}{}", why.empty() ? "" : "; ", turned_away);
+        }
         return {ResultCode::kNotPermitted,
                 fmt::format("{} takes a socket bound to {}: {}", of, describe(bind),
-                            turned_away.empty() ? "no binding of it covers that" : turned_away),
+                            why.empty() ? "no service has a binding that covers it, or admits the sender" : why),
                 {}};
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "broker/peer/peer.h"
+#include "broker/policy/accounts.h"
 #include "broker/policy/policy.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/result_code.h"
@@ -36,9 +37,14 @@ struct Taker {
 // unknown-service for a name of the request that no policy has.
 [[nodiscard]] std::optional<Refusal> unknown_names(const Policy& policy, const WantedBind& bind);
 
-// not-permitted: nobody who admits the sender takes it. `turned_away` is what the best of the others said, if there are
-// any.
-[[nodiscard]] Refusal no_taker(const WantedBind& bind, const std::string& turned_away);
+// What services that do admit the sender have instead, of those that are meant: "web, which admits the sender, has tcp
+// 192.0.2.0/24:80". Of the first few, by what is known of accounts now; empty: there are none.
+[[nodiscard]] std::string what_is_admitted(const Policy& policy, const WantedBind& bind, const Peer& peer,
+                                           const Accounts& accounts);
+
+// not-permitted: nobody who admits the sender takes it. `instead` is what_is_admitted(), `turned_away` what the best of
+// those said that have such a binding and do not admit; either may be empty.
+[[nodiscard]] Refusal no_taker(const WantedBind& bind, const std::string& instead, const std::string& turned_away);
 
 // ambiguous: these admit the sender and fit equally well.
 [[nodiscard]] Refusal too_many_takers(const WantedBind& bind, const std::vector<std::string>& names);

@@ -12,6 +12,9 @@
 #include <string>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "broker/base/nearest.h"
 
 namespace sockbroker {
 
@@ -42,6 +45,13 @@ bool brackets_close(std::string_view pattern) {
 }
 
 }  // namespace
+
+std::string unknown_key(std::string_view key, std::span<const std::string_view> known) {
+        if (const auto meant = nearest(key, known)) {
+                return fmt::format("unknown key {}=, did you mean {}=?", key, *meant);
+        }
+        return fmt::format("unknown key {}=, this version takes {}=", key, fmt::join(known, "= "));
+}
 
 std::vector<std::string_view> split_words(std::string_view value) {
         std::vector<std::string_view> words;

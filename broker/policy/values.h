@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -15,6 +17,9 @@
 #include "broker/base/result.h"
 
 namespace sockbroker {
+
+// "unknown key KEY=": which one was probably meant, or all that there are.
+[[nodiscard]] std::string unknown_key(std::string_view key, std::span<const std::string_view> known);
 
 // The words of a value, separated by blanks.
 [[nodiscard]] std::vector<std::string_view> split_words(std::string_view value);

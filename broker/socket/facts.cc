@@ -233,7 +233,8 @@ std::optional<Refusal> check_socket(const SocketFacts& facts, std::uint64_t netn
                 return refuse(
                         ResultCode::kForeignNetns,
                         "the socket belongs to another network namespace than the broker; make it in the broker's (a "
-                        ".socket unit does), or ask that namespace's own broker (sockbrokerd@NETNS.service)");
+                        ".socket unit does), or ask that namespace's own broker (sockbrokerd@NETNS.service) by "
+                        "sockbrokerctl --netns=NETNS or sockbroker-run --runtime-dir=/run/sockbroker/netns/NETNS");
         }
         return std::nullopt;
 }

@@ -9,6 +9,7 @@
 
 #include "broker/base/printable.h"
 #include "broker/client/client.h"
+#include "broker/client/own_netns.h"
 #include "broker/client/register.h"
 #include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
@@ -37,8 +38,9 @@ std::unexpected<Failure> no_answer(const Error& error) {
 
 // The broker's message says what to do about it.
 std::unexpected<Failure> refused(const std::string& service, const ControlClient::Answer& answer) {
-        return std::unexpected(
-                Failure{kExitRefused, fmt::format("{}: {}: {}", service, answer.result, answer.message)});
+        const auto hint = answer.result == "foreign-netns" ? foreign_netns_hint() : "";
+        return std::unexpected(Failure{kExitRefused, fmt::format("{}: {}: {}{}{}", service, answer.result,
+                                                                 answer.message, hint.empty() ? "" : "; ", hint)});
 }
 
 // What systemd names a descriptor where nobody gave it a name; systemd.socket(5), sd_listen_fds(3).

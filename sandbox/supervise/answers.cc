@@ -25,7 +25,9 @@ constexpr std::array kHeard = {
         Heard{"mptcp", EPROTONOSUPPORT, ""},
         Heard{"foreign-netns", EADDRNOTAVAIL,
               "the program runs in a network namespace of its own: let a .socket unit with "
-              "FileDescriptorName=SERVICE make the sockets"},
+              "FileDescriptorName=SERVICE make the sockets, or ask the broker of that namespace "
+              "(sockbrokerd@NETNS.service) "
+              "by --runtime-dir=/run/sockbroker/netns/NETNS"},
         Heard{"unreachable", EAGAIN, "is sockbrokerd.socket active?"},
 };
 

@@ -84,7 +84,7 @@ def test_s15_an_address_without_a_local_route_is_not_local(broker, spawn, explai
     handed_over(spawn("web", 61001), "tcp", "ipv4")
     row = explain("tcp", ADDRESS["ipv4"], PORT)
     assert row["verdict"] == "not-local" and row["cookie"] is None and row["service"] == "web"
-    assert "ip route add local 192.0.2.7/32 dev lo" in row["reason"] and "web serves" in row["reason"]
+    assert "ip route add local 192.0.2.0/24 dev lo" in row["reason"] and "web serves" in row["reason"]
     namespace.add_local_routes(PREFIXES["ipv4"])
     assert explain("tcp", ADDRESS["ipv4"], PORT)["verdict"] == "socket"
     assert "never comes to dispatch, it is multicast" in explain("udp", "239.1.2.3", PORT)["reason"]

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from harness import namespace, wire
-from words import add_routes, listen, section
+from words import add_routes, handed_over, listen, section
 
 HOST = namespace.HOST4
 
@@ -80,3 +80,17 @@ def test_status_says_nothing_of_a_policy_on_disk_that_is_not_in_force(broker, ta
     broker.policy("").start()
     broker.policy(section("web", 61001, listen("tcp", f"{HOST}/32", 8080)))
     assert told(broker, "status") == (0, [])
+
+
+@pytest.mark.parametrize("verb", ["verify", "reload", "status"])
+def test_s15_a_group_of_sockets_that_spans_two_services_is_named(broker, spawn, verb):
+    add_routes()
+    broker.policy(section("one", 61001, listen("udp", "192.0.2.0/25", 53))
+                  + section("two", 61001, listen("udp", "192.0.2.128/25", 53))).start()
+    both = spawn("one")
+    for label, service in (("a", "one"), ("b", "two")):
+        handed_over(both, "udp", "ipv4", label, service=service, port=5353, reuseport=True)
+    status, (warning, ) = told(broker, verb)
+    assert status == 0 and ":1: services one and two have sockets bound to udp 127.0.0.1:5353" in warning, warning
+    both.close("b")
+    assert told(broker, verb) == (0, [])

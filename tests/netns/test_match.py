@@ -153,3 +153,41 @@ def test_a_program_that_the_policy_does_not_admit_is_not_registered_by_root_eith
     assert status == 1 and "does not admit" in said, said
     status, said = broker.ctl("register", f"--pid={stranger.pid}", "web", f"tcp:0.0.0.0:{port}")
     assert status == 1 and "has uid 61002" in said and broker.list() == [], said
+
+
+# The most helpful refusal: who does admit the sender, and what that has.
+
+
+def test_s15_a_port_that_no_admitting_service_has_names_those_that_admit_with_what_they_have(broker, spawn):
+    broker.policy(POLICY).start()
+    one = spawn("wide")
+    reply = match(one, "tcp", "0.0.0.0", 8080)
+    assert reply.result == "not-permitted"
+    admits, _, refuses = reply.message.partition("not admitted to service others")
+    assert "narrow, which admits the sender, has tcp 192.0.2.7/32:7000" in admits, "first, and with what it has"
+    assert "wide, which admits the sender, has tcp 192.0.2.0/24:7000" in admits
+    assert f"User={OTHER}" in refuses, "then why the one that has the port does not"
+    reply = match(one, "tcp", "0.0.0.0", 81, names="others:wide")
+    assert "wide, which admits the sender, has tcp 192.0.2.0/24:7000" in reply.message, reply
+    reply = match(one, "udp", "::", 53, names="narrow")
+    assert "narrow, which admits the sender, has tcp 192.0.2.7/32:7000" in reply.message, "of another protocol and family"
+    stranger = match(spawn("none", 61003), "tcp", "0.0.0.0", 9)
+    assert "no service has a binding that covers it, or admits the sender" in stranger.message, stranger
+
+
+def test_s15_what_a_service_has_is_told_in_a_few_words_however_much_it_is(broker, spawn):
+    broker.policy(section("many", UID, *(listen("tcp", f"10.0.{i}.0/24", 80) for i in range(200)))
+                  + "".join(section(f"s{i}", UID, f"ListenStream={443 + i}") for i in range(50))).start()
+    message = match(spawn("many"), "tcp", "0.0.0.0", 81).message
+    assert "many, which admits the sender, has tcp 10.0.0.0/24:80, tcp 10.0.1.0/24:80, tcp 10.0.2.0/24:80 and more" in message
+    assert len(message) < 500 and message.count("admits the sender, has") == 3
+
+
+def test_s15_without_a_name_the_service_that_is_nearest_says_why_not(broker, spawn):
+    """Which that is: the unit, then the name of the unit, then the user, then the group."""
+    broker.policy(section("web", UID, "Unit=web.service", "ListenStream=80") + section("dns", OTHER, "ListenDatagram=53")).start()
+    refused = spawn("web").control("FDSTOREREMOVE=1")
+    assert refused.result == "not-permitted"
+    assert "the nearest is web: Unit=web.service at /run/config/conf.d/50-test.conf:3 does not match" in refused.message
+    stranger = spawn("other", 61003).control("FDSTOREREMOVE=1")
+    assert "name one with FDNAME=" in stranger.message, "none is nearer than the others"

@@ -2,6 +2,7 @@
 """What a reload would do, what it does on trial, and what is on disk: diff, reload --confirm= and --keep, cat, verify."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -157,3 +158,87 @@ def test_verify_of_files_and_of_another_root(broker, tmp_path):
     status, text = broker.ctl("verify", f"--root={tmp_path}")
     assert status == 1 and text.startswith(f"{folder}/a.conf:2: ")
     assert broker.ctl("cat", f"--root={tmp_path}")[1].startswith(f"# {folder}/a.conf\n")
+
+
+def test_reload_prints_the_sockets_that_it_took_away_and_explain_how_to_get_one_back(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    one = spawn("web", 61001)
+    handed_over(one, "tcp", "ipv4")
+    handed_over(one, "udp", "ipv4")
+    broker.policy("[Service web]\nUnit=web.service\nUser=61002\n" + everywhere())
+    status, text = broker.reload()
+    assert status == 0
+    assert "! web loses the tcp socket 127.0.0.1:" in text and f"! web loses the udp socket 127.0.0.1:{PORT} of no unit" in text
+    assert text.count("policy does not admit it any more") == 2 and "does not come back by itself" in text
+    rows = told(broker, "explain", "tcp", ADDRESS["ipv4"], str(PORT))[1]
+    assert rows["verdict"] == "refused"
+    notes = " ".join(rows["notes"])
+    assert "the last socket of web went" in notes and "policy does not admit it any more" in notes
+    assert "whoever policy admits (Unit=web.service and User=61002) registers a socket, as at: systemctl restart web.service" in notes
+    assert broker.reload() == (0, ""), "nothing more is lost"
+
+
+def test_reload_counts_the_sockets_beyond_the_first_ten(broker, spawn):
+    broker.policy(section("web", 61001, "ListenStream=80", "Handover=share")).start()
+    one = spawn("web", 61001)
+    for i in range(13):
+        handed_over(one, "tcp", "ipv4", f"s{i}")
+    broker.policy(section("other", 61001, "ListenStream=80"))
+    text = broker.reload()[1]
+    assert text.count("! web loses") == 10 and "! 3 more sockets were taken away" in text
+    assert broker.ctl("reload", "-q")[1] == ""
+
+
+def test_a_trial_says_until_when_it_lasts_and_how_to_keep_it(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    status, text = broker.ctl("reload", "--confirm=1h")
+    assert status == 0 and re.search(r"On trial: the policy before comes back \w{3} [0-9-]+ [0-9:]+ .*, unless: sockbrokerctl reload --keep", text)
+    assert broker.ctl("reload", "--keep") == (0, "")
+
+
+def test_degraded_names_the_first_error_and_no_refusal_that_a_good_reload_has_followed(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    broker.policy("[Service web]\nUser=61001\nListenSteam=80\nFrob=1\n")
+    status, text = broker.reload()
+    file = f"{broker.config}/conf.d/50-test.conf"
+    assert status == 1 and f"{file}:3: unknown key ListenSteam=, did you mean ListenStream=?" in text
+    assert text.splitlines()[-1] == "sockbrokerctl: policy refused, 2 errors, the running policy stays", "no word of the protocol"
+    assert told(broker, "reload")[0] == 1
+    reason = broker.status()[0]["reason"]
+    assert reason == (f"policy refused, 2 errors, the running policy stays (the first: {file}:3: unknown key ListenSteam=, "
+                      "did you mean ListenStream=?)")
+    assert "Rejected" in broker.ctl("status")[1]
+    broker.policy(section("web", 61001, everywhere()))
+    assert broker.reload()[0] == 0
+    assert "Rejected" not in broker.ctl("status")[1]
+    assert broker.status()[0]["refused_policy"]["digest"], "programs may still ask"
+
+
+def test_diff_shows_bare_ports_once_and_names_a_family_that_changed_alone(broker):
+    broker.policy(section("web", 61001, "ListenStream=80")).start()
+    broker.policy(section("web", 61001, "ListenStream=443", "Interface=lo", "Interface=lo2"))
+    assert broker.ctl("diff")[1].splitlines()[:3] == [
+        f"- web tcp any port 80  # {broker.config}/conf.d/50-test.conf:3",
+        f"+ web tcp any port 443 on lo  # {broker.config}/conf.d/50-test.conf:3",
+        f"+ web tcp any port 443 on lo2  # {broker.config}/conf.d/50-test.conf:3"]
+    broker.policy(section("web", 61001, "ListenStream=0.0.0.0/0:80"))
+    assert broker.ctl("diff")[1].splitlines() == [f"- web tcp ::/0 port 80  # {broker.config}/conf.d/50-test.conf:3"]
+
+
+def test_names_that_no_policy_has_are_an_error_for_list_and_bindings_too(broker, spawn):
+    broker.policy(section("web", 61001, everywhere()) + section("idle", 61001, "ListenStream=80")).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4", service="web")
+    for verb in ("list", "bindings"):
+        status, text = broker.ctl(verb, "web", "nosuch")
+        assert status == 4 and "no policy names a service \"nosuch\"" in text and "web" in text
+        assert broker.ctl(verb, "idle")[0] == 0, "one without a socket"
+        assert broker.ctl(verb, "none*")[0] == 4 and broker.ctl(verb, "i*")[0] == 0
+        status, failure = told(broker, verb, "nosuch")
+        assert status == 4 and failure["result"] == "unknown-service"
+        status, rows = told(broker, verb, "web", "nosuch")
+        assert status == 4 and {row["service"] for row in rows} == {"web"}
+    assert broker.ctl("bindings", "203.0.113.7")[0] == 0, "an address that nobody has is no mistake"
+    broker.stop()
+    assert broker.ctl("list", "nosuch", "--bpffs", str(broker.bpffs))[0] == 4
+    assert broker.ctl("list", "web", "--bpffs", str(broker.bpffs))[0] == 0

@@ -192,7 +192,8 @@ def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # 
 
         broker.policy("nonsense\n", "99-bad.conf")
         assert broker.reload()[0] == 1
-        assert told() == ("STATUS=1 services, 1 bindings, degraded: policy refused, 1 error, the running policy stays")
+        assert told() == ("STATUS=1 services, 1 bindings, degraded: policy refused, 1 error, the running policy stays (the "
+                          f"first: {broker.config}/conf.d/99-bad.conf:1: neither [Service NAME] nor Key=Value nor a comment)")
         (broker.config / "conf.d/99-bad.conf").unlink()
         broker.process.send_signal(signal.SIGHUP)
         assert told() == "STATUS=1 services, 1 bindings"

@@ -3,14 +3,30 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from harness import broker as broker_module
-from harness import client, kernel, namespace, service, worker
+from harness import client, kernel, namespace, sandbox, service, worker
 from words import ADDRESS, PORT, PREFIXES, everywhere, section
 
 SIDES = ("left", "right")
+# Passes a listener to a program as systemd would: sys.argv[1] is the folder that has it.
+PASS = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+if listener.fileno() != 3:
+    os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+folder, name, *words = sys.argv[1:]
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="shared")
+os.setgroups([])
+os.setgid(61001)
+os.setuid(61001)
+os.execv(f"{folder}/{name}", [name, *words])
+"""
 
 
 def enter(netns):
@@ -110,6 +126,34 @@ def test_s11_two_brokers_in_two_namespaces_with_the_same_prefixes_see_nothing_of
     assert reply.result == "foreign-netns", reply
     assert {line["service"] for line in sides["right"].broker.list()} == {"web-right"}
     assert {line["service"] for line in sides["left"].broker.list()} == {"web-left"}
+
+
+def test_s11_remedies_are_those_of_the_namespace(sides):
+    left = sides["left"]
+    reply = left.service.offer_to("right", "tcp-ipv4", "shared")
+    assert reply.message.startswith("this is the broker of network namespace right: the socket belongs to another")
+    assert "sockbrokerd@NETNS.service" in reply.message and "--runtime-dir=/run/sockbroker/netns/NETNS" in reply.message
+    left.broker.policy(section("far", 61001, "ListenStream=203.0.113.0/24:80", "ListenStream=[2001:db8:7::]/48:80"), "60-far.conf")
+    status, text = left.broker.ctl("reload")
+    command = "ip -n left route add local {} dev lo"
+    assert status == 0 and command.format("203.0.113.0/24") in text, text
+    text = left.broker.ctl("explain", "tcp", "203.0.113.7", "80", "--bpffs", str(left.broker.bpffs))[1]
+    assert f"({command.format('203.0.113.0/24')})" in text and "/32" not in text, text
+    text = left.broker.ctl("explain", "tcp", "2001:db8:7::7", "80", "--bpffs", str(left.broker.bpffs))[1]
+    assert f"({command.format('2001:db8:7::/48')})" in text and "/128" not in text, text
+
+
+def test_s11_whoever_registers_from_a_namespace_is_told_which_it_is(sides):
+    """In the namespace right, with the broker of left asked: by the tool and by sockbroker-run."""
+    sandbox.install(broker_module.BUILD / "sockbrokerctl")
+    for words in (["sockbrokerctl", "--netns=left", "register", "shared"],
+                  ["sockbroker-run", "--runtime-dir=/run/sockbroker/netns/left", "--service=shared", "/bin/true"]):
+        done = subprocess.run(
+            ["nsenter", "--net=/run/netns/right", sys.executable, "-c", PASS, str(sandbox.BIN), *words],
+            capture_output=True, text=True, check=False)
+        assert "foreign-netns" in done.stderr and "runs in network namespace right" in done.stderr, done
+        assert "sockbrokerd@right.service: sockbrokerctl --netns=right" in done.stderr
+    assert sides["left"].answers() == {"web-left"}
 
 
 def test_s11_what_ends_one_broker_or_its_dispatch_leaves_the_other(sides):

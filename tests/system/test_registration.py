@@ -297,3 +297,17 @@ def test_a_one_shot_with_a_dynamic_user_loses_no_socket_at_a_reload_and_a_restar
     broker.policy("50-echo.conf", "[Service echo]\nUser=another\nListenStream=198.51.100.0/24:*\n")
     broker.run("systemctl reload sockbrokerd.service")
     assert broker.registered("echo") == []
+
+
+def test_an_example_that_is_refused_does_not_say_that_it_serves(broker):
+    broker.example("hello", "hello.service")
+    broker.policy("hello.conf", "[Service hello]\nUnit=another.service\nListenStream=192.0.2.0/24:80\n")
+    broker.run("systemctl reload sockbrokerd")
+    cursor = broker.cursor()
+    broker.run("mkdir -p /run/systemd/system/hello.service.d && printf '[Service]\\nRestart=no\\n' "
+               ">/run/systemd/system/hello.service.d/once.conf && systemctl daemon-reload && systemctl start hello.service")
+    broker.until("it has ended", lambda: broker.show("hello.service", "ActiveState") == "failed")
+    said = [entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=hello.service")]
+    broker.run("rm -r /run/systemd/system/hello.service.d && systemctl daemon-reload && systemctl reset-failed hello.service")
+    assert any("not-permitted: not admitted to service hello: Unit=another.service at " in text for text in said), said
+    assert not any("serving" in text for text in said), said

@@ -651,7 +651,7 @@ def test_reload_prints_diagnostics_and_fails_if_refused(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "/a.conf:3: bad\n/a.conf:4: warning: odd\n"
-        "sockbrokerctl: malformed: policy refused, 1 error, the running policy stays\n"
+        "sockbrokerctl: policy refused, 1 error, the running policy stays\n"
     )
     (tmp_path / "control").unlink()
     Peer(tmp_path, answer)

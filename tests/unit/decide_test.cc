@@ -129,6 +129,20 @@ TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
         EXPECT_EQ(result.error().rule, "");
 }
 
+TEST(Admit, WithoutANameTheNearestServiceSaysWhyItDoesNotAdmit) {
+        const auto policy = parse(kClaims);
+        const auto message = [&](const Peer& peer) { return admit(policy, peer, "", kAccounts).error().message; };
+        EXPECT_EQ(message({1, 7, 7, "unit.service"}),
+                  "no service admits a sender with uid 7, gid 7, in unit unit.service; the nearest is unit: "
+                  "Unit=a.service b.service c@.service at x.conf:2 does not match, the sender runs in unit.service");
+        const auto one = parse("[Service web]\nUser=61001\nListenStream=80\n");
+        EXPECT_EQ(admit(one, {1, 7, 7, ""}, "", kAccounts).error().message,
+                  "no service admits a sender with uid 7, gid 7, in no system unit; the nearest is web: User=61001 at "
+                  "x.conf:2 does not match, the sender has uid 7");
+        EXPECT_TRUE(admits(*one.find("web"), {1, 61001, 7, ""}, kAccounts));
+        EXPECT_FALSE(admits(*one.find("web"), {1, 7, 7, ""}, kAccounts));
+}
+
 TEST(Admit, WithoutANameTheOneServiceThatFitsIsFound) {
         const auto policy = parse(kClaims);
         const auto found = admit(policy, {1, 5, 44, ""}, "", kAccounts);

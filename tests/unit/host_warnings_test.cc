@@ -161,5 +161,28 @@ TEST(HostWarnings, NothingIsSaidOfWhatIsNotKnown) {
         EXPECT_TRUE(said("[Service web]\nUnit=none.service\nListenStream=203.0.113.0/24:80\n", HostFacts{}).empty());
 }
 
+TEST(HostWarnings, AGroupThatSpansTwoServicesAndTheRemediesOfANamespace) {
+        HostFacts facts = host();
+        const auto bound = *parse_endpoint("127.0.0.2:53");
+        const std::string policy =
+                "[Service a]\nUser=1\nListenStream=192.0.2.1:80\n[Service b]\nUser=1\nListenStream=192.0.2.2:80\n";
+        facts.registered = {{"a", Protocol::kUdp, bound}, {"b", Protocol::kTcp, bound}, {"a", Protocol::kUdp, bound}};
+        EXPECT_TRUE(said(policy, facts).empty()) << "another protocol, and two of one service";
+        facts.registered.push_back({"b", Protocol::kUdp, bound});
+        const auto all = said(policy, facts);
+        ASSERT_EQ(all.size(), 1U);
+        EXPECT_TRUE(
+                all[0].starts_with("x.conf:1: services a and b have sockets bound to udp 127.0.0.2:53: they are one "
+                                   "SO_REUSEPORT group"))
+                << all[0];
+
+        facts = host();
+        facts.netns = "edge";
+        EXPECT_NE(said(section("ListenStream=203.0.113.0/24:80"), facts)
+                          .at(0)
+                          .find("ip -n edge route add local 203.0.113.0/24 dev lo"),
+                  std::string::npos);
+}
+
 }  // namespace
 }  // namespace sockbroker
