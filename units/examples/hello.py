@@ -2,24 +2,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Way (a) in Python: a web server that may bind nothing but loopback, and serves whole prefixes.
 
-One dual-stack listener takes IPv4 and IPv6 look-ups. What it must never do: assume that it was registered. The
-notify socket carries no answer (that is what the control socket is for, see install.md); the journal has the verdict.
+One dual-stack listener takes IPv4 and IPv6 look-ups. It asks on the control socket, which answers: whoever is refused must
+not go on as if it served. The same two lines to /run/sockbroker/notify, in the words of sd_notify(3), carry no answer, see
+echo.c; then the journal alone has the verdict.
 """
-import os
 import socket
 import sys
 
 
-def register(service: str, *sockets: socket.socket) -> None:
-    """Hands sockets to the broker, as sd_notify(3) would, and returns when it has read the message."""
-    read_end, write_end = os.pipe()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as broker:
-        broker.connect("/run/sockbroker/notify")
+def register(service: str, *sockets: socket.socket) -> dict[str, str]:
+    """Hands sockets to the broker, and returns its answer: RESULT=ok or a code, MESSAGE= for a person."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+        broker.connect("/run/sockbroker/control")
         socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [s.fileno() for s in sockets])
-        socket.send_fds(broker, [b"BARRIER=1"], [write_end])
-    os.close(write_end)
-    os.read(read_end, 1)  # end-of-file: the broker has closed its copy
-    os.close(read_end)
+        return dict(line.split("=", 1) for line in broker.recv(65536).decode().splitlines())
 
 
 # The port is of no account to TCP clients: they see the one they asked for. The address is this service's own, so that no
@@ -28,10 +24,12 @@ def register(service: str, *sockets: socket.socket) -> None:
 listener = socket.create_server(
     ("::ffff:127.0.0.4", 8080), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=1024)
 try:
-    register("hello", listener)
+    answer = register("hello", listener)
 except OSError as error:
     sys.exit(f"cannot reach the broker, is sockbrokerd.socket active?: {error}")
-print("handed over, serving", flush=True)
+if answer.get("RESULT") != "ok":
+    sys.exit(f"hello: {answer.get('RESULT')}: {answer.get('MESSAGE')}")
+print("hello: registered, serving", flush=True)
 
 while True:
     connection, client = listener.accept()
