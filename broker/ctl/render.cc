@@ -6,8 +6,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <ctime>
 #include <numeric>
+#include <ranges>
 
 #include "broker/base/printable.h"
 
@@ -56,6 +58,32 @@ std::optional<Json> parse_row(std::string_view line) {
                 return std::nullopt;
         }
         return row;
+}
+
+std::optional<std::string_view> quick_field(std::string_view line, std::string_view field) {
+        // Within a string a quote has a backslash before it: between { or , and : this is a key and nothing else.
+        auto at = line.find(field);
+        while (at != std::string_view::npos &&
+               (at < 2 || line[at - 1] != '"' || (line[at - 2] != ',' && line[at - 2] != '{') ||
+                !line.substr(at + field.size()).starts_with("\":"))) {
+                at = line.find(field, at + 1);
+        }
+        if (at == std::string_view::npos) {
+                return std::nullopt;
+        }
+        const auto value = line.substr(at + field.size() + 2);
+        if (value.starts_with("null")) {
+                return std::string_view();
+        }
+        if (!value.starts_with('"')) {
+                const auto digits = value.substr(0, value.find_first_not_of("0123456789"));
+                return digits.empty() ? std::nullopt : std::optional(digits);
+        }
+        const auto end = value.find('"', 1);
+        const auto text = value.substr(1, end == std::string_view::npos ? end : end - 1);
+        return end != std::string_view::npos && is_plain(text) && text.find('\\') == std::string_view::npos
+                       ? std::optional(text)
+                       : std::nullopt;
 }
 
 std::string cell(const Json& row, const char* field, std::string_view none) {
@@ -151,9 +179,33 @@ void JsonArray::close() {
         }
 }
 
+Table::Table(std::vector<Column> columns)
+        : columns_(std::move(columns)), widest_(columns_.size()), told_(columns_.size()) {}
+
+bool Table::is_shown(std::size_t column) const {
+        return !columns_[column].optional || told_[column];
+}
+
 void Table::add(std::vector<std::string> cells) {
         cells.resize(columns_.size());
-        rows_.push_back(std::move(cells));
+        for (std::size_t i = 0; i < cells.size(); i++) {
+                widest_[i] = std::max(widest_[i], width(cells[i]));
+                told_[i] = told_[i] || cells[i] != "-";
+                recent_ += cells[i];
+                recent_ += '\0';
+        }
+        rows_++;
+        if (recent_.size() < kInMemory || in_memory_) {
+                return;
+        }
+        if (!file_) {
+                file_.reset(std::tmpfile());
+                in_memory_ = !file_;
+        }
+        if (file_) {
+                failed_ = std::fwrite(recent_.data(), 1, recent_.size(), file_.get()) != recent_.size() || failed_;
+                recent_.clear();
+        }
 }
 
 // The widest text gives way first; numbers and what is short already stay.
@@ -161,13 +213,12 @@ std::vector<std::size_t> Table::widths(bool legend, std::size_t columns) const {
         constexpr std::size_t kLeast = 8;
         std::vector<std::size_t> widths;
         for (std::size_t i = 0; i < columns_.size(); ++i) {
-                std::size_t widest = legend ? width(columns_[i].header) : 0;
-                for (const auto& row : rows_) {
-                        widest = std::max(widest, width(row[i]));
-                }
-                widths.push_back(widest);
+                widths.push_back(
+                        !is_shown(i) ? 0 : std::max(widest_[i], legend ? width(columns_[i].header) : std::size_t{0}));
         }
-        const auto total = std::accumulate(widths.begin(), widths.end(), widths.size() - 1);
+        const auto shown = static_cast<std::size_t>(std::ranges::count_if(
+                std::views::iota(std::size_t{0}, columns_.size()), [&](std::size_t i) { return is_shown(i); }));
+        const auto total = std::accumulate(widths.begin(), widths.end(), std::max<std::size_t>(shown, 1) - 1);
         for (auto over = columns == 0 || total < columns ? 0 : total - columns; over > 0; over--) {
                 std::size_t* widest = nullptr;
                 for (std::size_t i = 0; i < columns_.size(); ++i) {
@@ -183,25 +234,65 @@ std::vector<std::size_t> Table::widths(bool legend, std::size_t columns) const {
         return widths;
 }
 
-std::string Table::render(bool legend, bool colour, std::size_t columns) const {
-        const auto widths = this->widths(legend, columns);
-        const auto line = [&](const auto& text_of) {
-                std::string result;
-                for (std::size_t i = 0; i < columns_.size(); ++i) {
-                        result += i == 0 ? "" : " ";
-                        result += padded(cut(text_of(i), widths[i]), widths[i], columns_[i].right);
+bool Table::each_cell(const std::function<void(std::string_view cell)>& take) {
+        const auto of = [&](std::string_view cells) {
+                for (; !cells.empty(); cells.remove_prefix(cells.find('\0') + 1)) {
+                        take(cells.substr(0, cells.find('\0')));
                 }
-                result.erase(result.find_last_not_of(' ') + 1);
-                return result;
         };
-        std::string result;
+        if (file_) {
+                failed_ = std::fflush(file_.get()) != 0 || std::fseek(file_.get(), 0, SEEK_SET) != 0 || failed_;
+                char* buffer = nullptr;
+                std::size_t room = 0;
+                while (!failed_) {
+                        const auto size = ::getdelim(&buffer, &room, '\0', file_.get());
+                        if (size <= 0) {
+                                break;
+                        }
+                        take({buffer, static_cast<std::size_t>(size) - 1});
+                }
+                std::free(buffer);
+                failed_ = std::ferror(file_.get()) != 0 || failed_;
+        }
+        of(recent_);
+        return !failed_;
+}
+
+bool Table::each_line(bool legend, bool colour, std::size_t columns,
+                      const std::function<void(std::string_view line)>& take) {
+        const auto widths = this->widths(legend, columns);
+        std::string line;
+        const auto add_cell = [&](std::size_t i, std::string_view text) {
+                if (is_shown(i)) {
+                        line += line.empty() ? "" : " ";
+                        line += padded(cut(text, widths[i]), widths[i], columns_[i].right);
+                }
+        };
         if (legend) {
-                const std::string header = line([&](std::size_t i) -> std::string_view { return columns_[i].header; });
-                result += colour ? fmt::format("{}{}{}\n", kBold, header, kNormal) : header + "\n";
+                for (std::size_t i = 0; i < columns_.size(); i++) {
+                        add_cell(i, columns_[i].header);
+                }
+                line.erase(line.find_last_not_of(' ') + 1);
+                take(colour ? fmt::format("{}{}{}\n", kBold, line, kNormal) : line + "\n");
+                line.clear();
         }
-        for (const auto& row : rows_) {
-                result += line([&](std::size_t i) -> std::string_view { return row[i]; }) + "\n";
-        }
+        std::size_t at = 0;
+        return each_cell([&](std::string_view text) {
+                add_cell(at, text);
+                if (++at < columns_.size()) {
+                        return;
+                }
+                line.erase(line.find_last_not_of(' ') + 1);
+                line += '\n';
+                take(line);
+                line.clear();
+                at = 0;
+        });
+}
+
+std::string Table::render(bool legend, bool colour, std::size_t columns) {
+        std::string result;
+        (void)each_line(legend, colour, columns, [&](std::string_view line) { result += line; });
         return result;
 }
 

@@ -5,6 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -20,6 +23,10 @@ using Json = nlohmann::ordered_json;
 
 // One row as it came; none: not a JSON object.
 [[nodiscard]] std::optional<Json> parse_row(std::string_view line);
+
+// The text, number or null (empty) of a top-level field in a row as the broker writes it, without parsing the whole;
+// none: it takes that.
+[[nodiscard]] std::optional<std::string_view> quick_field(std::string_view line, std::string_view field);
 
 // A field as a person reads it: printable, numbers in decimal, `none` where it is null or missing.
 [[nodiscard]] std::string cell(const Json& row, const char* field, std::string_view none = "-");
@@ -53,26 +60,47 @@ private:
         bool open_ = false;
 };
 
+// Keeps little in memory however many rows there are: its columns are as wide as their widest cell, so rows wait for
+// the last one, in an unlinked file.
 class Table {
 public:
         struct Column {
                 std::string header;
-                bool right = false;  // numbers
+                bool right = false;     // numbers
+                bool optional = false;  // left out where every cell is "-"
         };
 
-        explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
+        explicit Table(std::vector<Column> columns);
 
-        void add(std::vector<std::string> cells);
-        [[nodiscard]] std::size_t rows() const { return rows_.size(); }
+        void add(std::vector<std::string> cells);  // printable
+        [[nodiscard]] std::size_t rows() const { return rows_; }
         // Without trailing white space; the header, in bold where there are colours, only with a legend. At most so
         // many columns wide, if that can be had by cutting text that ends in an ellipsis then; 0: as wide as it is.
-        [[nodiscard]] std::string render(bool legend, bool colour, std::size_t columns = 0) const;
+        // A line at a time. False: rows that were put aside cannot be read again.
+        [[nodiscard]] bool each_line(bool legend, bool colour, std::size_t columns,
+                                     const std::function<void(std::string_view line)>& take);
+        // All of it.
+        [[nodiscard]] std::string render(bool legend, bool colour, std::size_t columns = 0);
 
 private:
+        struct Close {
+                void operator()(std::FILE* file) const { std::fclose(file); }
+        };
+        static constexpr std::size_t kInMemory = std::size_t{1} << 20;
+
         [[nodiscard]] std::vector<std::size_t> widths(bool legend, std::size_t columns) const;
+        [[nodiscard]] bool is_shown(std::size_t column) const;
+        // Each cell, in the order in which they came.
+        [[nodiscard]] bool each_cell(const std::function<void(std::string_view cell)>& take);
 
         std::vector<Column> columns_;
-        std::vector<std::vector<std::string>> rows_;
+        std::vector<std::size_t> widest_;  // of the cells
+        std::vector<bool> told_;           // whether a column has another cell than "-"
+        std::size_t rows_ = 0;
+        std::string recent_;  // cells, each ended by a NUL, that are not in the file
+        std::unique_ptr<std::FILE, Close> file_;
+        bool in_memory_ = false;  // there can be no file
+        bool failed_ = false;
 };
 
 }  // namespace sockbroker::ctl

@@ -3,6 +3,7 @@
 // The verbs list and bindings: rows of the broker as a table or as JSON, which streams.
 #include <fmt/format.h>
 
+#include <array>
 #include <cerrno>
 
 #include "broker/ctl/ask.h"
@@ -10,6 +11,7 @@
 #include "broker/ctl/selection.h"
 #include "broker/ctl/socket_queues.h"
 #include "broker/ctl/stopped.h"
+#include "broker/ctl/triggered.h"
 #include "broker/ctl/verbs.h"
 
 namespace sockbroker::ctl {
@@ -23,6 +25,8 @@ struct RowVerb {
         std::string_view noun;
         bool (*takes)(const Selection& selection, const Json& row);
         void (*complete)(Json& row);  // none: rows stay as the broker sends them
+        // The same cells without parsing, for there may be a million rows; empty: parse it.
+        std::vector<std::string> (*quick_cells)(std::string_view line);
 };
 
 // Into a table, or into an array as they come.
@@ -39,6 +43,8 @@ public:
         void take(std::string_view line) {
                 if (json() && selection_.all() && verb_.complete == nullptr) {
                         array_.add_line(line);
+                } else if (is_surely_left_out(line) || took_quickly(line)) {
+                        return;
                 } else if (const std::optional<Json> row = parse_row(line)) {
                         take(*row);
                 } else {
@@ -75,7 +81,11 @@ public:
                                 array_.close();
                         }
                 } else {
-                        output_.write(table_.render(options_.legend, output_.colour(), output_.width()));
+                        if (!table_.each_line(options_.legend, output_.colour(), output_.width(),
+                                              [&](std::string_view line) { output_.write(line); })) {
+                                complain("cannot read rows back that were put aside, is there room in /tmp?");
+                                return output_.finish(kExitFailed);
+                        }
                         if (options_.legend) {
                                 output_.write(fmt::format("\n{} listed.\n", count(table_.rows(), verb_.noun)));
                         }
@@ -88,6 +98,28 @@ public:
         int finish(int status) { return output_.finish(status); }
 
 private:
+        [[nodiscard]] bool took_quickly(std::string_view line) {
+                if (json() || verb_.quick_cells == nullptr || !selection_.all()) {
+                        return false;
+                }
+                auto cells = verb_.quick_cells(line);
+                const bool taken = !cells.empty();
+                if (taken) {
+                        table_.add(std::move(cells));
+                }
+                return taken;
+        }
+        // Of a million rows few are asked for: the others are not parsed.
+        [[nodiscard]] bool is_surely_left_out(std::string_view line) const {
+                if (selection_.all()) {
+                        return false;
+                }
+                const auto service = quick_field(line, "service");
+                const auto prefix = quick_field(line, "prefix");
+                return service &&
+                       (prefix ? !selection_.takes_binding(std::string(*service), *prefix)
+                               : verb_.complete != nullptr && !selection_.takes_service(std::string(*service)));
+        }
         [[nodiscard]] bool json() const { return options_.json != JsonMode::kOff; }
 
         const Options& options_;
@@ -151,9 +183,11 @@ std::string queue_of(const Json& row) {
         return drops == "-" || drops == "0" ? queue : fmt::format("{} ({} dropped)", queue, drops);
 }
 
-void add_queue(Json& row) {
+void complete_socket(Json& row) {
         static SocketQueues queues;
+        static Triggered triggered;
         queues.add_to(row);
+        triggered.add_to(row);
 }
 
 const RowVerb kList{.request = "VERB=list\n",
@@ -162,6 +196,7 @@ const RowVerb kList{.request = "VERB=list\n",
                                 {"FAMILY"},
                                 {"BOUND"},
                                 {"UNIT"},
+                                {"TRIGGERS", false, true},
                                 {"UID", true},
                                 {"PID", true},
                                 {"STATE"},
@@ -172,14 +207,42 @@ const RowVerb kList{.request = "VERB=list\n",
                     .cells =
                             [](const Json& row) {
                                     return std::vector<std::string>{
-                                            cell(row, "service"), cell(row, "protocol"),     cell(row, "family"),
-                                            cell(row, "bound"),   cell(row, "unit"),         cell(row, "uid"),
-                                            cell(row, "pid"),     cell(row, "state"),        queue_of(row),
-                                            cell(row, "flows"),   format_time(time_of(row)), cell(row, "cookie")};
+                                            cell(row, "service"), cell(row, "protocol"), cell(row, "family"),
+                                            cell(row, "bound"),   cell(row, "unit"),     triggers_of(row),
+                                            cell(row, "uid"),     cell(row, "pid"),      cell(row, "state"),
+                                            queue_of(row),        cell(row, "flows"),    format_time(time_of(row)),
+                                            cell(row, "cookie")};
                             },
                     .noun = "socket",
                     .takes = takes_service,
-                    .complete = add_queue};
+                    .complete = complete_socket,
+                    .quick_cells = nullptr};
+
+std::vector<std::string> binding_cells(std::string_view line) {
+        constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kFields = {{{"service", "-"},
+                                                                                           {"protocol", "-"},
+                                                                                           {"prefix", "any"},
+                                                                                           {"ports", "*"},
+                                                                                           {"source", "any"},
+                                                                                           {"interface", "any"},
+                                                                                           {"when_absent", "-"}}};
+        std::vector<std::string> cells;
+        cells.reserve(kFields.size() + 1);
+        for (const auto& [name, none] : kFields) {
+                const auto value = quick_field(line, name);
+                if (!value) {
+                        return {};
+                }
+                cells.emplace_back(value->empty() ? none : *value);
+        }
+        const auto file = quick_field(line, "file");
+        const auto number = quick_field(line, "line");
+        if (!file || !number) {
+                return {};
+        }
+        cells.push_back(fmt::format("{}:{}", *file, *number));
+        return cells;
+}
 
 const RowVerb kBindings{
         .request = "VERB=bindings\n",
@@ -201,7 +264,8 @@ const RowVerb kBindings{
                 },
         .noun = "binding",
         .takes = [](const Selection& selection, const Json& row) { return selection.takes_binding(row); },
-        .complete = nullptr};
+        .complete = nullptr,
+        .quick_cells = binding_cells};
 
 }  // namespace
 

@@ -63,14 +63,19 @@ bool Selection::takes_service(const std::string& name) const {
 }
 
 bool Selection::takes_binding(const Json& row) const {
-        if (takes_service(cell(row, "service", ""))) {
+        return takes_binding(cell(row, "service", ""), cell(row, "prefix", ""));
+}
+
+bool Selection::takes_binding(const std::string& service, std::string_view prefix) const {
+        if (takes_service(service)) {
                 return true;
         }
         if (prefixes_.empty()) {
                 return false;
         }
-        const auto prefix = prefix_of(cell(row, "prefix", ""));
-        return !prefix || std::ranges::any_of(prefixes_, [&](const Prefix& asked) { return overlap(asked, *prefix); });
+        const auto covered = prefix_of(prefix);
+        return !covered ||
+               std::ranges::any_of(prefixes_, [&](const Prefix& asked) { return overlap(asked, *covered); });
 }
 
 std::vector<std::string> Selection::missing(const std::vector<std::string>& services) const {

@@ -2,9 +2,11 @@
 //
 // The verb status: the broker in a few lines, then a table of its services with their counters.
 #include <fmt/format.h>
+#include <systemd/sd-daemon.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <optional>
 #include <span>
 
@@ -14,6 +16,7 @@
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/stopped.h"
+#include "broker/ctl/triggered.h"
 #include "broker/ctl/verbs.h"
 
 namespace sockbroker::ctl {
@@ -157,6 +160,7 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         }
         std::vector<Table::Column> columns{{"SERVICE"},        {"SOCKETS", true},   {"LOOKUPS", true},
                                            {"ASSIGNED", true}, {"NO-SOCKET", true}, {"ERRORS", true}};
+        columns.push_back({"TRIGGERS", false, true});
         // Where nothing has to do with routes it would only take room.
         const bool announces =
                 std::ranges::any_of(services, [](const Json& service) { return announced(service) != kNotAnnounced; });
@@ -168,7 +172,8 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
                 if (selection.takes_service(cell(service, "service"))) {
                         std::vector<std::string> cells{cell(service, "service"),   cell(service, "sockets"),
                                                        cell(service, "lookups"),   cell(service, "assigned"),
-                                                       cell(service, "no_socket"), std::to_string(all_errors(service))};
+                                                       cell(service, "no_socket"), std::to_string(all_errors(service)),
+                                                       triggers_of(service)};
                         if (announces) {
                                 cells.push_back(announced(service));
                         }
@@ -204,6 +209,42 @@ int show_stopped(const Options& options) {
         return show(options, std::move(broker), stopped.services,
                     fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)),
                     stopped.dispatches ? std::string() : describe(stopped));
+}
+
+// The services behind .socket units: PID 1 keeps the socket, so that `live` says nothing of them.
+void add_triggered(ControlClient& client, Json& broker, std::vector<Json>& services) {
+        constexpr std::size_t kWarned = 5;
+        if (sd_booted() <= 0 ||
+            std::ranges::none_of(services, [](const Json& service) { return number(service, "sockets") > 0; })) {
+                return;
+        }
+        Triggered triggered;
+        std::map<std::string, Json> found;
+        (void)client.call("VERB=list\n", {}, [&](std::string_view line) {
+                auto row = parse_row(line);
+                if (!row) {
+                        return;
+                }
+                triggered.add_to(*row);
+                if (row->contains("triggers")) {
+                        found.try_emplace(cell(*row, "service"), *row);
+                }
+        });
+        std::size_t failed = 0;
+        for (Json& service : services) {
+                const auto at = found.find(cell(service, "service"));
+                if (at == found.end()) {
+                        continue;
+                }
+                service["triggers"] = at->second["triggers"];
+                service["triggers_state"] = at->second["triggers_state"];
+                if (cell(service, "triggers_state") == "failed" && ++failed <= kWarned) {
+                        broker["warnings"].push_back(
+                                fmt::format("{}: PID 1 keeps its sockets, and {}, which is to answer, has failed: "
+                                            "systemctl status {}",
+                                            at->first, cell(service, "triggers"), cell(service, "triggers")));
+                }
+        }
 }
 
 // What the policy in force does to this host, where that is the one on disk.
@@ -258,6 +299,7 @@ int show_status(const Options& options) {
                 return kExitFailed;
         }
         add_warnings_of_host(options, broker);
+        add_triggered(*client, broker, services);
         return show(options, std::move(broker), services, "");
 }
 

@@ -4,8 +4,11 @@
 #include "sandbox/run/handover.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "broker/base/printable.h"
 #include "broker/client/client.h"
@@ -34,6 +37,14 @@ std::expected<ControlClient, Failure> connect(const Options& options) {
 
 std::unexpected<Failure> no_answer(const Error& error) {
         return std::unexpected(Failure{kExitUnreachable, error.text()});
+}
+
+// As systemd tells in $JOURNAL_STREAM, systemd.exec(5): device and inode.
+bool standard_error_is_the_journal() {
+        const char* stream = std::getenv("JOURNAL_STREAM");
+        struct stat status {};
+        return stream != nullptr && fstat(STDERR_FILENO, &status) == 0 &&
+               fmt::format("{}:{}", status.st_dev, status.st_ino) == stream;
 }
 
 // The broker's message says what to do about it.
@@ -172,6 +183,10 @@ std::expected<void, Failure> hand_over(const Options& options, std::vector<Named
                 }
                 if (answer->result != "ok") {
                         return refused(service, *answer);
+                }
+                if (standard_error_is_the_journal()) {  // so that `journalctl -u UNIT` has it, a refusal or not
+                        complain(fmt::format("{}: {} socket{} registered", service, fds.size(),
+                                             fds.size() == 1 ? "" : "s"));
                 }
                 for (const auto& warning : answer->warnings) {
                         complain(fmt::format("{}: warning: {}", service, printable(warning)));

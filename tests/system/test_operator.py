@@ -53,3 +53,44 @@ def test_metrics_are_served_by_a_unit_without_privilege_that_starts_nothing(brok
     score = float(exposure.partition("Overall exposure level for sockbroker-exporter.service: ")[2].split()[0])
     assert score <= 1.4, exposure
     broker.run("systemctl stop sockbroker-exporter.socket sockbroker-exporter.service")
+
+
+def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(broker):
+    broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
+    broker.run("systemctl start resolver.socket")
+    broker.until_registered("resolver", 4)
+    def behind():
+        service = [one for one in ctl(broker, "status")[1]["services"] if one["service"] == "resolver"][0]
+        rows = {(row["triggers"], row["triggers_state"]) for row in ctl(broker, "list resolver")[1]}
+        assert rows == {(service["triggers"], service["triggers_state"])}
+        return service["triggers"], service["triggers_state"]
+    assert behind() == ("resolver.service", "inactive"), "nobody has asked it yet"
+    broker.run("systemctl start resolver.service")
+    assert behind() == ("resolver.service", "active")
+    assert " resolver.service (active) " in broker.out("sockbrokerctl list resolver")
+    broker.run("systemctl kill --signal=KILL resolver.service", check=False)
+    broker.run("systemctl stop resolver.service; mkdir -p /run/systemd/system/resolver.service.d && "
+               "printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nRestart=no\\n' >/run/systemd/system/resolver.service.d/x.conf; "
+               "systemctl daemon-reload; ! systemctl start resolver.service || true")
+    broker.until("it has failed", lambda: broker.show("resolver.service", "ActiveState") == "failed")
+    assert behind() == ("resolver.service", "failed")
+    assert "resolver.service, which is to answer, has failed" in broker.out("sockbrokerctl status")
+    broker.run("rm -r /run/systemd/system/resolver.service.d; systemctl daemon-reload; systemctl reset-failed")
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_journalctl_of_a_unit_shows_the_verdict_that_sockbroker_run_was_given(broker, admitted):
+    """Its own standard error is the one way into `journalctl -u` that asks for no root in the broker."""
+    unit = "verdict.service" if admitted else "another.service"
+    broker.policy("verdict.conf", f"[Service verdict]\nUnit={unit}\nListenStream=192.0.2.0/24:80\n")
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("verdict.service", "[Service]\nType=oneshot\nDynamicUser=yes\nExecStart=/usr/bin/sockbroker-run "
+                "--service=verdict --listen-stream=127.0.0.1:0 /bin/true\n")
+    cursor = broker.cursor()
+    assert (broker.run("systemctl start verdict.service", check=False).returncode == 0) == admitted
+    broker.run("journalctl --sync")
+    said = broker.out(f"journalctl -o cat -u verdict.service --after-cursor='{cursor}'")
+    assert ("sockbroker-run: verdict: 1 socket registered" if admitted else
+            "sockbroker-run: verdict: not-permitted: not admitted to service verdict: Unit=another.service at ") in said, said
+    broker.run("systemctl reset-failed", check=False)
+    broker.policy("verdict.conf", None)

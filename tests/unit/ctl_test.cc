@@ -163,6 +163,33 @@ TEST(CtlTable, TheWidestTextIsCutWhereTheTerminalEnds) {
         EXPECT_EQ(wide.render(false, false, 10), "äääääääää…\n");
 }
 
+TEST(CtlTable, ManyRowsAreTheSameLines) {
+        Table table({{"SERVICE"}, {"NOTE", false, true}, {"UID", true}});
+        std::string expected = "SERVICE               UID\n";
+        for (int i = 0; i < 100'000; i++) {  // more than is kept in memory
+                table.add({"a-name-of-a-service", "-", std::to_string(100'000 + i)});
+                expected += "a-name-of-a-service " + std::to_string(100'000 + i) + "\n";
+        }
+        EXPECT_EQ(table.rows(), 100'000U);
+        EXPECT_EQ(table.render(true, false), expected.replace(0, 26, "SERVICE                UID\n"))
+                << "without the column in which nobody has anything";
+        table.add({"x", "y", "1"});
+        EXPECT_TRUE(table.render(true, false).starts_with("SERVICE             NOTE    UID\n")) << "again, and with it";
+}
+
+TEST(CtlTable, AFieldIsFoundWithoutParsing) {
+        constexpr std::string_view kLine =
+                R"({"service":"dns","prefix":null,"file":"a \"prefix\":\"x\" b","n":1,"odd":"\u0041"})";
+        EXPECT_EQ(quick_field(kLine, "service"), "dns");
+        EXPECT_EQ(quick_field(kLine, "prefix"), "");
+        EXPECT_EQ(quick_field(R"({"file":"a \"prefix\":\"x\" b","prefix":"y"})", "prefix"), "y");
+        EXPECT_EQ(quick_field(kLine, "n"), "1");
+        for (const auto* field : {"odd", "file", "missing"}) {
+                EXPECT_FALSE(quick_field(kLine, field)) << field;
+        }
+        EXPECT_FALSE(quick_field(R"({"service":"cut)", "service"));
+}
+
 TEST(CtlTable, ARowBecomesCells) {
         const Json row = *parse_row(R"({"service":"d\u001bns","unit":null,"uid":61001})");
         EXPECT_EQ(cell(row, "service"), "d\\x1bns");

@@ -292,6 +292,25 @@ def test_a_million_rows_stream(tmp_path):
         assert out.read() == b"}]\n"
 
 
+def test_a_table_of_many_rows_takes_little_memory(tmp_path):
+    binding = {"service": "http", "protocol": "tcp", "prefix": "192.0.2.0/24", "ports": "80", "source": None, "interface": None,
+               "when_absent": "refuse", "file": "/etc/sockbroker/conf.d/a.conf", "line": 3}
+    record = rows(binding) * (60000 // len(rows(binding)))
+    records = 300_000 // record.count("\n")
+    limit = 24 << 20
+    Peer(tmp_path, lambda _: (record if i < records else OK for i in range(records + 1)))
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [CTL, "bindings", "--runtime-dir", tmp_path], stdout=out,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+        )  # fmt: skip
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert done.returncode == 0 and len(lines) == records * record.count("\n") + 3
+    assert lines[0] == "SERVICE PROTOCOL PREFIX       PORTS SOURCE INTERFACE WHEN-ABSENT FILE"
+    assert lines[1] == lines[-3] == "http    tcp      192.0.2.0/24 80    any    any       refuse      /etc/sockbroker/conf.d/a.conf:3"
+    assert lines[-1] == f"{len(lines) - 3} bindings listed."
+
+
 def test_an_answer_that_breaks_off_is_no_valid_json(tmp_path):
     Peer(tmp_path, lambda _: [rows(ROW), None])
     done = ctl("list", "--json=short", "--runtime-dir", tmp_path)
