@@ -212,6 +212,7 @@ void Table::add(std::vector<std::string> cells) {
 std::vector<std::size_t> Table::widths(bool legend, std::size_t columns) const {
         constexpr std::size_t kLeast = 8;
         std::vector<std::size_t> widths;
+        widths.reserve(columns_.size());
         for (std::size_t i = 0; i < columns_.size(); ++i) {
                 widths.push_back(
                         !is_shown(i) ? 0 : std::max(widest_[i], legend ? width(columns_[i].header) : std::size_t{0}));

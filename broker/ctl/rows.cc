@@ -3,8 +3,10 @@
 // The verbs list and bindings: rows of the broker as a table or as JSON, which streams.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <iterator>
 
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
@@ -286,9 +288,8 @@ int show_list(const Options& options) {
         }
         complain(describe(stopped));
         std::vector<std::string> services;
-        for (const auto& service : stopped.services) {
-                services.push_back(cell(service, "service"));
-        }
+        std::ranges::transform(stopped.services, std::back_inserter(services),
+                               [](const Json& service) { return cell(service, "service"); });
         return rows.finish(selection.missing(services));
 }
 

@@ -30,8 +30,8 @@ void SocketQueues::add_to(Json& row) {
         if (*protocol == Protocol::kTcp) {
                 row["queue_limit"] = queue->second.limit;
         }
-        if (queue->second.drops) {
-                row["drops"] = *queue->second.drops;
+        if (const auto drops = queue->second.drops) {
+                row["drops"] = *drops;
         }
 }
 

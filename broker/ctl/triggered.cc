@@ -7,6 +7,7 @@
 #include <systemd/sd-daemon.h>
 
 #include <cstdlib>
+#include <utility>
 
 namespace sockbroker::ctl {
 
@@ -31,26 +32,23 @@ std::string triggers_of(const Json& row) {
         return service == "-" ? service : fmt::format("{} ({})", service, cell(row, "triggers_state", "not known"));
 }
 
-bool Triggered::can_ask() {
-        if (!bus_) {
+sd_bus* Triggered::bus() {
+        if (!std::exchange(looked_for_bus_, true)) {
                 begun_ = std::chrono::steady_clock::now();
                 sd_bus* raw = nullptr;
-                if (sd_booted() <= 0 || sd_bus_open_system(&raw) < 0) {
-                        raw = nullptr;
-                }
-                bus_.emplace(raw);
-                if (*bus_) {
-                        using std::chrono::microseconds;
-                        (void)sd_bus_set_method_call_timeout(bus_->get(), microseconds(kPatience).count());
+                if (sd_booted() > 0 && sd_bus_open_system(&raw) >= 0) {
+                        bus_.reset(raw);
+                        (void)sd_bus_set_method_call_timeout(raw, std::chrono::microseconds(kPatience).count());
                 }
         }
-        return *bus_ && std::chrono::steady_clock::now() - begun_ < kPatience;
+        return std::chrono::steady_clock::now() - begun_ < kPatience ? bus_.get() : nullptr;
 }
 
 std::string Triggered::property(const std::string& unit, const char* name) {
         char* text = nullptr;
-        if (!can_ask() ||
-            sd_bus_get_property_string(bus_->get(), kManager, path_of(unit).c_str(), kUnit, name, nullptr, &text) < 0) {
+        sd_bus* const manager = bus();
+        if (manager == nullptr ||
+            sd_bus_get_property_string(manager, kManager, path_of(unit).c_str(), kUnit, name, nullptr, &text) < 0) {
                 return {};
         }
         const std::unique_ptr<char, decltype(&std::free)> owned(text, std::free);
@@ -60,15 +58,16 @@ std::string Triggered::property(const std::string& unit, const char* name) {
 std::vector<std::string> Triggered::list_of(const std::string& unit, const char* name) {
         char** raw = nullptr;
         std::vector<std::string> all;
-        if (!can_ask() ||
-            sd_bus_get_property_strv(bus_->get(), kManager, path_of(unit).c_str(), kUnit, name, nullptr, &raw) < 0) {
+        sd_bus* const manager = bus();
+        if (manager == nullptr ||
+            sd_bus_get_property_strv(manager, kManager, path_of(unit).c_str(), kUnit, name, nullptr, &raw) < 0) {
                 return all;
         }
         for (char** one = raw; one != nullptr && *one != nullptr; one++) {
                 all.emplace_back(*one);
                 std::free(*one);
         }
-        std::free(raw);
+        std::free(static_cast<void*>(raw));
         return all;
 }
 

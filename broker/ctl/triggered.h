@@ -34,12 +34,13 @@ private:
         [[nodiscard]] std::optional<Service> find(const std::string& unit);
         [[nodiscard]] std::string property(const std::string& unit, const char* name);
         [[nodiscard]] std::vector<std::string> list_of(const std::string& unit, const char* name);
-        // Within the time that there is for all of them.
-        [[nodiscard]] bool can_ask();
+        // Within the time that there is for all of them; null: nobody can be asked.
+        [[nodiscard]] sd_bus* bus();
 
         static constexpr std::chrono::milliseconds kPatience{1000};
         std::map<std::string, std::optional<Service>> known_;  // by unit
-        std::optional<SystemBus> bus_;
+        SystemBus bus_;                                        // none: not asked for yet, or there is none
+        bool looked_for_bus_ = false;
         std::chrono::steady_clock::time_point begun_;
 };
 

@@ -48,11 +48,11 @@ int wait_until(const Options& options, const std::string& service, WaitFor wante
                         complain(outcome.error().text());
                         return kExitFailed;
                 }
-                if (outcome->answer) {
-                        if (outcome->answer->result == "ok") {
+                if (const auto& answer = outcome->answer) {
+                        if (answer->result == "ok") {
                                 return kExitOk;
                         }
-                        complain(fmt::format("{}: {}: {}", service, outcome->answer->result, outcome->answer->message));
+                        complain(fmt::format("{}: {}: {}", service, answer->result, answer->message));
                         return kExitFailed;
                 }
                 if (left() <= Clock::duration::zero()) {

@@ -17,10 +17,10 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::array<std::string_view, 11> kKeys = {"MaxBindings",          "MaxServices",    "MaxSockets",
-                                                    "MaxAccountedBindings", "RateLimitBurst", "NotifyRateLimitBurst",
-                                                    "RateLimitIntervalSec", "RouteProtocol",  "AnnounceTable",
-                                                    "AnnounceUpSec",        "AnnounceDownSec"};
+constexpr std::array<std::string_view, 11> kBrokerKeys = {
+        "MaxBindings",    "MaxServices",          "MaxSockets",           "MaxAccountedBindings",
+        "RateLimitBurst", "NotifyRateLimitBurst", "RateLimitIntervalSec", "RouteProtocol",
+        "AnnounceTable",  "AnnounceUpSec",        "AnnounceDownSec"};
 
 struct Limit {
         std::string_view key;
@@ -95,7 +95,7 @@ public:
                 const auto limit = std::find_if(kLimits.begin(), kLimits.end(),
                                                 [&](const Limit& known) { return known.key == key; });
                 if (limit == kLimits.end()) {
-                        return error(line, unknown_key(key, kKeys));
+                        return error(line, unknown_key(key, kBrokerKeys));
                 }
                 BrokerConfig scratch;
                 auto& target = field(place_ == Place::kBroker ? parsed_.config : scratch, *limit);

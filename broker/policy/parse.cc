@@ -27,7 +27,7 @@ constexpr std::int64_t kMaxHoldUsec = 86'400'000'000;  // clients wait all the w
 // Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
-constexpr std::array<std::string_view, 17> kKeys = {
+constexpr std::array<std::string_view, 17> kServiceKeys = {
         "Unit",       "User",       "Group",      "ListenStream", "ListenDatagram", "Source",
         "Interface",  "WhenAbsent", "Accounting", "Handover",     "ReusePort",      "HoldSec",
         "MaxSockets", "UdpReply",   "UdpFlows",   "LocalRoutes",  "Announce"};
@@ -158,7 +158,7 @@ private:
                 if (key == "MaxSockets") {
                         return max_sockets(value);
                 }
-                return fail(unknown_key(key, kKeys));
+                return fail(unknown_key(key, kServiceKeys));
         }
 
         Result<void> listen(Protocol protocol, std::string_view key, std::string_view value, Where where) {
