@@ -9,20 +9,20 @@
 s|^Description=Socket Broker.*|& of Network Namespace %i|
 s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
 s/ sockbroker-routes\.socket$/ sockbroker-routes@%i.socket/
-s/^\(Wants\|After\)=sockbrokerd-load\.service$/\1=sockbrokerd-load@%i.service/
+s/^\(Wants\|After\)=sockbrokerd-\(load\|links\)\.\(service\|socket\)$/\1=sockbrokerd-\2@%i.\3/
+s/ sockbrokerd-links\.socket$/ sockbrokerd-links@%i.socket/
+s/^Service=sockbrokerd\.service$/Service=sockbrokerd@%i.service/
 s|^Also=sockbrokerd\.socket$|Also=sockbrokerd@%i.socket|
 s|^ExecStart=/usr/lib/sockbroker/sockbroker[a-z -]*$|& --netns=%i|
-s|^ExecReload=!/usr/bin/sockbrokerctl reload$|ExecReload=!/usr/bin/sockbrokerctl --netns=%i reload|
+s|^ExecReload=+/usr/bin/sockbrokerctl reload$|ExecReload=+/usr/bin/sockbrokerctl --netns=%i reload|
 s|^StateDirectory=sockbroker$|&/netns/%i|
 /^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
 /^ReadWritePaths=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
 s|^\(InaccessiblePaths=-/run/sockbroker/bpf/\)netns|\1dispatch|
 s|^\(InaccessiblePaths=.*\) -/var/lib/sockbroker/netns$|\1|
 s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
-/^User=sockbroker$/i\
-# The two sockets are files, which know no network namespace: PID 1 makes them in its own.\
-NetworkNamespacePath=/run/netns/%i\
-
+/^# In the network namespace that the broker serves\.$/a\
+NetworkNamespacePath=/run/netns/%i
 /^# Nobody else has this user/i\
 # The socket is a file, which knows no network namespace: PID 1 makes it in its own. The capability counts in every namespace\
 # below the one of the machine; the filter of the program is what keeps it to this one.\

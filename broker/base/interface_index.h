@@ -10,9 +10,15 @@
 #include <functional>
 #include <string>
 
+#include "broker/base/owned_fd.h"
+
 namespace sockbroker {
 
 // By name, as they are at this moment; 0: there is none.
 [[nodiscard]] std::function<std::uint32_t(const std::string& name)> interfaces_now();
+
+// From now on interfaces are those of the network namespace of this socket (NETLINK_ROUTE), which need not be the one
+// of this process. Once, before there is another thread.
+void ask_interfaces_by(OwnedFd netlink);
 
 }  // namespace sockbroker

@@ -64,19 +64,6 @@ Result<Request> request_of(const Options& options) {
         return request;
 }
 
-// The rest asks the kernel of the broker's network namespace. False: it is another one, and out of reach.
-bool enter_its_netns(const Options& options, const Json& row) {
-        const auto here = netns_cookie_here();
-        if (!here || cell(row, "netns") == fmt::format("{:x}", *here)) {
-                return here.has_value();
-        }
-        if (options.netns.empty() || !enter_netns(options.netns)) {
-                return false;
-        }
-        const auto there = netns_cookie_here();
-        return there && cell(row, "netns") == fmt::format("{:x}", *there);
-}
-
 // " (ip route add ...)" for the whole prefix of the binding that would decide; empty: there is none, or it is the whole
 // Internet, which nobody wants local.
 std::string route_hint(const Options& options, const Json& row) {
@@ -93,7 +80,7 @@ void add_note(Json& row, const std::string& note) {
 
 // What dispatch does not see: whether packets come to it, and who chooses after it.
 void look_around(const Options& options, const Request& request, Json& row) {
-        if (!enter_its_netns(options, row)) {
+        if (!enter_netns_of_broker(options.netns, cell(row, "netns"))) {
                 add_note(row, "routes were not looked at: this runs in another network namespace than the broker");
                 return;
         }

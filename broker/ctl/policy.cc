@@ -18,6 +18,7 @@
 #include "broker/ctl/ask.h"
 #include "broker/ctl/change_row.h"
 #include "broker/ctl/host_facts.h"
+#include "broker/ctl/netns.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/names/nss.h"
@@ -139,7 +140,10 @@ int reload_policy(const Options& options) {
                              : Request{.verb = sockbroker::Verb::kReload,
                                        .timeout_usec = static_cast<std::uint64_t>(options.confirm.count())});
         // It takes as long as the policy is large; whether anybody is there is soon known.
-        if (const auto alive = ask(*client, "VERB=version\n", {}, {}); !alive) {
+        Json broker;
+        if (const auto alive = ask(*client, "VERB=version\n", {},
+                                   [&](std::string_view line) { broker = parse_row(line).value_or(Json::object()); });
+            !alive) {
                 return alive.error();
         }
         client->set_timeout(options.timeout == kForever
@@ -154,7 +158,9 @@ int reload_policy(const Options& options) {
                         row->contains("kind") ? consequences.take(*row) : glance.show(diagnostic_of(*row));
                 }
         });
-        if (answer && answer->result == "ok" && !options.keep) {
+        // Of the broker's host, which systemctl reload does not run in.
+        if (answer && answer->result == "ok" && !options.keep &&
+            (!broker.contains("netns") || enter_netns_of_broker(options.netns, cell(broker, "netns")))) {
                 for (const auto& warning : warnings_of_disk(options, {})) {
                         if (options.json != JsonMode::kOff) {
                                 array.add(to_json(warning));

@@ -23,6 +23,7 @@ int show_version(const Options& options) {
         if (answer->result != "ok") {
                 return output.finish(report_refusal(*answer));
         }
+        broker.erase("netns");  // for the tool itself
         if (options.json != JsonMode::kOff) {
                 output.write(dump(broker, options.json));
         } else {

@@ -63,13 +63,10 @@ Broker::~Broker() {
 }
 
 Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const BrokerConfig& config,
-                                              std::unique_ptr<Dataplane> dataplane, Audit& audit, Names& names) {
-        const auto cookie = own_netns_cookie();
-        if (!cookie) {
-                return std::unexpected(cookie.error());
-        }
+                                              std::unique_ptr<Dataplane> dataplane, Audit& audit, Names& names,
+                                              std::uint64_t netns_cookie) {
         std::unique_ptr<Broker> broker(new Broker(std::move(options), config, std::move(dataplane), audit, names));
-        broker->netns_cookie_ = *cookie;
+        broker->netns_cookie_ = netns_cookie;
         broker->registry_.take_up();
         broker->load_at_start();
         broker->probe_liveness();
@@ -133,9 +130,10 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         case Verb::kCounted:
                 return reply(answer(ResultCode::kOk, "", binding_rows(true)));
         case Verb::kVersion:
-                return reply(answer(ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
-                                    rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{}}}\n",
-                                                              SOCKBROKER_VERSION, Dataplane::layout_version()))));
+                return reply(answer(
+                        ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
+                        rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{},\"netns\":\"{:x}\"}}\n",
+                                                  SOCKBROKER_VERSION, Dataplane::layout_version(), netns_cookie_))));
         default:
                 break;
         }

@@ -88,7 +88,7 @@ public:
         // taken, else none at all (degraded). Fails only where the kernel does.
         [[nodiscard]] static Result<std::unique_ptr<Broker>> start(DaemonOptions options, const BrokerConfig& config,
                                                                    std::unique_ptr<Dataplane> dataplane, Audit& audit,
-                                                                   Names& names);
+                                                                   Names& names, std::uint64_t netns_cookie);
         ~Broker();
         Broker(const Broker&) = delete;
         Broker& operator=(const Broker&) = delete;

@@ -20,13 +20,17 @@ constexpr int kReadsPerTurn = 256;
 
 }  // namespace
 
-Result<std::unique_ptr<LinkWatch>> LinkWatch::open(sd_event* event, std::function<std::uint64_t()> changed) {
-        OwnedFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-        sockaddr_nl address{};
-        address.nl_family = AF_NETLINK;
-        address.nl_groups = RTMGRP_LINK;
-        if (!fd || bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-                return fail_errno("cannot watch the network interfaces");
+Result<std::unique_ptr<LinkWatch>> LinkWatch::open(sd_event* event, OwnedFd netlink,
+                                                   std::function<std::uint64_t()> changed) {
+        OwnedFd fd = std::move(netlink);
+        if (!fd) {
+                fd.reset(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+                sockaddr_nl address{};
+                address.nl_family = AF_NETLINK;
+                address.nl_groups = RTMGRP_LINK;
+                if (!fd || bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+                        return fail_errno("cannot watch the network interfaces");
+                }
         }
         std::unique_ptr<LinkWatch> watch(new LinkWatch(std::move(fd), std::move(changed)));
         sd_event_source* source = nullptr;

@@ -16,9 +16,9 @@ namespace sockbroker {
 
 class LinkWatch {
 public:
-        // `changed` says how long what it began takes, in microseconds. Needs no privilege. Only the network namespace
-        // of the caller is watched.
-        [[nodiscard]] static Result<std::unique_ptr<LinkWatch>> open(sd_event* event,
+        // `changed` says how long what it began takes, in microseconds. Needs no privilege. `netlink`: bound to the
+        // group, in the network namespace that is watched; none: that of the caller.
+        [[nodiscard]] static Result<std::unique_ptr<LinkWatch>> open(sd_event* event, OwnedFd netlink,
                                                                      std::function<std::uint64_t()> changed);
 
 private:

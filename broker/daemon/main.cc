@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
 #include "broker/daemon/options.h"
 #include "broker/daemon/run.h"
@@ -15,8 +16,10 @@ int main(int argc, char** argv) {
                 if (!options) {
                         return exit_status;
                 }
-                if (const auto done = options->load ? sockbroker::run_load(*options) : sockbroker::run_daemon(*options);
-                    !done) {
+                const auto run = options->load    ? sockbroker::run_load
+                                 : options->links ? sockbroker::run_links
+                                                  : sockbroker::run_daemon;
+                if (const auto done = run(*options); !done) {
                         fmt::print(stderr, "sockbrokerd: {}\n", done.error().text());
                         return EXIT_FAILURE;
                 }

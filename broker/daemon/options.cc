@@ -21,6 +21,8 @@ the kernel deliver packets of whole prefixes and port ranges to them.
      --dump-seccomp     Show the filter of system calls
      --load             Load and pin the programs that dispatch needs, as
                         sockbrokerd-load.service does, and end
+     --links            Leave sockets to watch network interfaces by for the
+                        broker, as sockbrokerd-links.service does, and end
      --netns NAME       Serve the named network namespace, in which it must
                         have been started: all places below become those of
                         that name, DIR/netns/NAME
@@ -38,11 +40,12 @@ See the sockbrokerd(8) man page for details.
 }  // namespace
 
 std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
-        enum { kVersion = 256, kDumpSeccomp, kLoad, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
+        enum { kVersion = 256, kDumpSeccomp, kLinks, kLoad, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
         static constexpr option kOptions[] = {
                 {"help", no_argument, nullptr, 'h'},
                 {"version", no_argument, nullptr, kVersion},
                 {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
+                {"links", no_argument, nullptr, kLinks},
                 {"load", no_argument, nullptr, kLoad},
                 {"netns", required_argument, nullptr, kNetns},
                 {"config-dir", required_argument, nullptr, kConfigDir},
@@ -70,6 +73,9 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                         exit_status = filter ? 0 : 1;
                         return std::nullopt;
                 }
+                case kLinks:
+                        options.links = true;
+                        break;
                 case kLoad:
                         options.load = true;
                         break;

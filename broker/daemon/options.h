@@ -13,8 +13,9 @@ namespace sockbroker {
 
 // The places are those of --netns, of --config-dir (then one folder) and the like, or the default ones.
 struct DaemonOptions : DefaultPlaces {
-        bool load = false;  // the programs, and no more
-        std::string netns;  // of --netns; empty: the one in which it was started, whatever its name
+        bool load = false;   // the programs, and no more
+        bool links = false;  // leave sockets for the broker, and no more
+        std::string netns;   // of --netns; empty: the one in which it was started, whatever its name
 
         [[nodiscard]] std::string pin_dir() const { return bpffs + "/dispatch"; }
         [[nodiscard]] std::string policy_copy() const { return state_dir + "/policy"; }

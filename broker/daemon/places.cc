@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/daemon/links.h"
 #include "broker/protocol/peek.h"
 
 namespace sockbroker {
@@ -36,7 +37,9 @@ Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names
                 OwnedFd fd(next++);
                 const int domain = option_of(fd.get(), SO_DOMAIN);
                 const int type = option_of(fd.get(), SO_TYPE);
-                if (domain == AF_INET || domain == AF_INET6) {
+                if (name == kLinksName && domain == AF_UNIX) {
+                        fd.reset();  // what came by it was taken: see take_netns_sockets()
+                } else if (domain == AF_INET || domain == AF_INET6) {
                         sockets.stored.push_back({name, std::move(fd)});
                 } else if (domain == AF_UNIX && type == SOCK_DGRAM && !sockets.notify) {
                         sockets.notify = std::move(fd);

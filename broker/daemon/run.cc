@@ -10,6 +10,7 @@
 #include <exception>
 
 #include "broker/audit/audit.h"
+#include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
@@ -17,6 +18,7 @@
 #include "broker/daemon/fd_store.h"
 #include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
+#include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
@@ -115,7 +117,7 @@ int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         return r < 0 ? sd_event_exit(event, 0) : 0;
 }
 
-Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit& audit) {
+Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesOptions routes, Audit& audit) {
         sd_event* event = loop.event.get();
         for (const int signal : {SIGTERM, SIGINT}) {
                 if (const int r = sd_event_add_signal(event, nullptr, signal, on_end, &loop); r < 0) {
@@ -169,7 +171,8 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, RoutesOptions routes, Audit
         loop.broker->drop_strangers(std::move(sockets.strangers));
         loop.routes = std::make_unique<Routes>(event, std::move(routes), loop.broker->registry(), audit);
         loop.broker->use(*loop.routes);
-        auto links = LinkWatch::open(event, [&broker = *loop.broker] { return broker.refresh_interfaces(); });
+        auto links = LinkWatch::open(event, std::move(netns.watch),
+                                     [&broker = *loop.broker] { return broker.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);
                 (void)loop.broker->refresh_interfaces();  // what changed since the policy was loaded
@@ -211,8 +214,12 @@ struct StoreGuard {
 }  // namespace
 
 Result<void> run_daemon(const DaemonOptions& options) {
-        // Before anything is opened and any signal is set: the hands are to have nothing of the broker's.
-        auto zygote = hands::Zygote::start();
+        auto netns = take_netns_sockets();
+        if (!netns) {
+                return std::unexpected(netns.error());
+        }
+        // Before anything else is opened and any signal is set: the hands are to have nothing of the broker's.
+        auto zygote = hands::Zygote::start(netns->cookie);
         if (!zygote) {
                 return std::unexpected(zygote.error());
         }
@@ -235,7 +242,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!names_socket) {
                 return std::unexpected(names_socket.error());
         }
-        if (auto checked = check_netns(options.netns); !checked) {
+        if (netns->ask) {
+                ask_interfaces_by(std::move(netns->ask));  // the process itself is in a namespace of its own
+        } else if (auto checked = check_netns(options.netns); !checked) {
                 return checked;
         }
         auto pins = open_pin_dir(options);
@@ -289,12 +298,14 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 return std::unexpected(names.error());
         }
         loop.names = std::move(*names);
-        auto broker = Broker::start(options, opened->config, std::move(opened->dataplane), audit, *loop.names);
+        auto broker =
+                Broker::start(options, opened->config, std::move(opened->dataplane), audit, *loop.names, netns->cookie);
         if (!broker) {
                 return std::unexpected(broker.error());
         }
         loop.broker = std::move(*broker);
-        if (auto filled = fill(loop, std::move(*sockets), routes_of(options, opened->config), audit); !filled) {
+        if (auto filled = fill(loop, std::move(*sockets), std::move(*netns), routes_of(options, opened->config), audit);
+            !filled) {
                 return filled;
         }
         guard.names.clear();

@@ -5,7 +5,7 @@
 // behind: its job is answered, it is killed (and dies when it wakes), its sender is charged, another hand takes its
 // place.
 //
-//      auto zygote = Zygote::start();                      // the first thing of the process
+//      auto zygote = Zygote::start(netns_cookie);          // the first thing of the process
 //      ...                                                 // sockets, maps
 //      auto crew = Crew::start(event, **zygote, {.control = ..., .notify = ..., .staging = ...},
 //                              {.connected = [&](Connection one) { ... prepare, watch, peek() ... }});

@@ -32,8 +32,9 @@ ssize_t receive_report(int socket, ZygoteReport& report) {
 
 }  // namespace
 
-Result<std::unique_ptr<Zygote>> Zygote::start() {
-        auto socket = start_helper("sb-zygote", run_zygote);
+Result<std::unique_ptr<Zygote>> Zygote::start(std::uint64_t netns_cookie) {
+        auto socket =
+                start_helper("sb-zygote", [netns_cookie](OwnedFd core) { run_zygote(std::move(core), netns_cookie); });
         if (!socket) {
                 return std::unexpected(socket.error());
         }

@@ -28,7 +28,8 @@ public:
         };
 
         // The very first thing of the process: it inherits what is open, and closes all of it. Waits until it has.
-        [[nodiscard]] static Result<std::unique_ptr<Zygote>> start();
+        // Hands take sockets of the network namespace of this cookie only.
+        [[nodiscard]] static Result<std::unique_ptr<Zygote>> start(std::uint64_t netns_cookie);
 
         // What Landlock answered where this kernel has none of it; 0: the hands have no file.
         [[nodiscard]] int missing_landlock() const { return missing_landlock_; }

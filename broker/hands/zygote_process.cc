@@ -231,11 +231,9 @@ bool confine(Filters& filters) {
 
 }  // namespace
 
-void run_zygote(OwnedFd socket) {
-        const auto netns_cookie = own_netns_cookie();
+void run_zygote(OwnedFd socket, std::uint64_t netns_cookie) {
         int between[2];
-        if (!open_signals() || !netns_cookie ||
-            socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, between) != 0) {
+        if (!open_signals() || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, between) != 0) {
                 return;
         }
         OwnedFd door_end(between[0]);
@@ -255,7 +253,7 @@ void run_zygote(OwnedFd socket) {
                                                                 .value = given->missing_landlock}));
         // The core goes on meanwhile: what it asks for waits.
         if (Filters filters; confine(filters)) {
-                ZygoteProcess(socket.get(), std::move(filters), *netns_cookie, given->max_fds, *closed,
+                ZygoteProcess(socket.get(), std::move(filters), netns_cookie, given->max_fds, *closed,
                               std::move(door_end), std::move(disposal_end))
                         .run();
         }

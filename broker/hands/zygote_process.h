@@ -4,11 +4,13 @@
 // hands of disposal, which so outlives each of them.
 #pragma once
 
+#include <cstdint>
+
 #include "broker/base/owned_fd.h"
 
 namespace sockbroker::hands {
 
 // Returns when the core is gone. Single-threaded; its own process.
-void run_zygote(OwnedFd socket);
+void run_zygote(OwnedFd socket, std::uint64_t netns_cookie);
 
 }  // namespace sockbroker::hands

@@ -27,6 +27,7 @@
 #include "broker/hands/crew.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/peek.h"
+#include "broker/socket/facts.h"
 #include "tests/unit/support/socket_kinds.h"
 
 namespace sockbroker::hands {
@@ -107,7 +108,7 @@ public:
                 char place[] = "/tmp/sockbroker-hands-XXXXXX";
                 directory_ = mkdtemp(place);
                 chmod(directory_.c_str(), 0755);
-                auto zygote = Zygote::start();
+                auto zygote = Zygote::start(*own_netns_cookie());
                 if (!zygote) {
                         throw std::runtime_error(zygote.error().text());
                 }

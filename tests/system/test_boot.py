@@ -17,7 +17,7 @@ def test_units_pass_systemd_analyze_verify_without_a_word(broker):
     broker.write("/etc/manpath.config", "MANDATORY_MANPATH /usr/share/man\n")  # its package's, and this /etc began empty
     try:
         done = broker.run("systemd-analyze verify sockbrokerd.service sockbrokerd.socket sockbrokerd@edge.service "
-                          f"sockbrokerd@edge.socket sockbrokerd-load.service sockbrokerd-load@edge.service run-sockbroker-bpf.mount {' '.join(units)}")
+                          f"sockbrokerd@edge.socket sockbrokerd-load.service sockbrokerd-load@edge.service sockbrokerd-links.socket sockbrokerd-links@edge.service run-sockbroker-bpf.mount {' '.join(units)}")
     finally:
         broker.run(f"cd /run/systemd/system && rm -f {' '.join(examples)}")
     assert done.stdout + done.stderr == ""
@@ -72,11 +72,12 @@ def test_the_broker_has_no_capability_from_its_exec_on(broker):
     assert broker.status()["state"] == "running"
 
 
-EXPOSURE = {"sockbrokerd": 1.3, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2, "sockbroker-exporter": 1.1}
+EXPOSURE = {"sockbrokerd": 0.8, "sockbrokerd-links": 1.0, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2, "sockbroker-exporter": 1.1}
 
 
 @pytest.mark.skipif("SOCKBROKER_TRIAL" in os.environ, reason="a trial of the filter relaxes the unit")
 @pytest.mark.parametrize("unit", ["sockbrokerd.service", "sockbrokerd@.service", "sockbrokerd-load.service", "sockbrokerd-load@.service",
+                                  "sockbrokerd-links.service", "sockbrokerd-links@.service",
                                   "sockbroker-routes.service", "sockbroker-routes@.service", "sockbroker-exporter.service"])
 def test_exposure_is_no_more_than_the_documents_say(broker, unit):
     said = broker.out(f"systemd-analyze security --offline=true /usr/lib/systemd/system/{unit}")

@@ -26,21 +26,28 @@ Result<OwnedFd> attach(int program) {
 }
 
 Result<bool> check_link(const PinDir& pins, int link) {
+        struct stat here {};
+        if (stat("/proc/self/ns/net", &here) != 0) {
+                return fail_errno("cannot look at /proc/self/ns/net");
+        }
+        return check_link(pins, link, here.st_ino);
+}
+
+Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns) {
         bpf_link_info info{};
         std::uint32_t length = sizeof info;
-        struct stat here {};
-        if (bpf_obj_get_info_by_fd(link, &info, &length) != 0 || stat("/proc/self/ns/net", &here) != 0) {
+        if (bpf_obj_get_info_by_fd(link, &info, &length) != 0) {
                 return fail_errno(fmt::format("cannot ask what {} is attached to", pins.path_of(kLinkPin)));
         }
         if (info.type != BPF_LINK_TYPE_NETNS) {
                 return fail(fmt::format("{} is not a link of sockbroker; point --bpffs at a directory of its own",
                                         pins.path_of(kLinkPin)));
         }
-        if (info.netns.netns_ino != 0 && info.netns.netns_ino != here.st_ino) {
+        if (info.netns.netns_ino != 0 && info.netns.netns_ino != netns) {
                 return fail(
                         fmt::format("{} is attached to another network namespace (inode {}, here {}); each namespace "
                                     "needs a directory of its own: --bpffs",
-                                    pins.path_of(kLinkPin), info.netns.netns_ino, here.st_ino));
+                                    pins.path_of(kLinkPin), info.netns.netns_ino, netns));
         }
         return info.netns.netns_ino != 0;
 }

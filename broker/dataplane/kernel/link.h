@@ -3,6 +3,8 @@
 // The attachment of a dispatch program to the network namespace of this process, as a pinned link.
 #pragma once
 
+#include <cstdint>
+
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
 #include "broker/dataplane/kernel/pins.h"
@@ -14,6 +16,8 @@ namespace sockbroker {
 // An error if it is no link of an sk_lookup program, or attached to another network namespace. False: it has lost its
 // namespace, or was detached by somebody.
 [[nodiscard]] Result<bool> check_link(const PinDir& pins, int link);
+// The same with a network namespace, by its inode, in place of that of this process.
+[[nodiscard]] Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns);
 
 // Puts this build's program where the pinned link's was. A link that is attached no more is made anew.
 [[nodiscard]] Result<void> take_over_link(const PinDir& pins, int link, int program);

@@ -45,8 +45,8 @@ Result<void> load_grace(const PinDir& pins) {
         return grace ? grace->pin(pins) : std::unexpected(grace.error());
 }
 
-Result<void> check_attached(const PinDir& pins, int link) {
-        const auto attached = check_link(pins, link);
+Result<void> check_attached(const PinDir& pins, int link, std::uint64_t netns) {
+        const auto attached = check_link(pins, link, netns);
         if (!attached) {
                 return std::unexpected(attached.error());
         }
@@ -91,17 +91,17 @@ Result<std::unique_ptr<Dataplane>> Dataplane::adopt(const std::string& pin_dir) 
         if (!pins) {
                 return std::unexpected(pins.error());
         }
-        const auto taken_up = taken_up_by_load(*pins);
-        if (!taken_up) {
-                return std::unexpected(taken_up.error());
+        const auto loaded = take_load(*pins);
+        if (!loaded) {
+                return std::unexpected(loaded.error());
         }
         auto state = std::make_unique<State>();
         state->pin_dir = pin_dir;
         Result<void> done;
         take(open_pinned_maps(*pins), state->kernel, done);
-        state->kernel.taken_up = *taken_up;
+        state->kernel.taken_up = loaded->taken_up;
         take(pins->get(kLinkPin), state->link, done);
-        done = done ? check_attached(*pins, state->link.get()) : done;
+        done = done ? check_attached(*pins, state->link.get(), loaded->netns) : done;
         take(done ? take_earlier_link(*pins, std::move(state->kernel)) : Result<KernelObjects>(), state->kernel, done);
         take(pins->get(kProbePin), state->kernel.probe, done);
         take(pins->get(kMigrationPin), state->kernel.migration, done);

@@ -2,6 +2,7 @@
 #include "broker/dataplane/kernel/loaded.h"
 
 #include <bpf/bpf.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -24,6 +25,7 @@ struct LoadRecord {
         char build[32];  // digest of the programs of a build
         std::uint32_t taken_up;
         std::uint32_t unused;
+        std::uint64_t netns;  // inode of the network namespace in which it was loaded
 };
 static_assert(kBuild.size() == sizeof(LoadRecord::build));
 
@@ -98,6 +100,11 @@ Result<void> record_load(const PinDir& pins, bool taken_up) {
         LoadRecord record{};
         std::ranges::copy(kBuild, record.build);
         record.taken_up = taken_up ? 1 : 0;
+        struct stat here {};
+        if (stat("/proc/self/ns/net", &here) != 0) {
+                return fail_errno("cannot look at /proc/self/ns/net");
+        }
+        record.netns = here.st_ino;
         const std::uint32_t key = 0;
         const OwnedFd map(bpf_map_create(BPF_MAP_TYPE_ARRAY, "sb_loaded", sizeof key, sizeof record, 1, nullptr));
         if (!map || bpf_map_update_elem(map.get(), &key, &record, BPF_ANY) != 0) {
@@ -106,7 +113,7 @@ Result<void> record_load(const PinDir& pins, bool taken_up) {
         return pins.replace(kRecordPin, map.get());
 }
 
-Result<bool> taken_up_by_load(const PinDir& pins) {
+Result<Load> take_load(const PinDir& pins) {
         const auto map = pins.get(kRecordPin);
         if (!map) {
                 return fail(map.error().errnum, fmt::format("no dispatch program is loaded for a broker without "
@@ -123,12 +130,12 @@ Result<bool> taken_up_by_load(const PinDir& pins) {
                 return fail(fmt::format("what is loaded in {} is of another version than this broker: {}",
                                         pins.path_of(""), kLoadAnew));
         }
-        const bool taken_up = record.taken_up != 0;
+        const Load load{.taken_up = record.taken_up != 0, .netns = record.netns};
         record.taken_up = 1;
         if (bpf_map_update_elem(map->get(), &key, &record, BPF_ANY) != 0) {
                 return fail_errno(fmt::format("cannot write {}", pins.path_of(kRecordPin)));
         }
-        return taken_up;
+        return load;
 }
 
 }  // namespace sockbroker

@@ -5,6 +5,7 @@
 // together. Of another process than this one: nothing that is read here is believed to fit.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "broker/base/result.h"
@@ -27,8 +28,11 @@ inline constexpr const char* kLoadAnew = "load it anew: systemctl restart sockbr
 [[nodiscard]] Result<void> forget_load(const PinDir& pins);
 // Makes a map, so this needs CAP_BPF. taken_up: state of an earlier broker is among what was loaded.
 [[nodiscard]] Result<void> record_load(const PinDir& pins, bool taken_up);
-// As it was recorded, but for the first broker only: what one has had, the next takes up. Errors: nothing is loaded, or
-// by another build.
-[[nodiscard]] Result<bool> taken_up_by_load(const PinDir& pins);
+struct Load {
+        bool taken_up = false;    // for the first broker only: what one has had, the next takes up
+        std::uint64_t netns = 0;  // inode of the network namespace that is served
+};
+// Errors: nothing is loaded, or by another build.
+[[nodiscard]] Result<Load> take_load(const PinDir& pins);
 
 }  // namespace sockbroker
