@@ -67,7 +67,7 @@ def test_the_broker_has_no_capability_from_its_exec_on(broker):
     broker.drop_in("sockbrokerd.service", "[Service]\nExecStartPre=/usr/bin/grep -H ^Cap /proc/self/status\n")
     cursor = broker.cursor()
     broker.run("systemctl restart sockbrokerd")
-    told = [entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd.service", "_COMM=grep", least=5)]
+    told = [entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd.service", "SYSLOG_IDENTIFIER=grep", least=5)]
     assert sorted(told) == [f"/proc/self/status:{name}:\t{0:016x}" for name in ("CapAmb", "CapBnd", "CapEff", "CapInh", "CapPrm")]
     assert broker.status()["state"] == "running"
 
