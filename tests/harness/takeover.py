@@ -32,7 +32,7 @@ MEETS = {
 }
 # What hostile code inside sockbrokerd --load can do in its unit. docs/security.md tells of it.
 LOAD_CAN = {"load-a-program", "make-a-map", "open-a-pin", "capset-cap-bpf", "core-and-ptrace", "can-write-maps", "can-end-dispatch",
-            "chmod-a-pin", "can-read-accounts", "read-devices", "write-tmp", "append", "overwrite"}
+            "chmod-a-pin", "can-read-accounts", "read-devices", "write-tmp", "append", "overwrite", "map-a-file-executable"}
 DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",
           "foreign-architecture"]
 
