@@ -142,7 +142,7 @@ TEST_F(Life, what_no_load_or_another_build_has_pinned_is_not_adopted) {
         {
                 const OwnedFd record = pinned("loaded");
                 const std::uint32_t key = 0;
-                std::array<char, 40> value{};
+                std::array<char, 256> value{};  // more than a record has
                 ASSERT_EQ(bpf_map_lookup_elem(record.get(), &key, value.data()), 0);
                 value[0] ^= 1;
                 ASSERT_EQ(bpf_map_update_elem(record.get(), &key, value.data(), 0), 0);
