@@ -60,6 +60,10 @@ void Broker::plan(Channel channel, const IncomingPtr& message, const std::functi
         }
         const auto request = parse_request(channel, message->text, 1);
         if (!request || request->verb != Verb::kStore || rate_of(channel, *message)) {
+                // Whatever it says, what comes with it counts for the unit too.
+                if (const auto sender = senders_.identify(*message)) {
+                        intake.charge.unit = sender->unit;
+                }
                 return then(intake);
         }
         const auto& peer = sender_of(*message, *request);

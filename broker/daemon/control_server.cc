@@ -167,7 +167,7 @@ private:
                                          .probe = intake.probe,
                                          .holder = intake.holder},
                                         done)) {
-                        message->note({.outcome = hands::Outcome::kLate});
+                        message->note({.outcome = hands::Outcome::kBarred});
                         handle(message);
                 }
         }

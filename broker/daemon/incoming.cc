@@ -12,6 +12,10 @@ std::string_view why_not(hands::Outcome outcome) {
         switch (outcome) {
         case hands::Outcome::kBusy:
                 return "all processes that take descriptors are busy, ask again later";
+        case hands::Outcome::kBarred:
+                return "descriptors that this user or his like has sent keep processes of the broker waiting, ask "
+                       "again "
+                       "when they do not";
         case hands::Outcome::kLost:
                 return "the process that took the descriptors of this message has ended, ask again";
         default:

@@ -99,10 +99,6 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         }
         Intake intake;
         broker_.plan(Channel::kNotify, message, [&](const Intake& planned) { intake = planned; });
-        if (crew_.bars(intake.charge)) {
-                intake.probe = false;
-                intake.holder.clear();
-        }
         const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& result) {
                 if (result.outcome != hands::Outcome::kBusy) {
                         message->note(result);

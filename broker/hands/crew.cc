@@ -29,22 +29,25 @@ std::size_t Crew::left_behind() const {
 }
 
 bool Crew::take(Take what, Done done, std::function<void()> taken) {
-        if (what.others_wait ? left_behind() >= Ledger::kMaxInAll : bars(what.charge)) {
+        const bool barred = bars(what.charge);
+        if (barred && !what.others_wait) {
                 return false;
         }
         auto job = std::make_unique<Job>();
         job->order.kind = OrderKind::kTake;
         job->order.source = what.connection < 0 ? Source::kNotify : Source::kAttached;
-        job->order.probe = what.probe;
-        job->order.keep = !what.holder.empty();
+        job->order.probe = what.probe && !barred;
+        job->order.keep = barred || !what.holder.empty();
         job->connection = what.connection;
         job->connection_id = what.id;
         job->charge = std::move(what.charge);
-        job->holder = std::move(what.holder);
+        if (!barred) {
+                job->holder = std::move(what.holder);
+        }
         job->done = std::move(done);
         job->taken = std::move(taken);
-        state_->push(job);
-        return true;
+        job->barred = barred;
+        return state_->push(job);
 }
 
 void Crew::close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept {
@@ -62,7 +65,7 @@ void Crew::adopt(const std::string& holder, std::vector<std::uint64_t> cookies, 
         job->charge = std::move(charge);
         job->holder = holder;
         job->done = std::move(done);
-        state_->push(job);
+        (void)state_->push(job);  // waits
 }
 
 void Crew::release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept {
@@ -76,7 +79,7 @@ void Crew::sample(const std::string& holder, std::vector<std::uint64_t> cookies,
         job->cookies = std::move(cookies);
         job->holder = holder;
         job->done = std::move(done);
-        state_->push(job);
+        (void)state_->push(job);  // waits
 }
 
 void Crew::send(const std::string& holder, std::vector<std::uint64_t> cookies, int connection, std::uint64_t id,
@@ -93,7 +96,7 @@ void Crew::send(const std::string& holder, std::vector<std::uint64_t> cookies, i
                      : result.outcome == Outcome::kBusy ? EBUSY
                                                         : ETIMEDOUT);
         };
-        state_->push(job);
+        (void)state_->push(job);  // waits
 }
 
 void Crew::store(const std::string& holder, std::uint64_t cookie, const std::string& name) {
@@ -102,7 +105,7 @@ void Crew::store(const std::string& holder, std::uint64_t cookie, const std::str
         job->cookies = {cookie};
         job->text = name;
         job->holder = holder;
-        state_->push(job);
+        (void)state_->push(job);  // waits
 }
 
 std::vector<std::uint64_t> Crew::kept(const std::string& holder) const {

@@ -38,9 +38,10 @@ namespace sockbroker::hands {
 
 enum class Outcome : std::uint8_t {
         kDone,
-        kLate,  // left behind: the message is consumed, or is about to be
-        kLost,  // the hand died; whether the message is consumed is not known
-        kBusy,  // no hand was free for a second: nothing has happened
+        kLate,    // left behind: the message is consumed, or is about to be
+        kLost,    // the hand died; whether the message is consumed is not known
+        kBusy,    // no hand was free for a second: nothing has happened
+        kBarred,  // hands left behind are busy with this sender: the message is put aside, and nobody looks into it
 };
 
 struct Taken {
@@ -61,7 +62,8 @@ public:
         static constexpr std::size_t kMaxHolders = 64;                     // then services share them
         // Slots of the staging map for one process; `staging_slots` has room for all that may live at once.
         static constexpr std::uint32_t kStagingOfOne = kMaxMessageFds;
-        static constexpr std::uint32_t kStagingSlots = kStagingOfOne * (kMaxHolders + Ledger::kMaxInAll + 16);
+        static constexpr std::uint32_t kStagingSlots =
+                kStagingOfOne * (kMaxHolders + Ledger::kMaxInAll + Ledger::kReserve + 16);
 
         struct Options {
                 int control = -1;  // all borrowed, and kept open by their owner; -1: none
@@ -86,7 +88,7 @@ public:
         Crew(const Crew&) = delete;
         Crew& operator=(const Crew&) = delete;
 
-        // Hands left behind are still busy with things of this sender: it gets none, and its messages stay unread.
+        // Hands left behind are still busy with things of this sender, or of his like: it gets none.
         [[nodiscard]] bool bars(const Charge& charge) const;
         [[nodiscard]] std::size_t left_behind() const;
 
@@ -94,13 +96,14 @@ public:
                 int connection = -1;   // borrowed until the callback, or close(id); -1: from the notify socket
                 std::uint64_t id = 0;  // of the connection
                 Charge charge;
-                bool probe = false;        // offer what can be brokered; else close everything
-                std::string holder;        // and keep it there, if not empty
-                bool others_wait = false;  // behind it, in a queue of all: however many hands are busy with its sender
+                bool probe = false;  // offer what can be brokered; else close everything
+                std::string holder;  // and keep it there, if not empty
+                bool others_wait =
+                        false;  // behind it, in a queue of all: whoever is barred has it taken, and put aside
         };
         using Done = std::function<void(const Taken&)>;
         // Consumes one message. `taken` (for the notify socket): the next one may be peeked at; always before `done`,
-        // unless nothing has happened. False: barred.
+        // unless nothing has happened. False: barred, and nothing will happen.
         [[nodiscard]] bool take(Take what, Done done, std::function<void()> taken = {});
 
         // Ends a connection. A take() that still waits is forgotten without a callback.

@@ -18,6 +18,10 @@ namespace sockbroker::hands {
 namespace {
 
 constexpr std::uint64_t kTickUsec = 25'000;
+// Doors that were full of what is kept, and wait for something in it. One user cannot do that to all of them: his
+// descriptors on their way are counted, 524,288 of a user of systemd's default, and each door has up to 32,768
+// connections with one at least.
+constexpr std::size_t kMaxEndingDoors = 24;
 
 unsigned by_processors() {
         return std::clamp(std::thread::hardware_concurrency(), 2U, 4U);
@@ -35,10 +39,13 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
                    .gone = [this](Hand& hand) { lost(hand.child()); }}),
           intake_(Role::kIntake, options.hands == 0 ? by_processors() : options.hands, roster_),
           disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
+          quarantine_(roster_),
           holders_(roster_, hooks_, last_job_),
           door_(event, options.control,
                 {.connected = [this](Connection one) { connected(std::move(one)); },
-                 .ended = [this] { door_ended(); }}) {}
+                 .ended = [this] { door_ended(); }}) {
+        ending_doors_.reserve(kMaxEndingDoors);
+}
 
 Result<void> Crew::State::start() {
         auto watched =
@@ -83,15 +90,20 @@ Result<void> Crew::State::start() {
         return {};
 }
 
-void Crew::State::push(std::unique_ptr<Job>& job) {
+bool Crew::State::push(std::unique_ptr<Job>& job) {
         job->order.job = ++last_job_;
         job->since_usec = steady_usec();
+        if (job->barred) {
+                wake();
+                return quarantine_.push(job);
+        }
         if (!job->holder.empty()) {
                 holders_.push(job);
         } else {
                 (job->order.probe ? intake_ : disposal_).push(job);
         }
         wake();
+        return true;
 }
 
 void Crew::State::connected(Connection one) {
@@ -115,9 +127,7 @@ void Crew::State::close(std::uint64_t id, OwnedFd connection, Charge charge) noe
         open_ -= open_ > 0 ? 1 : 0;
         if (door_.has(id)) {
                 connection.reset();  // the door's is the last
-                const bool bars = roster_.bars(charge);
-                const std::uint32_t offender = roster_.offender(charge);
-                door_.close(id, offender, bars && offender != 0, in_use);
+                door_.close(id, roster_.offender(charge), roster_.bars(charge), in_use);
                 return;
         }
         if (in_use || look_at_queue(connection.get()) == QueueState::kRecord) {
@@ -140,9 +150,12 @@ void Crew::State::close_orphans() noexcept {
                         job->given.reserve(1);
                         job->order.kind = OrderKind::kPut;
                         job->charge = std::move(orphans_.back().charge);
+                        job->barred = roster_.bars(job->charge);
                         job->given.push_back(std::move(orphans_.back().connection));
                         orphans_.pop_back();
-                        push(job);
+                        if (!push(job)) {
+                                throw std::bad_alloc();
+                        }
                 });
                 if (!pushed) {
                         if (job && !job->given.empty()) {
@@ -180,6 +193,10 @@ bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
         if (job == nullptr || job->order.job != answer.job || (!job->order.probe && !answer.found.empty())) {
                 // Of one that was left behind: nobody waits for it any more.
                 return roster_.is_leaving(hand.child());
+        }
+        if (hand.role() == Role::kQuarantine) {
+                finish_quarantined(hand, answer);
+                return true;
         }
         if (job->order.kind == OrderKind::kPut && !job->is_taken) {
                 job->is_taken = true;  // the core's copies are closed: now it may close its own
@@ -229,6 +246,9 @@ void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
         } else {
                 holders_.note(hand, *job, answer);
         }
+        if (job->charge.admitted && job->order.probe) {
+                roster_.note_served(job->charge.uid);
+        }
         const Taken result{.errnum = answer.errnum,
                            .truncated = answer.truncated,
                            .staging = hand.staging,
@@ -240,6 +260,21 @@ void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
         } else {
                 holders_.dispatch(now);
         }
+}
+
+void Crew::State::finish_quarantined(Hand& hand, const ParsedAnswer& answer) {
+        const std::uint32_t child = hand.child();
+        const auto job = hand.end_job();
+        const bool full = answer.errnum == EMFILE;
+        if (full) {
+                quarantine_.retire_full(child);
+                wake();
+        }
+        call(job->done, {.outcome = full ? Outcome::kBusy : Outcome::kBarred,
+                         .errnum = answer.errnum,
+                         .truncated = answer.truncated,
+                         .count = answer.count});
+        quarantine_.dispatch(steady_usec());
 }
 
 void Crew::State::forked(std::uint32_t child, pid_t pid) {
@@ -255,7 +290,8 @@ void Crew::State::forked(std::uint32_t child, pid_t pid) {
                         roster_.forget(*hand);
                 }
                 wake();
-        } else if (!intake_.forked(child, pid, now) && !disposal_.forked(child, pid, now)) {
+        } else if (!intake_.forked(child, pid, now) && !disposal_.forked(child, pid, now) &&
+                   !quarantine_.forked(child, pid, now)) {
                 (void)holders_.forked(child, pid, now);
         }
 }
@@ -263,6 +299,8 @@ void Crew::State::forked(std::uint32_t child, pid_t pid) {
 void Crew::State::exited(std::uint32_t child) {
         if (child == door_child_) {
                 door_.finish();  // which ends with ended()
+        }
+        if (std::erase(ending_doors_, child) != 0) {
                 return;
         }
         lost(child);  // if nobody has noticed yet
@@ -314,28 +352,65 @@ void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
         if (charged && roster_.ledger().bars_uid(uid)) {
                 door_.bar(uid);
         }
+        if (roster_.bars({.uid = kNobody})) {
+                door_.bar(kNobody);
+        }
         if (pool != nullptr) {
                 pool->fill();
         } else {
+                quarantine_.fill();
                 holders_.replace();
         }
+        turn_away_barred(intake_);
+        turn_away_barred(disposal_);
         wake();
         call(done, {.outcome = why});
         holders_.tell_lost();
 }
 
+// What waited for a hand when its sender came to be barred. The queue of `notify` goes on by quarantine; a connection
+// keeps its message, for the door.
+void Crew::State::turn_away_barred(Pool& pool) noexcept {
+        while (auto job = pool.pop_barred()) {
+                const bool stays = job->order.kind == OrderKind::kTake && job->order.source == Source::kAttached;
+                if (stays) {
+                        call(job->done, {.outcome = Outcome::kBarred});
+                        continue;
+                }
+                job->barred = job->order.keep = true;
+                job->order.probe = false;
+                bool pushed = false;
+                (void)succeeds([&] { pushed = push(job); });
+                if (pushed) {
+                        continue;
+                }
+                if (job->order.kind == OrderKind::kPut && !job->given.empty()) {
+                        orphans_.push_back({std::move(job->given.front()), std::move(job->charge)});  // has room
+                } else {
+                        call(job->done, {.outcome = Outcome::kBusy});
+                }
+        }
+}
+
 void Crew::State::forgive() {
-        door_.unbar([&](uid_t uid) { return !roster_.ledger().bars_uid(uid); });
-        door_.forgive([&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, 0)); });
+        door_.unbar([&](uid_t uid) {
+                return uid == kNobody ? !roster_.bars({.uid = kNobody}) : !roster_.ledger().bars_uid(uid);
+        });
+        door_.forgive([&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, kNobody)); });
+        quarantine_.release();
 }
 
 std::unique_ptr<Hand> Crew::State::remove(std::uint32_t child) {
         auto hand = intake_.remove(child);
         hand = hand ? std::move(hand) : disposal_.remove(child);
+        hand = hand ? std::move(hand) : quarantine_.remove(child);
         return hand ? std::move(hand) : holders_.remove(child);
 }
 
 void Crew::State::open_door() noexcept {
+        if (ending_doors_.size() >= kMaxEndingDoors) {
+                return wake();  // until one has ended
+        }
         const std::uint32_t child = roster_.next_child();
         if (succeeds([&] { door_child_ = door_.open(zygote_, child) ? child : 0; }) && door_child_ != 0) {
                 return;
@@ -346,6 +421,7 @@ void Crew::State::open_door() noexcept {
 
 void Crew::State::door_ended() {
         if (door_child_ != 0) {
+                ending_doors_.push_back(door_child_);
                 zygote_.kill(std::exchange(door_child_, 0));
                 open_door();
         }
@@ -375,20 +451,25 @@ void Crew::State::tick() {
         close_orphans();
         expire(intake_, now - kMaxWaitUsec);
         expire(disposal_, now - kMaxWaitUsec);
+        expire(quarantine_, now - kMaxWaitUsec);
         expire(holders_, now - kMaxWaitUsec);
         intake_.fill();
         disposal_.fill();
+        quarantine_.fill();
+        quarantine_.release();
         holders_.replace();
         holders_.retire();
         intake_.dispatch(now);
         disposal_.dispatch(now);
+        quarantine_.dispatch(now);
         holders_.dispatch(now);
         holders_.tell_lost();
         if (!holders_.owes_a_word()) {
                 roster_.end_left_behind();
         }
-        if (orphans_.empty() && working().empty() && intake_.settled() && disposal_.settled() && holders_.settled() &&
-            !roster_.has_unended() && (options_.control < 0 || door_child_ != 0)) {
+        if (orphans_.empty() && working().empty() && intake_.settled() && disposal_.settled() &&
+            quarantine_.settled() && holders_.settled() && !roster_.has_unended() &&
+            (options_.control < 0 || door_child_ != 0)) {
                 ticking_ = false;
                 (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
         }
@@ -405,6 +486,7 @@ std::vector<Hand*> Crew::State::working() const {
         std::vector<Hand*> all;
         intake_.add_working(all);
         disposal_.add_working(all);
+        quarantine_.add_working(all);
         holders_.add_working(all);
         return all;
 }

@@ -14,6 +14,7 @@
 #include "broker/hands/hand.h"
 #include "broker/hands/holders.h"
 #include "broker/hands/pool.h"
+#include "broker/hands/quarantine.h"
 #include "broker/hands/roster.h"
 
 namespace sockbroker::hands {
@@ -26,8 +27,8 @@ public:
         Roster& roster() { return roster_; }
         Holders& holders() { return holders_; }
 
-        // Where it throws the job is the caller's still.
-        void push(std::unique_ptr<Job>& job);
+        // False, and where it throws: the job is the caller's still. Only for what is barred nobody can be had.
+        bool push(std::unique_ptr<Job>& job);
         void close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept;
         void release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept;
 
@@ -39,6 +40,7 @@ private:
         bool end_batch(Hand& hand, std::int64_t now);
         bool taken(Hand& hand, const ParsedAnswer& answer);
         void finish(Hand& hand, ParsedAnswer& answer, std::int64_t now);
+        void finish_quarantined(Hand& hand, const ParsedAnswer& answer);
 
         // --- processes that come and go
 
@@ -48,6 +50,7 @@ private:
         void lost(std::uint32_t child);
         void give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept;
         void forgive();
+        void turn_away_barred(Pool& pool) noexcept;
         std::unique_ptr<Hand> remove(std::uint32_t child);
         void open_door() noexcept;
         void connected(Connection one);
@@ -73,10 +76,12 @@ private:
         Roster roster_;
         Pool intake_;
         Pool disposal_;
+        Quarantine quarantine_;
         std::uint32_t last_job_ = 0;
         Holders holders_;
         Door door_;
         std::uint32_t door_child_ = 0;
+        std::vector<std::uint32_t> ending_doors_;  // with room for as many as there may be
         // Connections of a door that has died, which the core has the last copy of: for a hand of disposal.
         struct Orphan {
                 OwnedFd connection;

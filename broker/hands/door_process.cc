@@ -3,10 +3,12 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <deque>
@@ -18,6 +20,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/hands/ledger.h"
 #include "broker/hands/queue_state.h"
 #include "broker/hands/wire.h"
 #include "broker/protocol/message.h"
@@ -49,13 +52,21 @@ public:
                 : max_kept_(max_fds / 2),
                   closed_(closed),
                   door_(closed.door),
-                  refusal_(format_result(
+                  too_many_(format_result(
                           ResultCode::kRateLimited,
-                          fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))) {}
+                          fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))),
+                  barred_here_(
+                          format_result(ResultCode::kRateLimited,
+                                        "descriptors that this user has sent keep processes of the broker waiting: "
+                                        "no connection of his is taken until they do not")) {}
 
         void run() {
-                while (wait()) {
+                while (wait() && kept_.size() < max_kept_) {
                 }
+                // What it keeps is closed with it, which may take as long as its senders like: the core hears of the
+                // end before, and another one takes its place.
+                shutdown(kAnswers, SHUT_RDWR);
+                _exit(EXIT_SUCCESS);
         }
 
 private:
@@ -76,7 +87,9 @@ private:
                 if (accepts && polled[1].revents != 0) {
                         accept_some();
                 }
-                pass_discards();
+                if ((polled[2].revents & POLLOUT) != 0 && !discards_.empty()) {
+                        pass_discards();
+                }
                 return true;
         }
 
@@ -111,8 +124,8 @@ private:
                 const auto counted = per_uid_.find(connected.uid);
                 const bool many =
                         connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
-                if (many || barred_.contains(connected.uid)) {
-                        return refuse(std::move(fd), connected.uid, refusal_);
+                if (const bool barred = barred_.contains(connected.uid); many || barred) {
+                        return refuse(std::move(fd), connected.uid, barred ? barred_here_ : too_many_);
                 }
                 if (!prepare_for_peeking(fd.get())) {
                         return discard({std::move(fd), connected.uid, 0});
@@ -183,10 +196,11 @@ private:
                         break;
                 case DoorOrderKind::kBar:
                         barred_.insert(order.uid);
+                        keep_waiting();
                         break;
                 case DoorOrderKind::kUnbar:
                         barred_.erase(order.uid);
-                        give_back([&](const Discard& one) { return one.uid == order.uid; });
+                        give_back([&](const Discard& one) { return one.uid == order.uid || order.uid == kNobody; });
                         break;
                 }
         }
@@ -203,6 +217,7 @@ private:
                 }
                 if (order.kind == DoorOrderKind::kKeep) {
                         kept_from_hands_.insert(order.offender);
+                        keep_waiting();
                 }
                 discard(std::move(discarded), order.in_use != 0);
         }
@@ -212,11 +227,11 @@ private:
         // Here, where nothing lies in its queue; by a hand, where something does; and not for now, where the last hands
         // that closed things of the same sender have not come back.
         void discard(Discard one, bool in_use = false) {
-                shutdown(one.fd.get(), SHUT_RDWR);
-                if (!in_use && look_at_queue(one.fd.get()) != QueueState::kRecord) {
+                shutdown(one.fd.get(), SHUT_RDWR);  // nothing more comes into its queue
+                if (!in_use && drop_plain_records(one.fd.get())) {
                         return;
                 }
-                if (is_kept(one) && kept_.size() < max_kept_) {
+                if (is_kept(one)) {
                         kept_.push_back(std::move(one));
                 } else {
                         discards_.push_back(std::move(one));
@@ -224,7 +239,16 @@ private:
         }
 
         [[nodiscard]] bool is_kept(const Discard& one) const {
-                return barred_.contains(one.uid) || kept_from_hands_.contains(one.offender);
+                return barred_.contains(one.uid) || barred_.contains(kNobody) ||
+                       kept_from_hands_.contains(one.offender);
+        }
+
+        // What was to be passed on before it was known.
+        void keep_waiting() {
+                const auto first = std::stable_partition(discards_.begin(), discards_.end(),
+                                                         [&](const Discard& one) { return !is_kept(one); });
+                std::move(first, discards_.end(), std::back_inserter(kept_));
+                discards_.erase(first, discards_.end());
         }
 
         template <class Concerned>
@@ -236,35 +260,32 @@ private:
                 kept_.erase(first, kept_.end());
         }
 
-        // In the order of their coming, those of one user that stand together in one record.
+        // In the order of their coming, those of one user that stand together in one record. A single one: the queue is
+        // writable only while it is nearly empty, so that few wait there when their sender comes to be barred.
         void pass_discards() {
-                while (!discards_.empty()) {
-                        const Discard& first = discards_.front();
-                        Discarded head{.uid = first.uid,
-                                       .offender = first.offender,
-                                       .door = door_,
-                                       .number = last_number_ + 1};
-                        std::vector<int> fds;
-                        for (const Discard& one : discards_) {
-                                if (fds.size() == kMaxDiscarded || one.uid != first.uid ||
-                                    one.offender != first.offender) {
-                                        break;
-                                }
-                                fds.push_back(one.fd.get());
+                const Discard& first = discards_.front();
+                const Discarded head{
+                        .uid = first.uid, .offender = first.offender, .door = door_, .number = last_number_ + 1};
+                std::vector<int> fds;
+                for (const Discard& one : discards_) {
+                        if (fds.size() == kMaxDiscarded || one.uid != first.uid || one.offender != first.offender) {
+                                break;
                         }
-                        if (send_bytes(kBetween, as_bytes_of(head), fds) != 0) {
-                                return;  // all hands are at work
-                        }
-                        discards_.erase(discards_.begin(), discards_.begin() + static_cast<std::ptrdiff_t>(fds.size()));
-                        closed_.number = ++last_number_;
+                        fds.push_back(one.fd.get());
                 }
+                if (send_bytes(kBetween, as_bytes_of(head), fds) != 0) {
+                        return;  // all hands are at work
+                }
+                discards_.erase(discards_.begin(), discards_.begin() + static_cast<std::ptrdiff_t>(fds.size()));
+                closed_.number = ++last_number_;
         }
 
         const std::size_t max_kept_;
         ClosedByDoor& closed_;
         const std::uint32_t door_;
         std::uint32_t last_number_ = 0;
-        const std::string refusal_;
+        const std::string too_many_;
+        const std::string barred_here_;
         std::uint64_t last_id_ = 0;
         std::unordered_map<std::uint64_t, Accepted> connections_;  // of which the core has a duplicate
         std::unordered_map<uid_t, std::size_t> per_uid_;

@@ -29,6 +29,7 @@ struct Job {
         Crew::Done done;
         std::function<void()> taken;
         bool is_taken = false;
+        bool barred = false;  // it goes into quarantine
 };
 
 class Hand {

@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "broker/hands/kept_sockets.h"
@@ -175,7 +176,12 @@ private:
                         adopt(order, cookies, fds);
                         return;
                 case OrderKind::kPut:
-                        put_ = std::move(fds);
+                        if (role_ == Role::kQuarantine) {
+                                keep_unseen(fds);
+                                errnum = is_full() ? EMFILE : 0;
+                        } else {
+                                put_ = std::move(fds);
+                        }
                         break;
                 case OrderKind::kRelease:
                         kept_.release(cookies);
@@ -199,11 +205,11 @@ private:
 
         void take(const Order& order, std::vector<OwnedFd>& fds) {
                 const bool notify = order.source == Source::kNotify;
-                const int socket = !notify                    ? (fds.empty() ? -1 : fds[0].get())
-                                   : role_ == Role::kDisposal ? kFirst
-                                   : role_ == Role::kHolder   ? kThird
-                                                              : kSecond;
-                if (socket < 0 || kept_.size() + kSpareDescriptors > max_fds_) {
+                const int socket = !notify                  ? (fds.empty() ? -1 : fds[0].get())
+                                   : role_ == Role::kHolder ? kThird
+                                   : role_ == Role::kIntake ? kSecond
+                                                            : kFirst;
+                if (socket < 0 || is_full()) {
                         answer({.kind = AnswerKind::kDone, .job = order.job, .errnum = socket < 0 ? EBADF : EMFILE});
                         return;
                 }
@@ -218,6 +224,15 @@ private:
                 if (message->truncated) {
                         message->fds = std::move(message->dropped);
                 }
+                if (role_ == Role::kQuarantine) {
+                        const auto count = static_cast<std::uint16_t>(message->fds.size());
+                        keep_unseen(message->fds);
+                        answer({.kind = AnswerKind::kDone,
+                                .job = order.job,
+                                .count = count,
+                                .truncated = message->truncated});
+                        return;
+                }
                 if (!order.probe || message->truncated) {
                         Answer closed{.kind = AnswerKind::kDone,
                                       .job = order.job,
@@ -228,6 +243,14 @@ private:
                         return;
                 }
                 examine(order, std::move(message->fds));
+        }
+
+        [[nodiscard]] bool is_full() const { return kept_.size() + unseen_.size() + kSpareDescriptors > max_fds_; }
+
+        // Until the end of this process.
+        void keep_unseen(std::vector<OwnedFd>& fds) {
+                std::move(fds.begin(), fds.end(), std::back_inserter(unseen_));
+                fds.clear();
         }
 
         // A message is taken whole or not at all: where one descriptor cannot be brokered, none is offered or kept.
@@ -328,6 +351,7 @@ private:
         const ClosedByDoor& closed_;
         KeptSockets kept_;
         std::vector<OwnedFd> put_;
+        std::vector<OwnedFd> unseen_;  // in quarantine
 };
 
 }  // namespace

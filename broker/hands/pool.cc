@@ -2,6 +2,7 @@
 #include "broker/hands/pool.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -41,6 +42,12 @@ void Pool::dispatch(std::int64_t now_usec) {
                         return;
                 }
                 const auto job = waiting_.find(*next);
+                // What the door brings in may keep that hand before it has read its order: then nobody knew whether the
+                // message is consumed, and the queue of all would stand still.
+                const Order& order = job->second->order;
+                if (hand->for_the_door && order.kind == OrderKind::kTake && order.source == Source::kNotify) {
+                        continue;
+                }
                 if (hand->begin(job->second, now_usec) != 0) {
                         return;  // it is about to be heard that it died, or there is no memory: the timer tries again
                 }
@@ -78,6 +85,12 @@ std::unique_ptr<Job> Pool::pop_older(std::int64_t usec) {
         // What is given is to be closed, and there is nobody else to do it.
         const auto old = queue_.pop_older(usec, [&](std::uint64_t job) { return waiting_.at(job)->given.empty(); });
         return old ? std::move(waiting_.extract(*old).mapped()) : nullptr;
+}
+
+std::unique_ptr<Job> Pool::pop_barred() {
+        const auto barred = queue_.pop_older(std::numeric_limits<std::int64_t>::max(),
+                                             [&](std::uint64_t job) { return roster_.bars(waiting_.at(job)->charge); });
+        return barred ? std::move(waiting_.extract(*barred).mapped()) : nullptr;
 }
 
 // One hand of disposal serves the core alone: what the door brings in is mostly what nobody has looked at.

@@ -34,6 +34,9 @@ public:
         // One that has waited since before that, and may be given up.
         [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
 
+        // One that waits, and whose sender has come to be barred meanwhile.
+        [[nodiscard]] std::unique_ptr<Job> pop_barred();
+
         void fill() noexcept;  // as many hands as there should be
         [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
         [[nodiscard]] std::unique_ptr<Hand> remove(std::uint32_t child);

@@ -17,4 +17,9 @@ enum class QueueState : std::uint8_t {
 // descriptor in.
 [[nodiscard]] QueueState look_at_queue(int connection);
 
+// Takes the records off its queue that have no descriptor with them, until one has: nothing that is closed by that can
+// keep anybody waiting. Only for a connection that was shut down and that nobody else receives from. True: nothing is
+// left.
+[[nodiscard]] bool drop_plain_records(int connection);
+
 }  // namespace sockbroker::hands

@@ -57,6 +57,7 @@ Result<sandbox::Profile> profile_of(Role role) {
                 files.push_back(file("intake", kIntakeText));
                 break;
         case Role::kDisposal:
+        case Role::kQuarantine:
                 files.push_back(file("disposal", kDisposalText));
                 break;
         case Role::kHolder:

@@ -130,15 +130,12 @@ bool Roster::exited(std::uint32_t child) {
 }
 
 std::uint32_t Roster::offender(const Charge& charge) noexcept {
-        std::uint32_t found = 0;
+        std::uint32_t found = kAnyOffender;
         (void)succeeds([&] { found = number(charge); });
         return found;
 }
 
 std::uint32_t Roster::number(const Charge& charge) {
-        if (charge.unit.empty()) {
-                return 0;
-        }
         if (const auto found = offenders_.find(charge); found != offenders_.end()) {
                 return found->second;
         }
@@ -146,7 +143,7 @@ std::uint32_t Roster::number(const Charge& charge) {
                 offenders_.clear();  // numbers are never used again
                 charges_.clear();
         } else if (offenders_.size() >= kMaxOffenders) {
-                return 0;
+                return kAnyOffender;
         }
         charges_.insert_or_assign(last_offender_ + 1, charge);
         return offenders_.emplace(charge, ++last_offender_).first->second;

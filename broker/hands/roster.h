@@ -53,7 +53,8 @@ public:
 
         [[nodiscard]] bool bars(const Charge& charge) const { return ledger_.bars(charge); }
         [[nodiscard]] const Ledger& ledger() const { return ledger_; }
-        // A number for the door to remember it by; 0: the uid says it all, or there are too many.
+        void note_served(uid_t uid) { ledger_.note_served(uid); }
+        // A number for the door to remember it by. Where there are too many: that of nobody in particular.
         [[nodiscard]] std::uint32_t offender(const Charge& charge) noexcept;
         [[nodiscard]] Charge charge_of(std::uint32_t offender, uid_t uid) const;
 
@@ -78,7 +79,8 @@ private:
         Ledger ledger_;
         std::map<Charge, std::uint32_t> offenders_;
         std::map<std::uint32_t, Charge> charges_;
-        std::uint32_t last_offender_ = 0;
+        static constexpr std::uint32_t kAnyOffender = 1;
+        std::uint32_t last_offender_ = kAnyOffender;
 };
 
 }  // namespace sockbroker::hands

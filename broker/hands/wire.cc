@@ -74,6 +74,8 @@ std::string_view to_string(Role role) {
                 return "disposal";
         case Role::kHolder:
                 return "holder";
+        case Role::kQuarantine:
+                return "quarantine";
         case Role::kDoor:
                 break;
         }

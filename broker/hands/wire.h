@@ -20,18 +20,19 @@
 namespace sockbroker::hands {
 
 enum class Role : std::uint8_t {
-        kIntake = 0,    // takes messages, probes and offers the sockets in them
-        kDisposal = 1,  // takes messages and closes what was in them; closes connections
-        kHolder = 2,    // as kIntake, and keeps what it was given
-        kDoor = 3,      // accepts connections
+        kIntake = 0,      // takes messages, probes and offers the sockets in them
+        kDisposal = 1,    // takes messages and closes what was in them; closes connections
+        kHolder = 2,      // as kIntake, and keeps what it was given
+        kDoor = 3,        // accepts connections
+        kQuarantine = 4,  // takes messages and closes nothing of them while it lives
 };
-inline constexpr std::size_t kRoles = 4;
+inline constexpr std::size_t kRoles = 5;
 [[nodiscard]] std::string_view to_string(Role role);
 
 // Numbers of the descriptors that every process of these starts with, beside 0 to 2.
 inline constexpr int kAnswers = 3;  // the pipe to the core; of the door: the socket, in both directions
 inline constexpr int kOrders = 4;   // of the door: the socket that it listens on
-inline constexpr int kFirst = 5;    // by role: the staging map; the notify socket (kDisposal)
+inline constexpr int kFirst = 5;    // by role: the staging map; the notify socket (kDisposal, kQuarantine)
 inline constexpr int kSecond = 6;   // the notify socket (kIntake); the queue from the door (kDisposal); PID 1 (kHolder)
 inline constexpr int kThird = 7;    // the notify socket (kHolder)
 inline constexpr int kBetween = 5;  // of the door: its end of the queue to the disposal hands
@@ -194,7 +195,9 @@ enum class DoorOrderKind : std::uint32_t {
         kClose = 1,  // these connections
         kKeep = 2,   // these too, but only when their offender is forgiven: not before may a hand see them
         kForgive = 3,
-        kBar = 4,  // no connection of this uid is passed on, and what it has sent is kept as by kKeep
+        // No connection of this uid is passed on, and what it has sent is kept as by kKeep. kNobody: everybody's is
+        // kept.
+        kBar = 4,
         kUnbar = 5,
 };
 

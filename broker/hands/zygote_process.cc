@@ -31,9 +31,10 @@ namespace {
 constexpr int kSignals = 4;  // where zygote.profile expects it
 constexpr std::size_t kMaxChildren = 256;
 constexpr int kOutOfTheWay = 32;  // above all numbers that a child starts with
-// Of the queue from the door: its descriptors are in flight, and a sender with 2,024 of those waits for the kernel's
-// garbage collector, which may be waiting for a peer. About 20 records of 32 connections fit.
-constexpr int kQueueBytes = 8 * 1024;
+// Of the queue from the door: the least. Its descriptors are in flight, and a sender with 2,024 of those waits for the
+// kernel's garbage collector, which may be waiting for a peer. And what lies there is taken by hands though its sender
+// has been barred meanwhile.
+constexpr int kQueueBytes = 0;
 
 // Once it runs it needs no memory: without it no hand can be replaced.
 class ZygoteProcess {

@@ -20,6 +20,7 @@ BUILD = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", TOP / "build"))
 # tests/sandbox/try_out: a broker that tells what its filter would refuse, and makes one such call itself.
 TRIAL = pathlib.Path(os.environ["SOCKBROKER_TRIAL"]) if "SOCKBROKER_TRIAL" in os.environ else None
 TIMEOUT = 15
+LOG_ROOM = 1 << 20  # bytes of standard error that wait to be read while a test does something else
 
 
 def _environment(**more):
@@ -94,6 +95,7 @@ class Broker:
                 command = ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ exec "$@" {moves}', "-", *command]
             read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write, True)
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, LOG_ROOM)
             self._log_pipe = read
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
                                             pass_fds=fds, env=_environment(NOTIFY_SOCKET=path, **self.environment))

@@ -42,6 +42,8 @@ inline std::string name_of(Outcome outcome) {
                 return "late";
         case Outcome::kLost:
                 return "lost";
+        case Outcome::kBarred:
+                return "barred";
         case Outcome::kBusy:
                 break;
         }

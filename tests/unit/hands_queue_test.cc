@@ -128,39 +128,86 @@ TEST(JobQueue, ManyUsersLeaveNothingBehind) {
         EXPECT_TRUE(queue.empty());
 }
 
-TEST(Ledger, TwoOfAUidAndEightOfAUnit) {
+Charge of(uid_t uid, const std::string& unit = {}, bool admitted = false) {
+        return Charge{.uid = uid, .unit = unit, .admitted = admitted};
+}
+
+TEST(Ledger, TwoOfAUid) {
         Ledger ledger;
-        const auto of = [](uid_t uid, const std::string& unit, bool admitted = false) {
-                return Charge{.uid = uid, .unit = unit, .admitted = admitted};
-        };
         ledger.add(1, of(1, "user@1.service"));
         EXPECT_FALSE(ledger.bars(of(1, "user@1.service")));
         ledger.add(2, of(1, "user@1.service"));
-        EXPECT_TRUE(ledger.bars(of(1, "")));
+        EXPECT_TRUE(ledger.bars(of(1)));
         EXPECT_TRUE(ledger.bars(of(1, "", true))) << "admitted or not";
+        EXPECT_EQ(ledger.why_barred(of(1, "user@1.service")), "uid 1");
         EXPECT_FALSE(ledger.bars(of(2, "user@1.service")));
-        for (uid_t uid = 100'000; uid < 100'006; uid++) {  // subordinate ones
+        ledger.remove(1);
+        EXPECT_FALSE(ledger.bars(of(1)));
+}
+
+TEST(Ledger, FourOfAUnitForWhoIsNotAdmittedAndEightForWhoIs) {
+        Ledger ledger;
+        for (uid_t uid = 100'000; uid < 100'000 + Ledger::kMaxPerUnit; uid++) {  // subordinate ones
                 EXPECT_FALSE(ledger.bars(of(uid, "user@1.service")));
                 ledger.add(uid, of(uid, "user@1.service"));
         }
-        EXPECT_TRUE(ledger.bars(of(100'006, "user@1.service")));
-        EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service", true)));
+        EXPECT_TRUE(ledger.bars(of(200'000, "user@1.service")));
+        EXPECT_EQ(ledger.why_barred(of(200'000, "user@1.service")), "user@1.service");
+        EXPECT_FALSE(ledger.bars(of(200'000, "user@1.service", true))) << "strangers do not count for the admitted";
         EXPECT_FALSE(ledger.bars(of(2, "nginx.service")));
-        ledger.remove(100'005);
-        EXPECT_FALSE(ledger.bars(of(100'006, "user@1.service")));
-        ledger.remove(1);
-        EXPECT_FALSE(ledger.bars(of(1, "")));
+        ledger.remove(100'000);
+        EXPECT_FALSE(ledger.bars(of(200'000, "user@1.service")));
+        for (uid_t uid = 300'000; uid < 300'000 + Ledger::kMaxPerAdmittedUnit; uid++) {
+                EXPECT_FALSE(ledger.bars(of(uid, "game.service", true)));
+                ledger.add(uid, of(uid, "game.service", true));
+        }
+        EXPECT_TRUE(ledger.bars(of(2, "game.service", true)));
+        EXPECT_FALSE(ledger.bars(of(2, "nginx.service", true)));
 }
 
-TEST(Ledger, WhenTheyAreManyOnlyWhoIsAdmittedAndHasNoneGetsOne) {
+TEST(Ledger, EightOfStrangersOfWhateverUidsAndUnits) {
         Ledger ledger;
-        for (uid_t uid = 0; uid < Ledger::kMaxInAll; uid++) {
-                EXPECT_FALSE(ledger.bars({.uid = 9'999}));
-                ledger.add(uid, {.uid = uid});
+        for (uid_t uid = 0; uid < Ledger::kMaxOfStrangers; uid++) {
+                EXPECT_FALSE(ledger.bars(of(9'999, "nobodys.service")));
+                ledger.add(uid, of(uid, std::to_string(uid) + ".service"));
         }
-        EXPECT_TRUE(ledger.bars({.uid = 9'999}));
-        EXPECT_FALSE(ledger.bars({.uid = 9'999, .admitted = true}));
-        EXPECT_TRUE(ledger.bars({.uid = 1, .admitted = true}));
+        EXPECT_TRUE(ledger.bars(of(9'999, "nobodys.service")));
+        EXPECT_EQ(ledger.why_barred(of(9'999, "nobodys.service")), "") << "they share one process";
+        EXPECT_FALSE(ledger.bars(of(9'999, "nobodys.service", true)));
+}
+
+TEST(Ledger, WhenTheyAreManyOnlyWhoWasServedBeforeGetsOne) {
+        Ledger ledger;
+        ledger.note_served(9'998);
+        ledger.note_served(1'000);
+        for (uid_t uid = 1'000; ledger.size() < Ledger::kMaxInAll; uid++) {
+                EXPECT_FALSE(ledger.bars(of(9'999, "", true)));
+                ledger.add(uid, of(uid, "", true));
+        }
+        EXPECT_TRUE(ledger.bars(of(9'999, "", true)));
+        EXPECT_FALSE(ledger.bars(of(9'998, "", true)));
+        EXPECT_FALSE(ledger.bars(of(9'998))) << "whatever it asks for";
+        EXPECT_TRUE(ledger.bars(of(1'000, "", true))) << "one hand did not come back from it: it is not known any more";
+        for (uid_t uid = 5'000; !ledger.is_full(); uid++) {
+                ledger.add(uid, of(uid, "", true));
+        }
+        EXPECT_TRUE(ledger.bars(of(9'998, "", true)));
+        EXPECT_EQ(ledger.size(), Ledger::kMaxInAll + Ledger::kReserve);
+}
+
+TEST(Ledger, OfThoseThatWereServedTheOldestAreForgottenButNotInAnAttack) {
+        Ledger ledger;
+        for (uid_t uid = 1; uid <= Ledger::kMaxKnown + 1; uid++) {
+                ledger.note_served(uid);
+        }
+        for (uid_t uid = 10'000; uid < 10'000 + Ledger::kMaxOfStrangers; uid++) {
+                ledger.add(uid, of(uid));
+        }
+        EXPECT_TRUE(ledger.bars(of(1))) << "the oldest";
+        EXPECT_FALSE(ledger.bars(of(2)));
+        ledger.note_served(20'000);
+        EXPECT_TRUE(ledger.bars(of(20'000)));
+        EXPECT_FALSE(ledger.bars(of(2)));
 }
 
 TEST(ProcessState, IsReadBehindTheNameWhateverThatIs) {

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/hands/quarantine.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sockbroker::hands {
+
+Quarantine::Room& Quarantine::of(const Charge& charge) {
+        std::string reason = roster_.ledger().why_barred(charge);
+        const auto found = std::ranges::find(rooms_, reason, &Room::reason);
+        if (found != rooms_.end()) {
+                return *found;
+        }
+        if (!reason.empty() && rooms_.size() >= kMaxReasons) {
+                return of({.uid = kNobody});
+        }
+        Room room{.reason = std::move(reason), .charge = {.uid = kNobody}};
+        if (!room.reason.empty()) {
+                room.charge = charge;
+                if (room.reason == charge.unit) {
+                        room.charge.uid = kNobody;
+                }
+        }
+        rooms_.push_back(std::move(room));
+        return rooms_.back();
+}
+
+bool Quarantine::push(std::unique_ptr<Job>& job) {
+        const auto now = job->since_usec;
+        Room& room = of(job->charge);
+        if (!room.hand && !roster_.ledger().is_full()) {
+                room.hand = roster_.fork(Role::kQuarantine, false);
+        }
+        if (!room.hand) {
+                return false;
+        }
+        room.queue.emplace_back();
+        room.queue.back() = std::move(job);
+        dispatch(now);
+        return true;
+}
+
+void Quarantine::dispatch(std::int64_t now_usec) noexcept {
+        for (Room& room : rooms_) {
+                if (room.hand && room.hand->idle() && !room.queue.empty()) {
+                        // Otherwise it is about to be heard that it died, or there is no memory: the timer tries again.
+                        (void)succeeds([&] {
+                                if (room.hand->begin(room.queue.front(), now_usec) == 0) {
+                                        room.queue.pop_front();
+                                }
+                        });
+                }
+        }
+}
+
+void Quarantine::retire(Room& room) noexcept {
+        roster_.leave_behind(std::move(room.hand), room.charge, nullptr, true);
+}
+
+void Quarantine::retire_full(std::uint32_t child) noexcept {
+        if (const auto room = find(child); room != rooms_.end()) {
+                retire(*room);
+        }
+}
+
+bool Quarantine::is_over(const Room& room) const {
+        const Ledger& ledger = roster_.ledger();
+        return !ledger.bars(room.charge) || (!room.reason.empty() && ledger.why_barred(room.charge) != room.reason);
+}
+
+void Quarantine::release() noexcept {
+        (void)succeeds([&] {
+                for (Room& room : rooms_) {
+                        if (room.hand && room.queue.empty() && room.hand->idle() && is_over(room)) {
+                                retire(room);
+                        }
+                }
+        });
+        std::erase_if(rooms_, [](const Room& room) { return !room.hand && room.queue.empty(); });
+}
+
+std::unique_ptr<Job> Quarantine::pop_older(std::int64_t usec) {
+        for (Room& room : rooms_) {
+                if (!room.queue.empty() && room.queue.front()->since_usec < usec && room.queue.front()->given.empty()) {
+                        auto old = std::move(room.queue.front());
+                        room.queue.pop_front();
+                        return old;
+                }
+        }
+        return nullptr;
+}
+
+void Quarantine::fill() noexcept {
+        for (Room& room : rooms_) {
+                if (!room.hand && !room.queue.empty() && !roster_.ledger().is_full()) {
+                        room.hand = roster_.fork(Role::kQuarantine, false);
+                }
+        }
+}
+
+std::vector<Quarantine::Room>::iterator Quarantine::find(std::uint32_t child) {
+        return std::ranges::find_if(rooms_, [&](const Room& room) { return room.hand && room.hand->child() == child; });
+}
+
+bool Quarantine::forked(std::uint32_t child, pid_t pid, std::int64_t now_usec) {
+        const auto room = find(child);
+        if (room == rooms_.end()) {
+                return false;
+        }
+        room->hand->forked(pid);
+        dispatch(now_usec);
+        return true;
+}
+
+std::unique_ptr<Hand> Quarantine::remove(std::uint32_t child) {
+        const auto room = find(child);
+        return room == rooms_.end() ? nullptr : std::move(room->hand);
+}
+
+void Quarantine::add_working(std::vector<Hand*>& all) const {
+        for (const Room& room : rooms_) {
+                if (room.hand && room.hand->job() != nullptr) {
+                        all.push_back(room.hand.get());
+                }
+        }
+}
+
+// What is barred is forgiven when a process has ended, which nothing has to wait for; only what became so meanwhile.
+bool Quarantine::settled() const {
+        return std::ranges::all_of(rooms_, [&](const Room& room) {
+                return room.hand && room.hand->idle() && room.queue.empty() && !is_over(room);
+        });
+}
+
+}  // namespace sockbroker::hands

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Where the messages of those go who get no hand, and what they leave in the core's last copy of a connection: a
+// process for each reason, which takes all of it and closes nothing. So it waits for nobody, and the queue of `notify`
+// goes on for all others. What it has is closed by its end: when the reason is gone, or when it is full. Then it may be
+// left behind: once, with all that is in it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/hands/hand.h"
+#include "broker/hands/roster.h"
+
+namespace sockbroker::hands {
+
+class Quarantine {
+public:
+        static constexpr std::size_t kMaxReasons = 16;  // beyond, they share the one for no reason of its own
+
+        explicit Quarantine(Roster& roster) : roster_(roster) {}
+
+        // False, and where it throws: the job is the caller's still. There is no process for it, and none can be made.
+        [[nodiscard]] bool push(std::unique_ptr<Job>& job);
+        void dispatch(std::int64_t now_usec) noexcept;
+        // It has refused what it was to take.
+        void retire_full(std::uint32_t child) noexcept;
+        // Those whose reason is gone.
+        void release() noexcept;
+
+        [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
+        void fill() noexcept;  // where something waits
+        [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
+        [[nodiscard]] std::unique_ptr<Hand> remove(std::uint32_t child);
+        void add_working(std::vector<Hand*>& all) const;
+        [[nodiscard]] bool settled() const;
+
+private:
+        struct Room {
+                std::string reason;  // as of the ledger
+                Charge charge;       // who is barred for it
+                std::unique_ptr<Hand> hand;
+                std::deque<std::unique_ptr<Job>> queue;
+        };
+        [[nodiscard]] Room& of(const Charge& charge);
+        [[nodiscard]] std::vector<Room>::iterator find(std::uint32_t child);
+        [[nodiscard]] bool is_over(const Room& room) const;
+        void retire(Room& room) noexcept;
+
+        Roster& roster_;
+        std::vector<Room> rooms_;
+};
+
+}  // namespace sockbroker::hands
