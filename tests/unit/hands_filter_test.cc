@@ -70,7 +70,7 @@ const std::vector<Call> kCalls{
         {"recvmsg", {7}, {{"", A}, {"door", P}}},
         {"recvmsg", {7, 0, MSG_PEEK | MSG_DONTWAIT}, {{"", A}}},
         {"recvmsg", {7, 0, MSG_DONTWAIT}, {{"", A}, {"door", P}}},
-        {"recvfrom", {3}, {{"", N}, {"door", A}, {"zygote", A}}},
+        {"recvfrom", {7, 0, 0, MSG_DONTWAIT}, {{"", N}, {"door", A}, {"zygote", A}}},
         {"recvfrom", {7}, {{"", N}, {"door", P}, {"zygote", P}}},
         {"write", {3}, {{"", A}, {"door", N}}},
         {"write", {7}, {{"", P}, {"door", N}}},
