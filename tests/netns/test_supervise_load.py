@@ -1,61 +1,36 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Under load: what operators do to a stock nginx and HAProxy under sockbroker-run --supervise costs no client its connection.
-With SOCKBROKER_LONG ten thousand connections and more each."""
+"""Under load: what operators do to a stock nginx under sockbroker-run --supervise costs no client its connection. With
+SOCKBROKER_LONG ten thousand connections and more each."""
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
-import sys
+import time
 
 import pytest
 
 from harness import sandbox, servers, supervised
+from harness.hammer import Hammer, has_ended, nothing_failed, only_accepted_ones_failed
 from words import add_routes, listen, section
 
 UID = 61001
 ROUNDS, CONNECTIONS = (20, 600) if "SOCKBROKER_LONG" in os.environ else (3, 150)
-CLIENT = pathlib.Path(__file__).resolve().parents[1] / "system/client.py"
 NGINX = servers.NGINX.format(daemon="off", more="").replace('"served\\n"', '"nginx, you asked\\n"')
 
 
-class Hammer:
-    """Four clients that connect one after the other without a pause."""
-
-    def __init__(self, address, port):
-        self.process = subprocess.Popen([sys.executable, CLIENT, "hammer", address, str(port), "http"], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdout.readline() == "through\n"
-
-    def more(self, number):
-        goal = self.counts()["good"] + number
-        supervised.until(lambda: self.counts()["good"] >= goal)
-
-    def counts(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def end(self):
-        self.process.stdin.close()
-        counts = json.loads(self.process.stdout.readline())
-        self.process.wait(10)
-        return counts
-
-
 class Nginx:
-    def __init__(self, hold=""):
+    def __init__(self, configuration=NGINX):
         self.program = servers.program(servers.SERVERS[1], "nginx", None)
         if self.program is None:
             pytest.skip("nginx is not installed")
         servers.FOLDER.mkdir(mode=0o755)
         os.chown(servers.FOLDER, UID, UID)
-        (servers.FOLDER / "nginx.conf").write_text(NGINX)
+        (servers.FOLDER / "nginx.conf").write_text(configuration)
         self.words = [str(self.program), "-e", "stderr", "-c", "/run/server/nginx.conf"]
         self.process = None
-        self.hold = hold
 
     def start(self):
         command = sandbox.command("--supervise", *self.words, ambient="")
@@ -72,6 +47,15 @@ class Nginx:
     def pid(self):
         return int((servers.FOLDER / "pid").read_text())
 
+    def workers(self):
+        return set(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
+
+    def reload(self):
+        """Returns when the workers of before have answered all they had, and ended."""
+        before = self.workers()
+        self.process.send_signal(signal.SIGHUP)
+        supervised.until(lambda: self.workers() and not before & self.workers())
+
     def end(self):
         with contextlib.suppress(OSError, ValueError):
             os.kill(self.pid(), signal.SIGKILL)
@@ -80,17 +64,22 @@ class Nginx:
         self.process.wait()
 
 
-@pytest.fixture(name="nginx")
-def _nginx(broker):
-    add_routes()
-    broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80), "HoldSec=30",
-                          "Handover=replace")).start()
-    sandbox.install()
-    nginx = Nginx().start()
-    try:
-        wait_for_sockets(broker, 2)
-        yield nginx
-    finally:
+@pytest.fixture(name="serve")
+def _serve(broker):
+    """serve(configuration, sockets, policy lines): an nginx that serves port 80 of both families."""
+    started = []
+
+    def begin(configuration, sockets, *lines):
+        add_routes()
+        broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80),
+                              *lines)).start()
+        sandbox.install()
+        started.append(Nginx(configuration).start())
+        wait_for_sockets(broker, sockets)
+        return started[0]
+
+    yield begin
+    for nginx in started:
         nginx.end()
         for pid in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -99,27 +88,33 @@ def _nginx(broker):
                     os.kill(int(pid.name), signal.SIGKILL)
 
 
+@pytest.fixture(name="nginx")
+def _nginx(serve):
+    return serve(NGINX, 2, "HoldSec=30", "Handover=replace")
+
+
 def wait_for_sockets(broker, number):
     supervised.until(lambda: len([one for one in broker.list() if one["state"] == "live"]) >= number)
-
-
-def nothing_failed(hammers, what):
-    total = 0
-    for hammer in hammers:
-        counts = hammer.end()
-        assert counts["failed"] == 0, counts
-        total += counts["good"]
-    print(f"{what}: 0 failed of {total}")
 
 
 def test_a_reload_loses_nothing(broker, nginx):
     hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
     for _ in range(ROUNDS):
-        os.kill(nginx.pid(), signal.SIGHUP)
+        nginx.reload()
         for hammer in hammers:
             hammer.more(CONNECTIONS // 2)
     nothing_failed(hammers, "nginx -s reload")
     assert broker.process.poll() is None
+
+
+def test_a_reload_of_workers_with_sockets_of_their_own_loses_nothing(serve):
+    nginx = serve(NGINX.replace(":80;", ":80 reuseport;").replace(" 80;", " 80 reuseport;"), 4, "Handover=share")
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    for _ in range(ROUNDS):
+        nginx.reload()
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    nothing_failed(hammers, "nginx -s reload, reuseport")
 
 
 def test_a_configuration_test_loses_nothing(broker, nginx):  # pylint: disable=unused-argument
@@ -162,18 +157,26 @@ def pid_or_none():
         return None
 
 
+def kill_9(broker, nginx):
+    """All of it at once, until the broker holds its sockets. The times before and after."""
+    before = time.monotonic()
+    workers = nginx.workers()
+    nginx.process.kill()
+    nginx.process.wait()
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    supervised.until(lambda: all(map(has_ended, workers)))
+    after = time.monotonic()
+    supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+    return before, after
+
+
 def test_kill_9_with_hold_sec_loses_no_client_that_waits(broker, nginx):
     """Connections that nginx has accepted die with it. All that come while nobody is there are answered by the next."""
-    import socket  # pylint: disable=import-outside-toplevel
     for _ in range(ROUNDS):
         cookies = {one["cookie"] for one in broker.list()}
-        workers = pathlib.Path(f"/proc/{nginx.process.pid}/task/{nginx.process.pid}/children").read_text().split()
-        nginx.process.kill()
-        nginx.process.wait()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+        kill_9(broker, nginx)
         waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7") for _ in range(10)]
         nginx.start()
         for connection in waiting:
@@ -183,3 +186,15 @@ def test_kill_9_with_hold_sec_loses_no_client_that_waits(broker, nginx):
                 assert b"200 OK" in connection.recv(4096)
         assert {one["cookie"] for one in broker.list()} == cookies
         wait_for_sockets(broker, 2)
+
+
+def test_kill_9_with_hold_sec_under_load_loses_only_what_was_accepted(broker, nginx):
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    deaths = []
+    for _ in range(ROUNDS):
+        deaths.append(kill_9(broker, nginx))
+        nginx.start()
+        wait_for_sockets(broker, 2)
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    only_accepted_ones_failed(hammers, deaths, "kill -9 of nginx")

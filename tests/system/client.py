@@ -69,9 +69,11 @@ def hammer(address: str, port: str, protocol: str = "echo") -> None:
     exchange = {"echo": echoed, "http": fetched}[protocol]
     ended, lock = threading.Event(), threading.Lock()
     counts = {"good": 0, "failed": 0, "refused": 0, "errors": []}
+    failures = []  # when each that failed began and ended
 
     def one_after_the_other() -> None:
         while not ended.is_set():
+            began = time.monotonic()
             try:
                 with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
                     fault = exchange(client)
@@ -82,6 +84,7 @@ def hammer(address: str, port: str, protocol: str = "echo") -> None:
                 counts["refused"] += "refused" in (fault or "")
                 if fault:
                     counts["errors"].append(fault)
+                    failures.append((began, time.monotonic()))
                 elif counts["good"] == 1:
                     print("through", flush=True)
 
@@ -95,7 +98,7 @@ def hammer(address: str, port: str, protocol: str = "echo") -> None:
     ended.set()
     for thread in threads:
         thread.join()
-    print(json.dumps({**counts, "errors": counts["errors"][:3]}), flush=True)
+    print(json.dumps({**counts, "errors": counts["errors"][:3], "failures": failures[:1000]}), flush=True)
 
 
 def store(service: str, address: str, port: str, hold: str = "") -> None:

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""As test_supervise_load.py, a stock HAProxy in master-worker mode with several threads: reload, configuration test and
+kill -9 under load. Installed or, with SOCKBROKER_LONG, unpacked from Debian's package."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness import sandbox, servers, supervised
+from harness.hammer import Hammer, has_ended, nothing_failed, only_accepted_ones_failed
+from words import add_routes, listen, section
+
+UID = 61001
+LONG = "SOCKBROKER_LONG" in os.environ
+ROUNDS, CONNECTIONS = (20, 600) if LONG else (3, 150)
+[SERVER] = [server for server in servers.SERVERS if server.name == "HAProxy -W"]
+SHARDS = servers.HAPROXY.replace("0.0.0.0:80", "0.0.0.0:80 shards by-thread").replace("v6only", "v6only shards by-thread")
+
+
+def tree(pid):
+    """A process and all below it."""
+    children = []
+    with contextlib.suppress(OSError):
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in tree(int(child)))]
+
+
+class Haproxy:
+    def __init__(self, configuration):
+        root = servers.root_of(SERVER) if LONG else None
+        self.program = servers.program(SERVER, "haproxy", root)
+        if self.program is None:
+            pytest.skip("haproxy is not installed, and only SOCKBROKER_LONG unpacks it")
+        self.environment = servers.environment(SERVER, root)
+        servers.FOLDER.mkdir(mode=0o755)
+        os.chown(servers.FOLDER, UID, UID)
+        (servers.FOLDER / "conf").write_text(configuration)
+        self.process = None
+
+    def start(self):
+        command = sandbox.command("--supervise", str(self.program), *SERVER.arguments, ambient="")
+        with open(servers.FOLDER / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+        return self
+
+    def workers(self):
+        return set(tree(self.process.pid)[1:])
+
+    def reload(self):
+        """Returns when the workers of before have answered all they had, and ended."""
+        before = self.workers()
+        self.process.send_signal(signal.SIGUSR2)
+        supervised.until(lambda: self.workers() and not before & self.workers())
+
+    def kill_9(self):
+        """All of it at once. The times before and after."""
+        before = time.monotonic()
+        pids = tree(self.process.pid)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        supervised.until(lambda: all(map(has_ended, pids)))
+        return before, time.monotonic()
+
+
+@pytest.fixture(name="serve")
+def _serve(broker):
+    """serve(configuration, policy lines): an HAProxy that serves port 80 of both families."""
+    started = []
+
+    def begin(configuration, *lines):
+        add_routes()
+        broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80),
+                              *lines)).start()
+        sandbox.install()
+        started.append(Haproxy(configuration).start())
+        wait_for_sockets(broker, 2)
+        return started[0]
+
+    yield begin
+    for one in started:
+        one.kill_9()
+        print((servers.FOLDER / "log").read_text()[-2000:])
+
+
+def wait_for_sockets(broker, number):
+    supervised.until(lambda: len([one for one in broker.list() if one["state"] == "live"]) >= number)
+
+
+each_layout = pytest.mark.parametrize("configuration, lines", [
+    (servers.HAPROXY, ["Handover=replace"]),
+    (servers.HAPROXY.replace("expose-fd listeners", ""), ["Handover=replace"]),
+    (SHARDS, ["Handover=share"]),
+], ids=["passed_on", "bound_again", "shards"])
+
+
+@each_layout
+def test_a_reload_loses_nothing(broker, serve, configuration, lines):
+    haproxy = serve(configuration, *lines)
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    for _ in range(ROUNDS):
+        haproxy.reload()
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    nothing_failed(hammers, "haproxy SIGUSR2")
+    assert broker.process.poll() is None
+
+
+def test_a_configuration_test_loses_nothing(broker, serve):
+    haproxy = serve(SHARDS, "Handover=share")
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    before = broker.list()
+    for _ in range(ROUNDS):
+        words = ["--supervise", "--no-register", str(haproxy.program), "-c", "-f", "/run/server/conf"]
+        done = subprocess.run(sandbox.command(*words, ambient=""), env=haproxy.environment, capture_output=True, text=True,
+                              timeout=sandbox.TIMEOUT, check=False)
+        assert done.returncode == 0, done.stderr
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    nothing_failed(hammers, "haproxy -c")
+    assert broker.list() == before
+
+
+@each_layout
+def test_kill_9_with_hold_sec_under_load_loses_only_what_was_accepted(broker, serve, configuration, lines):
+    haproxy = serve(configuration, "HoldSec=30", *lines)
+    number = len(broker.list())
+    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    deaths = []
+    for _ in range(ROUNDS):
+        deaths.append(haproxy.kill_9())
+        supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+        haproxy.start()
+        wait_for_sockets(broker, number)
+        for hammer in hammers:
+            hammer.more(CONNECTIONS // 2)
+    only_accepted_ones_failed(hammers, deaths, "kill -9 of haproxy")
