@@ -102,6 +102,18 @@ const cluster = require("cluster");
 if (cluster.isPrimary) { cluster.fork(); cluster.fork(); }
 else require("http").createServer((request, response) => response.end("served\\n")).listen(80);
 """
+# Its listeners are MPTCP ones unless the system has none: by itself from Go 1.24 on, by GODEBUG from 1.21 on.
+GO = """\
+package main
+import ("fmt"; "net/http"; "os")
+func main() {
+	answer := func(writer http.ResponseWriter, _ *http.Request) { fmt.Fprintln(writer, "served") }
+	fmt.Fprintln(os.Stderr, http.ListenAndServe(":80", http.HandlerFunc(answer)))
+	os.Exit(1)
+}
+"""
+GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": "/run/server/cache", "GOPATH": "/run/server/go",
+                  "HOME": "/run/server", "GODEBUG": "multipathtcp=1"}
 
 
 @dataclasses.dataclass
@@ -115,7 +127,8 @@ class Server:
     port: int = 80
     options: tuple = ()  # of sockbroker-run
     local: bool = False  # it wants the addresses on an interface
-    prepare: tuple = ()  # a command of the same user before it
+    own_port: bool = False  # it closes connections to any other port, also where nothing comes between
+    prepare: tuple = ()  # a command of the same user before it, of the same package
     uid: int = 61001  # or one that has a name
     environment: dict = dataclasses.field(default_factory=dict)
 
@@ -141,7 +154,8 @@ SERVERS = [
            ("--profile=interfaces",)),
     Server("dnsmasq", "dnsmasq-base", "dnsmasq",
            ("--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file",
-            "--log-facility=-", "--address=/a.x/192.0.2.99"), {}, "dns", 53, ("--profile=interfaces",), local=True),
+            "--log-facility=-", "--address=/a.x/192.0.2.99"), {}, "dns", 53, ("--profile=interfaces",), local=True,
+           own_port=True),
     Server("bind9", "bind9", "named", ("-g", "-n", "1", "-c", "/run/server/conf"), {"conf": NAMED, "zone": ZONE}, "dns",
            53, ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53"), local=True),
     Server("HAProxy -W", "haproxy", "haproxy", ("-W", "-db", "-f", "/run/server/conf"), {"conf": HAPROXY}),
@@ -149,6 +163,8 @@ SERVERS = [
            options=("--asked-names",)),
     Server("redis", "redis-server", "redis-server", ("--bind", "0.0.0.0", "::", "--protected-mode", "no", "--save", "",
                                                      "--dir", "/run/server"), {}, "redis", 6379),
+    Server("Go, net/http", "golang-go", "/run/server/go-server", (), {"server.go": GO}, environment=GO_ENVIRONMENT,
+           prepare=("go", "build", "-o", "/run/server/go-server", "/run/server/server.go")),
     Server("caddy", "caddy", "caddy", ("file-server", "--listen", ":80", "--root", "/run/server"), {"index.html": "served\n"},
            environment={"HOME": "/run/server"}),
     Server("PostgreSQL", "postgresql-15", "postgres", ("-D", "/run/server/data", "-c", "listen_addresses=*", "-c",

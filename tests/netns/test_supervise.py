@@ -309,10 +309,23 @@ def test_a_program_that_asks_for_its_name_may_be_told_what_it_asked_for(web):  #
         assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
 
 
-def test_mptcp_is_told_to_be_plain_tcp(web):  # pylint: disable=unused-argument
+@pytest.mark.parametrize("at, asked", [("0.0.0.0", ["192.0.2.1"]), ("::", ["2001:db8::1", "192.0.2.1"])])
+def test_a_program_that_would_listen_by_mptcp_listens_by_tcp(web, at, asked):
+    """As Go does by itself from 1.24 on: it opens an MPTCP socket, and where there are none a TCP one."""
     with supervised.Program() as program:
-        assert program.do("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)") == "EPROTONOSUPPORT"
-        assert program.do("socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)") == "EPROTONOSUPPORT"
+        program.do("""
+def listener(family):
+    try:
+        return socket.socket(family, socket.SOCK_STREAM, 262)
+    except OSError as error:
+        names["refused"] = errno.errorcode[error.errno]
+        return socket.socket(family, socket.SOCK_STREAM)""")
+        program.do(f"s = listener(socket.AF_INET6 if ':' in {at!r} else socket.AF_INET)")
+        program.do(f"s.bind(({at!r}, 80)); s.listen(64); serve(s)")
+        assert program.do("names['refused']") == "EPROTONOSUPPORT"
+        assert program.do("s.getsockopt(socket.SOL_SOCKET, 38)") == socket.IPPROTO_TCP  # SO_PROTOCOL
+        assert {ask(address, 80) for address in asked} == {f"served {program.process.pid}"}
+        assert {entry["protocol"] for entry in web.list()} == {"tcp"}
 
 
 def test_a_udp_port_below_the_unprivileged_ones_says_what_to_do(broker):
@@ -350,65 +363,3 @@ def test_without_a_broker_the_program_is_not_started(netns):  # pylint: disable=
     sandbox.install()
     status, output, said = sandbox.run("--supervise", "/bin/echo", "started", ambient="")
     assert (status, output) == (69, "") and "sockbrokerd.socket" in said, said
-
-
-
-
-# Again.
-
-def test_a_udp_bind_that_was_refused_is_judged_again_when_it_is_repeated(broker):
-    add_routes()
-    broker.policy(everything("web", "Handover=share", "MaxSockets=1", ports=5353)).start()
-    sandbox.install()
-    with supervised.Program() as second:
-        second.do("t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
-        with supervised.Program() as first:
-            first.do("s = sock('udp', '0.0.0.0', 5353)")
-            for _ in range(3):
-                assert second.do("t.bind(('0.0.0.0', 5353))") == "ENOBUFS"
-            assert [entry["pid"] for entry in broker.list()] == [first.process.pid]
-        supervised.until(lambda: second.do("t.bind(('0.0.0.0', 5353))") is None)
-        assert [entry["pid"] for entry in broker.list()] == [second.process.pid]
-
-
-def test_a_listener_that_was_shut_down_and_listens_again_serves_again(web):
-    with supervised.Program() as program:
-        program.do("s = sock('tcp', '0.0.0.0', 80)")
-        program.do("s.shutdown(socket.SHUT_RD)")
-        web.wait_log("gone: tcp socket")
-        program.do("s.listen(64); serve(s)")
-        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
-
-
-def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):
-    with supervised.Program() as program:
-        web.process.send_signal(signal.SIGSTOP)
-        program.do("child = os.fork()\nif child == 0:\n    sock('tcp', '0.0.0.0', 80)\n    os._exit(0)")
-        child = program.do("child")
-        supervisor = pathlib.Path(f"/proc/{program.supervisor()}/syscall")
-        supervised.until(lambda: supervisor.read_text().split()[0] in ("7", "271", "47", "45"))  # it waits for the broker
-        os.kill(child, signal.SIGKILL)
-        program.do("os.waitpid(child, 0)")
-        web.process.send_signal(signal.SIGCONT)
-        program.do("s = sock('tcp', '0.0.0.0', 80)")
-        assert [entry["pid"] for entry in web.list()] == [program.process.pid]
-
-
-def has_pidfd_of_threads():
-    try:
-        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_pidfd_of_threads(), reason="PIDFD_THREAD is not there before 6.9")
-def test_a_thread_binds_after_the_first_one_has_ended(web):  # pylint: disable=unused-argument
-    code = ("import ctypes, os, pathlib, socket, threading\n"
-            "def run():\n"
-            "    while ' Z ' not in pathlib.Path(f'/proc/self/task/{os.getpid()}/stat').read_text(): pass\n"
-            "    socket.socket().bind(('127.0.0.1', 8081)); print('bound', flush=True); os._exit(0)\n"
-            "threading.Thread(target=run).start()\n"
-            "ctypes.CDLL(None).syscall(60, 0)\n")
-    status, out, errors = sandbox.run("--supervise", "/usr/bin/python3", "-c", code, ambient="")
-    assert (status, out) == (0, "bound\n"), errors

@@ -16,6 +16,7 @@ from test_supervise_spares import passed, socket_unit
 from words import PREFIXES, add_routes, listen, section
 
 LONG = "SOCKBROKER_LONG" in os.environ
+OTHER_PORT = 8765  # the service's in policy, and unknown to the server
 ADDRESSES = {"ipv4": ("192.0.2.7", "192.0.2.200"), "ipv6": ("2001:db8::7", "2001:db8::99")}
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs/unmodified.md"
 
@@ -45,9 +46,9 @@ class Running:
 
     def __init__(self, server, sockets, cgroup=None):
         root = servers.root_of(server) if LONG else None
-        self.program = servers.program(server, server.program, root)
-        if self.program is None:
-            pytest.skip(f"{server.program} is not installed, and only SOCKBROKER_LONG unpacks it")
+        first = server.prepare[0] if server.prepare else server.program
+        if servers.program(server, first, root) is None:
+            pytest.skip(f"{first} is not installed, and only SOCKBROKER_LONG unpacks it")
         servers.FOLDER.mkdir(mode=0o755)
         os.chown(servers.FOLDER, server.uid, server.uid)
         for name, text in server.files.items():
@@ -57,6 +58,7 @@ class Running:
             first, *rest = server.prepare
             subprocess.run(["setpriv", f"--reuid={server.uid}", f"--regid={server.uid}", "--clear-groups",
                             str(servers.program(server, first, root)), *rest], check=True, capture_output=True, env=env)
+        self.program = servers.program(server, server.program, root)
         words, fds = passed(*sockets) if sockets else ([], [])
         command = [*words, *sandbox.command("--supervise", *server.options, str(self.program), *server.arguments,
                                             ambient="", uid=server.uid)]
@@ -81,12 +83,19 @@ class Running:
         self.log.close()
 
 
-def ask(host, protocol, address, server):
+def add_addresses(server):
+    add_routes()
+    if server.local:
+        for address in ("192.0.2.7/32", "192.0.2.200/32", "2001:db8::7/128", "2001:db8::99/128"):
+            namespace.run("ip", "addr", "add", address, "dev", "lo")
+
+
+def ask(host, protocol, address, server, port=None):
     sent, wanted = servers.SPOKEN[server.protocol]
     if server.protocol == "dns" and protocol == "tcp":
         sent = len(sent).to_bytes(2, "big") + sent
     done = subprocess.run(["nsenter", "--net", f"--target={host.pid}", "/usr/bin/python3", "-c", servers.CLIENT, protocol,
-                           address, str(server.port), sent.hex(), wanted.hex()], capture_output=True, text=True,
+                           address, str(port or server.port), sent.hex(), wanted.hex()], capture_output=True, text=True,
                           timeout=20, check=False)
     return done.stdout.strip() or "no: " + (done.stderr.strip().splitlines() or ["?"])[-1]
 
@@ -100,12 +109,10 @@ def capabilities(pid):
 
 @pytest.mark.parametrize("server", servers.SERVERS, ids=lambda server: server.name)
 def test_a_stock_server_is_reached_as_the_table_says(broker, remote, server):
-    add_routes()
-    if server.local:
-        for address in ("192.0.2.7/32", "192.0.2.200/32", "2001:db8::7/128", "2001:db8::99/128"):
-            namespace.run("ip", "addr", "add", address, "dev", "lo")
+    add_addresses(server)
     dns = server.protocol == "dns"
-    broker.policy(section("it", server.uid, binding("tcp", server.port), binding("udp", server.port) if dns else "",
+    broker.policy(section("it", server.uid, binding("tcp", server.port), binding("tcp", OTHER_PORT),
+                          binding("udp", server.port) if dns else "",
                           *(("Handover=share",) if "reuseport" in server.name else ()))).start()
     sandbox.install()
     sockets = []
@@ -120,7 +127,9 @@ def test_a_stock_server_is_reached_as_the_table_says(broker, remote, server):
         assert running.process.poll() is None, running.said()
         found = {}
         for protocol, family in server.offers():
-            answers = {ask(remote, protocol, address, server) for address in ADDRESSES[family] for _ in range(2)}
+            # An answer over UDP has the port of the socket.
+            ports = (server.port, OTHER_PORT) if protocol == "tcp" and not server.own_port else (server.port,)
+            answers = {ask(remote, protocol, address, server, port) for address in ADDRESSES[family] for port in ports}
             found[protocol + family[-1]] = "yes" if answers == {"yes"} else "; ".join(sorted(answers))
         assert capabilities(running.process.pid) == {0}
         said = {column: text for column, text in table().get(server.name, {}).items() if text != "-"}
@@ -131,6 +140,23 @@ def test_a_stock_server_is_reached_as_the_table_says(broker, remote, server):
         assert shown == said, (row_of(server, shown), running.said(), broker.list())
     finally:
         running.end()
+
+
+@pytest.mark.parametrize("server", servers.SERVERS, ids=lambda server: server.name)
+def test_a_stock_server_whose_port_is_not_granted_does_not_get_it(broker, server):
+    """Its bind(2) fails with EACCES, and the journal has who asked for what."""
+    add_addresses(server)
+    broker.policy(section("it", server.uid, binding("tcp", OTHER_PORT), binding("udp", OTHER_PORT))).start()
+    sandbox.install()
+    running = Running(server, [])
+    try:
+        broker.wait_log(rf"refuse: .*takes a socket bound to (tcp|udp) \S+:{server.port}\b.*uid={server.uid}")
+        assert broker.list() == []
+        assert capabilities(running.process.pid) <= {0}
+    finally:
+        running.end()
+    assert broker.list() == []
+    assert "grant it in conf.d" in running.said(), running.said()
 
 
 def serving(broker):
