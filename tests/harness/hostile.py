@@ -94,6 +94,23 @@ class Hostile(worker.Child):
                 self.sent += 1
         self.work = work
 
+    def _begin_connections(self):
+        """Made and closed as fast as they go, without a word."""
+        def work():
+            for _ in range(200):
+                one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                one.setblocking(False)
+                try:
+                    one.connect(f"{RUNTIME}/control")
+                    self.connections.append(one)
+                    self.sent += 1
+                except BlockingIOError:
+                    one.close()
+            for one in self.connections:
+                one.close()
+            self.connections = []
+        self.work = work
+
     def _begin_churn(self, service):
         """What policy lets it do, again and again: each step is a journal entry."""
         self._connect(1)

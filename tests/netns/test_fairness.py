@@ -11,6 +11,7 @@ import time
 import pytest
 
 from harness import hostile, kernel, wire, worker
+from harness.broker import Broker
 from harness.namespace import own_uid
 from words import add_routes, everywhere, listen, section, who
 
@@ -79,6 +80,30 @@ def test_an_honest_registration_is_answered_in_time_beside(broker, attack):
         sent = evil.count()
     assert sent >= 32
     in_time(attack, waited, sent)
+
+
+def test_a_flood_of_connections_does_not_queue_an_honest_one_behind_it_whatever_the_backlog_was():
+    broker = Broker(activated=True)
+    broker.activated[1].listen(4096)
+    waited = []
+    try:
+        broker.start()
+        with contextlib.ExitStack() as floods:
+            floods.enter_context(log_is_read(broker))
+            evil = [floods.enter_context(running(hostile.Hostile, own_uid(i % 2))) for i in range(4)]
+            for one in evil:
+                one.begin("connections")
+            deadline = time.monotonic() + 2 * SECONDS
+            while time.monotonic() < deadline:
+                begun = time.monotonic()
+                assert wire.control(broker.control_path, "VERB=version").result == "ok"
+                waited.append(time.monotonic() - begun)
+            sent = sum(one.count() for one in evil)
+    finally:
+        broker.discard()
+    assert sent >= 1000
+    assert len(waited) >= 20 and sorted(waited)[len(waited) // 2] < 0.1, waited
+    in_time("connections", waited, sent)
 
 
 def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_through(broker):
