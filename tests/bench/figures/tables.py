@@ -78,14 +78,26 @@ def flood(result):
             + "\n\n" + table(["ratio", "segments answered/s", "real connections/s"], ratios))
 
 
+def prices(result):
+    shown = {"unit": "neither", "stay": "`UdpFlows=stay`", "reply": "`UdpReply=original`"}
+    return table(["policy", "CPU time of a question and its answer, us", "beside neither"],
+                 [[shown[name], cell(values), cell(result["ratios"][f"{name} / unit"], "{:.3f}") if name != "unit" else "-"]
+                  for name, values in result["us_each"].items()])
+
+
+def experiment(name, result):
+    return (flood if name.startswith("flood") else prices if name.startswith("prices") else rates)(result)
+
+
 def traffic(report):
     """Every experiment under a heading of its own."""
     titles = {"udp4": "Datagrams, IPv4", "udp6": "Datagrams, IPv6", "tcp4": "Connections, IPv4",
               "tcp6": "Connections, IPv6", "flood1": "SYN flood, tcp_syncookies=1 (the default)",
-              "flood2": "SYN flood, tcp_syncookies=2"}
+              "flood2": "SYN flood, tcp_syncookies=2", "prices4": "What UDP flows and replies cost, IPv4",
+              "prices6": "What UDP flows and replies cost, IPv6"}
     return "\n\n".join(
         f"### {titles[name]}\n\n{result['rounds']} rounds of {result['slice_s']} s a variant.\n\n"
-        + (flood if name.startswith("flood") else rates)(result) for name, result in report["experiments"].items())
+        + experiment(name, result) for name, result in report["experiments"].items())
 
 
 def load(report):

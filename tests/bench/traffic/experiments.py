@@ -8,6 +8,8 @@ from traffic.variants import MANY
 
 RATIOS = ["bind", "tproxy", "tproxy-marked", "two-lpm 1", f"two-lpm {MANY}", "floor"]
 IPV6 = ["bind", "tproxy", f"two-lpm {MANY}", f"ours {MANY}"]
+PRICED = ["unit", "stay", "reply"]
+CLIENTS = 10000
 FLOODED = ["bind", "tproxy", f"two-lpm {MANY}", f"ours {MANY}"]
 
 
@@ -52,6 +54,27 @@ def rates(protocol, family, names, count, seconds, warm):
             "unaccounted": misdelivered,
             "ratios": _summary(values, "ours 1") | _summary(values, f"ours {MANY}"),
             "cpu_ratios": _summary(worth, "ours 1") | _summary(worth, f"ours {MANY}")}
+
+
+def prices(family, count, seconds):
+    """CPU time of a question and its answer, on both sides of the veth pair, in a service with UdpFlows=stay and in one
+    with UdpReply=original beside one with neither. Each of CLIENTS clients asks an address of its own, in turns, so that
+    their flows are known and nearly no two packets in a row are of one. The answers are sent, and not read."""
+    with contextlib.ExitStack() as stack:
+        pairs = {name: stack.enter_context(pair.Pair(name, "udp", family, clients=CLIENTS)) for name in PRICED}
+        unanswered = dict.fromkeys(PRICED, 0)
+
+        def one(name):
+            sent, got = pairs[name].traffic(seconds)
+            if got["done"] == 0:
+                raise RuntimeError(f"{name}: nothing arrived: {sent}")
+            unanswered[name] += got["failed"]
+            return (sent["cpu_seconds"] / sent["done"] + got["cpu_seconds"] / got["done"]) * 1e6
+
+        values = rounds.play(PRICED, count, one)
+    return {"family": family, "clients": CLIENTS, "slice_s": seconds, "rounds": count, "unanswered": unanswered,
+            "us_each": {name: rounds.spread(values[name]) for name in PRICED},
+            "ratios": {f"{name} / unit": rounds.ratios(values[name], values["unit"]) for name in PRICED[1:]}}
 
 
 def flood(cookies, names, count, seconds):
@@ -104,6 +127,9 @@ def everything(quick, only=None):
             name = f"{protocol}{family}"
             if only is None or name in only:
                 yield name, rates(protocol, family, variants.ALL if family == 4 else IPV6, count, seconds, warm)
+    for family in (4, 6):
+        if only is None or f"prices{family}" in only:
+            yield f"prices{family}", prices(family, count, 0.1 if quick else 0.25)
     for cookies in (1, 2):
         if only is None or f"flood{cookies}" in only:
             yield f"flood{cookies}", flood(cookies, FLOODED, count, 0.1 if quick else 0.25)

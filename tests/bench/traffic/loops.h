@@ -13,7 +13,8 @@
 struct sb_targets {
         int family;
         unsigned count;
-        unsigned next;  // where the next slice goes on, so that each has fresh ones
+        unsigned next;             // where the next slice goes on, so that each has fresh ones
+        struct in6_addr* sources;  // of each destination's client, IPv4 in the first four bytes; NULL: the socket's own
         struct sockaddr_in6 addresses[];
 };
 
@@ -30,10 +31,15 @@ struct sb_outcome {
 struct sb_targets* sb_make_targets(int family, const void* prefix, unsigned port, unsigned count, unsigned seed,
                                    int one);
 
+// Each destination has a client of its own from then on: at most 65,536 addresses below `prefix`, which must be local.
+int sb_set_sources(struct sb_targets* targets, const void* prefix);
+
 // Datagrams of 8 bytes for so long, or `most` of them if that is not 0.
 struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds, long most);
 // Counts datagrams until `*stop` is set and none has come for SB_IDLE_USEC.
 struct sb_outcome sb_udp_receive(int fd, const volatile int* stop);
+// The same, and sends each back to whom it came from. `failed`: answers that were not sent.
+struct sb_outcome sb_udp_echo(int fd, const volatile int* stop);
 
 // Connects for so long, or `most` times if that is not 0, with up to `window` connections that the server has yet to
 // reset. Sources in turn.

@@ -13,6 +13,7 @@ from harness.broker import BUILD  # noqa: E402
 
 PORT = 443
 PREFIX = {4: "10.77.0.0", 6: "fd77::"}
+CLIENTS = {4: "198.18.0.0", 6: "fd98::"}  # a /16 and a /112 again
 _SOCKADDR = 28  # struct sockaddr_in6, for both families
 
 
@@ -45,12 +46,15 @@ def family_number(family):
 
 
 class Targets:
-    """Destinations within the /16 (IPv6: /112) of PREFIX, random and prepared, or one and the same."""
+    """Destinations within the /16 (IPv6: /112) of PREFIX, random and prepared, or one and the same. With `clients`, as many
+    of them, each asked by a client of CLIENTS of its own."""
 
-    def __init__(self, family, seed, one=False, count=262144):
+    def __init__(self, family, seed, one=False, clients=0):
         number = family_number(family)
         self.pointer = ctypes.c_void_p(_call("sb_make_targets", number, socket.inet_pton(number, PREFIX[family]), PORT,
-                                             count, seed, int(one), result=ctypes.c_void_p))
+                                             clients or 262144, seed, int(one), result=ctypes.c_void_p))
+        if clients and _call("sb_set_sources", self.pointer, socket.inet_pton(number, CLIENTS[family]), result=ctypes.c_int):
+            raise MemoryError("no memory for the addresses of clients")
 
 
 def udp_send(fd, targets, seconds, most=0):
@@ -58,12 +62,12 @@ def udp_send(fd, targets, seconds, most=0):
 
 
 class Receiver:
-    """Reads datagrams or accepts connections in a thread until it is told that no more will come."""
+    """Reads datagrams or accepts connections in a thread until it is told that no more will come. `echo`: answers too."""
 
-    def __init__(self, protocol, fd):
+    def __init__(self, protocol, fd, echo=False):
         self._stop = ctypes.c_int(0)
         self._outcome = None
-        name = "sb_udp_receive" if protocol == "udp" else "sb_tcp_accept"
+        name = "sb_tcp_accept" if protocol == "tcp" else "sb_udp_echo" if echo else "sb_udp_receive"
         self._thread = threading.Thread(target=self._run, args=(name, fd))
         self._thread.start()
 

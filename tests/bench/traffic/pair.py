@@ -70,7 +70,8 @@ class _Server(worker.Child):
         """A veth pair to the namespace of the process; returns the hardware address of our end."""
         namespace.run("ip", "link", "add", "host", "type", "veth", "peer", "name", "remote", "netns", str(pid))
         namespace.run("ip", "-batch", "-", text="addr add 10.9.0.1/24 dev host\naddr add fd09::1/64 dev host nodad\n"
-                                                "link set host up\nroute add 198.18.0.0/15 via 10.9.0.2\n")
+                                                "link set host up\nroute add 198.18.0.0/15 via 10.9.0.2\n"
+                                                f"route add {loops.CLIENTS[6]}/112 via fd09::2\n")
         for name in ("all", "host"):
             namespace.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
         return hardware_address("host")
@@ -85,8 +86,8 @@ class _Server(worker.Child):
     def sysctl(self, name, value):
         namespace.sysctl(name, value)
 
-    def begin(self):
-        self.receiver = loops.Receiver(self.protocol, self.socket.fileno())
+    def begin(self, echo=False):
+        self.receiver = loops.Receiver(self.protocol, self.socket.fileno(), echo)
 
     def finish(self):
         """What the socket got since begin(); nothing more is on its way."""
@@ -147,7 +148,7 @@ class _Server(worker.Child):
 
 
 class _Client(worker.Child):
-    def __init__(self, family, one, seed, beside=None):
+    def __init__(self, family, one, seed, beside=None, clients=0):
         super().__init__()
         if beside is None:
             kernel.unshare(kernel.CLONE_NEWNET)
@@ -155,7 +156,8 @@ class _Client(worker.Child):
             with open(f"/proc/{beside}/ns/net", encoding="ascii") as file:
                 kernel.setns(file.fileno(), kernel.CLONE_NEWNET)
         self.family = family
-        self.targets = loops.Targets(family, seed, one)
+        self.targets = loops.Targets(family, seed, one, clients)
+        self.clients = clients
         self.socket = None
         self.seed = seed
         self.macs = b""
@@ -168,6 +170,8 @@ class _Client(worker.Child):
         namespace.run("ip", "-batch", "-", text="".join(addresses) + "link set remote up\n"
                                                                      "route add default via 10.9.0.1\n")
         namespace.run("ip", "-6", "route", "add", "default", "via", "fd09::1")
+        if self.clients:
+            namespace.add_local_routes(loops.CLIENTS[4] + "/16", loops.CLIENTS[6] + "/112")
         know("remote", ["10.9.0.1", "fd09::1"], server_mac)
         return hardware_address("remote")
 
@@ -184,6 +188,8 @@ class _Client(worker.Child):
     def udp(self, seconds, most=0):
         if self.socket is None:
             self.socket = socket.socket(loops.family_number(self.family), socket.SOCK_DGRAM)
+            if self.clients and self.family == 6:  # a local route does not make an address a source there
+                self.socket.setsockopt(socket.IPPROTO_IPV6, kernel.IPV6_FREEBIND, 1)
         return loops.udp_send(self.socket.fileno(), self.targets, seconds, most)
 
     def tcp(self, seconds, most=0, window=64):
@@ -206,15 +212,17 @@ class Call:
 
 
 class Pair:
-    """Both hosts of one variant, for a with statement."""
+    """Both hosts of one variant, for a with statement. `clients`: the datagrams are questions of as many, each to an
+    address of its own, and the server answers."""
 
-    def __init__(self, name, protocol, family, decoy=False, flooders=0):
+    def __init__(self, name, protocol, family, decoy=False, flooders=0, clients=0):
         self.name, self.protocol = name, protocol
         one = variants.base(name) == "bind-exact"
         self.hosts = []
+        self.echo = clients > 0
         try:
             self.server = self._host(_Server, name, protocol, family, decoy)
-            self.client = self._host(_Client, family, one, 1)
+            self.client = self._host(_Client, family, one, 1, None, clients)
             self.mac = self.server.join(self.client.pid)
             self.server.know(self.client.configure(self.mac))
             self.flooders = [self._host(_Client, family, one, 100 + i, self.client.pid) for i in range(flooders)]
@@ -234,7 +242,7 @@ class Pair:
 
     def traffic(self, seconds, most=0):
         """One slice: (what the client sent, what the server's socket got)."""
-        self.server.begin()
+        self.server.begin(self.echo)
         sent = self.client.udp(seconds, most) if self.protocol == "udp" else self.client.tcp(seconds, most)
         return sent, self.server.finish()
 

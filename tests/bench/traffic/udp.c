@@ -39,10 +39,49 @@ struct sb_targets* sb_make_targets(int family, const void* prefix, unsigned port
         return result;
 }
 
+int sb_set_sources(struct sb_targets* targets, const void* prefix) {
+        targets->sources = calloc(targets->count, sizeof targets->sources[0]);
+        if (!targets->sources)
+                return -1;
+        for (unsigned i = 0; i < targets->count; i++) {
+                const int last = targets->family == AF_INET ? 2 : 14;
+                const unsigned short low = htons((unsigned short)(i * 40503u));  // odd: no two the same
+                memcpy(&targets->sources[i], prefix, (size_t)last + 2);
+                memcpy((char*)&targets->sources[i] + last, &low, 2);
+        }
+        return 0;
+}
+
+union control {
+        char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+        struct cmsghdr aligned;
+};
+
+// Has the message leave from that address.
+static void set_source(struct msghdr* message, union control* control, int family, const struct in6_addr* source) {
+        message->msg_control = control->bytes;
+        message->msg_controllen = sizeof control->bytes;
+        struct cmsghdr* part = CMSG_FIRSTHDR(message);
+        if (family == AF_INET) {
+                struct in_pktinfo info = {0};
+                memcpy(&info.ipi_spec_dst, source, sizeof info.ipi_spec_dst);
+                *part = (struct cmsghdr){
+                        .cmsg_len = CMSG_LEN(sizeof info), .cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO};
+                memcpy(CMSG_DATA(part), &info, sizeof info);
+                message->msg_controllen = CMSG_SPACE(sizeof info);
+        } else {
+                struct in6_pktinfo info = {.ipi6_addr = *source};
+                *part = (struct cmsghdr){
+                        .cmsg_len = CMSG_LEN(sizeof info), .cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_PKTINFO};
+                memcpy(CMSG_DATA(part), &info, sizeof info);
+        }
+}
+
 struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds, long most) {
         char payload[8] = "datagram";
         struct iovec vector = {payload, sizeof payload};
         struct mmsghdr messages[kBatch] = {0};
+        union control controls[kBatch];
         struct sb_outcome outcome = sb_begin();
         const double end = seconds - outcome.seconds;
 
@@ -55,6 +94,9 @@ struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds
                                                               .msg_namelen = sb_length(targets->family),
                                                               .msg_iov = &vector,
                                                               .msg_iovlen = 1};
+                        if (targets->sources)
+                                set_source(&messages[i].msg_hdr, &controls[i], targets->family,
+                                           &targets->sources[targets->next]);
                         targets->next = (targets->next + 1) % targets->count;
                 }
                 const int sent = sendmmsg(fd, messages, batch, 0);
@@ -69,28 +111,54 @@ struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds
         return outcome;
 }
 
-struct sb_outcome sb_udp_receive(int fd, const volatile int* stop) {
-        char payloads[kBatch][16];
+static void send_back(int fd, struct mmsghdr* messages, int count, struct sb_outcome* outcome) {
+        for (int sent = 0; sent < count;) {
+                const int now = sendmmsg(fd, messages + sent, (unsigned)(count - sent), 0);
+                if (now <= 0) {
+                        outcome->failed++;
+                        outcome->error = errno;
+                }
+                sent += now > 0 ? now : 1;
+        }
+}
+
+static struct sb_outcome receive(int fd, const volatile int* stop, int answers) {
+        char payloads[kBatch][8];
+        struct sockaddr_in6 peers[kBatch];
         struct iovec vectors[kBatch];
         struct mmsghdr messages[kBatch] = {0};
         struct sb_outcome outcome = sb_begin();
         const struct timeval wait = {.tv_usec = SB_IDLE_USEC};
 
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-        for (unsigned i = 0; i < kBatch; i++) {
+        for (unsigned i = 0; i < kBatch; i++)
                 vectors[i] = (struct iovec){payloads[i], sizeof payloads[i]};
-                messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
-        }
         for (;;) {
                 const int last = *stop;  // before the wait, so that what was sent until then is read
+                for (unsigned i = 0; i < kBatch; i++)
+                        messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i],
+                                                              .msg_iovlen = 1,
+                                                              .msg_name = answers ? &peers[i] : NULL,
+                                                              .msg_namelen = answers ? sizeof peers[i] : 0};
                 const int got = recvmmsg(fd, messages, kBatch, MSG_WAITFORONE, NULL);
-                if (got > 0)
+                if (got > 0) {
                         outcome.done += got;
-                else if (errno != EAGAIN && errno != EINTR)
+                        if (answers)
+                                send_back(fd, messages, got, &outcome);
+                } else if (errno != EAGAIN && errno != EINTR) {
                         outcome.error = errno;
+                }
                 if (got < 0 && (last || outcome.error))
                         break;
         }
         sb_end(&outcome);
         return outcome;
+}
+
+struct sb_outcome sb_udp_receive(int fd, const volatile int* stop) {
+        return receive(fd, stop, 0);
+}
+
+struct sb_outcome sb_udp_echo(int fd, const volatile int* stop) {
+        return receive(fd, stop, 1);
 }

@@ -8,7 +8,7 @@ import os
 import subprocess
 
 from traffic import loops
-from harness import broker, namespace
+from harness import broker, namespace, units
 
 MANY = 65536
 ALL = ["bind", "bind-exact", "tproxy", "tproxy-marked", "floor", "two-lpm 1",
@@ -120,13 +120,15 @@ def hosts(family, count):
 class Ours(Variant):
     """The real broker with a real policy; the socket is handed over by an ordinary user."""
 
+    who, lines = f"User={UID}", ""
+
     def start(self, sock):
         self.broker = broker.Broker()
         key = "ListenStream" if self.protocol == "tcp" else "ListenDatagram"
         prefixes = hosts(self.family, MANY) if self.bindings == MANY else [
             "10.77.0.0/16" if self.family == 4 else "[fd77::]/112"]
         text = "".join(f"{key}={prefix}:{loops.PORT}\n" for prefix in prefixes)
-        self.broker.policy(f"[Service bench]\nUser={UID}\n{text}").start()
+        self.broker.policy(f"[Service bench]\n{self.who}\n{self.lines}{text}").start()
         os.setresuid(UID, UID, 0)  # SCM_CREDENTIALS tells the real uid
         try:
             reply = self.broker.ask("FDSTORE=1\nFDNAME=bench", [sock.fileno()])
@@ -142,8 +144,34 @@ class Ours(Variant):
         self.broker.discard()
 
 
+class Unit(Ours):
+    """Of a unit, for programs in its cgroup; the socket is bound to an address from which answers can leave."""
+
+    who = "Unit=bench.service"
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.bound = "10.77.77.77" if self.family == 4 else "fd77::4d4d"
+        self.slice = units.Slice()
+        (self.slice.unit("bench.service") / "cgroup.procs").write_text("0")
+
+    def end(self):
+        super().end()
+        (units.root() / "cgroup.procs").write_text("0")
+        self.slice.end()
+
+
+class Stay(Unit):
+    lines = "UdpFlows=stay\n"
+
+
+class Reply(Unit):
+    lines = "UdpReply=original\n"
+
+
 _CLASSES = {"bind": Bind, "bind-exact": BindExact, "tproxy": Tproxy,
-            "tproxy-marked": TproxyMarked, "floor": Floor, "two-lpm": TwoLpm, "ours": Ours}
+            "tproxy-marked": TproxyMarked, "floor": Floor, "two-lpm": TwoLpm, "ours": Ours, "unit": Unit,
+            "stay": Stay, "reply": Reply}
 
 
 def make(name, protocol, family):
