@@ -56,10 +56,12 @@ class Machine:
     _made = 0
 
     def __init__(self, stage: pathlib.Path | None, log: pathlib.Path, root: str = "/",
-                 masked: tuple[str, ...] = ("postgresql", "nginx", "unbound", "bird", "frr")):
+                 masked: tuple[str, ...] = ("postgresql", "nginx", "unbound", "bird", "frr"),
+                 under: tuple[pathlib.Path, ...] = ()):
         """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so that
         packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes.
-        `masked`: services that may be installed here and are not wanted."""
+        `masked`: services that may be installed here and are not wanted. `under`: folders whose usr/ the machine has
+        beneath that of `stage`, the first lowest."""
         number = Machine._made  # several at once have names of their own, the first the shortest
         Machine._made += 1
         self._name = f"sockbroker-test-{f'{number}-' if number else ''}{os.getpid()}"
@@ -69,6 +71,7 @@ class Machine:
         self.log = log
         self._root = root
         self._masked = masked
+        self._layers = [f"{layer}/usr" for layer in (*under, stage)]
         self._managed = pathlib.Path("/run/systemd/system").exists()
         try:
             self._boot(stage)
@@ -105,7 +108,7 @@ class Machine:
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.
-                     *([f"--overlay-ro={self._root.rstrip('/')}/usr:{stage}/usr:/usr"] if stage else []),
+                     *([f"--overlay-ro={self._root.rstrip('/')}/usr:{':'.join(self._layers)}:/usr"] if stage else []),
                      f"--bind-ro={HERE}:/opt/system-tests",
                      # Of this machine's own services none is wanted, and none may ask questions.
                      "systemd.firstboot=no", "systemd.mask=systemd-firstboot.service", "systemd.mask=nftables.service",

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""docs/recipes.md: each section on a machine as a reader would follow it, files and commands, then asked from another
+host at several addresses. Some run always, SOCKBROKER_LONG runs all, on a machine that has Debian's packages."""
+import os
+import pathlib
+import re
+import shlex
+
+import documents
+import pytest
+import unpacked
+from conftest import PREFIXES, SOURCE
+from test_documents import Reader
+
+PAGE = SOURCE / "docs/recipes.md"
+ADDRESSES = "198.51.100.7", "198.51.100.200", "2001:db8:2::7", "2001:db8:2:1::99"
+PACKAGES = "nginx", "haproxy"
+ACCOUNTS = "www-data", "haproxy"
+long = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="a recipe of ./check --long")
+
+
+def sections() -> dict[str, list[documents.Block]]:
+    """Of the page, by heading."""
+    found, lines = {}, PAGE.read_text().splitlines()
+    heads = {number: line[3:] for number, line in enumerate(lines, 1) if line.startswith("## ")}
+    for block in documents.blocks_of(PAGE):
+        number = max(head for head in heads if head < int(block.where.split(":")[1]))
+        found.setdefault(heads[number], []).append(block)
+    return found
+
+
+class Cook(Reader):
+    """Follows a recipe, and has another host beyond a veth, with two addresses of each family."""
+
+    OWN = {"ipv4": ("10.9.0.2", "10.9.0.130"), "ipv6": ("fd09::2", "fd09::1:2")}
+
+    def __init__(self, machine):
+        super().__init__(machine)
+        machine.run("""ip netns add outside && ip link add inside type veth peer name eth0 netns outside &&
+            ip addr add 10.9.0.1/24 dev inside && ip addr add fd09::1/64 dev inside nodad && ip link set inside up &&
+            ip -n outside addr add 10.9.0.2/24 dev eth0 && ip -n outside addr add 10.9.0.130/24 dev eth0 &&
+            ip -n outside addr add fd09::2/64 dev eth0 nodad && ip -n outside addr add fd09::1:2/64 dev eth0 nodad &&
+            ip -n outside link set lo up && ip -n outside link set eth0 up &&
+            ip -n outside route add default via 10.9.0.1 && ip -n outside route add default via fd09::1""")
+
+        machine.run("mkdir -p /srv")
+        machine.write("/etc/ssl/openssl.cnf", pathlib.Path("/etc/ssl/openssl.cnf").read_text())  # /etc began empty
+
+    def follow(self, recipe: str) -> None:
+        for block in sections()[recipe]:
+            if block.kind != "text" and self.runs(block):
+                {"sh": self.script, "console": self.session, "file": self.file}[block.kind](block)
+        self.machine.run("systemctl daemon-reload")
+
+    def outside(self, command: str, check: bool = True) -> str:
+        return self.machine.run(f"nsenter --net=/run/netns/outside {command}", check=check, timeout=60).stdout.strip()
+
+    def fetch(self, address: str, *options: str, scheme: str = "http", source: str = "") -> str:
+        host = f"[{address}]" if ":" in address else address
+        source = source or own_address(address)
+        return self.outside(shlex.join(["curl", "-sk", "--max-time", "10", "--interface", source, *options,
+                                        f"{scheme}://{host}/"]))
+
+    def capabilities(self, unit: str) -> set[str]:
+        """Of all processes of a unit."""
+        group = self.machine.show(unit, "ControlGroup")
+        return set(self.machine.out(f"for pid in $(find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +); do "
+                                    "sed -n 's/^CapEff:[[:space:]]*//p' /proc/$pid/status; done").split())
+
+    def clean(self) -> None:
+        self.machine.run("ip netns del outside; ip link del inside; rm -rf /srv/*", check=False)
+        for unit in self.units:
+            instances = unit.replace("@.", "@*.")
+            self.machine.run(f"systemctl stop '{instances}'; rm -rf /etc/systemd/system/{unit}*", check=False)
+        self.machine.run("rm -rf /etc/sockbroker/conf.d/*; systemctl daemon-reload; systemctl reload sockbrokerd",
+                         check=False)
+
+
+def own_address(asked: str, number: int = 0) -> str:
+    return Cook.OWN["ipv6" if ":" in asked else "ipv4"][number]
+
+
+@pytest.fixture
+def cook(broker):
+    made = Cook(broker.machine)
+    broker.run("mkdir -p /etc/sockbroker/conf.d")
+    yield made
+    made.clean()
+
+
+@pytest.fixture(scope="module")
+def kitchen(stage, tmp_path_factory):
+    """A machine with the packages."""
+    if os.environ.get("SOCKBROKER_SYSTEM_ROOT", "/") != "/":
+        pytest.skip("packages are unpacked for this machine's own Debian")
+    try:
+        with unpacked.machine(stage, tmp_path_factory.mktemp("machine"), PACKAGES, ACCOUNTS) as machine:
+            for prefix in PREFIXES:
+                machine.run(f"ip route add local {prefix} dev lo")
+            yield machine
+    except unpacked.NotToBeHad as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def chef(kitchen):  # pylint: disable=redefined-outer-name
+    """The same, on a machine that has the packages."""
+    made = Cook(kitchen)
+    kitchen.run("mkdir -p /etc/sockbroker/conf.d; systemctl start sockbrokerd.service")
+    yield made
+    made.clean()
+
+
+def seen_by(machine, unit: str) -> set[str]:
+    """The clients that Python's server has written down."""
+    machine.run("journalctl --sync")
+    text = machine.out(f"journalctl -q -b -o cat -u {shlex.quote(unit)}")
+    return {client.removeprefix("::ffff:") for client in re.findall(r'^(\S+) - - \[.*"GET', text, re.M)}
+
+
+def test_each_section_has_a_test_and_a_row():
+    text = PAGE.read_text()
+    for name in sections():
+        assert f"test_{re.sub(r'[^a-z0-9]+', '_', name.lower())}" in globals(), name
+        assert f"| [{name}](#" in text, name
+
+
+def test_ten_instances_of_a_template(cook):
+    cook.follow("Ten instances of a template")
+    machine = cook.machine
+    machine.until("ten sockets", lambda: machine.out("sockbrokerctl list farm --no-legend | grep -c live") == "10")
+    answers = {cook.fetch(address) for _ in range(40) for address in ADDRESSES}
+    assert answers == {f"instance {number}" for number in range(1, 11)}
+    assert {"10.9.0.2", "fd09::2"} <= seen_by(machine, "farm@*.service")
+    machine.run("systemctl stop farm@3.service")
+    assert "instance 3" not in {cook.fetch(address) for _ in range(20) for address in ADDRESSES}
+    assert cook.capabilities("farm@1.service") == {"0" * 16}
+
+
+def test_two_tenants(cook):
+    cook.follow("Two tenants")
+    for number, name in enumerate(("alpha", "beta")):
+        for address in ADDRESSES[number], ADDRESSES[2 + number]:
+            assert "NEWS.md" in cook.fetch(address, source=own_address(address, number))
+        seen = seen_by(cook.machine, f"{name}.service")
+        assert {own_address(address, number) for address in ADDRESSES} <= seen
+        assert not {own_address(address, 1 - number) for address in ADDRESSES} & seen
+        assert cook.capabilities(f"{name}.service") == {"0" * 16}
+    cook.machine.run("systemctl stop beta.service")
+    with pytest.raises(AssertionError, match="exit status 7"):  # refused: alpha does not get what is beta's
+        cook.fetch("198.51.100.200")
+
+
+@long
+def test_nginx_with_tls(chef):
+    chef.follow("nginx with TLS")
+    for address in ADDRESSES:
+        assert chef.fetch(address, scheme="https") == f"{own_address(address)} asked {address}"
+    assert chef.capabilities("nginx.service") == {"0" * 16}
+
+
+@long
+def test_blue_green_and_a_canary_with_tls(chef):
+    chef.follow("Blue, green and a canary with TLS")
+    for address in ADDRESSES:
+        inner, outer = own_address(address, 1), own_address(address)
+        assert chef.fetch(address, scheme="https", source=outer) == f"green for {outer} at {address}"
+        assert chef.fetch(address, scheme="https", source=inner) == f"canary for {inner} at {address}"
+    chef.machine.run("systemctl stop edge@canary.service")
+    for address in ADDRESSES:
+        inner = own_address(address, 1)
+        assert chef.fetch(address, scheme="https", source=inner) == f"green for {inner} at {address}"
+    assert chef.capabilities("edge@green.service") == {"0" * 16}

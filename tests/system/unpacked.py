@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A throw-away machine that has the files of Debian packages, as if they had been installed, with none of their
+services enabled. tests/servers/unpack unpacks them; they are laid under the machine's /usr, and nothing is copied."""
+import contextlib
+import pathlib
+import shutil
+import subprocess
+
+from machine import Machine
+
+UNPACK = pathlib.Path(__file__).resolve().parents[1] / "servers/unpack"
+ETC = "usr/share/unpacked-etc"
+
+
+class NotToBeHad(Exception):
+    """There is no mirror, or it does not have them."""
+
+
+def unpack(packages: tuple[str, ...]) -> pathlib.Path:
+    done = subprocess.run([UNPACK, *packages], capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode != 0:
+        raise NotToBeHad(f"Debian's packages are not to be had here: {done.stderr.strip().splitlines()[-1:]}")
+    return pathlib.Path(done.stdout.strip())
+
+
+@contextlib.contextmanager
+def machine(stage: pathlib.Path, folder: pathlib.Path, packages: tuple[str, ...], accounts: tuple[str, ...]):
+    """`accounts`: system users that installation scripts would have made."""
+    root = unpack(packages)
+    between = folder / "between"
+    units = {path.name for where in ("lib", "usr/lib") for path in (root / where / "systemd/system").glob("*.*")}
+    if (root / "lib").is_dir():  # from before /lib became /usr/lib
+        shutil.copytree(root / "lib", between / "usr/lib", symlinks=True)
+    # nginx and unbound are installed here, perhaps.
+    for source, name in ((root / "etc", ""), ("/etc/nginx", "nginx"), ("/etc/unbound", "unbound")):
+        if pathlib.Path(source).is_dir():
+            shutil.copytree(source, between / ETC / name, symlinks=True, dirs_exist_ok=True)
+    for path, lines in (("systemd/system-preset/00-unpacked.preset", [f"disable {unit}\n" for unit in units]),
+                        ("sysusers.d/unpacked.conf", [f"u {name} - - /var/lib/{name}\n" for name in accounts])):
+        file = between / "usr/lib" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(lines))
+    made = Machine(stage, folder / "console.log", masked=("postgresql",), under=(root, between))
+    try:
+        made.run(f"cp -rn /{ETC}/. /etc/")
+        yield made
+    finally:
+        made.end()
