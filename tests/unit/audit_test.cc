@@ -76,9 +76,13 @@ protected:
                 ::close(stderr_pipe_[1]);
         }
 
+        // Empty for a thread that has ended meanwhile: reading its files fails with ESRCH, which a filebuf throws.
         static std::string read(const std::filesystem::path& path) {
-                std::ifstream file(path);
-                return {std::istreambuf_iterator<char>(file), {}};
+                const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+                std::string text(4096, '\0');
+                const ssize_t size = file ? ::read(file.get(), text.data(), text.size()) : -1;
+                text.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+                return text;
         }
 
         // /proc/self/task/TID of each writer; a sanitizer has threads of its own.
