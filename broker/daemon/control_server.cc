@@ -100,8 +100,8 @@ private:
                         // Nobody reads a feed any more, which may have nothing to send for long.
                         const bool left = answer_.feed != nullptr && (events & (EPOLLHUP | EPOLLERR)) != 0;
                         // While the answer is being made only a hang-up is heard.
-                        goes_on =
-                                !left && !waiting_ && (answering_ || read_request()) && (!answering_ || write_answer());
+                        goes_on = !left && !waiting_ && (answering_ || (!ends_ && read_request())) &&
+                                  (!answering_ || write_answer());
                 } catch (const std::exception&) {
                         // No exception may cross the C callback: rows that cannot be made cost this peer its
                         // connection.
@@ -114,7 +114,7 @@ private:
         }
 
         [[nodiscard]] bool read_request() {
-                auto peeked = peek(fd_.get());
+                auto peeked = peek_sent(fd_.get());
                 if (!peeked) {
                         return peeked.error().errnum == EAGAIN;
                 }

@@ -113,6 +113,8 @@ private:
         }
 
         void admit(OwnedFd fd) {
+                // In this order: a first message that was sent before this moment has the time of this look from now on.
+                const bool prepared = prepare_for_peeking(fd.get()).has_value();
                 if (look_at_queue(fd.get()) == QueueState::kEnded) {
                         return;  // it has left, and left nothing
                 }
@@ -127,7 +129,7 @@ private:
                 if (const bool barred = barred_.contains(connected.uid); many || barred) {
                         return refuse(std::move(fd), connected.uid, barred ? barred_here_ : too_many_);
                 }
-                if (!prepare_for_peeking(fd.get())) {
+                if (!prepared) {
                         return discard({std::move(fd), connected.uid, 0});
                 }
                 report_ = DoorReport{.id = ++last_id_, .uid = connected.uid, .pid = connected.pid};

@@ -7,8 +7,9 @@
 
 namespace sockbroker::hands {
 
-// Each record, an empty one too, has the credentials of its sender with it, the end of the connection has none. They
-// take all of the room, so there is none for a descriptor.
+// Each record, an empty one too, has the credentials of its sender with it, or, where that is asked for, the time at
+// which it was sent; the end of the connection has neither. Either takes all of the room, so there is none for a
+// descriptor.
 QueueState look_at_queue(int connection) {
         char byte = 0;
         alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))];

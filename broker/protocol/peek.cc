@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include <fmt/format.h>
 
@@ -81,6 +82,16 @@ Result<Message> peek(int fd) {
         message.truncated = (header.msg_flags & MSG_TRUNC) != 0;
         if (!message.truncated) {
                 message.text.assign(text, static_cast<std::size_t>(*length));
+        }
+        return message;
+}
+
+Result<Message> peek_sent(int fd) {
+        timespec now{};
+        clock_gettime(CLOCK_REALTIME, &now);
+        auto message = peek(fd);
+        if (message && message->sent_usec >= now.tv_sec * std::int64_t{1'000'000} + now.tv_nsec / 1000) {
+                message->sent_usec = 0;
         }
         return message;
 }

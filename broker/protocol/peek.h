@@ -20,6 +20,11 @@ namespace sockbroker {
 // end-of-file on seqpacket. `has_fds` instead of `fds`, no pidfd.
 [[nodiscard]] Result<Message> peek(int fd);
 
+// The same where somebody was told that a message is there. The kernel notes when a message was sent only while
+// SO_TIMESTAMP is on, and an accepted connection does not inherit that; what was sent before gets the time of the first
+// look at it. A message whose first look this is, and that has such a time, has none here (`sent_usec` 0).
+[[nodiscard]] Result<Message> peek_sent(int fd);
+
 // Takes the message that was peeked last off the queue; only for one without descriptors. Adds the pidfd of its sender,
 // on kernels from 6.5.
 [[nodiscard]] Result<void> consume(int fd, Message& message);

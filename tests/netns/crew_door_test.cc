@@ -112,6 +112,20 @@ TEST(Door, AFloodOfConnectionsKeepsNobodyOutAndCostsTheCoreNothing) {
         EXPECT_TRUE(core.run_until([&] { return core.connections() == 0; }));
 }
 
+TEST(Door, TheFirstMessageHasTheTimeAtWhichItsConnectionWasAccepted) {
+        MiniCore core;
+        ASSERT_TRUE(core.run_until([&] { return core.hands("sb-door").size() == 1; }));
+        const pid_t door = core.hands("sb-door")[0].pid;
+        kill(door, SIGSTOP);
+        const auto connection = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+        ASSERT_TRUE(send_record(connection.get(), "first"));
+        ASSERT_TRUE(send_record(connection.get(), "second"));
+        kill(door, SIGCONT);
+        ASSERT_TRUE(core.run_until([&] { return core.sent_usec.size() == 2; }));
+        EXPECT_NE(core.sent_usec[0], 0);
+        EXPECT_EQ(core.sent_usec[1], 0) << "nobody has looked at it before the core";
+}
+
 // What a connection has sent when it is refused was read by nobody.
 TEST(Door, WhatARefusedConnectionHasSentIsClosedByAHand) {
         MiniCore core;

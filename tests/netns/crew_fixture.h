@@ -256,6 +256,7 @@ public:
         std::int64_t slowest_turn = 0;
         std::size_t most_left_behind = 0;
         std::size_t refused = 0;
+        std::vector<std::int64_t> sent_usec;  // of each message on a connection
         std::vector<int> sent;              // errno of each "get"
         std::vector<std::string> notified;  // outcome of each message with descriptors
         std::function<void(const Taken&)> on_taken;
@@ -291,13 +292,14 @@ private:
         void read(std::uint64_t id) {
                 const auto peer = connections_.at(id);
                 const int fd = peer->connection.fd.get();
-                auto message = peek(fd);
+                auto message = peek_sent(fd);
                 if (!message) {
                         return;
                 }
                 if (message->text.empty() && !message->has_fds) {
                         return end(id);
                 }
+                sent_usec.push_back(message->sent_usec);
                 if (message->credentials) {
                         peer->charge.uid = message->credentials->uid;
                 }
