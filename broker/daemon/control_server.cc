@@ -41,8 +41,8 @@ public:
 
         ~Connection() {
                 io_.reset();  // what watches ends before what is watched
-                if (answer_.undelivered && !last_sent_) {
-                        (void)guarded([&] { answer_.undelivered(); });
+                if (!last_sent_) {
+                        server_.not_delivered(answer_);
                 }
                 if (fd_) {
                         server_.crew_.close(id_, std::move(fd_), std::move(charge_));
@@ -184,15 +184,16 @@ private:
         void handle(const IncomingPtr& message) {
                 // What is first in its queue then, and whether a hand is still about to take it, nobody knows.
                 ends_ = message->not_taken.has_value();
-                server_.broker_.handle(Channel::kControl, message,
-                                       [self = std::weak_ptr(self_), message](Answer answer) {
-                                               message->settled = true;
-                                               if (const auto connection = self.lock()) {
-                                                       (*connection)->arrived(std::move(answer));
-                                               } else if (answer.undelivered) {  // the peer has left
-                                                       answer.undelivered();
-                                               }
-                                       });
+                server_.broker_.handle(
+                        Channel::kControl, message,
+                        [self = std::weak_ptr(self_), server = std::weak_ptr(server_.self_), message](Answer answer) {
+                                message->settled = true;
+                                if (const auto connection = self.lock()) {
+                                        (*connection)->arrived(std::move(answer));
+                                } else if (const auto there = server.lock()) {
+                                        (*there)->not_delivered(answer);
+                                }
+                        });
         }
 
         void arrived(Answer answer) {
@@ -425,6 +426,16 @@ ControlServer::Connection* ControlServer::most_dispensable() const {
                 return std::pair(per_uid_.at(connection.uid()), ~connection.last_turn());
         };
         return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
+}
+
+// The peer has left: what was done for it is done.
+void ControlServer::not_delivered(const Answer& answer) const {
+        if (answer.undelivered) {
+                (void)guarded([&] { answer.undelivered(); });
+        }
+        if (answer.unloaded) {
+                on_unloaded_();
+        }
 }
 
 void ControlServer::drop(Connection* connection) {

@@ -28,7 +28,7 @@ public:
         static constexpr std::size_t kRecordsPerTurn = 2;
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
 
-        // `on_unloaded` is called after the answer to an unload was sent.
+        // `on_unloaded` is called after the answer to an unload was sent, or could not be.
         ControlServer(sd_event* event, Broker& broker, hands::Crew& crew, std::function<void()> on_unloaded);
         ~ControlServer();
         ControlServer(const ControlServer&) = delete;
@@ -44,6 +44,7 @@ private:
 
         [[nodiscard]] Connection* most_dispensable() const;
         void drop(Connection* connection);
+        void not_delivered(const Answer& answer) const;
 
         sd_event* event_;
         Broker& broker_;
@@ -54,6 +55,7 @@ private:
         std::map<uid_t, std::size_t> per_uid_;
         Turns shares_;             // of the loop's time
         std::uint64_t turns_ = 0;  // of all connections: a clock that says who was silent for longest
+        std::shared_ptr<ControlServer*> self_ = std::make_shared<ControlServer*>(this);
 };
 
 }  // namespace sockbroker

@@ -113,7 +113,8 @@ private:
         }
 
         void admit(OwnedFd fd) {
-                // In this order: a first message that was sent before this moment has the time of this look from now on.
+                // In this order: a first message that was sent before this moment has the time of this look from now
+                // on.
                 const bool prepared = prepare_for_peeking(fd.get()).has_value();
                 if (look_at_queue(fd.get()) == QueueState::kEnded) {
                         return;  // it has left, and left nothing

@@ -28,6 +28,7 @@ constexpr std::size_t kSpareDescriptors = 2 * kMaxMessageFds + 64;
 // A record with its descriptors, or nothing: the other end is gone, or, where it does not wait, nothing is there.
 struct Received {
         std::size_t size = 0;
+        bool interrupted = false;
         std::vector<OwnedFd> fds;
 };
 
@@ -38,6 +39,7 @@ Received receive_record(int socket, std::span<std::byte> into, int flags) {
         const ssize_t size = recvmsg(socket, &header, flags | MSG_CMSG_CLOEXEC);
         Received received;
         if (size <= 0) {
+                received.interrupted = size < 0 && errno == EINTR;
                 return received;
         }
         received.size = static_cast<std::size_t>(size);
@@ -147,7 +149,7 @@ private:
                 Received received = receive_record(kOrders, record, 0);
                 Order order;
                 if (received.size < sizeof order) {
-                        return received.size == 0 && errno == EINTR;
+                        return received.interrupted;
                 }
                 put_.clear();  // those of the order before: the core has closed its own by now
                 std::memcpy(&order, record.data(), sizeof order);

@@ -3,11 +3,14 @@
 // Any process of the crew may be killed at any point: others take its place, and nothing waits for it. They all end
 // with the core.
 #include <poll.h>
+#include <sys/syscall.h>
 
 #include <array>
+#include <cerrno>
 #include <fstream>
 #include <thread>
 
+#include "broker/hands/hand_process.h"
 #include "tests/netns/crew_fixture.h"
 #include "tests/support/hostile.h"
 
@@ -48,6 +51,28 @@ pid_t insistent(const MiniCore& core, int go, const std::string& text) {
                 }
                 return done > 0 ? 0 : 2;
         });
+}
+
+// recv(2) leaves errno alone at the end, whatever a call before has left there.
+TEST(Hand, EndsWithTheCoreAlthoughItsLastCallWasInterrupted) {
+        const pid_t hand = spawn(kHonest, {}, [] {
+                int orders[2];
+                test::must(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, orders), "socketpair");
+                test::must(dup2(orders[0], kOrders + 100), "dup2");
+                close_range(kAnswers, kOrders + 99, 0);
+                test::must(dup2(kOrders + 100, kOrders), "dup2");
+                const ClosedByDoor closed;
+                errno = EINTR;
+                run_hand({.role = Role::kDisposal}, closed);
+                return 0;
+        });
+        const auto pidfd = test::made(static_cast<int>(syscall(SYS_pidfd_open, hand, 0)), "pidfd_open");
+        pollfd ended{pidfd.get(), POLLIN, 0};
+        EXPECT_EQ(poll(&ended, 1, 10'000), 1) << "it reads the end again and again";
+        kill(hand, SIGKILL);
+        int status = -1;
+        ASSERT_EQ(waitpid(hand, &status, 0), hand);
+        EXPECT_EQ(status, 0);
 }
 
 class Killed : public testing::TestWithParam<const char*> {};

@@ -257,8 +257,8 @@ public:
         std::size_t most_left_behind = 0;
         std::size_t refused = 0;
         std::vector<std::int64_t> sent_usec;  // of each message on a connection
-        std::vector<int> sent;              // errno of each "get"
-        std::vector<std::string> notified;  // outcome of each message with descriptors
+        std::vector<int> sent;                // errno of each "get"
+        std::vector<std::string> notified;    // outcome of each message with descriptors
         std::function<void(const Taken&)> on_taken;
 
 private:
