@@ -63,7 +63,8 @@ class Reader:
         elif "/sandbox/" in block.path:
             self.run(block.where, "sockbroker-run --dump")
         else:
-            assert block.path.startswith(("/etc/nginx/", "/etc/unbound/", "/srv/")), f"{block.where}: who reads it?"
+            read = "/etc/nginx/", "/etc/unbound/", "/etc/caddy/", "/etc/nsd/", "/srv/"
+            assert block.path.startswith(read), f"{block.where}: who reads it?"
 
     def program(self, block: documents.Block) -> None:
         self.run(block.where, f"printf %s {shlex.quote(block.text)} | gcc -Wall -Wextra -Werror -fsyntax-only -x c -")

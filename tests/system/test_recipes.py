@@ -14,8 +14,9 @@ from test_documents import Reader
 
 PAGE = SOURCE / "docs/recipes.md"
 ADDRESSES = "198.51.100.7", "198.51.100.200", "2001:db8:2::7", "2001:db8:2:1::99"
-PACKAGES = "nginx", "haproxy"
-ACCOUNTS = "www-data", "haproxy"
+PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "postgresql-15", "nsd", "pdns-server", "pdns-backend-bind",
+            "dnsmasq-base")
+ACCOUNTS = "www-data", "caddy", "nsd", "pdns"
 long = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="a recipe of ./check --long")
 
 
@@ -97,6 +98,10 @@ def kitchen(stage, tmp_path_factory):
         with unpacked.machine(stage, tmp_path_factory.mktemp("machine"), PACKAGES, ACCOUNTS) as machine:
             for prefix in PREFIXES:
                 machine.run(f"ip route add local {prefix} dev lo")
+            # What installation has done, and scripts of the packages.
+            machine.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+            machine.write("/etc/nsswitch.conf", "passwd: files systemd\ngroup: files systemd\nhosts: files\n")
+            machine.run("chmod -R go+rX /etc/powerdns")
             yield machine
     except unpacked.NotToBeHad as error:
         pytest.skip(str(error))
@@ -109,6 +114,15 @@ def chef(kitchen):  # pylint: disable=redefined-outer-name
     kitchen.run("mkdir -p /etc/sockbroker/conf.d; systemctl start sockbrokerd.service")
     yield made
     made.clean()
+
+
+def answered(chef, unit: str, *addresses: str) -> None:  # pylint: disable=redefined-outer-name
+    """A name server: dig takes no answer from another address or port than it has asked."""
+    for address in addresses or ADDRESSES:
+        for how in "+tcp", "+notcp":
+            words = f"dig +short +tries=1 +time=5 {how} -b {own_address(address)} @{address} a.x"
+            assert chef.outside(words) == "192.0.2.99", words
+    assert chef.capabilities(unit) == {"0" * 16}
 
 
 def seen_by(machine, unit: str) -> set[str]:
@@ -171,3 +185,57 @@ def test_blue_green_and_a_canary_with_tls(chef):
         inner = own_address(address, 1)
         assert chef.fetch(address, scheme="https", source=inner) == f"green for {inner} at {address}"
     assert chef.capabilities("edge@green.service") == {"0" * 16}
+
+
+@long
+def test_caddy(chef):
+    chef.follow("caddy")
+    for address in ADDRESSES:
+        assert chef.fetch(address) == f"hello {own_address(address)}"
+    assert chef.capabilities("caddy.service") == {"0" * 16}
+
+
+@long
+def test_node_js(chef):
+    chef.follow("Node.js")
+    for address in ADDRESSES:
+        assert chef.fetch(address).replace("::ffff:", "") == f"{own_address(address)} asked {address}"
+    assert chef.capabilities("node.service") == {"0" * 16}
+
+
+@long
+def test_go(chef):
+    chef.follow("Go")
+    for address in ADDRESSES:
+        said = re.fullmatch(r"\[?([^]]+?)\]?:\d+ asked \[?([^]]+?)\]?:80", chef.fetch(address))
+        assert said and said.groups() == (own_address(address), address)
+    assert chef.capabilities("hello.service") == {"0" * 16}
+
+
+@long
+def test_postgresql(chef):
+    chef.follow("PostgreSQL")
+    for address in ADDRESSES:
+        said = chef.outside(f"/usr/lib/postgresql/15/bin/psql -h {address} -U ledger postgres -Atc "
+                            "'select inet_client_addr(), inet_server_addr()'")
+        client, server = said.split("|")
+        assert server == address and client in Cook.OWN["ipv6" if ":" in address else "ipv4"]
+    assert chef.capabilities("ledger.service") == {"0" * 16}
+
+
+@long
+def test_nsd(chef):
+    chef.follow("NSD")
+    answered(chef, "nsd.service")
+
+
+@long
+def test_powerdns(chef):
+    chef.follow("PowerDNS")
+    answered(chef, "pdns.service")
+
+
+@long
+def test_dnsmasq(chef):
+    chef.follow("dnsmasq")
+    answered(chef, "names.service", ADDRESSES[0], ADDRESSES[2])
