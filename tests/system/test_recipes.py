@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """docs/recipes.md: each section on a machine as a reader would follow it, files and commands, then asked from another
 host at several addresses. Some run always, SOCKBROKER_LONG runs all, on a machine that has Debian's packages."""
+import json
 import os
 import pathlib
 import re
@@ -14,8 +15,9 @@ from test_documents import Reader
 
 PAGE = SOURCE / "docs/recipes.md"
 ADDRESSES = "198.51.100.7", "198.51.100.200", "2001:db8:2::7", "2001:db8:2:1::99"
-PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "postgresql-15", "nsd", "pdns-server", "pdns-backend-bind",
-            "dnsmasq-base")
+PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "postgresql-15", "nsd", "pdns-server",
+            "pdns-backend-bind",
+            "dnsmasq-base", "podman", "crun")
 ACCOUNTS = "www-data", "caddy", "nsd", "pdns"
 long = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="a recipe of ./check --long")
 
@@ -165,6 +167,25 @@ def test_two_tenants(cook):
         cook.fetch("198.51.100.200")
 
 
+def test_user_services(cook):
+    machine = cook.machine
+    # What a container without CAP_AUDIT_CONTROL can do of PAM's session.
+    machine.write("/etc/pam.d/systemd-user", "account required pam_permit.so\nsession optional pam_systemd.so\n"
+                  "session required pam_permit.so\n")
+    try:
+        cook.follow("User services")
+        for address in ADDRESSES:
+            assert "NEWS.md" in cook.fetch(address)
+        [row] = json.loads(machine.out("sockbrokerctl list home --json=short"))
+        number = machine.out("id -u alice")
+        assert (str(row["uid"]), row["unit"]) == (number, f"user@{number}.service")
+        assert cook.capabilities(f"user@{number}.service") == {"0" * 16}
+        assert set(map(own_address, ADDRESSES)) <= seen_by(machine, f"user@{number}.service")
+    finally:
+        machine.run("loginctl disable-linger alice; systemctl stop user@$(id -u alice).service; userdel -r alice; "
+                    "rm -f /etc/systemd/user/home.service /etc/pam.d/systemd-user", check=False)
+
+
 @long
 def test_nginx_with_tls(chef):
     chef.follow("nginx with TLS")
@@ -239,3 +260,20 @@ def test_powerdns(chef):
 def test_dnsmasq(chef):
     chef.follow("dnsmasq")
     answered(chef, "names.service", ADDRESSES[0], ADDRESSES[2])
+
+
+@long
+def test_a_container_without_a_network(chef):
+    machine = chef.machine
+    # The filter of the machine's own container lets nobody make a keyring.
+    machine.write("/etc/containers/containers.conf", "[containers]\nkeyring=false\n")
+    chef.follow("A container without a network")
+    for user in "podder", "root":
+        for address in ADDRESSES:
+            assert chef.fetch(address).replace("::ffff:", "") == f"{own_address(address)} asked {address}"
+        pid = machine.out("podman ps >/dev/null; pgrep -f '^/usr/bin/python3 /web.py'")
+        assert machine.out(f"stat -c %U /proc/{pid}") == user
+        inside = json.loads(machine.out(f"nsenter --net=/proc/{pid}/ns/net ip -json link"))
+        assert [link["ifname"] for link in inside] == ["lo"]
+        machine.run("systemctl stop pod.service; rm -rf /etc/systemd/system/pod.service.d; systemctl daemon-reload; "
+                    "systemctl start pod.service")
