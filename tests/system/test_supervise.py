@@ -128,3 +128,41 @@ WorkingDirectory=/usr/share/doc
                       "tcp:0.0.0.0:80", check=False)
     assert said.returncode == 1 and f"PID={pid} is not believed" in said.stderr, said
     assert [row["pid"] for row in broker.registered("plain")] == [int(pid)]
+
+
+BOMB = """\
+import os, socket
+kept = []
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass  # TasksMax=
+    sock = socket.socket()
+    kept = [*kept[-3:], sock]
+    try:
+        sock.bind(("0.0.0.0", 8080))
+        sock.listen()
+    except OSError:
+        pass
+"""
+
+
+def test_a_fork_bomb_stays_within_its_unit_and_goes_with_it(unit):
+    broker = unit()
+    broker.policy("bomb.conf", f"[Service bomb]\nUnit=bomb.service\nListenStream={PREFIX}:8080\nMaxSockets=16\n")
+    broker.write("/etc/bomb.py", BOMB)
+    broker.unit("bomb.service", "[Service]\nExecStart=/usr/bin/sockbroker-run --supervise /usr/bin/python3 /etc/bomb.py\n"
+                "DynamicUser=yes\nTasksMax=64\nLimitNPROC=64\n")  # where the kernel counts no tasks of a unit, of a user
+    broker.run("systemctl reload sockbrokerd && systemctl start bomb.service")
+    processes = "cat /sys/fs/cgroup/system.slice/bomb.service/cgroup.procs | wc -l"
+    broker.until("it to have the processes that it may", lambda: int(broker.out(processes)) >= 60, timeout=30)
+    broker.until("it to bind", lambda: broker.registered("bomb"))
+    started(broker)
+    assert int(broker.out(processes)) <= 65
+    assert answer(broker) == "200"
+    broker.run("systemctl kill --signal=KILL bomb.service")
+    broker.until("it to end", lambda: broker.show("bomb.service", "ActiveState") == "failed")
+    broker.until("nothing of it to be left", lambda: not broker.registered("bomb"))
+    assert broker.run("cat /sys/fs/cgroup/system.slice/bomb.service/cgroup.procs", check=False).stdout == ""
+    assert answer(broker) == "200"
