@@ -15,7 +15,7 @@ from test_documents import Reader
 
 PAGE = SOURCE / "docs/recipes.md"
 ADDRESSES = "198.51.100.7", "198.51.100.200", "2001:db8:2::7", "2001:db8:2:1::99"
-PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "postgresql-15", "nsd", "pdns-server",
+PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "golang-github-lucas-clemente-quic-go-dev", "postgresql-15", "nsd", "pdns-server",
             "pdns-backend-bind",
             "dnsmasq-base", "podman", "crun")
 ACCOUNTS = "www-data", "caddy", "nsd", "pdns"
@@ -208,11 +208,25 @@ def test_blue_green_and_a_canary_with_tls(chef):
     assert chef.capabilities("edge@green.service") == {"0" * 16}
 
 
+@pytest.fixture(scope="module")
+def http3(kitchen):  # pylint: disable=redefined-outer-name
+    """A client by quic-go of Debian, built in the machine."""
+    kitchen.write("/run/http3/http3.go", (SOURCE / "tests/servers/http3.go").read_text())
+    kitchen.run("cd /run/http3 && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=/run/http3/cache CGO_ENABLED=0 "
+                "go build http3.go", timeout=300)
+    return "/run/http3/http3"
+
+
 @long
-def test_caddy(chef):
+def test_caddy(chef, http3):  # pylint: disable=redefined-outer-name
     chef.follow("caddy")
     for address in ADDRESSES:
-        assert chef.fetch(address) == f"hello {own_address(address)}"
+        host = f"[{address}]" if ":" in address else address
+        assert chef.outside(f"curl -sk --resolve example.org:443:{host} --interface {own_address(address)} "
+                            "https://example.org/") == f"hello {own_address(address)} by HTTP/2.0"
+        assert "https://" in chef.fetch(address, "-w", "%{redirect_url}")
+        said = re.fullmatch("hello (.*) by HTTP/3.0", chef.outside(f"{http3} {address} example.org"))
+        assert said and said[1] in Cook.OWN["ipv6" if ":" in address else "ipv4"]
     assert chef.capabilities("caddy.service") == {"0" * 16}
 
 
