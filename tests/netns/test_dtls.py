@@ -5,6 +5,7 @@ UdpFlows=stay together. Each instance has one session, as this server does, and 
 import os
 import select
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -78,6 +79,8 @@ def _begin(broker, remote):
     sessions = []
 
     def start(family, *lines):
+        if LONG:
+            signal.alarm(900)  # two hundred programs start, one after the other
         add_routes()
         broker.policy(f"[Service dtls]\nUnit={UNIT}\n{listen('udp', '192.0.2.0/24')}{listen('udp', '2001:db8::/64')}"
                       "UdpReply=original\nMaxSockets=1000\n" + "".join(lines)).start()
