@@ -113,11 +113,11 @@ int run(int argc, char** argv) {
         sigaddset(&ends, SIGTERM);
         sigaddset(&ends, SIGINT);
         pthread_sigmask(SIG_BLOCK, &ends, nullptr);
-        MHD_Daemon* daemon =
-                MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, nullptr, nullptr, on_request,
-                                 &exporter, MHD_OPTION_LISTEN_SOCKET, SD_LISTEN_FDS_START, MHD_OPTION_CONNECTION_LIMIT,
-                                 kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{32} * 1024, MHD_OPTION_END);
+        MHD_Daemon* daemon = MHD_start_daemon(
+                MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, nullptr, nullptr, on_request,
+                &exporter, MHD_OPTION_LISTEN_SOCKET, SD_LISTEN_FDS_START, MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+                MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{32} * 1024,
+                MHD_OPTION_END);
         if (daemon == nullptr) {
                 fmt::print(stderr, "sockbroker-exporter: cannot serve on the socket that was passed\n");
                 return kExitFailed;
@@ -125,6 +125,8 @@ int run(int argc, char** argv) {
         (void)sd_notify(0, "READY=1");
         int signal = 0;
         sigwait(&ends, &signal);
+        // The listening socket is PID 1's too. MHD_stop_daemon() would shut it down, and the socket unit would fail.
+        (void)MHD_quiesce_daemon(daemon);
         MHD_stop_daemon(daemon);
         return kExitOk;
 }

@@ -55,6 +55,15 @@ def test_metrics_are_served_by_a_unit_without_privilege_that_starts_nothing(brok
     broker.run("systemctl stop sockbroker-exporter.socket sockbroker-exporter.service")
 
 
+def test_the_end_of_the_exporter_leaves_its_socket_to_pid_1(broker):
+    both = "sockbroker-exporter.socket sockbroker-exporter.service"
+    broker.run(f"systemctl start {both}")
+    broker.run("systemctl restart sockbroker-exporter.service && systemctl stop sockbroker-exporter.service")
+    assert broker.show("sockbroker-exporter.socket", "Result") == "success"
+    assert "\nsockbroker_up 1\n" in broker.out("curl -sSf http://127.0.0.1:9818/metrics"), "the service starts anew"
+    broker.run(f"systemctl stop {both}")
+
+
 def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(broker):
     broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
     broker.run("systemctl start resolver.socket")
