@@ -1,100 +1,152 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Debian packages on a clean machine that has nothing else of the project: installed, used, installed again under load,
-removed, purged. It runs with
-
-    SOCKBROKER_PACKAGES  the folder that has them
-    SOCKBROKER_CLEAN     a root that has what they depend on, and curl, iproute2 and python3
+"""The Debian packages on clean machines that have nothing else of the project: installed, used, upgraded and downgraded under
+load, removed, purged. `tests/packages` builds them and runs this; packaged.py says what it needs.
 """
 import os
 import pathlib
-import shutil
 
 import pytest
-from machine import Machine
+from conftest import Hammer
+from packaged import CONFFILE, DOCS, PACKAGES, SERVE, Packaged, packages_of, repack, version_of
 
-PACKAGES = os.environ.get("SOCKBROKER_PACKAGES")
-pytestmark = pytest.mark.skipif(not PACKAGES, reason="no packages: SOCKBROKER_PACKAGES")
-DOCS = "/usr/share/doc/sockbroker"
-SERVE = f"""
-ip route add local 192.0.2.0/24 dev lo
-ip route add local 2001:db8:1::/48 dev lo
-cp {DOCS}/examples/hello.service /etc/systemd/system/
-cp {DOCS}/examples/conf.d/hello.conf /etc/sockbroker/conf.d/
-systemctl daemon-reload && systemctl reload sockbrokerd && systemctl start hello.service
-sockbrokerctl wait hello --for=live --timeout=30s
-"""
-ASK = """#!/bin/sh
-while :; do
-        curl -sS -m 10 http://192.0.2.1/ >/dev/null && echo asked || echo failed
-done >>/run/asked 2>&1
-"""
+pytestmark = pytest.mark.skipif(not PACKAGES, reason="no packages: tests/packages makes them, and runs this")
+UNITS = ("sockbrokerd.socket", "sockbrokerd.service", "sockbrokerd-links.socket", "run-sockbroker-bpf.mount", "sockbroker-routes.socket",
+         "sockbroker-exporter.socket")
+RESTARTED = ("sockbrokerd.service", "sockbrokerd@edge.service", "sockbroker-exporter.service")
+CHANGED = "# by the owner of this machine\n"
 
 
 @pytest.fixture(name="machine")
 def _machine(tmp_path):
-    machine = Machine(None, tmp_path / "console.log", os.environ["SOCKBROKER_CLEAN"])
-    try:
-        (pathlib.Path(f"/proc/{machine.leader}/root/root/packages")).mkdir()
-        for package in pathlib.Path(PACKAGES).glob("*.deb"):
-            if "-dbgsym_" not in package.name:
-                shutil.copy(package, f"/proc/{machine.leader}/root/root/packages")
-        yield machine
-    finally:
-        machine.end()
+    machine = Packaged(None, tmp_path / "console.log", os.environ["SOCKBROKER_CLEAN"])
+    yield machine
+    machine.end()
 
 
-def install(machine):
-    return machine.run("DEBIAN_FRONTEND=noninteractive dpkg -i /root/packages/*.deb 2>&1", timeout=300).stdout
+@pytest.fixture(name="clients")
+def _clients(machine):
+    """Of echo.service, once it serves."""
+    begun = []
+
+    def begin() -> Hammer:
+        begun.append(Hammer(machine, "198.51.100.1", 80))
+        return begun[-1]
+    yield begin
+    for hammer in begun:
+        hammer.abandon()
 
 
-def asked(machine):
-    return int(machine.out("grep -c asked /run/asked || true") or 0)
+def none_lost(clients: Hammer) -> None:
+    counts = clients.end()
+    assert (counts["failed"], counts["errors"]) == (0, []) and counts["good"] > 1000
 
 
-def until_asked(machine, times):
-    machine.until(f"{times} questions answered", lambda: asked(machine) >= times, 60)
+def serves(machine) -> None:
+    assert machine.failed() == ""
+    for unit in UNITS:
+        assert machine.state(unit) == "active", unit
+    machine.run("sockbrokerctl status")
+    assert machine.out("curl -sS -m 5 http://192.0.2.1/").endswith("you asked for 192.0.2.1 port 80")
+    assert "\nsockbroker_" in machine.out("curl -sS -m 5 http://127.0.0.1:9818/metrics")
 
 
-def state(machine, unit):
-    return machine.run(f"systemctl is-active {unit}", check=False).stdout.strip()
-
-
-def test_install_serve_upgrade_remove_and_purge(machine):
-    said = install(machine)
-    assert "rror" not in said and "ailed" not in said, said
-    for unit in ("sockbrokerd.socket", "sockbrokerd.service", "run-sockbroker-bpf.mount", "sockbroker-exporter.socket"):
-        assert state(machine, unit) == "active", unit
+def test_the_packages_serve_and_admit_nobody_before_they_are_told(machine):
+    said = machine.install(pathlib.Path(PACKAGES))
+    assert "rror" not in said.replace("liberror-perl", "") and "ailed" not in said and "arning" not in said, said
+    for unit in UNITS:
+        assert machine.state(unit) == "active", unit
     assert machine.out("systemctl is-enabled sockbrokerd.socket sockbrokerd.service").split() == ["enabled"] * 2
-    # The first policy is safe: it admits nobody.
     assert machine.out("sockbrokerctl --json=short bindings") == "[]"
     machine.run("sockbrokerctl verify --strict")
-    assert machine.out("dpkg-query -W -f '${Conffiles}' sockbroker").split()[0] == "/etc/sockbroker/conf.d/10-local.conf"
-
     machine.run(SERVE, timeout=120)
-    assert machine.out("curl -s http://192.0.2.1/").endswith("you asked for 192.0.2.1 port 80")
-    assert "\nsockbroker_" in machine.out("curl -s http://127.0.0.1:9818/metrics")
+    serves(machine)
 
-    # Installed again, as an upgrade does it, while clients ask. The broker is another process; sockets and mount stay.
-    before = machine.show("sockbrokerd.service", "MainPID")
+
+def test_the_programs_tell_the_version_of_the_package(machine):
+    """They are built from a tree that is no repository."""
+    machine.install(pathlib.Path(PACKAGES))
+    version = version_of(packages_of(pathlib.Path(PACKAGES))[0])
+    assert version in machine.out("/usr/lib/sockbroker/sockbrokerd --version")
+    said = machine.out("sockbrokerctl version").splitlines()
+    assert said[0] == f"sockbrokerctl {version}" and version in said[1]
+
+
+def test_an_upgrade_and_the_way_back_lose_no_connection(machine, clients, tmp_path):
+    machine.install(pathlib.Path(PACKAGES))
+    machine.run(SERVE, timeout=120)
+    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start sockbrokerd@edge.service")
+    machine.run("curl -sS -m 5 http://127.0.0.1:9818/metrics >/dev/null")  # starts its service
+    load = clients()
+    before = [machine.show(unit, "MainPID") for unit in RESTARTED]
     since = machine.show("sockbrokerd.socket", "ActiveEnterTimestampMonotonic")
-    machine.run("echo '# changed' >> /etc/sockbroker/conf.d/10-local.conf")
-    machine.write("/root/ask", ASK, "755")
-    machine.run("systemd-run --quiet --unit=ask /root/ask")
-    install(machine)
-    until_asked(machine, asked(machine) + 20)
-    machine.run("systemctl stop ask")
-    assert "failed" not in machine.out("cat /run/asked")
-    assert machine.show("sockbrokerd.service", "MainPID") != before
-    assert machine.show("sockbrokerd.socket", "ActiveEnterTimestampMonotonic") == since
-    assert machine.out("tail -n 1 /etc/sockbroker/conf.d/10-local.conf") == "# changed", "a conffile is its owner's"
+    newer = repack(pathlib.Path(PACKAGES), tmp_path / "newer", "+1")
+    for folder in (newer, pathlib.Path(PACKAGES)):
+        machine.install(folder, folder.name)
+        installed = machine.out("dpkg-query -W -f '${Version}\\n' sockbroker libsockbroker0 libsockbroker-dev sockbroker-exporter")
+        assert set(installed.split()) == {version_of(packages_of(folder)[0])}
+        now = [machine.show(unit, "MainPID") for unit in RESTARTED]
+        assert not set(now) & {*before, "0"}, "they are the programs of that version"
+        before = now
+        assert machine.show("sockbrokerd.socket", "ActiveEnterTimestampMonotonic") == since, "messages may wait in it"
+        load.wait_for_more(machine, 1000)
+        serves(machine)
+    none_lost(load)
+    # A registration anew is the other broker's work.
+    machine.run("systemctl restart hello.service && sockbrokerctl wait hello --for=live --timeout=30s")
+    serves(machine)
 
-    machine.run("dpkg --remove sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
+
+def test_an_upgrade_starts_the_units_that_the_version_before_did_not_have(machine, clients, tmp_path):
+    if "SOCKBROKER_EARLIER" not in os.environ:
+        pytest.skip("no packages of an earlier commit: this checkout has no history")
+    machine.install(repack(pathlib.Path(os.environ["SOCKBROKER_EARLIER"]), tmp_path / "earlier", "~earlier"), "earlier")
+    for unit in ("sockbrokerd-load.service", "sockbrokerd-links.socket", "sockbrokerd-links.service"):
+        assert machine.show(unit, "LoadState") == "not-found", unit
+    machine.run(SERVE, timeout=120)
+    load = clients()
+    machine.install(pathlib.Path(PACKAGES))
+    load.wait_for_more(machine, 1000)
+    serves(machine)
+    for unit in ("sockbrokerd-load.service", "sockbrokerd-links.service"):
+        assert machine.show(unit, "Result") == "success"
+        assert machine.show(unit, "ExecMainStartTimestampMonotonic") != "0", f"{unit} was started"
+    none_lost(load)
+    machine.run("systemctl restart hello.service && sockbrokerctl wait hello --for=live --timeout=30s")
+    serves(machine)
+
+
+def test_a_conffile_is_its_owners_once_it_was_changed(machine, tmp_path):
+    newer = repack(pathlib.Path(PACKAGES), tmp_path / "newer", "+1", "# of the newer version\n")
+    newest = repack(pathlib.Path(PACKAGES), tmp_path / "newest", "+2", "# of the newest version\n")
+    machine.install(pathlib.Path(PACKAGES))
+    assert machine.out("dpkg-query -W -f '${Conffiles}' sockbroker").split()[::2] == [CONFFILE]
+    machine.install(newer, "newer")
+    assert machine.out(f"tail -n 1 {CONFFILE}") == "# of the newer version", "nobody had changed it"
+    machine.run(f"cat >> {CONFFILE}", text=CHANGED)
+    machine.install(newest, "newest")
+    assert machine.out(f"tail -n 1 {CONFFILE}") == CHANGED.strip()
+
+
+def test_a_purge_leaves_nothing_that_the_packages_brought(machine):
+    before = machine.files()
+    machine.install(pathlib.Path(PACKAGES))
+    machine.run(SERVE, timeout=120)
+    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start sockbrokerd@edge.service")
+    serves(machine)
+
+    machine.run("apt-get -q -y remove sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
     assert machine.run("curl -s -m 5 http://192.0.2.1/", check=False).returncode == 7, "dispatch is gone with the package"
-    for unit in ("sockbrokerd.socket", "sockbrokerd.service", "sockbroker-exporter.socket"):
-        assert state(machine, unit) != "active", unit
+    assert machine.out("systemctl list-units --all --plain --no-legend 'sockbroker*' '*sockbroker-bpf*' | grep -w -e active -e failed || true") == ""
     assert machine.run("mountpoint -q /run/sockbroker/bpf", check=False).returncode != 0
-    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["10-local.conf", "hello.conf"]
+    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["10-local.conf", "echo.conf", "hello.conf"], "removal keeps settings"
 
-    machine.run("dpkg --purge sockbroker-exporter sockbroker 2>&1")
-    assert machine.out("ls -d /var/lib/sockbroker /etc/sockbroker/conf.d/10-local.conf /run/sockbroker 2>/dev/null || true") == ""
-    assert machine.out("ls /etc/sockbroker/conf.d") == "hello.conf", "what the package has not brought is not its to remove"
+    machine.run("apt-get -q -y purge sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
+    assert machine.run("ls -d /run/sockbroker", check=False).returncode != 0
+    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["echo.conf", "hello.conf"], "what it has not brought is not its to remove"
+    machine.run("systemctl stop hello.service echo.service; ip netns del edge; rm -r /etc/sockbroker /etc/systemd/system/hello.service"
+                " /etc/systemd/system/echo.service; systemctl daemon-reload")
+    assert sorted(machine.files() - before) == []
+    # Debian keeps accounts, so that no other one gets the number. It cannot log in, and nothing is its own.
+    assert machine.out("getent shadow sockbroker").split(":")[1].startswith("!")
+    assert machine.out("getent passwd sockbroker").endswith("/nologin")
+    assert machine.out("find / \\( -path /proc -o -path /sys \\) -prune -o \\( -user sockbroker -o -group sockbroker \\) -print") == ""
