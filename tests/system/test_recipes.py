@@ -287,6 +287,7 @@ def test_a_container_without_a_network(chef):
             assert chef.fetch(address).replace("::ffff:", "") == f"{own_address(address)} asked {address}"
         pid = machine.out("podman ps >/dev/null; pgrep -f '^/usr/bin/python3 /web.py'")
         assert machine.out(f"stat -c %U /proc/{pid}") == user
+        assert machine.out(f"grep CapEff: /proc/{pid}/status").split()[1] == "0" * 16
         inside = json.loads(machine.out(f"nsenter --net=/proc/{pid}/ns/net ip -json link"))
         assert [link["ifname"] for link in inside] == ["lo"]
         machine.run("systemctl stop pod.service; rm -rf /etc/systemd/system/pod.service.d; systemctl daemon-reload; "
