@@ -210,6 +210,7 @@ def test_s16_a_vrf_has_sockets_and_routes_of_its_own(outside):
     host = outside.add("inside")
     namespace.run("ip", "link", "set", "inside", "master", "blue")
     namespace.run("ip", "route", "add", "local", PREFIXES["ipv4"], "dev", "blue", "table", "10")
+    add_routes()  # whether the source of an answer is local is asked of table local, not of the VRF's
     with bound("tcp", "0.0.0.0"):
         with pytest.raises(OSError):  # not even a RST finds its way, which no socket binds to the VRF
             host.ask("tcp", ADDRESS["ipv4"], PORT)
