@@ -103,10 +103,12 @@ def test_dtls_sessions_over_many_hand_overs(begin, family):
     one_more = begin(family, "UdpFlows=stay\n")
     sessions = [one_more()]
     assert sessions[0].goes_on()
-    for _ in range(HANDOVERS):
+    for number in range(HANDOVERS):
         sessions.append(one_more())
         assert sessions[-1].goes_on(), "a new session is the newest's"
-        assert sessions[0].goes_on() and sessions[len(sessions) // 2].goes_on()
+        assert sessions[0].goes_on()
+        if number % 10 == 9:  # a flow that is silent for two minutes is over
+            assert [one.goes_on() for one in sessions] == [True] * len(sessions)
     assert [one.goes_on() for one in sessions] == [True] * (HANDOVERS + 1)
 
 

@@ -18,8 +18,9 @@ from test_udp_replies import SERVER, UID, UNIT, addresses, conflicts, original
 
 LONG = "SOCKBROKER_LONG" in os.environ
 CLIENTS = 1000 if LONG else 200
-ROUNDS = 20 if LONG else 3
+ENOUGH = 8000 if LONG else 200  # answers
 TABLE = 8192  # clients that are remembered
+PUT_ASIDE = 128  # LOCAL_FREE_TARGET of the kernel's bpf_lru_list.c
 
 
 @pytest.fixture(name="slice_")
@@ -167,7 +168,8 @@ def asked_and_answered_after(server, clients, meanwhile):
 @each_family
 @pytest.mark.parametrize("invented", [TABLE // 2, 2 * TABLE, *([0, TABLE, 100000] if LONG else [])])
 def test_s5_invented_sources_between_question_and_answer(broker, begin, family, invented):
-    """Half of what the table holds costs no answer; twice that costs all, and none leaves from another client's address."""
+    """Half of what the table holds costs no answer; twice that costs all but the few that each processor has put aside. None
+    leaves from another client's address."""
     server, clients, flood = begin(family)
     seen, refused = asked_and_answered_after(server, clients, lambda: flood.call("send", invented, timeout=60))
     clients.close()
@@ -179,7 +181,7 @@ def test_s5_invented_sources_between_question_and_answer(broker, begin, family, 
     if invented <= TABLE // 2:
         assert seen["asked"] == CLIENTS
     elif invented >= 2 * TABLE:
-        assert seen["asked"] == 0
+        assert seen["asked"] <= PUT_ASIDE * os.cpu_count()
     assert conflicts(broker) == 0
 
 
@@ -188,14 +190,14 @@ def test_s5_clients_of_a_server_that_answers_at_once_beside_a_flood(broker, begi
     """What is lost is lost in the full queue of the socket. What is answered is answered from the asked address."""
     _, clients, flood = begin(family)
     flood.begin()
-    begun, total = time.monotonic(), collections.Counter()
-    for _ in range(ROUNDS):
+    begun, total, asked = time.monotonic(), collections.Counter(), 0
+    while total.total() < ENOUGH and time.monotonic() - begun < 60:
         clients.ask(range(CLIENTS))
+        asked += CLIENTS
         total += clients.answers(0.3)
-    seconds = time.monotonic() - begun
-    rate = flood.stop() / seconds
+    rate = flood.stop() / (time.monotonic() - begun)
     clients.close()
-    print(f"{family}, {rate:.0f} invented sources a second: of {ROUNDS * CLIENTS} questions {total['asked']} answered from the "
-          f"asked address, {total.total() - total['asked']} from another")
-    assert set(total) == {"asked"} and total["asked"] > ROUNDS * CLIENTS // 100
+    print(f"{family}, {rate:.0f} invented sources a second: of {asked} questions {total['asked']} answered from the asked "
+          f"address, {total.total() - total['asked']} from another")
+    assert set(total) == {"asked"}
     assert conflicts(broker) == 0
