@@ -64,7 +64,11 @@ Result<ControlAnswer> parse_answer(std::string_view record, const std::string& p
                                         "are tool and broker of one version?",
                                         path));
         }
-        return ControlAnswer{*result, static_cast<int>(*errnum), *message, fields(record, "WARNING")};
+        return ControlAnswer{.result = *result,
+                             .errnum = static_cast<int>(*errnum),
+                             .message = *message,
+                             .warnings = fields(record, "WARNING"),
+                             .cause = field(record, "CAUSE").value_or("")};
 }
 
 }  // namespace

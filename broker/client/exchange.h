@@ -20,6 +20,7 @@ struct ControlAnswer {
         int errnum = 0;      // ERRNO=, 0 for ok
         std::string message;
         std::vector<std::string> warnings;  // WARNING= lines, which "ok" may carry, for a person
+        std::string cause = {};  // CAUSE=, the key of the request that a refusal is about, where that matters
 };
 
 class Exchange {

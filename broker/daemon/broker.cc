@@ -147,7 +147,9 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         }
         const auto& identified = sender_of(*message, *request);
         if (!identified) {
-                return reply(refuse(identified.error(), peer, request->service));
+                Answer refused = refuse(identified.error(), peer, request->service);
+                refused.cause = message->pid_not_believed ? "PID" : "";
+                return reply(std::move(refused));
         }
         switch (request->verb) {
         case Verb::kStore:

@@ -43,7 +43,8 @@ struct Answer {
         ResultCode code = ResultCode::kOk;
         std::string message;
         std::vector<std::string> warnings;
-        Rows rows;                 // may be empty
+        std::string_view cause;  // CAUSE=: the key of the request that a refusal is about, where programs look at that
+        Rows rows;               // may be empty
         std::vector<OwnedFd> fds;  // go with the RESULT= record
         struct {
                 std::string service;

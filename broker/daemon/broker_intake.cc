@@ -41,8 +41,9 @@ const std::optional<Refusal>& Broker::rate_of(Channel channel, Incoming& message
 const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const Request& request) {
         if (!message.identified) {
                 auto sender = senders_.identify(message);
-                message.identified =
-                        sender && request.pid != 0 ? on_behalf_of(*sender, request.pid) : std::move(sender);
+                const bool names_another = sender && request.pid != 0;
+                message.identified = names_another ? on_behalf_of(*sender, request.pid) : std::move(sender);
+                message.pid_not_believed = names_another && !*message.identified;
         }
         return *message.identified;
 }

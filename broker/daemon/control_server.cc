@@ -309,9 +309,14 @@ private:
                         }
                 }
                 if (record_.empty()) {
-                        record_ = format_result(answer_.code, answer_.message, answer_.warnings);
+                        record_ = last_record();
                         is_last_ = true;
                 }
+        }
+
+        [[nodiscard]] std::string last_record() const {
+                auto record = format_result(answer_.code, answer_.message, answer_.warnings);
+                return answer_.cause.empty() ? record : record + fmt::format("CAUSE={}\n", answer_.cause);
         }
 
         // Whether lines_ holds some that are in no record yet.

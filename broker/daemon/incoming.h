@@ -33,6 +33,7 @@ struct Incoming : Message {
         bool counted = false;
         std::optional<Refusal> over_rate;
         std::optional<std::expected<Peer, Refusal>> identified;
+        bool pid_not_believed = false;  // where that is a refusal: for its PID=
         // What policy said, and which one: it counts only while that is in force.
         std::optional<std::expected<Admission, Refusal>> verdict;
         std::shared_ptr<const Policy> judged_by;

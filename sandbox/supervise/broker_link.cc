@@ -43,8 +43,8 @@ Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
                 // stands for it, as sockbroker-run without --supervise would.
                 // A program that has ended is refused too, and says nothing of namespaces.
                 proven_ = proven_ || (names_program_ && answer->result == "ok");
-                if (names_program_ && !proven_ && answer->result == "not-permitted" &&
-                    answer->message.starts_with("PID=") && lives(program)) {
+                if (names_program_ && !proven_ && answer->result == "not-permitted" && answer->cause == "PID" &&
+                    lives(program)) {
                         names_program_ = false;
                         continue;
                 }

@@ -363,3 +363,12 @@ def test_without_a_broker_the_program_is_not_started(netns):  # pylint: disable=
     sandbox.install()
     status, output, said = sandbox.run("--supervise", "/bin/echo", "started", ambient="")
     assert (status, output) == (69, "") and "sockbrokerd.socket" in said, said
+
+
+def test_in_a_pid_namespace_of_its_own_the_supervisor_stands_for_the_program(web):
+    """The broker knows the program by another number, and says that it does not believe PID=."""
+    with supervised.Program(before=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]) as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        assert ask("192.0.2.1", 80).startswith("served ")
+        [entry] = web.list()
+        assert (entry["service"], entry["uid"]) == ("web", UID)

@@ -84,8 +84,9 @@ TEST_F(ClientTest, LinesOfAllRecordsComeInOrderBeforeTheResult) {
 }
 
 TEST_F(ClientTest, ARefusalIsAnAnswerNotAnError) {
-        const auto answer = answer_to({format_result(ResultCode::kNotPermitted, "no rule=admits you")});
+        const auto answer = answer_to({format_result(ResultCode::kNotPermitted, "no rule=admits you") + "CAUSE=PID\n"});
         ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->cause, "PID");
         EXPECT_EQ(answer->result, "not-permitted");
         EXPECT_EQ(answer->errnum, EACCES);
         EXPECT_EQ(answer->message, "no rule=admits you");
