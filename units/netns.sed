@@ -13,6 +13,7 @@ s/^\(Wants\|After\)=sockbrokerd-\(load\|links\)\.\(service\|socket\)$/\1=sockbro
 s/ sockbrokerd-links\.socket$/ sockbrokerd-links@%i.socket/
 s/^Service=sockbrokerd\.service$/Service=sockbrokerd@%i.service/
 s|^Also=sockbrokerd\.socket$|Also=sockbrokerd@%i.socket|
+s/^WantedBy=sockbrokerd\.service$/WantedBy=sockbrokerd@%i.service/
 s|^ExecStart=/usr/lib/sockbroker/sockbroker[a-z -]*$|& --netns=%i|
 s|^ExecReload=+/usr/bin/sockbrokerctl reload$|ExecReload=+/usr/bin/sockbrokerctl --netns=%i reload|
 s|^StateDirectory=sockbroker$|&/netns/%i|

@@ -112,6 +112,9 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         if (message->truncated) {
                 return reply(refuse(refuse_truncated(), peer, {}));
         }
+        if (message->malformed) {
+                return reply(refuse(*message->malformed, peer, {}));
+        }
         const auto request = parse_request(channel, message->text, message->count);
         if (!request) {
                 return reply(refuse(request.error(), peer, {}));

@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/protocol/label.h"
 #include "broker/protocol/peek.h"
 
 namespace sockbroker {
@@ -36,6 +37,7 @@ public:
                 : server_(server),
                   id_(accepted.id),
                   uid_(accepted.uid),
+                  labels_(accepted.labels),
                   last_turn_(++server.turns_),
                   charge_{.uid = accepted.uid} {}
 
@@ -122,6 +124,9 @@ private:
                         return false;  // end of file
                 }
                 const auto message = incoming(std::move(*peeked));
+                if (labels_) {
+                        read_label(*message);
+                }
                 waiting_ = reading_ = true;
                 if (message->has_fds) {
                         pin_sender(fd_.get(), *message);
@@ -139,6 +144,14 @@ private:
                 }
                 reading_ = false;
                 return !waiting_ || sd_event_source_set_io_events(io_.get(), 0) >= 0;
+        }
+
+        static void read_label(Incoming& message) {
+                auto request = request_of_label(message.text);
+                message.text = request ? std::move(*request) : "";
+                if (!request) {
+                        message.malformed = std::move(request.error());
+                }
         }
 
         // What comes later than ready(): where memory does not suffice for it the peer loses its connection.
@@ -315,6 +328,9 @@ private:
         }
 
         [[nodiscard]] std::string last_record() const {
+                if (labels_) {
+                        return format_label_answer(answer_.code, answer_.message);
+                }
                 auto record = format_result(answer_.code, answer_.message, answer_.warnings);
                 return answer_.cause.empty() ? record : record + fmt::format("CAUSE={}\n", answer_.cause);
         }
@@ -370,6 +386,7 @@ private:
         int level_ = 0;  // of its user among all, when it was last looked at
         const std::uint64_t id_;
         const uid_t uid_;
+        const bool labels_;  // its peer speaks as label.h says
         std::uint64_t last_turn_;
         OwnedFd fd_;
         hands::Charge charge_;

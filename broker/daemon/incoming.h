@@ -38,6 +38,7 @@ struct Incoming : Message {
         std::optional<std::expected<Admission, Refusal>> verdict;
         std::shared_ptr<const Policy> judged_by;
 
+        std::optional<Refusal> malformed;  // found before it is parsed
         std::optional<Refusal> not_taken;  // no hand has come back with its descriptors
         std::size_t count = 0;             // of descriptors
         std::vector<Arrived> arrived;      // one for each, where they were looked at

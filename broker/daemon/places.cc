@@ -24,6 +24,7 @@ namespace {
 // As Backlog= of the unit. Whoever floods the socket waits in connect(2), in turn with everybody else, instead of
 // standing in the kernel's queue before them: with a queue of 4096 they waited 0.4 s.
 constexpr int kBacklog = 64;
+constexpr std::string_view kLabelsName = "tubular";  // FileDescriptorName= of sockbrokerd-tubular.socket
 
 // -1: it has none. Never waits; fstat(2), with which sd_is_socket(3) begins, may for a file.
 int option_of(int fd, int option) {
@@ -46,8 +47,8 @@ Result<IntakeSockets> adopt_passed_sockets(const std::vector<std::string>& names
                 } else if (domain == AF_UNIX && type == SOCK_DGRAM && !sockets.notify) {
                         sockets.notify = std::move(fd);
                 } else if (domain == AF_UNIX && type == SOCK_SEQPACKET && option_of(fd.get(), SO_ACCEPTCONN) == 1 &&
-                           !sockets.control) {
-                        sockets.control = std::move(fd);
+                           !(name == kLabelsName ? sockets.labels : sockets.control)) {
+                        (name == kLabelsName ? sockets.labels : sockets.control) = std::move(fd);
                 } else {
                         sockets.strangers.push_back({name, std::move(fd)});
                 }
@@ -124,15 +125,18 @@ Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir) {
                 if (!notify || !control) {
                         return std::unexpected(!notify ? notify.error() : control.error());
                 }
-                sockets = {std::move(*notify), std::move(*control)};
+                sockets = {.notify = std::move(*notify), .control = std::move(*control)};
         }
-        for (const auto* fd : {&sockets.notify, &sockets.control}) {
+        for (const auto* fd : {&sockets.notify, &sockets.control, &sockets.labels}) {
+                if (!*fd) {
+                        continue;
+                }
                 if (auto ready = prepare_for_peeking(fd->get()); !ready) {
                         return std::unexpected(ready.error());
                 }
-        }
-        if (listen(sockets.control.get(), kBacklog) != 0) {
-                return fail_errno("cannot listen on the control socket");
+                if (fd != &sockets.notify && listen(fd->get(), kBacklog) != 0) {
+                        return fail_errno("cannot listen on a socket of the broker");
+                }
         }
         return sockets;
 }

@@ -22,12 +22,13 @@ struct StoredFd {
 struct IntakeSockets {
         OwnedFd notify;                   // datagram
         OwnedFd control;                  // seqpacket, listening
+        OwnedFd labels;                   // the same for tubular's clients; none: nobody has enabled that
         std::vector<StoredFd> stored;     // IP sockets: what an earlier broker left with PID 1
         std::vector<StoredFd> strangers;  // nothing of the broker's; close(2) of them may wait for who knows whom
 };
 
-// Those that systemd passed, told apart by what they are, whatever their names; or, if it passed none, new ones in the
-// runtime directory. What else was passed is no reason not to start.
+// Those that systemd passed, told apart by what they are, whatever their names (but for `labels`); or, if it passed
+// none, new ones in the runtime directory. What else was passed is no reason not to start.
 [[nodiscard]] Result<IntakeSockets> open_intake_sockets(const std::string& runtime_dir);
 
 // That the process is in the network namespace of --netns, if one was named and /run/netns can be seen.

@@ -42,6 +42,7 @@ struct Loop {
         OwnedEvent event;
         OwnedFd manager;   // PID 1; none: it did not start this process
         OwnedFd listener;  // of the control socket
+        OwnedFd labels;    // of the one for tubular's clients, maybe
         std::unique_ptr<hands::Zygote> zygote;
         std::unique_ptr<hands::Crew> crew;
         std::unique_ptr<Names> names;
@@ -144,9 +145,11 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesO
         loop.worker = std::move(*worker);
         loop.broker->use(*loop.worker);
         loop.listener = std::move(sockets.control);
+        loop.labels = std::move(sockets.labels);
         auto crew = hands::Crew::start(
                 event, *loop.zygote,
                 {.control = loop.listener.get(),
+                 .labels = loop.labels.get(),
                  .notify = sockets.notify.get(),
                  .staging = loop.broker->staging_fd(),
                  .manager = loop.manager.get()},

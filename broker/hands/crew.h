@@ -67,6 +67,7 @@ public:
 
         struct Options {
                 int control = -1;  // all borrowed, and kept open by their owner; -1: none
+                int labels = -1;   // as control, for peers that speak as label.h says; only beside it
                 int notify = -1;
                 int staging = -1;  // a sockmap with values of eight bytes
                 std::uint32_t staging_slots = kStagingSlots;

@@ -41,11 +41,28 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
           disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
           quarantine_(roster_),
           holders_(roster_, hooks_, last_job_),
-          door_(event, options.control,
+          door_(event, options.control, options.labels,
                 {.connected = [this](Connection one) { connected(std::move(one)); },
                  .ended = [this] { door_ended(); }}) {
         ending_doors_.reserve(kMaxEndingDoors);
 }
+
+namespace {
+
+Result<void> make_ready(int listener) {
+        if (auto prepared = prepare_for_peeking(listener); !prepared) {
+                return prepared;
+        }
+        // One that was passed may block, although those of systemd do not: accepting until nobody waits would hang the
+        // door.
+        const int flags = fcntl(listener, F_GETFL);
+        if (flags < 0 || fcntl(listener, F_SETFL, flags | O_NONBLOCK) != 0) {
+                return fail_errno("cannot make a listening socket of the broker non-blocking");
+        }
+        return {};
+}
+
+}  // namespace
 
 Result<void> Crew::State::start() {
         auto watched =
@@ -70,14 +87,10 @@ Result<void> Crew::State::start() {
         timer_.reset(source);
         (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
         if (options_.control >= 0) {
-                if (auto prepared = prepare_for_peeking(options_.control); !prepared) {
-                        return prepared;
-                }
-                // One that was passed may block, although those of systemd do not: accepting until nobody waits
-                // would hang the door.
-                const int flags = fcntl(options_.control, F_GETFL);
-                if (flags < 0 || fcntl(options_.control, F_SETFL, flags | O_NONBLOCK) != 0) {
-                        return fail_errno("cannot make the control socket non-blocking");
+                for (const int listener : {options_.control, options_.labels}) {
+                        if (auto made = listener < 0 ? Result<void>() : make_ready(listener); !made) {
+                                return made;
+                        }
                 }
                 open_door();
                 if (door_child_ == 0) {

@@ -22,7 +22,8 @@ Result<void> Door::open(const Zygote& zygote, std::uint32_t child) {
         }
         OwnedFd ours(pair[0]);
         const OwnedFd theirs(pair[1]);
-        if (const int errnum = zygote.fork(child, Role::kDoor, std::array{theirs.get(), control_}); errnum != 0) {
+        if (const int errnum = zygote.fork(child, Role::kDoor, std::array{theirs.get(), control_, -1, labels_});
+            errnum != 0) {
                 return fail(errnum, "cannot have the process made that accepts connections");
         }
         sd_event_source* source = nullptr;
@@ -94,7 +95,9 @@ bool Door::receive_some() {
                 report.id |= generation_ << kSerialBits;
                 open_++;
                 // No descriptor left in this process, or no memory: the door keeps its own, and ends the connection.
-                if (!fd || !succeeds([&] { hooks_.connected({report.id, report.uid, report.pid, std::move(fd)}); })) {
+                if (!fd || !succeeds([&] {
+                            hooks_.connected({report.id, report.uid, report.pid, report.labels != 0, std::move(fd)});
+                    })) {
                         close(report.id, 0, false, false);
                 }
         }

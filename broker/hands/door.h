@@ -23,7 +23,8 @@ struct Connection {
         std::uint64_t id = 0;
         uid_t uid = 0;  // of who connected: for counting, never for judging
         pid_t pid = 0;
-        OwnedFd fd;  // prepared for peeking, non-blocking; the door has a duplicate
+        bool labels = false;  // its peer speaks as label.h says
+        OwnedFd fd;           // prepared for peeking, non-blocking; the door has a duplicate
 };
 
 class Door {
@@ -33,8 +34,9 @@ public:
                 std::function<void()>
                         ended;  // its process is to be killed, and another one to be forked when it is gone
         };
-        // `control` is the listening socket: borrowed, and kept open by its owner.
-        Door(sd_event* event, int control, Hooks hooks) : event_(event), control_(control), hooks_(std::move(hooks)) {}
+        // Listening sockets, borrowed, and kept open by their owner; `labels` may be -1.
+        Door(sd_event* event, int control, int labels, Hooks hooks)
+                : event_(event), control_(control), labels_(labels), hooks_(std::move(hooks)) {}
 
         // Forks it as this child. Errors: no descriptors here.
         [[nodiscard]] Result<void> open(const Zygote& zygote, std::uint32_t child);
@@ -91,6 +93,7 @@ private:
 
         sd_event* event_;
         int control_;
+        int labels_;
         Hooks hooks_;
         std::uint64_t generation_ = 0;
         // Said at the end of the turn: what is barred, then what is closed, then what is so no longer.

@@ -58,7 +58,11 @@ public:
                   barred_here_(
                           format_result(ResultCode::kRateLimited,
                                         "descriptors that this user has sent keep processes of the broker waiting: "
-                                        "no connection of his is taken until they do not")) {}
+                                        "no connection of his is taken until they do not")) {
+                pollfd polled{kLabels, POLLIN, 0};
+                (void)poll(&polled, 1, 0);
+                labels_ = (polled.revents & POLLNVAL) != 0 ? -1 : kLabels;
+        }
 
         void run() {
                 while (wait() && kept_.size() < max_kept_) {
@@ -72,9 +76,11 @@ public:
 private:
         bool wait() {
                 const bool accepts = !pausing_ && has_room();
-                std::array<pollfd, 3> polled{pollfd{kAnswers, static_cast<short>(POLLIN | (report_ ? POLLOUT : 0)), 0},
-                                             pollfd{kOrders, static_cast<short>(accepts ? POLLIN : 0), 0},
-                                             pollfd{kBetween, static_cast<short>(discards_.empty() ? 0 : POLLOUT), 0}};
+                const auto if_accepts = static_cast<short>(accepts ? POLLIN : 0);
+                std::array<pollfd, 4> polled{pollfd{kAnswers, static_cast<short>(POLLIN | (report_ ? POLLOUT : 0)), 0},
+                                             pollfd{kOrders, if_accepts, 0},
+                                             pollfd{kBetween, static_cast<short>(discards_.empty() ? 0 : POLLOUT), 0},
+                                             pollfd{labels_, if_accepts, 0}};
                 const int ready = ppoll(polled.data(), polled.size(), pausing_ ? &kPause : nullptr, nullptr);
                 if (ready < 0) {
                         return errno == EINTR;
@@ -85,7 +91,10 @@ private:
                 }
                 send_report();
                 if (accepts && polled[1].revents != 0) {
-                        accept_some();
+                        accept_some(kOrders);
+                }
+                if (accepts && polled[3].revents != 0) {
+                        accept_some(kLabels);
                 }
                 if ((polled[2].revents & POLLOUT) != 0 && !discards_.empty()) {
                         pass_discards();
@@ -100,19 +109,19 @@ private:
                 return !report_ && discards_.size() < kMaxDiscardsWaiting && connections_.size() < kMaxAccepted;
         }
 
-        void accept_some() {
+        void accept_some(int listener) {
                 for (int i = 0; i < kAcceptsPerTurn && has_room(); i++) {
-                        OwnedFd fd(accept4(kOrders, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+                        OwnedFd fd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
                         if (!fd) {
                                 // Whoever waits stays in the kernel's queue, which would wake the door for ever.
                                 pausing_ = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
                                 return;
                         }
-                        admit(std::move(fd));
+                        admit(std::move(fd), listener == kLabels);
                 }
         }
 
-        void admit(OwnedFd fd) {
+        void admit(OwnedFd fd, bool labels) {
                 // In this order: a first message that was sent before this moment has the time of this look from now
                 // on.
                 const bool prepared = prepare_for_peeking(fd.get()).has_value();
@@ -133,7 +142,8 @@ private:
                 if (!prepared) {
                         return discard({std::move(fd), connected.uid, 0});
                 }
-                report_ = DoorReport{.id = ++last_id_, .uid = connected.uid, .pid = connected.pid};
+                report_ = DoorReport{
+                        .id = ++last_id_, .uid = connected.uid, .pid = connected.pid, .labels = labels ? 1U : 0U};
                 per_uid_[connected.uid]++;
                 connections_.emplace(last_id_, Accepted{std::move(fd), connected.uid});
                 send_report();
@@ -298,6 +308,7 @@ private:
         std::vector<Discard> kept_;
         std::deque<Discard> discards_;
         bool pausing_ = false;
+        int labels_ = -1;  // kLabels, or none
 };
 
 }  // namespace

@@ -36,6 +36,7 @@ inline constexpr int kFirst = 5;    // by role: the staging map; the notify sock
 inline constexpr int kSecond = 6;   // the notify socket (kIntake); the queue from the door (kDisposal); PID 1 (kHolder)
 inline constexpr int kThird = 7;    // the notify socket (kHolder)
 inline constexpr int kBetween = 5;  // of the door: its end of the queue to the disposal hands
+inline constexpr int kLabels = 6;   // of the door: the other socket that it listens on, if there is one
 
 // --- core to hand
 
@@ -218,8 +219,10 @@ struct DoorReport {
         std::uint64_t id = 0;
         std::uint32_t uid = 0;  // of who connected: for counting, never for judging
         std::int32_t pid = 0;
+        std::uint32_t labels = 0;  // 1: it came by kLabels
+        std::uint32_t reserved = 0;
 };
-static_assert(sizeof(DoorReport) == 16);
+static_assert(sizeof(DoorReport) == 24);
 
 // --- door to hands of disposal: connections of one user, to be closed
 

@@ -17,7 +17,9 @@ def test_units_pass_systemd_analyze_verify_without_a_word(broker):
     broker.write("/etc/manpath.config", "MANDATORY_MANPATH /usr/share/man\n")  # its package's, and this /etc began empty
     try:
         done = broker.run("systemd-analyze verify sockbrokerd.service sockbrokerd.socket sockbrokerd@edge.service "
-                          f"sockbrokerd@edge.socket sockbrokerd-load.service sockbrokerd-load@edge.service sockbrokerd-links.socket sockbrokerd-links@edge.service run-sockbroker-bpf.mount {' '.join(units)}")
+                          f"sockbrokerd@edge.socket sockbrokerd-load.service sockbrokerd-load@edge.service "
+                          f"sockbrokerd-links.socket sockbrokerd-links@edge.service sockbrokerd-tubular.socket "
+                          f"sockbrokerd-tubular@edge.socket run-sockbroker-bpf.mount {' '.join(units)}")
     finally:
         broker.run(f"cd /run/systemd/system && rm -f {' '.join(examples)}")
     assert done.stdout + done.stderr == ""

@@ -311,3 +311,41 @@ def test_an_example_that_is_refused_does_not_say_that_it_serves(broker):
     broker.run("rm -r /run/systemd/system/hello.service.d && systemctl daemon-reload && systemctl reset-failed hello.service")
     assert any("not-permitted: not admitted to service hello: Unit=another.service at " in text for text in said), said
     assert not any("serving" in text for text in said), said
+
+
+TUBULAR_CLIENT = """\
+import array, socket, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.5", 7053))
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+connection.connect("/run/sockbroker/tubular")
+connection.sendmsg([b"udp_server#"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [server.fileno()]))])
+print("answer:", connection.recv(1024).decode().splitlines()[0], flush=True)
+time.sleep(1000)
+"""
+
+
+def test_clients_of_tubular_register_at_a_socket_that_is_off_until_it_is_enabled(broker):
+    broker.policy("udp.conf", "[Service udp_server]\nUnit=grm.service\nListenDatagram=198.51.100.0/24:7053\n")
+    broker.run("systemctl reload sockbrokerd.service")
+    assert broker.run("systemctl is-enabled sockbrokerd-tubular.socket", check=False).stdout.strip() == "disabled"
+    assert broker.run("test -e /run/sockbroker/tubular", check=False).returncode == 1
+    try:
+        broker.run("systemctl enable sockbrokerd-tubular.socket && systemctl restart sockbrokerd.service")
+        assert broker.show("sockbrokerd-tubular.socket", "SubState") == "running"
+        cursor = broker.cursor()
+        broker.write("/run/tubular_client.py", TUBULAR_CLIENT)
+        broker.unit("grm.service", "[Service]\nDynamicUser=yes\nExecStart=/usr/bin/python3 /run/tubular_client.py\n")
+        broker.run("systemctl start grm.service")
+        broker.until_said(cursor, "grm.service", "answer: OK")
+        row, = broker.until_registered("udp_server", 1)
+        assert (row["unit"], row["protocol"]) == ("grm.service", "udp")
+        # Of another unit.
+        broker.unit("other.service", "[Service]\nDynamicUser=yes\nExecStart=/usr/bin/python3 /run/tubular_client.py\n")
+        broker.run("systemctl stop grm.service && systemctl start other.service")
+        broker.until_said(cursor, "other.service", "answer: RESULT=not-permitted")
+        # And off again.
+        broker.run("systemctl disable --now sockbrokerd-tubular.socket && systemctl restart sockbrokerd.service")
+        assert broker.run("test -e /run/sockbroker/tubular", check=False).returncode == 1
+    finally:
+        broker.run("systemctl disable --now sockbrokerd-tubular.socket; systemctl stop grm.service other.service", check=False)
