@@ -10,7 +10,8 @@ import socket
 
 import pytest
 
-from harness import routes, wire
+from harness import hanging_crowd, kernel, routes, silent_file, wire
+from harness.namespace import own_uid
 from waiting import until
 from words import add_routes, everywhere, handed_over, listen, section
 
@@ -117,3 +118,44 @@ def test_the_broker_ends_after_an_unload_that_waited_for_routes_although_its_pee
         assert not routes.announced()
     finally:
         maker.kill()
+
+
+def insist(broker, uid, gate):
+    """Of a child: registers on one connection until no hand is spent on this user any more; leaves when something can
+    be read from the gate."""
+    heard, told = os.pipe()
+    if os.fork() == 0:
+        kernel.drop_privileges(uid, uid)
+        with wire.Control(broker.control_path) as connection, socket.create_server(("127.0.0.1", 0)) as listener:
+            connection.request("VERB=version")
+            os.write(told, b"connected\n")
+            while "keep processes of the broker waiting" not in connection.request("FDSTORE=1\nFDNAME=web", [listener.fileno()]).message:
+                pass
+            os.write(told, b"barred\n")
+            os.read(gate, 1)
+        os._exit(0)
+    os.close(told)
+    return os.fdopen(heard)
+
+
+def refused_as_busy(broker):
+    [counted] = [line["refusals"] for line in broker.ask("VERB=status").lines if "refusals" in line]
+    return counted["busy"]
+
+
+def test_what_nobody_took_is_not_read_again_when_its_sender_leaves(broker):
+    """The message of a user who gets no hand stays in the queue of his connection."""
+    silent_file.make_device()
+    broker.policy(section("web", 61001, everywhere())).start()
+    gate, leave = os.pipe()
+    said = insist(broker, own_uid(7), gate)
+    assert said.readline() == "connected\n"
+    with hanging_crowd.Crowd("control", 6, own_uid(7)) as crowd:
+        assert said.readline() == "barred\n"
+        until("all is sent", lambda: crowd.sent() is not None)
+        before = refused_as_busy(broker)
+        os.close(gate)
+        os.write(leave, b".")
+        os.wait()
+        assert broker.ask("VERB=version").result == "ok"
+        assert refused_as_busy(broker) == before
