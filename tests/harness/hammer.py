@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Clients of a stock server, in a process of their own: four at a time, one connection after the other without a pause."""
+"""Clients of a stock server, in a process of their own: four at a time, one connection after the other, no pause."""
 
 import json
 import pathlib
@@ -54,8 +54,8 @@ def nothing_failed(hammers, what):
 
 
 def only_accepted_ones_failed(hammers, deaths, what):
-    """`deaths`: for each, the monotonic times before the kill and after the last process was gone. What fails was under way
-    then: of four clients no more than four. Whoever began later was answered."""
+    """`deaths`: for each, the monotonic times before the kill and after the last process was gone. What fails was under
+    way then: of four clients no more than four. Whoever began later was answered."""
     total, failed = 0, 0
     for hammer in hammers:
         counts = hammer.end()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""DTLS as it is: sessions of a stock openssl s_server, which knows nothing of the broker, over hand-overs. UdpReply=original and
-UdpFlows=stay together. Each instance has one session, as this server does, and the next takes over all new ones."""
+"""DTLS as it is: sessions of a stock openssl s_server, which knows nothing of the broker, over hand-overs.
+UdpReply=original and UdpFlows=stay together. Each instance has one session, as this server does, and the next takes
+over all new ones."""
 
 import os
 import select
@@ -47,8 +48,8 @@ class Session:
     """One server, and the client whose session it has."""
 
     def __init__(self, broker, remote, cgroup, family, options):
-        words = sandbox.command("--supervise", "/usr/bin/openssl", "s_server", *PSK, *options, "-nocert", f"-{family[-1]}", "-accept",
-                                str(PORT), ambient="", uid=UID)
+        words = sandbox.command("--supervise", "/usr/bin/openssl", "s_server", *PSK, *options, "-nocert",
+                                f"-{family[-1]}", "-accept", str(PORT), ambient="", uid=UID)
         self.server = Talker(["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *words])
         supervised.until(lambda: self.server.process.poll() is not None or any(
             (row["pid"], row["state"]) == (self.server.process.pid, "live") for row in broker.list()))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Under sockbroker-run --supervise: binds and listens that are repeated, of sockets that were shut down, of processes and
-threads that end meanwhile."""
+"""Under sockbroker-run --supervise: binds and listens that are repeated, of sockets that were shut down, of processes
+and threads that end meanwhile."""
 
 import os
 import pathlib

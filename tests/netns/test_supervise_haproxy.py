@@ -19,7 +19,8 @@ UID = 61001
 LONG = "SOCKBROKER_LONG" in os.environ
 ROUNDS, CONNECTIONS = (20, 600) if LONG else (3, 150)
 [SERVER] = [server for server in servers.SERVERS if server.name == "HAProxy -W"]
-SHARDS = servers.HAPROXY.replace("0.0.0.0:80", "0.0.0.0:80 shards by-thread").replace("v6only", "v6only shards by-thread")
+SHARDS = servers.HAPROXY.replace("0.0.0.0:80", "0.0.0.0:80 shards by-thread")
+SHARDS = SHARDS.replace("v6only", "v6only shards by-thread")
 
 
 def tree(pid):
@@ -45,7 +46,8 @@ class Haproxy:
     def start(self):
         command = sandbox.command("--supervise", str(self.program), *SERVER.arguments, ambient="")
         with open(servers.FOLDER / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=self.environment)
         return self
 
     def workers(self):
@@ -118,8 +120,8 @@ def test_a_configuration_test_loses_nothing(broker, serve):
     before = broker.list()
     for _ in range(ROUNDS):
         words = ["--supervise", "--no-register", str(haproxy.program), "-c", "-f", "/run/server/conf"]
-        done = subprocess.run(sandbox.command(*words, ambient=""), env=haproxy.environment, capture_output=True, text=True,
-                              timeout=sandbox.TIMEOUT, check=False)
+        done = subprocess.run(sandbox.command(*words, ambient=""), env=haproxy.environment, capture_output=True,
+                              text=True, timeout=sandbox.TIMEOUT, check=False)
         assert done.returncode == 0, done.stderr
         for hammer in hammers:
             hammer.more(CONNECTIONS // 2)

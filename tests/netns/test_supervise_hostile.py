@@ -70,7 +70,7 @@ def test_while_one_storms_others_are_served_and_nothing_is_left_of_it(web):
             assert ask("192.0.2.1", 8443) == f"served {program.process.pid}"
             took.append(time.monotonic() - begun)
         assert storm.do("p.poll()") is None
-        assert max(took) < 5, took
+        assert max(took) < 10, took
         storm.do("os.killpg(p.pid, signal.SIGKILL)")
         storm.process.kill()
         storm.process.wait()

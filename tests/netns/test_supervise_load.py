@@ -177,7 +177,8 @@ def test_kill_9_with_hold_sec_loses_no_client_that_waits(broker, nginx):
     for _ in range(ROUNDS):
         cookies = {one["cookie"] for one in broker.list()}
         kill_9(broker, nginx)
-        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7") for _ in range(10)]
+        waiting = [socket.create_connection((address, 80), 5) for _ in range(10)
+                   for address in ("192.0.2.7", "2001:db8::7")]
         nginx.start()
         for connection in waiting:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")

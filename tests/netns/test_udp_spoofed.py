@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""UdpReply=original beside datagrams of invented sources: what becomes of the answers to 1,000 clients that wait. An answer
-leaves from the asked address, or from the socket's own where the client was forgotten; never from another client's."""
+"""UdpReply=original beside datagrams of invented sources: what becomes of the answers to 1,000 clients that wait. An
+answer leaves from the asked address, or from the socket's own where the client was forgotten; never from another
+client's."""
 
 import collections
 import os
@@ -112,8 +113,10 @@ class Flood(worker.Child):
 
     def _from(self, number):
         if self.family == "ipv4":
-            return socket.IPPROTO_IP, kernel.IP_PKTINFO, struct.pack("=i4sI", 0, (0x0A800000 + number).to_bytes(4, "big"), 0)
-        return socket.IPPROTO_IPV6, kernel.IPV6_PKTINFO, (0xFD09_0000_0001 << 80 | number).to_bytes(16, "big") + bytes(4)
+            source = (0x0A800000 + number).to_bytes(4, "big")
+            return socket.IPPROTO_IP, kernel.IP_PKTINFO, struct.pack("=i4sI", 0, source, 0)
+        source = (0xFD09_0000_0001 << 80 | number).to_bytes(16, "big")
+        return socket.IPPROTO_IPV6, kernel.IPV6_PKTINFO, source + bytes(4)
 
     def send(self, count):
         """Each from an address of its own."""
@@ -168,14 +171,14 @@ def asked_and_answered_after(server, clients, meanwhile):
 @each_family
 @pytest.mark.parametrize("invented", [TABLE // 2, 2 * TABLE, *([0, TABLE, 100000] if LONG else [])])
 def test_s5_invented_sources_between_question_and_answer(broker, begin, family, invented):
-    """Half of what the table holds costs no answer; twice that costs all but the few that each processor has put aside. None
-    leaves from another client's address."""
+    """Half of what the table holds costs no answer; twice that costs all but the few that each processor has put aside.
+    None leaves from another client's address."""
     server, clients, flood = begin(family)
     seen, refused = asked_and_answered_after(server, clients, lambda: flood.call("send", invented, timeout=60))
     clients.close()
     own = seen.pop(SERVER[family], 0)
-    print(f"{family}, {invented} invented sources: of {CLIENTS} answers {seen['asked']} from the asked address, {own} from the "
-          f"socket's own, {refused} not sent")
+    print(f"{family}, {invented} invented sources: of {CLIENTS} answers {seen['asked']} from the asked address, "
+          f"{own} from the socket's own, {refused} not sent")
     assert set(seen) <= {"asked"} and seen["asked"] + own + refused == CLIENTS
     assert own == 0 or family == "ipv6", "no IPv4 leaves from a loopback address"
     if invented <= TABLE // 2:
@@ -197,7 +200,7 @@ def test_s5_clients_of_a_server_that_answers_at_once_beside_a_flood(broker, begi
         total += clients.answers(0.3)
     rate = flood.stop() / (time.monotonic() - begun)
     clients.close()
-    print(f"{family}, {rate:.0f} invented sources a second: of {asked} questions {total['asked']} answered from the asked "
-          f"address, {total.total() - total['asked']} from another")
+    print(f"{family}, {rate:.0f} invented sources a second: of {asked} questions {total['asked']} answered from the "
+          f"asked address, {total.total() - total['asked']} from another")
     assert set(total) == {"asked"}
     assert conflicts(broker) == 0
