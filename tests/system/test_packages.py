@@ -140,7 +140,7 @@ def test_a_purge_leaves_nothing_that_the_packages_brought(machine):
     assert machine.run("mountpoint -q /run/sockbroker/bpf", check=False).returncode != 0
     assert machine.out("ls /etc/sockbroker/conf.d").split() == ["10-local.conf", "echo.conf", "hello.conf"], "removal keeps settings"
 
-    machine.run("apt-get -q -y purge sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
+    machine.run("dpkg --purge sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
     assert machine.run("ls -d /run/sockbroker", check=False).returncode != 0
     assert machine.out("ls /etc/sockbroker/conf.d").split() == ["echo.conf", "hello.conf"], "what it has not brought is not its to remove"
     machine.run("systemctl stop hello.service echo.service; ip netns del edge; rm -r /etc/sockbroker /etc/systemd/system/hello.service"
