@@ -6,7 +6,7 @@ tests/packages makes what these name:
     SOCKBROKER_PACKAGES  the folder that has the packages
     SOCKBROKER_CLEAN     a root that has what they depend on, and what the tests ask with
     SOCKBROKER_TOOLS     a root that has the servers of the tutorial and what debian/tests needs as well
-    SOCKBROKER_EARLIER   packages of the first commit that had any
+    SOCKBROKER_EARLIER   packages of an earlier commit, which had fewer units; empty where there are none
 """
 import os
 import pathlib
