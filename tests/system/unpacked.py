@@ -29,9 +29,10 @@ def machine(stage: pathlib.Path, folder: pathlib.Path, packages: tuple[str, ...]
     root = unpack(packages)
     between = folder / "between"
     units = {path.name for where in ("lib", "usr/lib") for path in (root / where / "systemd/system").glob("*.*")}
+    units |= {f"{name}.service" for name in ("bird", "frr", "nginx", "unbound")}  # installed here, perhaps
     if (root / "lib").is_dir():  # from before /lib became /usr/lib
         shutil.copytree(root / "lib", between / "usr/lib", symlinks=True)
-    # nginx and unbound are installed here, perhaps.
+    # And settings of these.
     for source, name in ((root / "etc", ""), ("/etc/nginx", "nginx"), ("/etc/unbound", "unbound")):
         if pathlib.Path(source).is_dir():
             shutil.copytree(source, between / ETC / name, symlinks=True, dirs_exist_ok=True)
