@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/client/match.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker {
 

@@ -6,6 +6,7 @@
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::ctl {
 

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::ctl {
 

@@ -22,6 +22,7 @@
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 #include "broker/socket/facts.h"
 
 namespace sockbroker::ctl {

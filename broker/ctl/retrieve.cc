@@ -14,7 +14,7 @@
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
 #include "broker/ctl/verbs.h"
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::ctl {
 

@@ -16,7 +16,7 @@
 
 #include "broker/base/net.h"
 #include "broker/ctl/render.h"
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::ctl {
 

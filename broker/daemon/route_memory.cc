@@ -12,7 +12,7 @@
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
 #include "broker/policy/read_files.h"
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker {
 

@@ -22,6 +22,7 @@
 #include "broker/lib/arrays.h"
 #include "broker/lib/client.h"
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker {
 

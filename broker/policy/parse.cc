@@ -16,14 +16,14 @@
 #include "broker/policy/ini.h"
 #include "broker/policy/route_checks.h"
 #include "broker/policy/values.h"
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker {
 
 namespace {
 
 constexpr std::uint32_t kMaxSocketsOfService = 1U << 20;
-constexpr std::int64_t kMaxHoldUsec = 86'400'000'000;  // clients wait all the while
+constexpr std::int64_t kMaxHoldSec = 86'400'000'000;  // microseconds; clients wait all the while
 // Not constexpr: clang takes no std::string of libstdc++ 12 in a constant expression.
 const std::uint32_t kDefaultMaxSockets = Service{}.max_sockets;
 constexpr std::string_view kSection = "Service ";
@@ -260,7 +260,7 @@ private:
 
         Result<void> hold(std::string_view value) {
                 const auto span = parse_time_span(value.empty() ? "0" : value);
-                if (!span || span->count() > kMaxHoldUsec) {
+                if (!span || span->count() > kMaxHoldSec) {
                         return fail(fmt::format(
                                 "HoldSec=: \"{}\" is not a time span of one day at most, such as 30 or \"1min 30s\"",
                                 value));

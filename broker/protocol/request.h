@@ -14,45 +14,13 @@
 
 #include "broker/base/net.h"
 #include "broker/protocol/result_code.h"
+#include "broker/protocol/verb.h"
 
 namespace sockbroker {
 
 inline constexpr std::size_t kMaxMessageBytes = 4096;
 inline constexpr std::size_t kMaxMessageFds = 253;  // SCM_MAX_FD of the kernel
-inline constexpr std::size_t kMaxServiceName = 40;
 inline constexpr std::uint64_t kMaxHoldUsec = std::uint64_t{12} * 3600 * 1'000'000;
-
-// [A-Za-z0-9._-]{1,40}
-[[nodiscard]] bool valid_service_name(std::string_view name);
-
-// Which of the two sockets the message came from: notify ignores what sd_notify(3) would ignore, control
-// has verbs and treats an unknown key as malformed.
-enum class Channel : std::uint8_t { kNotify, kControl };
-
-enum class Verb : std::uint8_t {
-        kNothing,     // notify only: a message without a key for the broker (READY=1, an empty datagram)
-        kStore,       // FDSTORE=1
-        kRemove,      // FDSTOREREMOVE=1
-        kBarrier,     // BARRIER=1, alone, with exactly one fd
-        kRetrieve,    // FDRETRIEVE=1, control only
-        kStatus,      // VERB=status; this and all below: control only, no fds
-        kList,        // VERB=list
-        kBindings,    // VERB=bindings
-        kCounted,     // VERB=counted: bindings that are counted one by one
-        kReload,      // VERB=reload; TIMEOUT_USEC= may be there: back again unless VERB=keep comes in time
-        kUnregister,  // VERB=unregister, FDNAME= required: like FDSTOREREMOVE=1, and root may for any service
-        kHold,        // VERB=hold, FDNAME= and TIMEOUT_USEC= required
-        kDrain,       // VERB=drain, FDNAME= required
-        kUndrain,     // VERB=undrain, the same
-        kUnload,      // VERB=unload
-        kVersion,     // VERB=version
-        kMatch,       // VERB=match, PROTOCOL=, ADDRESS= and PORT= required
-        kDiff,        // VERB=diff
-        kKeep,        // VERB=keep
-        kMonitor,     // VERB=monitor
-        kExplain,     // VERB=explain, the same, FROM= and INTERFACE= may be there
-        kPrepare,     // VERB=prepare, FDNAME= may be there
-};
 
 // What VERB=match asks of: a socket that is to be bound there, for one of these services; none: for any.
 struct WantedBind {
@@ -85,10 +53,5 @@ struct Request {
 
 // The answer to a Message that is marked truncated; parse_request() says the same of too long a text.
 [[nodiscard]] Refusal refuse_truncated();
-
-// RESULT=, ERRNO= and MESSAGE= lines, then a WARNING= line for each, as control answers. Control characters in them
-// become spaces.
-[[nodiscard]] std::string format_result(ResultCode code, std::string_view message,
-                                        const std::vector<std::string>& warnings = {});
 
 }  // namespace sockbroker

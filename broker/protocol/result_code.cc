@@ -7,6 +7,8 @@
 #include <array>
 #include <cerrno>
 
+#include <fmt/format.h>
+
 namespace sockbroker {
 namespace {
 
@@ -44,6 +46,17 @@ constexpr bool in_order() {
 }
 static_assert(in_order(), "the table is indexed by the code");
 
+// Control characters become blanks.
+std::string one_line(std::string_view text) {
+        std::string clean(text);
+        for (char& c : clean) {
+                if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+                        c = ' ';
+                }
+        }
+        return clean;
+}
+
 }  // namespace
 
 std::string_view to_string(ResultCode code) {
@@ -52,6 +65,15 @@ std::string_view to_string(ResultCode code) {
 
 int to_errno(ResultCode code) {
         return kTable[static_cast<std::size_t>(code)].errnum;
+}
+
+std::string format_result(ResultCode code, std::string_view message, const std::vector<std::string>& warnings) {
+        auto text =
+                fmt::format("RESULT={}\nERRNO={}\nMESSAGE={}\n", to_string(code), to_errno(code), one_line(message));
+        for (const auto& warning : warnings) {
+                text += fmt::format("WARNING={}\n", one_line(warning));
+        }
+        return text;
 }
 
 }  // namespace sockbroker

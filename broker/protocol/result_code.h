@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace sockbroker {
 
@@ -37,5 +38,10 @@ struct Refusal {
         std::string message;  // for a person: what was asked, why not, what to do
         std::string rule;     // file:line of the policy that decided, empty where none did
 };
+
+// RESULT=, ERRNO= and MESSAGE= lines, then a WARNING= line for each, as control answers. Control characters in them
+// become spaces.
+[[nodiscard]] std::string format_result(ResultCode code, std::string_view message,
+                                        const std::vector<std::string>& warnings = {});
 
 }  // namespace sockbroker

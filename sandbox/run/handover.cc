@@ -16,6 +16,7 @@
 #include "broker/client/register.h"
 #include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 #include "sandbox/run/run.h"
 
 namespace sockbroker::launcher {

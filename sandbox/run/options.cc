@@ -13,7 +13,7 @@
 #include <optional>
 
 #include "broker/base/printable.h"
-#include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::launcher {
 
