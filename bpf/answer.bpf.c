@@ -11,22 +11,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/layout.h"
-
-/* Both are the dispatch program's, pinned beside it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, SB_REPLIES);
-	__type(key, struct sb_client);
-	__type(value, struct sb_asked);
-} replies SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
-	__type(key, __u64);
-	__type(value, struct sb_unit);
-} units SEC(".maps");
-
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+#include "bpf/read_once.h"
+#include "bpf/reply_maps.h"
 
 enum {
 	AS_IT_IS = 1,
