@@ -17,8 +17,10 @@
 #include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/registrants.h"
+#include "broker/dataplane/kernel/service_counters.h"
 #include "broker/dataplane/kernel/state.h"
 #include "broker/dataplane/kernel/targets.h"
+#include "broker/dataplane/kernel/test_run.h"
 
 namespace sockbroker {
 
@@ -295,14 +297,8 @@ bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) cons
         context.family = family == Family::kIpv4 ? AF_INET : AF_INET6;
         context.protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
         (family == Family::kIpv4 ? context.remote_ip4 : context.remote_ip6[0]) = slot;
-        bpf_sk_lookup answer{};
-        bpf_test_run_opts options{};
-        options.sz = sizeof options;
-        options.ctx_in = &context;
-        options.ctx_size_in = sizeof context;
-        options.ctx_out = &answer;
-        options.ctx_size_out = sizeof answer;
-        return bpf_prog_test_run_opts(state_->kernel.probe.get(), &options) == 0 && answer.cookie != 0;
+        const auto run = test_run(state_->kernel.probe.get(), context);
+        return run && run->cookie != 0;
 }
 
 UnitPrograms& Dataplane::unit_programs() {
@@ -331,21 +327,10 @@ int Dataplane::migration_program() const {
 }
 
 ServiceCounters Dataplane::counters(ServiceId id) const {
-        ServiceCounters sum;
-        std::vector<sb_counters> each(static_cast<std::size_t>(state_->cpus));
-        if (!state_->valid(id) || bpf_map_lookup_elem(state_->kernel.fd(KernelMap::kCounters), &id, each.data()) != 0) {
-                return sum;
+        if (!state_->valid(id)) {
+                return {};
         }
-        for (const sb_counters& cpu : each) {
-                sum.lookups += cpu.lookups;
-                sum.assigned += cpu.assigned;
-                sum.no_socket += cpu.no_socket;
-                sum.error_protocol += cpu.error_protocol;
-                sum.error_family += cpu.error_family;
-                sum.error_state += cpu.error_state;
-                sum.error_exists += cpu.error_exists;
-                sum.error_other += cpu.error_other;
-        }
+        ServiceCounters sum = read_counters(state_->kernel.fd(KernelMap::kCounters), id, state_->cpus);
         sum.crossed = std::atomic_ref(state_->services[id].crossed).load(std::memory_order_relaxed);
         return sum;
 }

@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "broker/dataplane/kernel/libbpf_log.h"
+#include "broker/dataplane/kernel/test_run.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
@@ -83,12 +84,9 @@ Result<void> SocketCopier::copy(std::uint32_t from, std::uint32_t to) const {
         context.family = AF_INET;
         context.remote_ip4 = from;
         context.local_ip4 = to;
-        bpf_test_run_opts options{};
-        options.sz = sizeof options;
-        options.ctx_in = &context;
-        options.ctx_size_in = sizeof context;
-        if (bpf_prog_test_run_opts(program_.get(), &options) != 0) {
-                return fail_errno(fmt::format("cannot run the program that copies the socket in slot {}", from));
+        if (const auto run = test_run(program_.get(), context); !run) {
+                return fail(run.error().errnum,
+                            fmt::format("cannot run the program that copies the socket in slot {}", from));
         }
         if (const auto error = static_cast<int>(error_[0]); error != 0) {
                 return fail(-error, fmt::format("cannot copy the socket in slot {}", from));

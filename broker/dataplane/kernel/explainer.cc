@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 
 #include "broker/dataplane/kernel/libbpf_log.h"
+#include "broker/dataplane/kernel/test_run.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
@@ -39,13 +40,9 @@ Result<void> Explainer::load(const PinDir& pins, const KernelObjects& objects) {
                 return fail_errno("cannot open the program that explains");
         }
         static_assert(sizeof(*skeleton->bss) == sizeof(sb_trace));
-        const auto& maps = skeleton->maps;
-        const std::array<bpf_map*, kMaps> all{
-                maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
-                maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
+        const auto maps = in_order(skeleton->maps);
         for (std::size_t i = 0; i < kMaps; i++) {
-                if (bpf_map__reuse_fd(all[i], objects.maps[i].get()) != 0) {
+                if (bpf_map__reuse_fd(maps[i], objects.maps[i].get()) != 0) {
                         return fail_errno(
                                 fmt::format("cannot give the map {} to the program that explains", kMapPins[i]));
                 }
@@ -110,19 +107,12 @@ Result<Explained> Explainer::run(const LookUp& look_up) const {
         sb_trace& trace = trace_[0];
         trace = {};
         trace.ifindex = look_up.ifindex;
-        bpf_sk_lookup context = context_of(look_up);
-        bpf_sk_lookup answer{};
-        bpf_test_run_opts options{};
-        options.sz = sizeof options;
-        options.ctx_in = &context;
-        options.ctx_size_in = sizeof context;
-        options.ctx_out = &answer;
-        options.ctx_size_out = sizeof answer;
-        if (bpf_prog_test_run_opts(program_.get(), &options) != 0) {
-                return fail_errno("cannot run the program that explains");
+        const auto run = test_run(program_.get(), context_of(look_up));
+        if (!run) {
+                return fail(run.error().errnum, "cannot run the program that explains");
         }
-        Explained result{.refused = answer.cookie == 0 && options.retval == SK_DROP,
-                         .cookie = answer.cookie,
+        Explained result{.refused = run->cookie == 0 && run->verdict == SK_DROP,
+                         .cookie = run->cookie,
                          .steps = {},
                          .more_steps = trace.steps > SB_TRACE_STEPS};
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(trace.steps, SB_TRACE_STEPS); i++) {

@@ -33,10 +33,7 @@ namespace {
 using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
 
 std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
-        const auto& maps = skeleton.maps;
-        return {maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
-                maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
+        return in_order(skeleton.maps);
 }
 
 void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {

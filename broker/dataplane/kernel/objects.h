@@ -38,6 +38,15 @@ inline constexpr std::array<const char*, kMaps> kMapPins{
         "meta",     "arena",   "tables",      "services", "records",
         "counters", "sockets", "registrants", "names",    "binding_counters",
         "counted",  "slots",   "flows",       "replies",  "units"};
+
+// Those of a skeleton of the dispatch program or of the one that explains, in the order of KernelMap.
+template <class SkeletonMaps>
+[[nodiscard]] auto in_order(const SkeletonMaps& maps) {
+        return std::array{maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
+                          maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
+                          maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
+}
+
 inline constexpr const char* kProgramPin = "program";
 inline constexpr const char* kProbePin = "probe";
 inline constexpr const char* kMigrationPin = "migrate";

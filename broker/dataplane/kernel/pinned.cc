@@ -15,6 +15,7 @@
 #include "broker/dataplane/kernel/objects.h"
 #include "broker/dataplane/kernel/pins.h"
 #include "broker/dataplane/kernel/registrants.h"
+#include "broker/dataplane/kernel/service_counters.h"
 #include "broker/dataplane/kernel/targets.h"
 
 namespace sockbroker {
@@ -62,21 +63,7 @@ private:
 };
 
 ServiceCounters counters_of(const Maps& maps, std::uint32_t id) {
-        std::vector<sb_counters> each(static_cast<std::size_t>(std::max(1, libbpf_num_possible_cpus())));
-        ServiceCounters sum;
-        if (bpf_map_lookup_elem(maps.fd(KernelMap::kCounters), &id, each.data()) != 0) {
-                return sum;
-        }
-        for (const auto& cpu : each) {
-                sum.lookups += cpu.lookups;
-                sum.assigned += cpu.assigned;
-                sum.no_socket += cpu.no_socket;
-                sum.error_protocol += cpu.error_protocol;
-                sum.error_family += cpu.error_family;
-                sum.error_state += cpu.error_state;
-                sum.error_exists += cpu.error_exists;
-                sum.error_other += cpu.error_other;
-        }
+        ServiceCounters sum = read_counters(maps.fd(KernelMap::kCounters), id, std::max(1, libbpf_num_possible_cpus()));
         sum.crossed = maps.read<sb_service>(KernelMap::kServices, id).crossed;
         return sum;
 }
