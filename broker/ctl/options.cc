@@ -5,10 +5,10 @@
 #include "broker/ctl/options.h"
 
 #include <fmt/format.h>
-#include <getopt.h>
 
 #include <array>
 
+#include "broker/base/command_line.h"
 #include "broker/base/net.h"
 #include "broker/base/printable.h"
 #include "broker/ctl/verbs.h"
@@ -21,11 +21,6 @@ enum LongOption : int {
         kJson = 256,
         kNoLegend,
         kNoPager,
-        kNetns,
-        kConfigDir,
-        kRuntimeDir,
-        kBpffs,
-        kStateDir,
         kVersion,
         kFor,
         kFrom,
@@ -57,11 +52,11 @@ constexpr option kLongOptions[] = {
         {"interface", required_argument, nullptr, kInterface},
         {"timeout", required_argument, nullptr, kTimeout},
         {"pid", required_argument, nullptr, kPid},
-        {"netns", required_argument, nullptr, kNetns},
-        {"config-dir", required_argument, nullptr, kConfigDir},
-        {"runtime-dir", required_argument, nullptr, kRuntimeDir},
-        {"bpffs", required_argument, nullptr, kBpffs},
-        {"state-dir", required_argument, nullptr, kStateDir},
+        {"netns", required_argument, nullptr, PlaceOptions::kNetns},
+        {"config-dir", required_argument, nullptr, PlaceOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, PlaceOptions::kRuntimeDir},
+        {"bpffs", required_argument, nullptr, PlaceOptions::kBpffs},
+        {"state-dir", required_argument, nullptr, PlaceOptions::kStateDir},
         {nullptr, 0, nullptr, 0},
 };
 
@@ -78,158 +73,117 @@ Result<JsonMode> parse_json_mode(std::string_view text) {
         return fail(fmt::format("cannot print JSON as \"{}\", write --json=short, pretty or off", printable(text)));
 }
 
+Result<void> take(Options& options, const GivenOption& given) {
+        const std::string& value = given.value;
+        switch (given.code) {
+        case 'h':
+                options.help = true;
+                break;
+        case 'q':
+                options.quiet = true;
+                options.legend = false;
+                break;
+        case 'l':
+                options.full = true;
+                break;
+        case kVersion:
+                options.version = true;
+                break;
+        case kJson: {
+                if (value == "help") {
+                        options.json_help = true;
+                        break;
+                }
+                const Result<JsonMode> mode = parse_json_mode(value);
+                if (!mode) {
+                        return std::unexpected(mode.error());
+                }
+                options.json = *mode;
+                break;
+        }
+        case kNoLegend:
+                options.legend = false;
+                break;
+        case kNoPager:
+                options.pager = false;
+                break;
+        case kFor:
+                if (value != "live" && value != "drained") {
+                        return fail(fmt::format("cannot wait for \"{}\", write --for=live or --for=drained",
+                                                printable(value)));
+                }
+                options.wait_for = value;
+                break;
+        case kConfirm: {
+                const Result<std::chrono::microseconds> span = parse_time_span(value);
+                if (!span) {
+                        return std::unexpected(span.error());
+                }
+                if (*span < std::chrono::seconds(1) || *span > std::chrono::hours(12)) {
+                        return fail("--confirm= wants a time from 1 s to 12 h");
+                }
+                options.confirm = *span;
+                break;
+        }
+        case kKeep:
+                options.keep = true;
+                break;
+        case kOffline:
+                options.offline = true;
+                break;
+        case kStrict:
+                options.strict = true;
+                break;
+        case kRoot:
+                return take_directory(options.root, given);
+        case kFrom:
+                options.from = value;
+                break;
+        case kInterface:
+                options.interface = value;
+                break;
+        case kTimeout: {
+                const Result<std::chrono::microseconds> span = parse_time_span(value);
+                if (!span) {
+                        return std::unexpected(span.error());
+                }
+                options.timeout = *span;
+                break;
+        }
+        case kPid: {
+                const auto number = parse_number(value, INT32_MAX);
+                if (!number || *number == 0) {
+                        return fail(fmt::format("\"{}\" is no number of a process", printable(value)));
+                }
+                options.pid = static_cast<std::int32_t>(*number);
+                break;
+        }
+        default:
+                break;
+        }
+        return {};
+}
+
 }  // namespace
 
 Result<Options> parse_options(int argc, char* const* argv) {
         Options options;
-        DefaultPlaces named{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
-        ::optind = 0;  // glibc: start anew, and read POSIXLY_CORRECT again
-        ::opterr = 0;
-        while (true) {
-                const int current = ::optind == 0 ? 1 : ::optind;
-                const int c = ::getopt_long(argc, argv, ":hql", kLongOptions, nullptr);
-                if (c == -1) {
-                        break;
-                }
-                const std::string value = ::optarg == nullptr ? "" : ::optarg;
-                const auto directory = [&](std::string& target) -> Result<void> {
-                        if (value.empty()) {
-                                return fail(fmt::format("option {} wants a directory", argv[current]));
-                        }
-                        target = value;
-                        return {};
-                };
-                Result<void> taken;
-                switch (c) {
-                case 'h':
-                        options.help = true;
-                        break;
-                case 'q':
-                        options.quiet = true;
-                        options.legend = false;
-                        break;
-                case 'l':
-                        options.full = true;
-                        break;
-                case kVersion:
-                        options.version = true;
-                        break;
-                case kJson: {
-                        if (value == "help") {
-                                options.json_help = true;
-                                break;
-                        }
-                        const Result<JsonMode> mode = parse_json_mode(value);
-                        if (!mode) {
-                                return std::unexpected(mode.error());
-                        }
-                        options.json = *mode;
-                        break;
-                }
-                case kNoLegend:
-                        options.legend = false;
-                        break;
-                case kNoPager:
-                        options.pager = false;
-                        break;
-                case kFor:
-                        if (value != "live" && value != "drained") {
-                                return fail(fmt::format("cannot wait for \"{}\", write --for=live or --for=drained",
-                                                        printable(value)));
-                        }
-                        options.wait_for = value;
-                        break;
-                case kConfirm: {
-                        const Result<std::chrono::microseconds> span = parse_time_span(value);
-                        if (!span) {
-                                return std::unexpected(span.error());
-                        }
-                        if (*span < std::chrono::seconds(1) || *span > std::chrono::hours(12)) {
-                                return fail("--confirm= wants a time from 1 s to 12 h");
-                        }
-                        options.confirm = *span;
-                        break;
-                }
-                case kKeep:
-                        options.keep = true;
-                        break;
-                case kOffline:
-                        options.offline = true;
-                        break;
-                case kStrict:
-                        options.strict = true;
-                        break;
-                case kRoot:
-                        taken = directory(options.root);
-                        break;
-                case kFrom:
-                        options.from = value;
-                        break;
-                case kInterface:
-                        options.interface = value;
-                        break;
-                case kTimeout: {
-                        const Result<std::chrono::microseconds> span = parse_time_span(value);
-                        if (!span) {
-                                return std::unexpected(span.error());
-                        }
-                        options.timeout = *span;
-                        break;
-                }
-                case kPid: {
-                        const auto number = parse_number(value, INT32_MAX);
-                        if (!number || *number == 0) {
-                                return fail(fmt::format("\"{}\" is no number of a process", printable(value)));
-                        }
-                        options.pid = static_cast<std::int32_t>(*number);
-                        break;
-                }
-                case kNetns: {
-                        const Result<DefaultPlaces> places = places_of_netns(value);
-                        if (!places) {
-                                return std::unexpected(places.error());
-                        }
-                        options.netns = value;
-                        static_cast<DefaultPlaces&>(options) = *places;
-                        break;
-                }
-                case kConfigDir:
-                        taken = directory(options.config_dir);
-                        named.config_dirs = {options.config_dir};
-                        break;
-                case kRuntimeDir:
-                        taken = directory(named.runtime_dir);
-                        break;
-                case kBpffs:
-                        taken = directory(named.bpffs);
-                        break;
-                case kStateDir:
-                        taken = directory(named.state_dir);
-                        break;
-                case ':':
-                        return fail(fmt::format("option {} wants a value", printable(argv[::optind - 1])));
-                default: {
-                        // A short option stands in optopt, a long one is the argument just read.
-                        const std::string name = ::optopt > 0 && ::optopt < 256
-                                                         ? fmt::format("-{}", static_cast<char>(::optopt))
-                                                         : std::string(argv[::optind - 1]);
-                        return fail(fmt::format("option {} is unknown, ambiguous, or takes no value, see --help",
-                                                printable(name)));
-                }
-                }
-                if (!taken) {
-                        return std::unexpected(taken.error());
-                }
+        PlaceOptions places;
+        const auto first = read_options(argc, argv, ":hql", kLongOptions, [&](const GivenOption& given) {
+                return PlaceOptions::has(given.code) ? places.take(given) : take(options, given);
+        });
+        if (!first) {
+                return std::unexpected(first.error());
         }
-        options.override_by(named);
-        if (!options.root.empty()) {
-                for (auto& dir : options.config_dirs) {
-                        dir.insert(0, options.root);
-                }
+        static_cast<DefaultPlaces&>(options) = places.places();
+        options.netns = places.netns();
+        options.config_dir = places.config_dir();
+        for (auto& dir : options.config_dirs) {
+                dir.insert(0, options.root);
         }
-        if (::optind < argc) {
-                options.verb = argv[::optind];
-                options.arguments.assign(argv + ::optind + 1, argv + argc);
+        if (*first < argc) {
+                options.verb = argv[*first];
+                options.arguments.assign(argv + *first + 1, argv + argc);
         }
         return options;
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/options.h"
 
-#include <getopt.h>
+#include <cstdlib>
 
 #include <fmt/format.h>
 
+#include "broker/base/command_line.h"
 #include "broker/daemon/confine.h"
 
 namespace sockbroker {
@@ -37,83 +38,80 @@ the kernel deliver packets of whole prefixes and port ranges to them.
 See the sockbrokerd(8) man page for details.
 )";
 
+constexpr int kUsage = 2;
+
+enum LongOption : int { kVersion = 256, kDumpSeccomp, kLinks, kLoad };
+
+constexpr option kLongOptions[] = {
+        {"help", no_argument, nullptr, 'h'},
+        {"version", no_argument, nullptr, kVersion},
+        {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
+        {"links", no_argument, nullptr, kLinks},
+        {"load", no_argument, nullptr, kLoad},
+        {"netns", required_argument, nullptr, PlaceOptions::kNetns},
+        {"config-dir", required_argument, nullptr, PlaceOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, PlaceOptions::kRuntimeDir},
+        {"bpffs", required_argument, nullptr, PlaceOptions::kBpffs},
+        {"state-dir", required_argument, nullptr, PlaceOptions::kStateDir},
+        {nullptr, 0, nullptr, 0},
+};
+
+int dump_filter() {
+        const auto filter = describe_filter();
+        fmt::print(filter ? stdout : stderr, "{}", filter ? *filter : filter.error().text() + "\n");
+        return filter ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 }  // namespace
 
 std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
-        enum { kVersion = 256, kDumpSeccomp, kLinks, kLoad, kNetns, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
-        static constexpr option kOptions[] = {
-                {"help", no_argument, nullptr, 'h'},
-                {"version", no_argument, nullptr, kVersion},
-                {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
-                {"links", no_argument, nullptr, kLinks},
-                {"load", no_argument, nullptr, kLoad},
-                {"netns", required_argument, nullptr, kNetns},
-                {"config-dir", required_argument, nullptr, kConfigDir},
-                {"runtime-dir", required_argument, nullptr, kRuntimeDir},
-                {"bpffs", required_argument, nullptr, kBpffs},
-                {"state-dir", required_argument, nullptr, kStateDir},
-                {nullptr, 0, nullptr, 0},
-        };
         DaemonOptions options;
-        DefaultPlaces named{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
-        int c = 0;
-        while ((c = getopt_long(argc, argv, "h", kOptions, nullptr)) != -1) {
-                switch (c) {
+        PlaceOptions places;
+        int shown = 0;  // the first of the options that show something and end
+        const auto first = read_options(argc, argv, ":h", kLongOptions, [&](const GivenOption& given) -> Result<void> {
+                switch (given.code) {
                 case 'h':
-                        fmt::print("{}", kHelp);
-                        exit_status = 0;
-                        return std::nullopt;
                 case kVersion:
-                        fmt::print("sockbroker {}\n", SOCKBROKER_VERSION);
-                        exit_status = 0;
-                        return std::nullopt;
-                case kDumpSeccomp: {
-                        const auto filter = describe_filter();
-                        fmt::print(filter ? stdout : stderr, "{}", filter ? *filter : filter.error().text() + "\n");
-                        exit_status = filter ? 0 : 1;
-                        return std::nullopt;
-                }
+                case kDumpSeccomp:
+                        shown = shown == 0 ? given.code : shown;
+                        return {};
                 case kLinks:
                         options.links = true;
-                        break;
+                        return {};
                 case kLoad:
                         options.load = true;
-                        break;
-                case kNetns: {
-                        const auto places = places_of_netns(optarg);
-                        if (!places) {
-                                fmt::print(stderr, "sockbrokerd: {}\n", places.error().text());
-                                exit_status = 2;
-                                return std::nullopt;
-                        }
-                        options.netns = optarg;
-                        static_cast<DefaultPlaces&>(options) = *places;
-                        break;
-                }
-                case kConfigDir:
-                        named.config_dirs = {optarg};
-                        break;
-                case kRuntimeDir:
-                        named.runtime_dir = optarg;
-                        break;
-                case kBpffs:
-                        named.bpffs = optarg;
-                        break;
-                case kStateDir:
-                        named.state_dir = optarg;
-                        break;
+                        return {};
                 default:
-                        exit_status = 2;
-                        return std::nullopt;
+                        return places.take(given);
                 }
-        }
-        if (optind < argc) {
-                fmt::print(stderr, "sockbrokerd: takes no arguments, found \"{}\"; see sockbrokerd --help\n",
-                           argv[optind]);
-                exit_status = 2;
+        });
+        if (!first) {
+                fmt::print(stderr, "sockbrokerd: {}\n", first.error().text());
+                exit_status = kUsage;
                 return std::nullopt;
         }
-        options.override_by(named);
+        exit_status = EXIT_SUCCESS;
+        switch (shown) {
+        case 'h':
+                fmt::print("{}", kHelp);
+                return std::nullopt;
+        case kVersion:
+                fmt::print("sockbroker {}\n", SOCKBROKER_VERSION);
+                return std::nullopt;
+        case kDumpSeccomp:
+                exit_status = dump_filter();
+                return std::nullopt;
+        default:
+                break;
+        }
+        if (*first < argc) {
+                fmt::print(stderr, "sockbrokerd: takes no arguments, found \"{}\"; see sockbrokerd --help\n",
+                           argv[*first]);
+                exit_status = kUsage;
+                return std::nullopt;
+        }
+        static_cast<DefaultPlaces&>(options) = places.places();
+        options.netns = places.netns();
         return options;
 }
 

@@ -2,14 +2,12 @@
 //
 // sockbroker-routes: makes the routes that policy asks for, sockbroker-routes(8). The one process of the broker's that
 // has CAP_NET_ADMIN.
-#include <getopt.h>
-
 #include <cstdlib>
 #include <exception>
 
 #include <fmt/format.h>
 
-#include "broker/base/default_places.h"
+#include "broker/base/command_line.h"
 #include "broker/daemon/places.h"
 #include "broker/policy/files.h"
 #include "broker/routes/server.h"
@@ -32,68 +30,64 @@ constexpr const char* kHelp =
         "\n"
         "See the sockbroker-routes(8) man page for details.\n";
 
+constexpr int kUsage = 2;
+
+enum LongOption : int { kVersion = 256, kDumpSeccomp };
+
+constexpr option kLongOptions[] = {
+        {"help", no_argument, nullptr, 'h'},
+        {"version", no_argument, nullptr, kVersion},
+        {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
+        {"netns", required_argument, nullptr, sockbroker::PlaceOptions::kNetns},
+        {"config-dir", required_argument, nullptr, sockbroker::PlaceOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, sockbroker::PlaceOptions::kRuntimeDir},
+        {nullptr, 0, nullptr, 0},
+};
+
 int complain(const std::string& text, int status = EXIT_FAILURE) {
         fmt::print(stderr, "sockbroker-routes: {}\n", text);
         return status;
 }
 
+int show(int what) {
+        if (what == 'h') {
+                fmt::print("{}", kHelp);
+                return EXIT_SUCCESS;
+        }
+        if (what == kVersion) {
+                fmt::print("sockbroker-routes {}\n", SOCKBROKER_VERSION);
+                return EXIT_SUCCESS;
+        }
+        const auto filter = sockbroker::routes::describe_routes_filter();
+        if (!filter) {
+                return complain(filter.error().text());
+        }
+        fmt::print("{}", *filter);
+        return EXIT_SUCCESS;
+}
+
 int run(int argc, char** argv) {
         using namespace sockbroker;
-        enum { kVersion = 256, kDumpSeccomp, kNetns, kConfigDir, kRuntimeDir };
-        constexpr int kUsage = 2;
-        static constexpr option kOptions[] = {
-                {"help", no_argument, nullptr, 'h'},
-                {"version", no_argument, nullptr, kVersion},
-                {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
-                {"netns", required_argument, nullptr, kNetns},
-                {"config-dir", required_argument, nullptr, kConfigDir},
-                {"runtime-dir", required_argument, nullptr, kRuntimeDir},
-                {nullptr, 0, nullptr, 0},
-        };
-        DefaultPlaces places;
-        DefaultPlaces named{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
-        std::string netns;
-        int c = 0;
-        while ((c = getopt_long(argc, argv, "h", kOptions, nullptr)) != -1) {
-                switch (c) {
-                case 'h':
-                        fmt::print("{}", kHelp);
-                        return EXIT_SUCCESS;
-                case kVersion:
-                        fmt::print("sockbroker-routes {}\n", SOCKBROKER_VERSION);
-                        return EXIT_SUCCESS;
-                case kDumpSeccomp: {
-                        const auto filter = routes::describe_routes_filter();
-                        if (!filter) {
-                                return complain(filter.error().text());
-                        }
-                        fmt::print("{}", *filter);
-                        return EXIT_SUCCESS;
+        PlaceOptions place_options;
+        int shown = 0;  // the first of the options that show something and end
+        const auto first = read_options(argc, argv, ":h", kLongOptions, [&](const GivenOption& given) -> Result<void> {
+                if (PlaceOptions::has(given.code)) {
+                        return place_options.take(given);
                 }
-                case kNetns: {
-                        const auto of_netns = places_of_netns(optarg);
-                        if (!of_netns) {
-                                return complain(of_netns.error().text(), kUsage);
-                        }
-                        netns = optarg;
-                        places = *of_netns;
-                        break;
-                }
-                case kConfigDir:
-                        named.config_dirs = {optarg};
-                        break;
-                case kRuntimeDir:
-                        named.runtime_dir = optarg;
-                        break;
-                default:
-                        return kUsage;
-                }
+                shown = shown == 0 ? given.code : shown;
+                return {};
+        });
+        if (!first) {
+                return complain(first.error().text(), kUsage);
         }
-        if (optind < argc) {
-                return complain(fmt::format("takes no arguments, found \"{}\"; see --help", argv[optind]), kUsage);
+        if (shown != 0) {
+                return show(shown);
         }
-        places.override_by(named);
-        if (const auto checked = check_netns(netns); !checked) {
+        if (*first < argc) {
+                return complain(fmt::format("takes no arguments, found \"{}\"; see --help", argv[*first]), kUsage);
+        }
+        const auto places = place_options.places();
+        if (const auto checked = check_netns(place_options.netns()); !checked) {
                 return complain(checked.error().text());
         }
         // The broker says what is wrong with it.

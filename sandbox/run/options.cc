@@ -6,12 +6,12 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <getopt.h>
 
 #include <algorithm>
 #include <cstring>
 #include <optional>
 
+#include "broker/base/command_line.h"
 #include "broker/base/printable.h"
 #include "broker/protocol/service_name.h"
 
@@ -106,8 +106,9 @@ Result<Listen> parse_listen(Protocol protocol, const std::string& text) {
         return Listen{protocol, *at, std::move(service)};
 }
 
-Result<void> take(Options& options, int c, const std::string& value) {
-        switch (c) {
+Result<void> take(Options& options, const GivenOption& given) {
+        const std::string& value = given.value;
+        switch (given.code) {
         case 'h':
                 options.help = true;
                 break;
@@ -131,7 +132,7 @@ Result<void> take(Options& options, int c, const std::string& value) {
                 break;
         case kListenStream:
         case kListenDatagram: {
-                auto listen = parse_listen(c == kListenStream ? Protocol::kTcp : Protocol::kUdp, value);
+                auto listen = parse_listen(given.code == kListenStream ? Protocol::kTcp : Protocol::kUdp, value);
                 if (!listen) {
                         return std::unexpected(listen.error());
                 }
@@ -139,11 +140,7 @@ Result<void> take(Options& options, int c, const std::string& value) {
                 break;
         }
         case kRuntimeDir:
-                if (value.empty()) {
-                        return fail("option --runtime-dir wants a directory");
-                }
-                options.runtime_dir = value;
-                break;
+                return take_directory(options.runtime_dir, given);
         case kSupervise:
                 options.supervise = true;
                 break;
@@ -229,30 +226,13 @@ std::vector<std::string> named_services(const Options& options) {
 
 Result<Options> parse_options(int argc, char* const* argv) {
         Options options;
-        ::optind = 0;  // glibc: start anew, and read POSIXLY_CORRECT again
-        ::opterr = 0;
-        while (true) {
-                // +: what follows the program's name is the program's.
-                const int c = ::getopt_long(argc, argv, "+:h", kLongOptions, nullptr);
-                if (c == -1) {
-                        break;
-                }
-                if (c == ':') {
-                        return fail(fmt::format("option {} wants a value", printable(argv[::optind - 1])));
-                }
-                if (c == '?') {
-                        // A short option stands in optopt, a long one is the argument just read.
-                        const std::string name = ::optopt > 0 && ::optopt < 256
-                                                         ? fmt::format("-{}", static_cast<char>(::optopt))
-                                                         : std::string(argv[::optind - 1]);
-                        return fail(fmt::format("option {} is unknown, ambiguous, or takes no value, see --help",
-                                                printable(name)));
-                }
-                if (auto taken = take(options, c, ::optarg == nullptr ? "" : ::optarg); !taken) {
-                        return std::unexpected(taken.error());
-                }
+        // +: what follows the program's name is the program's.
+        const auto first = read_options(argc, argv, "+:h", kLongOptions,
+                                        [&](const GivenOption& given) { return take(options, given); });
+        if (!first) {
+                return std::unexpected(first.error());
         }
-        options.command.assign(argv + ::optind, argv + argc);
+        options.command.assign(argv + *first, argv + argc);
         if (auto checked = check(options); !checked) {
                 return std::unexpected(checked.error());
         }

@@ -76,7 +76,7 @@ TEST(CtlOptions, MistakesNameTheOption) {
         };
         EXPECT_EQ(message({"list", "--json=long"}), "cannot print JSON as \"long\", write --json=short, pretty or off");
         EXPECT_EQ(message({"list", "--json"}), "option --json wants a value");
-        EXPECT_EQ(message({"--runtime-dir="}), "option --runtime-dir= wants a directory");
+        EXPECT_EQ(message({"--runtime-dir="}), "option --runtime-dir wants a directory");
         EXPECT_EQ(message({"-x"}), "option -x is unknown, ambiguous, or takes no value, see --help");
         EXPECT_EQ(message({"--frob"}), "option --frob is unknown, ambiguous, or takes no value, see --help");
         EXPECT_EQ(message({"--no"}), "option --no is unknown, ambiguous, or takes no value, see --help");
