@@ -4,9 +4,9 @@
 # and its capabilities are dropped, before the first message is read: for all of its threads, on top of the unit's own
 # filter, which has to allow set-up as well. `sockbrokerd --dump-seccomp` shows it as it is built in.
 #
-# An allow-list: every line is a call that the broker, libc or libsystemd really make. Names of accounts are looked up by
-# another process, names.profile. What is not named does not
-# exist (ENOSYS), for libraries fall back to what there is; what is named with other arguments is refused (EPERM).
+# An allow-list: every line is a call that the broker, libc or libsystemd really make. Names of accounts are looked up
+# by another process, names.profile. What is not named does not exist (ENOSYS), for libraries fall back to what there
+# is; what is named with other arguments is refused (EPERM).
 
 default: errno ENOSYS
 arguments: errno EPERM
@@ -68,10 +68,10 @@ allow getsockopt  # reads only
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PASSRIGHTS, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
 allow sendmsg sendto recvmsg recvfrom
 
-# The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes look-ups, by
-# a program that is never attached. LINK_DETACH is unload. LINK_CREATE and OBJ_PIN put a program that is loaded already
-# into the cgroup of a unit (UdpReply=original), and its link beside the maps. No program and no map is made here, and
-# no pin opened.
+# The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes look-ups,
+# by a program that is never attached. LINK_DETACH is unload. LINK_CREATE and OBJ_PIN put a program that is loaded
+# already into the cgroup of a unit (UdpReply=original), and its link beside the maps. No program and no map is made
+# here, and no pin opened.
 allow bpf arg0 in {BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_PROG_TEST_RUN, BPF_LINK_DETACH, BPF_LINK_CREATE, BPF_OBJ_PIN}
 # Waits for dispatch programs that still run.
 allow membarrier arg0 == MEMBARRIER_CMD_GLOBAL

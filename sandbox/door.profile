@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The process that accepts connections. It never takes a message: it looks whether there is one, and reads orders, by a call
-# that brings no descriptor.
+# The process that accepts connections. It never takes a message: it looks whether there is one, and reads orders, by a
+# call that brings no descriptor.
 
 allow accept4
 allow getsockopt arg1 == SOL_SOCKET and arg2 == SO_PEERCRED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# A hand that takes messages: sees what the sockets in them are, and offers them to the core in the staging map. It sends
-# nothing, so that none of its descriptors reaches anybody: answers go through a pipe, descriptor 3.
+# A hand that takes messages: sees what the sockets in them are, and offers them to the core in the staging map. It
+# sends nothing, so that none of its descriptors reaches anybody: answers go through a pipe, descriptor 3.
 
 allow recvmsg  # why: orders, and the messages that it is to take
 allow write arg0 == 3

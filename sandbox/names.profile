@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What the process that asks NSS for accounts may ask of the kernel (broker/names). Built into the daemon. Wider than the
-# broker's own filter, for the libraries that /etc/nsswitch.conf names are not ours: they are loaded when they are needed,
-# and speak to servers. So what counts here is what is not in it: no exec, no bpf(2), no signals, no other process, no
-# namespace, nothing made, changed or removed in the file system. It holds no descriptor of the broker's but its end of
-# a socket pair, and no capability.
+# What the process that asks NSS for accounts may ask of the kernel (broker/names). Built into the daemon. Wider than
+# the broker's own filter, for the libraries that /etc/nsswitch.conf names are not ours: they are loaded when they are
+# needed, and speak to servers. So what counts here is what is not in it: no exec, no bpf(2), no signals, no other
+# process, no namespace, nothing made, changed or removed in the file system. It holds no descriptor of the broker's but
+# its end of a socket pair, and no capability.
 
 default: errno ENOSYS
 arguments: errno EPERM

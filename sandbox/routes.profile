@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What sockbroker-routes may ask of the kernel once it serves. Built into it. It has CAP_NET_ADMIN, so what counts is where
-# that can be used: in messages on the one netlink socket that is open, and nowhere else. No socket is made, none is
-# connected, bound or set up, nothing is opened, executed or signalled.
+# What sockbroker-routes may ask of the kernel once it serves. Built into it. It has CAP_NET_ADMIN, so what counts is
+# where that can be used: in messages on the one netlink socket that is open, and nowhere else. No socket is made, none
+# is connected, bound or set up, nothing is opened, executed or signalled.
 #
 # Descriptors have fixed numbers: 3 the listening socket, 4 the route socket, 5 changes that others make, 6 and 7
 # connections of the broker.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# "default", for servers that look at the machine's interfaces and addresses (getifaddrs(3), as dnsmasq and unbound do at
-# their start). The kernel tells and, without a capability, changes nothing.
-# Add to it in interfaces.profile.d/*.profile, not here.
+# "default", for servers that look at the machine's interfaces and addresses (getifaddrs(3), as dnsmasq and unbound do
+# at their start). The kernel tells and, without a capability, changes nothing. Add to it in
+# interfaces.profile.d/*.profile, not here.
 
 include default
 

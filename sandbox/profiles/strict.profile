@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# For a service that gets all its sockets passed and makes none: it can accept, send and receive, and do nothing that would
-# reach a socket of another address. No connect(2) either, so that a datagram socket takes nobody's flow, and so no
-# sd_notify(3), syslog(3) or name service. Language: sockbroker-run(1). What it does not stop: sandbox.md in
-# /usr/share/doc/sockbroker. A call that no line names does not exist, so that programs and the C library take their older
-# ways; one that is here, with other arguments, is not permitted. Add to it in strict.profile.d/*.profile, not here.
+# For a service that gets all its sockets passed and makes none: it can accept, send and receive, and do nothing that
+# would reach a socket of another address. No connect(2) either, so that a datagram socket takes nobody's flow, and so
+# no sd_notify(3), syslog(3) or name service. Language: sockbroker-run(1). What it does not stop: sandbox.md in
+# /usr/share/doc/sockbroker. A call that no line names does not exist, so that programs and the C library take their
+# older ways; one that is here, with other arguments, is not permitted. Add to it in strict.profile.d/*.profile, not
+# here.
 
 default: errno ENOSYS
 arguments: errno EPERM
@@ -87,8 +88,8 @@ allow ioctl arg1 in {TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPGRP, TI
 allow ioctl arg1 in {0x802c542a, 0x402c542b, 0x402c542c, 0x402c542d}  # TCGETS2, TCSETS2, TCSETSW2, TCSETSF2
 allow ioctl arg1 in {SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFMTU}
 
-# Sockets that are there already. A pair of local ones is how a program talks to its own processes; not of datagrams, for
-# one of those may send to any other socket by its name.
+# Sockets that are there already. A pair of local ones is how a program talks to its own processes; not of datagrams,
+# for one of those may send to any other socket by its name.
 allow socketpair arg0 == AF_UNIX and arg1 & SOCK_TYPE_MASK in {SOCK_STREAM, SOCK_SEQPACKET}
 allow listen accept accept4 shutdown getsockname getpeername getsockopt
 allow recv recvfrom recvmsg recvmmsg

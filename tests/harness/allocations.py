@@ -21,8 +21,8 @@ class Allocations:
 
     @contextlib.contextmanager
     def failing(self, first, many=1):
-        """From now on the allocation of that number fails, and as many as said. Yields a function that tells how many there
-        were."""
+        """From now on the allocation of that number fails, and as many as said. Yields a function that tells how many
+        there were."""
         self.page[:16] = struct.pack("=IIII", 0, first, many, 0)
         self.page[:4] = struct.pack("=I", 1)
         try:

@@ -2,9 +2,9 @@
 """Pinned state as an earlier release left it, made from what this build has pinned.
 
 A broker that takes such state along reads maps by their pins and the link, and nothing else of it. So the pins of those
-maps that had another shape are replaced by maps of that shape with the same content; the link's program goes on over the
-maps that it has, whatever they are pinned as. `SOCKBROKER_EARLIER=` names a sockbrokerd of that release for the same
-tests with what it has really pinned.
+maps that had another shape are replaced by maps of that shape with the same content; the link's program goes on over
+the maps that it has, whatever they are pinned as. `SOCKBROKER_EARLIER=` names a sockbrokerd of that release for the
+same tests with what it has really pinned.
 """
 
 import os
@@ -13,7 +13,8 @@ import struct
 from harness import pins
 
 ARRAY = 2
-# By layout: bytes of a registrant, and how many of them, from its start, are as they are today; the unit's name follows.
+# By layout: bytes of a registrant, and how many of them, from its start, are as they are today; the unit's name
+# follows.
 REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96), 6: (352, 96)}
 HEADERS = {3: 40, 4: 40, 5: 40, 6: 56}
 # Maps that they did not have.

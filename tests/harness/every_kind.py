@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""python3 every_kind.py SEED COUNT UID GID: hands descriptors of every kind that a Linux process can hold to the broker, at
-random: alone and several, nested, corked, lingering, whose close or fstat waits for a silent file server. Ends when all of it has
-ended, and prints how often each kind was sent as JSON. A program, not a fork of a test: threads of the test may hold locks.
+"""python3 every_kind.py SEED COUNT UID GID: hands descriptors of every kind that a Linux process can hold to the
+broker, at random: alone and several, nested, corked, lingering, whose close or fstat waits for a silent file server.
+Ends when all of it has ended, and prints how often each kind was sent as JSON. A program, not a fork of a test: threads
+of the test may hold locks.
 
 Uses silent_file.make_device() of its parent, in the same mount namespace."""
 
@@ -207,15 +208,16 @@ PLAIN = {
     "vsock": lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).detach(),
     "mptcp": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, kernel.IPPROTO_MPTCP).detach(),
     "pipe": lambda: os.pipe()[0], "epoll": lambda: os.dup(select.epoll().fileno()), "epoll-of-epoll": _epoll_of_epoll,
-    "eventfd": lambda: os.eventfd(0), "timerfd": lambda: _x86_64("timerfd", time.CLOCK_MONOTONIC, 0), "signalfd": _signalfd,
+    "eventfd": lambda: os.eventfd(0), "timerfd": lambda: _x86_64("timerfd", time.CLOCK_MONOTONIC, 0),
+    "signalfd": _signalfd,
     "inotify": lambda: _x86_64("inotify", 0), "fanotify": lambda: _x86_64("fanotify", 0x200, 0),  # FAN_REPORT_FID
     "memfd": lambda: os.memfd_create("x"), "memfd-huge": lambda: os.memfd_create("x", 4),
-    "memfd-secret": lambda: _call(MEMFD_SECRET, 0), "io_uring": _io_uring, "userfaultfd": _userfaultfd, "mqueue": _mqueue,
-    "pidfd": lambda: os.pidfd_open(os.getpid()),
+    "memfd-secret": lambda: _call(MEMFD_SECRET, 0), "io_uring": _io_uring, "userfaultfd": _userfaultfd,
+    "mqueue": _mqueue, "pidfd": lambda: os.pidfd_open(os.getpid()),
     "landlock": lambda: _call(LANDLOCK_CREATE_RULESET, struct.pack("Q", 1), ctypes.c_size_t(8), 0),
     "terminal": lambda: os.openpty()[0], "null": _opened("/dev/null", os.O_RDWR), "directory": _opened("/"),
-    "path": _opened("/", os.O_PATH), "namespace": _opened("/proc/self/ns/user"), "own-memory": _opened("/proc/self/mem", os.O_RDWR),
-    "proc": _opened("/proc/self/maps"),
+    "path": _opened("/", os.O_PATH), "namespace": _opened("/proc/self/ns/user"),
+    "own-memory": _opened("/proc/self/mem", os.O_RDWR), "proc": _opened("/proc/self/maps"),
 }
 
 
@@ -226,8 +228,8 @@ class Maker:
         self.pages = silent_file.SilentFile((silent_file.READ,))
         self.flush = silent_file.SilentFile((silent_file.FLUSH,), FOLDERS[0], opened=False)
         self.fstat = silent_file.SilentFile((silent_file.GETATTR,), FOLDERS[1], opened=False)
-        self.kinds = [*PLAIN, "locked-pipe", "corked-udp", "fuse-flush", "fuse-fstat", "nested", "nested-deep", "nested-hanging",
-                      "unix-listener"]
+        self.kinds = [*PLAIN, "locked-pipe", "corked-udp", "fuse-flush", "fuse-fstat", "nested", "nested-deep",
+                      "nested-hanging", "unix-listener"]
 
     def make(self, kind):
         if kind in PLAIN:
@@ -254,9 +256,11 @@ class Maker:
 
 def _send(fds):
     """In one of the ways that there are, and without waiting for an answer."""
-    text = random.choice([f"FDSTORE=1\nFDNAME={name}".encode() for name in SERVICES] + [b"FDSTORE=1", b"BARRIER=1", b"X=1", b"",
+    text = random.choice([f"FDSTORE=1\nFDNAME={name}".encode() for name in SERVICES]
+                         + [b"FDSTORE=1", b"BARRIER=1", b"X=1", b"",
                                                                                         b"FDSTORE=1\n" * 500])
-    kind, name = random.choice([(socket.SOCK_SEQPACKET, "control"), (socket.SOCK_SEQPACKET, "control"), (socket.SOCK_DGRAM, "notify")])
+    kind, name = random.choice([(socket.SOCK_SEQPACKET, "control"), (socket.SOCK_SEQPACKET, "control"),
+                                (socket.SOCK_DGRAM, "notify")])
     sock = socket.socket(socket.AF_UNIX, kind)
     sock.settimeout(0.2)
     sock.connect(f"{RUNTIME}/{name}")

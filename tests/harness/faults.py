@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Points at which a broker may be killed: between any two changes of what outlives it (tests/support/fault_points.cc)."""
+"""Points at which a broker may be killed: between any two changes of what outlives it
+(tests/support/fault_points.cc)."""
 
 import mmap
 import pathlib

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""python3 hanging.py KIND WAY UID: hands a descriptor over that makes whoever touches it sleep until this program ends, says
-"ready", and ends with its standard input. A program, not a fork of a test: threads of the test may hold locks.
+"""python3 hanging.py KIND WAY UID: hands a descriptor over that makes whoever touches it sleep until this program ends,
+says "ready", and ends with its standard input. A program, not a fork of a test: threads of the test may hold locks.
 
 Uses silent_file.make_device() of its parent, in the same mount namespace."""
 
@@ -74,7 +74,8 @@ def _cork(sock, file):
 
 
 def _linger(sock, _):
-    """The listener becomes a connection whose last close(2) waits for data that nobody reads. This side has closed it."""
+    """The listener becomes a connection whose last close(2) waits for data that nobody reads. This side has closed
+    it."""
     sink = _listener()
     sock.shutdown(socket.SHUT_RDWR)
     sock.connect(sink.getsockname())
@@ -87,7 +88,8 @@ def _linger(sock, _):
     return None, sink
 
 
-KINDS = {"pipe": (_pipe, (silent_file.READ,)), "udp": (_udp, (silent_file.READ,)), "file": (_file, (silent_file.FLUSH,))}
+KINDS = {"pipe": (_pipe, (silent_file.READ,)), "udp": (_udp, (silent_file.READ,)),
+         "file": (_file, (silent_file.FLUSH,))}
 # What was taken and registered as it should be, and is made to hang then: of a service with HoldSec= the broker has it.
 AFTERWARDS = {"locked": (_bound_udp, _cork), "lingering": (_listener, _linger)}
 WAYS = {"barrier": ("control", b"BARRIER=1"), "registration": ("control", b"FDSTORE=1\nFDNAME=web"),
@@ -97,7 +99,8 @@ WAYS = {"barrier": ("control", b"BARRIER=1"), "registration": ("control", b"FDST
 
 
 class Hanging:
-    """The program, for a with statement: within it the descriptor has been handed over and keeps its toucher waiting."""
+    """The program, for a with statement: within it the descriptor has been handed over and keeps its toucher
+    waiting."""
 
     def __init__(self, kind, way, uid):
         # Its standard error into a file: what is left of it for a moment holds no pipe of the test's open.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""python3 hanging_crowd.py WAY COUNT UID UIDS [CGROUP...]: as hanging.py, but COUNT messages, sent in turns by UIDS users from UID on,
-each a process in one of the cgroups. Says "ready" and how many came off, and ends with its standard input. Runs as root, who stands
-for one person with many subordinate uids and many units.
+"""python3 hanging_crowd.py WAY COUNT UID UIDS [CGROUP...]: as hanging.py, but COUNT messages, sent in turns by UIDS
+users from UID on, each a process in one of the cgroups. Says "ready" and how many came off, and ends with its standard
+input. Runs as root, who stands for one person with many subordinate uids and many units.
 
-What hangs is the last close of one of COUNT open files of a pipe whose mutex a write(2) keeps; or, where WAY begins with "file",
-every close of a file of a silent server, 253 in each message."""
+What hangs is the last close of one of COUNT open files of a pipe whose mutex a write(2) keeps; or, where WAY begins
+with "file", every close of a file of a silent server, 253 in each message."""
 
 import contextlib
 import os
@@ -23,10 +23,11 @@ from harness import kernel, silent_file  # noqa: E402  pylint: disable=wrong-imp
 
 RUNTIME = "/run/sockbroker"
 MAX_FDS = 253
-# What it is sent to, and with what text. "kept": first KEPT plain records on as many connections, which nobody reads once their
-# sender gets no hand any more.
+# What it is sent to, and with what text. "kept": first KEPT plain records on as many connections, which nobody reads
+# once their sender gets no hand any more.
 WAYS = {"notify": ("notify", b"X=1"), "control": ("control", b"X=1"), "kept": ("control", b"X=1"),
-        "admitted-notify": ("notify", b"FDSTORE=1\nFDNAME=evil"), "admitted-control": ("control", b"FDSTORE=1\nFDNAME=evil"),
+        "admitted-notify": ("notify", b"FDSTORE=1\nFDNAME=evil"),
+        "admitted-control": ("control", b"FDSTORE=1\nFDNAME=evil"),
         "file-notify": ("notify", b"X=1"), "file-control": ("control", b"X=1")}
 KEPT = 2300
 CLONE_NEWNS = 0x00020000
@@ -39,8 +40,10 @@ class Crowd:
         self.name = f"{way}, {count} messages, {uids} uids, {len(cgroups)} cgroups"
         self._log = pathlib.Path(f"/run/hanging-crowd-{os.getpid()}")
         with open(self._log, "w+b") as log:
-            self._process = subprocess.Popen([sys.executable, __file__, way, str(count), str(uid), str(uids), *map(str, cgroups)],
-                                             stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self._process = subprocess.Popen([sys.executable, __file__, way, str(count), str(uid), str(uids),
+                                              *map(str, cgroups)],
+                                             stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+                                             start_new_session=True)
 
     def __enter__(self):
         return self
@@ -88,8 +91,8 @@ def _connect(name):
 
 
 def _send(way, fds, uid, cgroup):
-    """By a process of its own, which is the last here that has them. False: it is refused, or the broker's close came first, and
-    this one hangs."""
+    """By a process of its own, which is the last here that has them. False: it is refused, or the broker's close came
+    first, and this one hangs."""
     go = os.pipe()
     name, text = WAYS[way]
     sender = os.fork()

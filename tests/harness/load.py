@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""tests/load for Python: clients as many as the machine takes (load.c), and services that keep up with them (answer.c)."""
+"""tests/load for Python: clients as many as the machine takes (load.c), and services that keep up with them
+(answer.c)."""
 
 import ctypes
 import json
@@ -20,7 +21,8 @@ def failed(counts):
 class Load:
     """The clients: ask the targets, (protocol, address, port, service), in turn until end(). For a with statement.
 
-    namespace_of: a process in whose network namespace they run, the caller's if None. prefix: a command to start them by.
+    namespace_of: a process in whose network namespace they run, the caller's if None. prefix: a command to start them
+    by.
     """
 
     def __init__(self, targets, namespace_of=None, window=16, timeout=5, prefix=(), program=BUILD / "tests/load/load"):
@@ -94,7 +96,8 @@ class Answerer:
         self._answered = self._function(fd, name, ctypes.byref(self._stop))
 
     def finish(self, unread=False):
-        """Answers what was accepted and, but for `unread`, what datagrams there are; returns how many it answered in all."""
+        """Answers what was accepted and, but for `unread`, what datagrams there are; returns how many it answered in
+        all."""
         self._stop.value = 2 if unread else 1
         self._thread.join()
         return self._answered

@@ -28,9 +28,9 @@ def sysctl(name, value):
 
 
 def own_uid(number=0):
-    """An ordinary uid that no other network namespace of this machine has, the number-th of a thousand. The kernel counts
-    some things for each uid over all namespaces, descriptors on their way (ETOOMANYREFS) above all: whoever uses up
-    what one user may must not be a user of a test that runs beside."""
+    """An ordinary uid that no other network namespace of this machine has, the number-th of a thousand. The kernel
+    counts some things for each uid over all namespaces, descriptors on their way (ETOOMANYREFS) above all: whoever uses
+    up what one user may must not be a user of a test that runs beside."""
     inode = os.stat("/proc/self/ns/net").st_ino  # the machine's numbers of namespaces begin here (PROC_DYNAMIC_FIRST)
     # From 1879048192 to 2147352575 nobody gives out uids: UIDS-GIDS of systemd.
     return 1_900_000_000 + (inode - 0xF0000000) % 240_000 * 1000 + number

@@ -98,8 +98,8 @@ _MAKERS = {
 
 def kernel_has(kind):
     """UDP-Lite has left the newest kernels, and MPTCP may be configured out."""
-    protocol = {"udplite": (socket.SOCK_DGRAM, IPPROTO_UDPLITE), "mptcp": (socket.SOCK_STREAM, kernel.IPPROTO_MPTCP)}.get(
-        kind.partition("-")[0])
+    protocols = {"udplite": (socket.SOCK_DGRAM, IPPROTO_UDPLITE), "mptcp": (socket.SOCK_STREAM, kernel.IPPROTO_MPTCP)}
+    protocol = protocols.get(kind.partition("-")[0])
     if protocol is None:
         return True
     try:

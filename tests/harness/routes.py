@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The real sockbroker-routes as a child of the test, the routes in the kernel, and the words that a broker speaks to it."""
+"""The real sockbroker-routes as a child of the test, the routes in the kernel, and the words that a broker speaks to
+it."""
 
 import contextlib
 import ipaddress

@@ -10,7 +10,8 @@ import time
 
 from harness import broker
 
-# /run is the test's own: what an ordinary user is to read or execute is copied there, for the tree may lie where it cannot.
+# /run is the test's own: what an ordinary user is to read or execute is copied there, for the tree may lie where it
+# cannot.
 BIN = pathlib.Path("/run/bin")
 PROFILES = pathlib.Path("/run/sockbroker/sandbox")
 # What the launcher starts with: a port below 1024, and enough to show that all of it is given up.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Stock servers of Debian under sockbroker-run --supervise: how each is started, and what shows that it serves. None knows
-of the broker; each binds the unspecified addresses, as it does where nothing else is said."""
+"""Stock servers of Debian under sockbroker-run --supervise: how each is started, and what shows that it serves. None
+knows of the broker; each binds the unspecified addresses, as it does where nothing else is said."""
 
 import dataclasses
 import os
@@ -145,7 +145,8 @@ SERVERS = [
     Server("nginx, reuseport", "nginx", "nginx", ("-e", "stderr", "-c", "/run/server/nginx.conf"),
            {"nginx.conf": NGINX.format(daemon="off", more=" reuseport")}),
     Server("unbound", "unbound", "unbound", ("-d", "-c", "/run/server/conf"),
-           {"conf": UNBOUND.format(automatic="no")}, "dns", 53, ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53")),
+           {"conf": UNBOUND.format(automatic="no")}, "dns", 53,
+           ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53")),
     Server("unbound, interface-automatic", "unbound", "unbound", ("-d", "-c", "/run/server/conf"),
            {"conf": UNBOUND.format(automatic="yes")}, "dns", 53,
            ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53")),
@@ -165,8 +166,8 @@ SERVERS = [
                                                      "--dir", "/run/server"), {}, "redis", 6379),
     Server("Go, net/http", "golang-go", "/run/server/go-server", (), {"server.go": GO}, environment=GO_ENVIRONMENT,
            prepare=("go", "build", "-o", "/run/server/go-server", "/run/server/server.go")),
-    Server("caddy", "caddy", "caddy", ("file-server", "--listen", ":80", "--root", "/run/server"), {"index.html": "served\n"},
-           environment={"HOME": "/run/server"}),
+    Server("caddy", "caddy", "caddy", ("file-server", "--listen", ":80", "--root", "/run/server"),
+           {"index.html": "served\n"}, environment={"HOME": "/run/server"}),
     Server("PostgreSQL", "postgresql-15", "postgres", ("-D", "/run/server/data", "-c", "listen_addresses=*", "-c",
                                                        "unix_socket_directories=/run/server"), {}, "postgres", 5432,
            prepare=("initdb", "-D", "/run/server/data", "--auth=trust", "--no-sync"), uid=33),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A file of a FUSE server that answers everything but reads, as any local user can have one: in namespaces of his own. Who
-writes from its memory sleeps, with whatever lock the write keeps, until the server ends."""
+"""A file of a FUSE server that answers everything but reads, as any local user can have one: in namespaces of his own.
+Who writes from its memory sleeps, with whatever lock the write keeps, until the server ends."""
 
 import contextlib
 import ctypes

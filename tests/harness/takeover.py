@@ -9,13 +9,15 @@ import re
 EPERM, EACCES, EEXIST, ENOSYS = errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOSYS
 # 0: it can. docs/security.md tells of each of those.
 MEETS = {
-    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin-elsewhere": EACCES, "open-a-map-by-id": EPERM,
+    "load-a-program": EPERM, "make-a-map": EPERM, "open-a-pin": EPERM, "make-a-pin-elsewhere": EACCES,
+    "open-a-map-by-id": EPERM,
     "open-a-program-by-id": EPERM, "update-a-link": EPERM, "io_uring": ENOSYS, "perf-event": ENOSYS,
     "userfaultfd": ENOSYS, "keyring": ENOSYS, "set-the-clock": ENOSYS,
     "read-shadow": EACCES, "read-roots-home": EACCES, "list-homes": EACCES, "read-var": EACCES, "read-devices": EACCES,
     "read-opt": EACCES, "write-tmp": EACCES, "write-run": EACCES, "write-a-policy": EACCES,
     "write-etc": errno.EROFS if os.statvfs("/etc").f_flag & os.ST_RDONLY else EACCES,
-    "write-shm": EACCES, "write-own-code": EEXIST, "write-a-sysctl": EEXIST, "overwrite": EPERM, "append": EPERM, "make-a-folder": ENOSYS,
+    "write-shm": EACCES, "write-own-code": EEXIST, "write-a-sysctl": EEXIST, "overwrite": EPERM, "append": EPERM,
+    "make-a-folder": ENOSYS,
     "make-a-link": ENOSYS, "make-a-socket-file": EACCES, "chmod-a-pin": ENOSYS, "chown-a-pin": ENOSYS,
     "remove-a-socket-of-the-broker": EACCES, "move-a-pin-out": EACCES,
     "tcp-socket": EPERM, "udp-socket": EPERM, "raw-socket": EPERM, "packet-socket": EPERM, "netfilter": EPERM,
@@ -27,12 +29,14 @@ MEETS = {
     "capset-cap-bpf": EPERM, "ambient-cap-bpf": EPERM, "securebits": EPERM, "become-root": ENOSYS,
     "another-filter": ENOSYS, "core-and-ptrace": EPERM,
     "map-executable": EPERM, "make-executable": EPERM, "map-a-file-executable": EPERM, "pkey": ENOSYS,
-    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0, "add-a-route": EPERM,
-    "can-end-dispatch": 0,
+    "can-read-accounts": 0, "can-read-processes": 0, "can-write-its-state": 0, "can-write-maps": 0,
+    "add-a-route": EPERM, "can-end-dispatch": 0,
 }
 # What hostile code inside sockbrokerd --load can do in its unit. docs/security.md tells of it.
-LOAD_CAN = {"load-a-program", "make-a-map", "open-a-pin", "capset-cap-bpf", "core-and-ptrace", "can-write-maps", "can-end-dispatch",
-            "chmod-a-pin", "can-read-accounts", "read-devices", "write-tmp", "append", "overwrite", "map-a-file-executable"}
+LOAD_CAN = {"load-a-program", "make-a-map", "open-a-pin", "capset-cap-bpf", "core-and-ptrace", "can-write-maps",
+            "can-end-dispatch",
+            "chmod-a-pin", "can-read-accounts", "read-devices", "write-tmp", "append", "overwrite",
+            "map-a-file-executable"}
 DEADLY = ["exec", "execveat", "ptrace", "read-memory", "write-memory", "load-a-module", "another-kernel",
           "foreign-architecture"]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Units where no systemd runs: cgroups of the names that PID 1 would give them, in a slice of the test's own, and servers in
-them that know nothing of the broker."""
+"""Units where no systemd runs: cgroups of the names that PID 1 would give them, in a slice of the test's own, and
+servers in them that know nothing of the broker."""
 
 import contextlib
 import errno

@@ -41,8 +41,8 @@ def barrier(path):
 
 
 class Reply(dict):
-    """RESULT=, ERRNO= and MESSAGE= as `result`, `errno`, `message`; `lines`: the JSON objects before them; `warnings`: the
-    values of WARNING=."""
+    """RESULT=, ERRNO= and MESSAGE= as `result`, `errno`, `message`; `lines`: the JSON objects before them; `warnings`:
+    the values of WARNING=."""
 
     def __init__(self, fields, lines, warnings=()):
         super().__init__(fields)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""No exception crosses a callback or ends a thread: whichever allocation fails, the broker goes on, and what it remembers is
-what the kernel has."""
+"""No exception crosses a callback or ends a thread: whichever allocation fails, the broker goes on, and what it
+remembers is what the kernel has."""
 
 import contextlib
 import os

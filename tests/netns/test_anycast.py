@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Announce= with a routing daemon beside the broker and a router behind it: when the router's kernel has the prefix, and
-how long after an event that changes. With SOCKBROKER_ANYCAST=FILE the times are written there, a line of JSON each:
+"""Announce= with a routing daemon beside the broker and a router behind it: when the router's kernel has the prefix,
+and how long after an event that changes. With SOCKBROKER_ANYCAST=FILE the times are written there, a line of JSON each:
 the table of docs/anycast.md."""
 
 import json
@@ -101,8 +101,8 @@ def test_no_connection_is_lost_while_a_service_is_drained(bird):
     bird.came()
     # Packets find the machine also after the withdrawal, as those of routers that have not heard yet do.
     for family, host in (("-4", namespace.HOST4), ("-6", namespace.HOST6)):
-        namespace.run("nsenter", f"--net=/proc/{bird.remote.pid}/ns/net", "ip", family, "route", "add", "default", "via",
-                      host)
+        namespace.run("nsenter", f"--net=/proc/{bird.remote.pid}/ns/net", "ip", family, "route", "add", "default",
+                      "via", host)
     wanted = 10_000 if LONG else 500
     load = Load([("tcp", address, PORT, "web") for address in ADDRESS.values()], bird.remote.pid)
     load.more(wanted // 2)
@@ -112,14 +112,16 @@ def test_no_connection_is_lost_while_a_service_is_drained(bird):
     load.more(wanted // 4)
     result = load.end()
     assert result["tcp"]["ok"] >= wanted and all(
-        result["tcp"][cause] == 0 for cause in ("refused", "reset", "timed_out", "misdirected", "short", "other")), result
+        result["tcp"][cause] == 0
+        for cause in ("refused", "reset", "timed_out", "misdirected", "short", "other")), result
 
 
 @pytest.mark.skipif(not LONG, reason="SOCKBROKER_LONG=1: FRR takes its time")
 @pytest.mark.skipif(not os.path.exists("/usr/lib/frr/bgpd"), reason="there is no frr")
 def test_frr_tells_a_router_whenever_a_service_comes_or_goes(broker, spawn, remote):
     stage = Stage(broker, spawn, remote, "FRR", [PREFIXES["ipv4"]])
-    daemons = [routers.Frr("edge", routers.FRR_EDGE, os.getpid()), routers.Bird("router", routers.BIRD_ROUTER, remote.pid)]
+    daemons = [routers.Frr("edge", routers.FRR_EDGE, os.getpid()),
+               routers.Bird("router", routers.BIRD_ROUTER, remote.pid)]
     try:
         stage.all_events()
     finally:

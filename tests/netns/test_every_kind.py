@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Random descriptors of every kind beside an honest service: nothing that a process can hold, and no combination of it, keeps the
-broker or the honest waiting, and nothing is left of it."""
+"""Random descriptors of every kind beside an honest service: nothing that a process can hold, and no combination of it,
+keeps the broker or the honest waiting, and nothing is left of it."""
 
 import collections
 import concurrent.futures
@@ -22,13 +22,14 @@ from words import add_routes, everywhere, open_socket, section, who
 
 HONEST = 61001
 ADMITTED = 61900  # a group, whose members register what they like for the services "evil" and "evil-held"
-AT_ONCE = 20  # descriptors of one attacker; then all that hangs is let go, so that the next is not barred from the start
+# descriptors of one attacker; then all that hangs is let go, so that the next is not barred from the start
+AT_ONCE = 20
 MESSAGES = 200  # of one part
 PARTS = 11 if "SOCKBROKER_LONG" in os.environ else 1
 SENT = collections.Counter()  # in all parts
 # Whatever the kernel of this machine does not have; of these there must be some among thousands.
-REQUIRED = {"tcp-listener", "full-listener", "lingering", "locked-pipe", "corked-udp", "fuse-flush", "fuse-fstat", "nested",
-            "nested-hanging", "unix-listener", "epoll-of-epoll", "pidfd", "memfd", "raw-of-a-user-namespace"}
+REQUIRED = {"tcp-listener", "full-listener", "lingering", "locked-pipe", "corked-udp", "fuse-flush", "fuse-fstat",
+            "nested", "nested-hanging", "unix-listener", "epoll-of-epoll", "pidfd", "memfd", "raw-of-a-user-namespace"}
 USUAL, SLOWEST = 0.25, 2.5  # seconds that 9 of 10 honest requests, and all of them, may take on a busy machine
 
 
@@ -84,7 +85,8 @@ def test_a_broker_that_is_killed_amid_random_descriptors_has_a_successor_at_once
                 break
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 attack.result(0.5)
-    until("sockets of those who are gone to be forgotten", lambda: {row["service"] for row in broker.list()} <= {"web"}, 10)
+    until("sockets of those who are gone to be forgotten", lambda: {row["service"] for row in broker.list()} <= {"web"},
+          10)
     broker.stop()
     until("nothing to be left", lambda: not broker.processes(), 10)
 
@@ -109,12 +111,14 @@ def test_random_descriptors_of_every_kind_keep_nobody_waiting_and_leave_nothing(
         sent = attack.result()
         ordered = sorted(waited)
         print(f"{sum(sent.values())} descriptors of {len(sent)} kinds, {len(ordered)} honest requests, median "
-              f"{ordered[len(ordered) // 2] * 1e3:.1f} ms, 99 % {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms, slowest "
+              f"{ordered[len(ordered) // 2] * 1e3:.1f} ms, 99 % {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms, "
+              "slowest "
               f"{ordered[-1] * 1e3:.1f} ms: {dict(sent)}")
         SENT.update(sent)
         assert part < 10 or (sum(SENT.values()) > 2000 and set(SENT) >= REQUIRED), SENT
         assert ordered[int(len(ordered) * 0.9)] < USUAL and ordered[-1] < SLOWEST
-        until("all that was left behind to be gone", lambda: {name: len(broker.helpers(name)) for name in names} == before, 10)
+        until("all that was left behind to be gone",
+              lambda: {name: len(broker.helpers(name)) for name in names} == before, 10)
         until("descriptors to be closed", lambda: descriptors(broker.process.pid) <= open_before + 40, 10)
         until("sockets of those who are gone to be forgotten",
               lambda: {row["service"] for row in broker.list()} <= {"web"}, 10)

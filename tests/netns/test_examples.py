@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""docs/examples: a service in each language registers its listener and serves a prefix, as an ordinary user. C and Python
-always, the others with SOCKBROKER_LONG where their compilers are."""
+"""docs/examples: a service in each language registers its listener and serves a prefix, as an ordinary user. C and
+Python always, the others with SOCKBROKER_LONG where their compilers are."""
 
 import os
 import pathlib
@@ -19,7 +19,8 @@ EXAMPLES = broker_module.TOP / "docs/examples"
 ROOM = pathlib.Path("/run/examples")
 # The tool that it takes, how it is built, and what is started.
 LANGUAGES = {
-    "C": ("gcc", ["gcc", "-Wall", "-Wextra", "-Werror", "serve.c", "-Iinclude", "-Llib", "-lsockbroker", "-o", "c"], ["./c"]),
+    "C": ("gcc", ["gcc", "-Wall", "-Wextra", "-Werror", "serve.c", "-Iinclude", "-Llib", "-lsockbroker", "-o", "c"],
+          ["./c"]),
     "Python": ("python3", None, ["/usr/bin/python3", "serve.py"]),
     "Go": ("go", ["go", "build", "-o", "go-serve", "serve.go"], ["./go-serve"]),
     "Rust": ("rustc", ["rustc", "--edition", "2021", "-Llib", "-o", "rust", "serve.rs"], ["./rust"]),
@@ -28,7 +29,8 @@ LANGUAGES = {
 LONG = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="takes seconds to compile: SOCKBROKER_LONG")
 
 
-@pytest.mark.parametrize("language", ["C", "Python", *(pytest.param(name, marks=LONG) for name in ("Go", "Rust", "Node"))])
+@pytest.mark.parametrize("language",
+                         ["C", "Python", *(pytest.param(name, marks=LONG) for name in ("Go", "Rust", "Node"))])
 def test_the_example_serves_a_prefix(broker, language):
     tool, build, command = LANGUAGES[language]
     if not shutil.which(tool):
@@ -45,9 +47,10 @@ def test_the_example_serves_a_prefix(broker, language):
     environment = {"PATH": f"{ROOM}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(ROOM / "lib"), "HOME": "/run",
                    "GOCACHE": "/run/go", "GO111MODULE": "off"}
     if build:
-        subprocess.run(build, cwd=ROOM, env=os.environ | environment | {"HOME": os.environ.get("HOME", "/run")}, check=True)
-    with subprocess.Popen(command, cwd=ROOM, env=environment, user=UID, group=UID, extra_groups=[], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, text=True) as service:
+        subprocess.run(build, cwd=ROOM, env=os.environ | environment | {"HOME": os.environ.get("HOME", "/run")},
+                       check=True)
+    with subprocess.Popen(command, cwd=ROOM, env=environment, user=UID, group=UID, extra_groups=[],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as service:
         try:
             assert service.stdout.readline() == "ready\n"
             with socket.create_connection((ADDRESS["ipv4"], PORT), timeout=client.TIMEOUT) as asking:

@@ -12,7 +12,8 @@ import pytest
 
 from harness import broker as broker_module
 from harness import client, kernel, namespace
-from words import ADDRESS, PORT, PREFIXES, add_routes, each_family, each_protocol, everywhere, handed_over, listen, section
+from words import (ADDRESS, PORT, PREFIXES, add_routes, each_family, each_protocol, everywhere, handed_over, listen,
+                   section)
 
 
 @pytest.fixture(name="explain")

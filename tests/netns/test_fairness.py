@@ -49,7 +49,8 @@ def log_is_read(broker):
 def in_time(what, latencies, sent):
     """Others use the machine's processors too: what takes long must be rare."""
     ordered = sorted(latencies)
-    print(f"{what}: {sent} hostile requests, {len(ordered)} honest ones, median {ordered[len(ordered) // 2] * 1e3:.1f} ms, "
+    print(f"{what}: {sent} hostile requests, {len(ordered)} honest ones, median {ordered[len(ordered) // 2] * 1e3:.1f} "
+          "ms, "
           f"99 % {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms, slowest {ordered[-1] * 1e3:.1f} ms")
     assert len(ordered) >= 5 and ordered[int(len(ordered) * 0.9)] < USUAL and ordered[-1] < SLOWEST
 
@@ -74,7 +75,8 @@ ATTACKS = {
 def test_an_honest_registration_is_answered_in_time_beside(broker, attack):
     broker.policy(section("web", HONEST, everywhere()) + section("evil", own_uid(), listen("tcp", "198.51.100.0/24"))
                   + MANY_BINDINGS).start()
-    with log_is_read(broker), running(hostile.Hostile, own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
+    with log_is_read(broker), running(hostile.Hostile,
+                                      own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
         evil.begin(*ATTACKS[attack])
         waited = good.latencies(SECONDS)
         sent = evil.count()
@@ -109,7 +111,8 @@ def test_a_flood_of_connections_does_not_queue_an_honest_one_behind_it_whatever_
 def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_through(broker):
     limits(broker, NotifyRateLimitBurst=2000)
     broker.policy(section("web", HONEST, everywhere())).start()
-    with log_is_read(broker), running(hostile.Hostile, own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
+    with log_is_read(broker), running(hostile.Hostile,
+                                      own_uid()) as evil, running(hostile.Honest, HONEST, "web") as good:
         before = broker.status()[0]["refused"]
         evil.begin("notify")
         waited = good.notify_latencies(SECONDS)
@@ -126,7 +129,8 @@ def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_th
 def test_who_asks_too_often_is_told_when_to_ask_again_and_nobody_else_is(broker, spawn):
     limits(broker, RateLimitIntervalSec="2s", RateLimitBurst=20)
     add_routes()
-    broker.policy(section("web", 61001, everywhere()) + section("mail", 61002, listen("tcp", "192.0.2.0/24", 25))).start()
+    broker.policy(section("web", 61001, everywhere())
+                  + section("mail", 61002, listen("tcp", "192.0.2.0/24", 25))).start()
     web, mail = spawn("web"), spawn("mail", 61002)
     for one in (web, mail):
         one.open("tcp", "tcp", "127.0.0.1")

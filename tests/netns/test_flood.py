@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Nobody, neither one uid nor a group of uids or units, stops `notify` or `control` for the others by things that make whoever
-touches them sleep: however many he sends, they cost few processes, and an honest peer is answered meanwhile."""
+"""Nobody, neither one uid nor a group of uids or units, stops `notify` or `control` for the others by things that make
+whoever touches them sleep: however many he sends, they cost few processes, and an honest peer is answered meanwhile."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from harness.namespace import own_uid
 from waiting import until
 from words import add_routes, everywhere, handed_over, section, who
 
-# What an honest peer waits at most, in seconds. Nearly all of it at the beginning: nobody is turned away before hands were left
-# behind for him, each after 0.2 s.
+# What an honest peer waits at most, in seconds. Nearly all of it at the beginning: nobody is turned away before hands
+# were left behind for him, each after 0.2 s.
 PATIENCE = 2.5
 LEFT_BEHIND = 20  # processes at most, of which some wait for a processor and nothing else
 
@@ -90,7 +90,8 @@ def test_honest_peers_are_answered_beside(broker, spawn, cgroups, attack):
     with hanging_crowd.Crowd(way, count, own_uid(7), uids, where) as crowd:
         slowest = honest_requests(broker, web, crowd)
         stuck = len(sleeping(broker))
-        print(f"{attack}: {crowd.sent()} of {count} came off, {stuck} processes hang, the slowest honest requests in ms:",
+        print(f"{attack}: {crowd.sent()} of {count} came off, {stuck} processes hang, the slowest honest requests in "
+              "ms:",
               {name: round(value * 1e3, 1) for name, value in slowest.items()})
         assert crowd.sent() >= 4  # once barred, a user's connections to control are turned away
         assert max(slowest.values()) < PATIENCE

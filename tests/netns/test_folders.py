@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The folders of policies: what is not what it should be refuses the load, and takes neither rules, sockets nor the copy
-of the policy last taken away."""
+"""The folders of policies: what is not what it should be refuses the load, and takes neither rules, sockets nor the
+copy of the policy last taken away."""
 
 import os
 import re
@@ -61,7 +61,8 @@ def copy_of(broker):
 
 
 @FAULTS
-def test_a_folder_that_is_none_refuses_a_reload_and_changes_nothing(broker, web, fault):  # pylint: disable=unused-argument
+def test_a_folder_that_is_none_refuses_a_reload_and_changes_nothing(broker, web, fault):
+    # pylint: disable=unused-argument
     before, copy = broker.snapshot(), copy_of(broker)
     message = fault(broker)
     status, output = broker.reload()
@@ -72,7 +73,8 @@ def test_a_folder_that_is_none_refuses_a_reload_and_changes_nothing(broker, web,
 
 
 @FAULTS
-def test_a_folder_that_is_none_leaves_the_policy_last_taken_at_a_start(broker, web, fault):  # pylint: disable=unused-argument
+def test_a_folder_that_is_none_leaves_the_policy_last_taken_at_a_start(broker, web, fault):
+    # pylint: disable=unused-argument
     copy = copy_of(broker)
     broker.kill()
     message = fault(broker)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Descriptors that make whoever touches them sleep for as long as their sender likes, beyond SIGKILL. They cost the broker a
-process that can be left behind, and nobody else an answer; a broker that is killed meanwhile has a successor at once."""
+"""Descriptors that make whoever touches them sleep for as long as their sender likes, beyond SIGKILL. They cost the
+broker a process that can be left behind, and nobody else an answer; a broker that is killed meanwhile has a successor
+at once."""
 
 import contextlib
 import signal
@@ -42,7 +43,8 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
         assert who("tcp", "ipv4") == "web"
 
 
-# Of a service with HoldSec=, whose sockets the broker keeps: what it sends, and what it makes of a socket that was registered.
+# Of a service with HoldSec=, whose sockets the broker keeps: what it sends, and what it makes of a socket that was
+# registered.
 HELD = [(kind, way) for kind in hanging.KINDS for way in ("admitted", "admitted-notify")] + [
     (kind, "registered") for kind in hanging.AFTERWARDS]
 
@@ -75,7 +77,8 @@ def test_a_service_with_holdsec_keeps_waiting_who_holds_its_own_sockets_and_nobo
 
 
 def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
-    """No hand is given to who keeps two waiting, but for what is first in the queue of `notify`, where all others are behind it."""
+    """No hand is given to who keeps two waiting, but for what is first in the queue of `notify`, where all others are
+    behind it."""
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")

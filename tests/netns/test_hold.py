@@ -310,7 +310,8 @@ def test_a_socket_of_two_services_is_held_for_each(broker, spawn):
     assert one.register("tcp-ipv4", service="other").result == "ok"
     end(one, broker, "web is gone(.*\n)+.*other is gone|other is gone(.*\n)+.*web is gone")
     broker.wait_log("expire: .* of other")
-    assert (states(broker, "web"), states(broker, "other")) == (["held"], ["live"]), "somebody has it: the broker itself"
+    assert (states(broker, "web"), states(broker, "other")) == (["held"],
+                                                                ["live"]), "somebody has it: the broker itself"
     new = spawn("web")
     assert new.retrieve().result == "ok"
     new.kill()
@@ -333,13 +334,14 @@ print(count)
 
 
 def retrieve_by_tool(service):
-    command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups", str(broker_module.BUILD / "sockbrokerctl"),
-               "retrieve", service, "--", "/usr/bin/python3", "-c", PROGRAM]
+    command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups",
+               str(broker_module.BUILD / "sockbrokerctl"), "retrieve", service, "--", "/usr/bin/python3", "-c", PROGRAM]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_sockbrokerctl_retrieve_passes_held_sockets_on_as_systemd_would(broker, spawn):
-    broker.policy(section("web", 61001, everywhere(), HELD) + section("other", 61002, listen("tcp", "198.51.100.0/24"))).start()
+    broker.policy(section("web", 61001, everywhere(), HELD)
+                  + section("other", 61002, listen("tcp", "198.51.100.0/24"))).start()
     first = retrieve_by_tool("web")
     assert (first.returncode, first.stdout, first.stderr) == (0, "0\n", ""), "nothing is held, the program runs"
     refused_one = retrieve_by_tool("other")
@@ -357,8 +359,8 @@ def test_sockbrokerctl_retrieve_passes_held_sockets_on_as_systemd_would(broker, 
 COUNT = "echo $LISTEN_FDS ${LISTEN_PIDFDID-unset}; read line"
 RETRIEVE = {
     "sockbrokerctl": ["sockbrokerctl", "retrieve", "web", "--"],
-    "sockbroker-run": ["sockbroker-run", f"--profile={broker_module.TOP}/sandbox/profiles/default.profile", "--service=web",
-                       "--retrieve"],
+    "sockbroker-run": ["sockbroker-run", f"--profile={broker_module.TOP}/sandbox/profiles/default.profile",
+                       "--service=web", "--retrieve"],
 }
 
 
@@ -423,7 +425,8 @@ def test_what_the_broker_does_not_know_among_passed_descriptors_is_closed_and_no
         handed_over(spawn("web"), "tcp", "ipv4")
         assert who("tcp", "ipv4") == "web"
         log = broker.log()
-        assert log.count("that is nothing of the broker's; it is closed") == 10 and "more such descriptors are closed" in log
+        assert log.count("that is nothing of the broker's; it is closed") == 10
+        assert "more such descriptors are closed" in log
         for one in strangers:
             broker.activated.remove(one)
             one.close() if one is not served else None
@@ -550,7 +553,8 @@ def hold(one, span, service="web"):
 
 
 def test_hold_is_for_who_registered_and_for_root(broker, spawn):
-    broker.policy(section("web", 61001, everywhere(), HELD) + section("plain", 61001, listen("tcp", "198.51.100.0/24"))).start()
+    broker.policy(section("web", 61001, everywhere(), HELD)
+                  + section("plain", 61001, listen("tcp", "198.51.100.0/24"))).start()
     one, other = spawn("web"), spawn("other", 61002)
     assert hold(one, 60).result == "not-held", "it has registered nothing"
     handed_over(one, "tcp", "ipv4")

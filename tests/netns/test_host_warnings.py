@@ -29,8 +29,10 @@ def _taken(remote):  # pylint: disable=unused-argument
 
 
 @pytest.mark.parametrize("verb", ["verify", "reload", "status"])
-def test_s15_a_listener_that_a_binding_takes_over_is_named_with_the_line(broker, taken, verb):  # pylint: disable=unused-argument
-    broker.policy(section("web", 61001, listen("tcp", "192.0.2.0/24", 80), listen("tcp", f"{HOST}/32", "8000-8999"))).start()
+def test_s15_a_listener_that_a_binding_takes_over_is_named_with_the_line(broker, taken, verb):
+    # pylint: disable=unused-argument
+    broker.policy(section("web", 61001, listen("tcp", "192.0.2.0/24", 80),
+                          listen("tcp", f"{HOST}/32", "8000-8999"))).start()
     add_routes()
     status, (warning, ) = told(broker, verb)
     assert status == 0 and "50-test.conf:4: " in warning

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pinned state of another layout. That of releases before is taken along: nobody unloads for an upgrade, and nobody
-notices. What this build does not know (older still, newer, somebody else's map) is refused with a message that says what
-to do; nothing of it is changed, and dispatch goes on."""
+notices. What this build does not know (older still, newer, somebody else's map) is refused with a message that says
+what to do; nothing of it is changed, and dispatch goes on."""
 
 import os
 import pathlib

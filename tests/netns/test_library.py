@@ -31,9 +31,10 @@ def _web(broker):
 
 def started(*arguments, before=(), **more):
     environment = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(ROOM), "LC_ALL": "C"}
-    return subprocess.Popen([*before, str(ROOM / "library_client"), *arguments], user=UID, group=UID, extra_groups=[], cwd="/",
-                            env=environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+    return subprocess.Popen([*before, str(ROOM / "library_client"), *arguments], user=UID, group=UID, extra_groups=[],
+                            cwd="/",
+                            env=environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
 
 
 def run(*arguments, before=(), **more):
@@ -98,7 +99,8 @@ def test_what_systemd_passes_is_registered_by_its_name(web):
     web.policy(section("web", UID, everywhere())).start()
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     process = subprocess.run(
-        ["/bin/bash", "-c", f'LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:other exec setpriv --reuid={UID} --regid={UID} '
+        ["/bin/bash", "-c", f'LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:other exec setpriv --reuid={UID} '
+                            f'--regid={UID} '
          f'--clear-groups {ROOM}/library_client passed web 3<&{sockets[0].fileno()} 4<&{sockets[1].fileno()}'],
         pass_fds=[one.fileno() for one in sockets], env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(ROOM)},
         capture_output=True, text=True, check=False, timeout=60)

@@ -23,7 +23,8 @@ def test_a_refusal_over_a_limit_names_it_and_raising_it_takes_live_sockets_along
     assert reply.result == "quota"
     assert "raise MaxSockets= in sockbrokerd.conf and restart sockbrokerd" in reply.message
 
-    broker.policy(section("web", 61001, everywhere()) + section("more", 61001, listen("tcp", "198.51.100.0/24", "1-90")))
+    broker.policy(section("web", 61001, everywhere())
+                  + section("more", 61001, listen("tcp", "198.51.100.0/24", "1-90")))
     status, output = broker.reload()
     assert status != 0
     assert "5 bindings (ports alone count twice, once a family) are more than MaxBindings=4 allows" in output
@@ -74,7 +75,8 @@ def test_whatever_runs_now_a_policy_within_the_limits_replaces_it(broker):
 def test_a_limit_that_was_raised_says_that_a_restart_is_needed(broker, key, value, what):
     limits(broker, **{key: value})
     broker.start()
-    many = "".join(section(name, 61001, "Accounting=binding", listen("tcp", f"10.0.{i}.0/24")) for i, name in enumerate("abc"))
+    many = "".join(section(name, 61001, "Accounting=binding", listen("tcp", f"10.0.{i}.0/24"))
+                   for i, name in enumerate("abc"))
     broker.policy(many)
     place = f"{broker.config}/conf.d/50-test.conf:{9 if key == 'MaxServices' else 12}: "
     beyond = f"{place}{what} are more than {key}={value} allows, "
@@ -86,7 +88,8 @@ def test_a_limit_that_was_raised_says_that_a_restart_is_needed(broker, key, valu
 
     assert told() == f"{beyond}raise it in section [Broker] of sockbrokerd.conf and restart sockbrokerd"
     limits(broker, **{key: 3})
-    assert told() == (f"{beyond}with which sockbrokerd was started; sockbrokerd.conf says 3 by now, so restart sockbrokerd")
+    assert told() == (f"{beyond}with which sockbrokerd was started; sockbrokerd.conf says 3 by now, so restart "
+                      "sockbrokerd")
     assert broker.ctl("--config-dir", str(broker.config), "verify")[0] == 0, "with the limits of the file it is valid"
     broker.stop()
     broker.start()
@@ -94,7 +97,8 @@ def test_a_limit_that_was_raised_says_that_a_restart_is_needed(broker, key, valu
 
     limits(broker, **{key: 2})
     status, output = broker.reload()
-    assert (status, output) == (0, f"{place}warning: {what} are more than {key}=2 of sockbrokerd.conf allows by now: after a "
+    assert (status, output) == (0, f"{place}warning: {what} are more than {key}=2 of sockbrokerd.conf allows by now: "
+                                   "after a "
                                    "restart sockbrokerd will refuse this policy\n")
     assert broker.ctl("--config-dir", str(broker.config), "verify")[0] == 1
 

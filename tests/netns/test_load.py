@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The harness of ../load itself: each way to fail lands in the count of its cause, or the table would be worth nothing."""
+"""The harness of ../load itself: each way to fail lands in the count of its cause, or the table would be worth
+nothing."""
 
 from harness.load import Load, failed
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section

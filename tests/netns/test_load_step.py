@@ -24,8 +24,8 @@ def broker(netns):  # pylint: disable=unused-argument
 
 def load(broker):
     """By whoever runs this, as another start of the unit would."""
-    return subprocess.run([*broker.loader, str(broker.program), *broker.options(), "--load"], capture_output=True, text=True,
-                          check=False)
+    return subprocess.run([*broker.loader, str(broker.program), *broker.options(), "--load"], capture_output=True,
+                          text=True, check=False)
 
 
 def capability_sets(pid):
@@ -72,8 +72,8 @@ def test_where_nothing_is_loaded_the_broker_says_what_to_do(broker):
 
 
 def test_a_load_without_capabilities_says_which_it_misses(broker):
-    done = subprocess.run([*without_capabilities(), str(broker.program), *broker.options(), "--load"], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run([*without_capabilities(), str(broker.program), *broker.options(), "--load"],
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "CAP_BPF" in done.stderr, done.stderr
 
 

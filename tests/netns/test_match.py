@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""VERB=match: which service that admits the sender would take a socket bound there; and PID=, whose sockets they are."""
+"""VERB=match: which service that admits the sender would take a socket bound there; and PID=, whose sockets they
+are."""
 
 import os
 
@@ -111,7 +112,8 @@ def test_root_may_name_a_process_of_another_user_and_is_judged_as_that_one(broke
 # sockbrokerctl register --pid=: a program that runs and knows nothing of the broker.
 
 def everything():
-    return "".join(listen(protocol, prefix) for protocol in ("tcp", "udp") for prefix in ("192.0.2.0/24", "2001:db8::/64"))
+    return "".join(listen(protocol, prefix) for protocol in ("tcp", "udp")
+                   for prefix in ("192.0.2.0/24", "2001:db8::/64"))
 
 
 def test_root_registers_the_sockets_of_a_program_that_runs(broker, spawn):
@@ -172,7 +174,8 @@ def test_s15_a_port_that_no_admitting_service_has_names_those_that_admit_with_wh
     reply = match(one, "tcp", "0.0.0.0", 81, names="others:wide")
     assert "wide, which admits the sender, has tcp 192.0.2.0/24:7000" in reply.message, reply
     reply = match(one, "udp", "::", 53, names="narrow")
-    assert "narrow, which admits the sender, has tcp 192.0.2.7/32:7000" in reply.message, "of another protocol and family"
+    assert "narrow, which admits the sender, has tcp 192.0.2.7/32:7000" in reply.message, \
+        "of another protocol and family"
     stranger = match(spawn("none", 61003), "tcp", "0.0.0.0", 9)
     assert "no service has a binding that covers it, or admits the sender" in stranger.message, stranger
 
@@ -181,13 +184,15 @@ def test_s15_what_a_service_has_is_told_in_a_few_words_however_much_it_is(broker
     broker.policy(section("many", UID, *(listen("tcp", f"10.0.{i}.0/24", 80) for i in range(200)))
                   + "".join(section(f"s{i}", UID, f"ListenStream={443 + i}") for i in range(50))).start()
     message = match(spawn("many"), "tcp", "0.0.0.0", 81).message
-    assert "many, which admits the sender, has tcp 10.0.0.0/24:80, tcp 10.0.1.0/24:80, tcp 10.0.2.0/24:80 and more" in message
+    assert ("many, which admits the sender, has tcp 10.0.0.0/24:80, tcp 10.0.1.0/24:80, tcp 10.0.2.0/24:80 and more"
+            in message)
     assert len(message) < 500 and message.count("admits the sender, has") == 3
 
 
 def test_s15_without_a_name_the_service_that_is_nearest_says_why_not(broker, spawn):
     """Which that is: the unit, then the name of the unit, then the user, then the group."""
-    broker.policy(section("web", UID, "Unit=web.service", "ListenStream=80") + section("dns", OTHER, "ListenDatagram=53")).start()
+    broker.policy(section("web", UID, "Unit=web.service", "ListenStream=80")
+                  + section("dns", OTHER, "ListenDatagram=53")).start()
     refused = spawn("web").control("FDSTOREREMOVE=1")
     assert refused.result == "not-permitted"
     assert "the nearest is web: Unit=web.service at /run/config/conf.d/50-test.conf:3 does not match" in refused.message

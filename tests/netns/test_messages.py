@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a person is told: of a registration that was taken and is probably not as it was meant, of one that was not, and by
-whom it was asked for."""
+"""What a person is told: of a registration that was taken and is probably not as it was meant, of one that was not, and
+by whom it was asked for."""
 
 import re
 import subprocess
@@ -73,7 +73,8 @@ def test_warnings_reach_who_runs_the_tools(broker, spawn):  # pylint: disable=un
     done = passed(["web"], [("tcp", "127.0.0.1")], "sockbrokerctl", "--runtime-dir=/run/sockbroker", "register")
     assert done[0] == 0 and "web: 1 socket registered" in done[1]
     assert re.search(r"^sockbrokerctl: web: warning: .*IPv6", done[2], re.M), done[2]
-    done = passed(["web"], [("tcp", "127.0.0.1")], "sockbrokerctl", "--runtime-dir=/run/sockbroker", "--json=short", "register")
+    done = passed(["web"], [("tcp", "127.0.0.1")], "sockbrokerctl", "--runtime-dir=/run/sockbroker", "--json=short",
+                  "register")
     assert '"warnings":["' in done[1]
 
 
@@ -81,7 +82,8 @@ def test_warnings_reach_who_runs_the_tools(broker, spawn):  # pylint: disable=un
 
 
 def test_two_listeners_of_one_service_are_told_to_be_two_services(broker, spawn):
-    broker.policy(section("web", UID, listen("tcp", PREFIXES["ipv4"], 80), listen("tcp", PREFIXES["ipv4"], 443))).start()
+    broker.policy(section("web", UID, listen("tcp", PREFIXES["ipv4"], 80),
+                          listen("tcp", PREFIXES["ipv4"], 443))).start()
     web = spawn("web", launched={"http": ("tcp", "127.0.0.1", 80, {}), "https": ("tcp", "127.0.0.1", 443, {})})
     reply = web.register("http", "https")
     assert reply.result == "wrong-socket"
@@ -153,14 +155,16 @@ def passed(names, sockets, program, *words):
              "accepted": "accepted({0!r})"}
     script = "import os, socket, sys\n" \
              "def accepted(at):\n" \
-             "    l = socket.create_server((at, 0)); c = socket.create_connection(l.getsockname()); a = l.accept()[0]\n" \
+             "    l = socket.create_server((at, 0)); c = socket.create_connection(l.getsockname())\n" \
+             "    a = l.accept()[0]\n" \
              "    keep.append(c); return a\n" \
              "keep = []\n" \
              f"made = [{', '.join(makes[kind].format(*more) for kind, *more in sockets)}]\n" \
              "moved = [os.dup2(os.dup(s.fileno()), 100 + i) for i, s in enumerate(made)]\n" \
              "[os.dup2(fd, 3 + i) for i, fd in enumerate(moved)]\n" \
              f"os.setresgid({UID}, {UID}, {UID}); os.setresuid({UID}, {UID}, {UID})\n" \
-             f"os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(made)), LISTEN_FDNAMES={':'.join(names)!r})\n" \
+             "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(made)), " \
+             f"LISTEN_FDNAMES={':'.join(names)!r})\n" \
              "os.execv(sys.argv[1], sys.argv[1:])\n"
     with open(broker_module.BUILD / program, "rb") as tool:  # whose folders may be closed to that user
         done = subprocess.run(["/usr/bin/python3", "-c", script, f"/proc/self/fd/{tool.fileno()}", *words],

@@ -137,7 +137,8 @@ def test_a_client_that_says_nothing_keeps_no_other_waiting(broker, exporter):
 
 
 def test_a_scrape_of_a_thousand_services_is_quick(broker, exporter):
-    broker.policy("".join(section(f"s{n}", 61001, f"ListenStream=10.0.{n // 250}.{n % 250}/32:80") for n in range(1000)))
+    broker.policy("".join(section(f"s{n}", 61001, f"ListenStream=10.0.{n // 250}.{n % 250}/32:80")
+                          for n in range(1000)))
     broker.start()
     scrape(exporter)
     assert min(_timed(exporter) for _ in range(10)) < 0.05

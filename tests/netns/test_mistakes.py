@@ -210,7 +210,8 @@ TOO_MANY_TO_TRY = {
         "[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\nListenStream=10.0.0.0/9:80\n"
         + "".join(f"Source=10.{i >> 8}.{i & 255}.0/24\n" for i in range(600)), 5),
     "of interfaces that are not there": (
-        "[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\n" + "".join(f"Interface=if{i}\n" for i in range(1100)), 4),
+        "[Service a]\nUser=1\nWhenAbsent=next\nListenStream=10.0.0.0/8:80\n"
+        + "".join(f"Interface=if{i}\n" for i in range(1100)), 4),
 }
 
 
@@ -229,13 +230,15 @@ def test_verify_reload_and_start_refuse_what_does_not_compile_at_the_same_line(b
     broker.stop()
     broker.start()
     reason = broker.status()[0]["reason"]
-    assert reason.startswith(f"policy refused at start, 1 error (the first: {broker.config}/conf.d/90-many.conf:{line}: ")
+    assert reason.startswith(f"policy refused at start, 1 error (the first: "
+                             f"{broker.config}/conf.d/90-many.conf:{line}: ")
     assert reason.endswith("; the policy last taken serves")
     broker.wait_log(re.escape(errors[0]["message"]))
 
 
 def test_verify_and_reload_tell_the_same_of_a_policy_that_is_taken(broker):
-    broker.policy("[Service a]\nUser=nobody-has-this-name\nGroup=nor-this\nInterface=if9\nListenStream=10.0.0.0/8:80\n").start()
+    broker.policy(
+        "[Service a]\nUser=nobody-has-this-name\nGroup=nor-this\nInterface=if9\nListenStream=10.0.0.0/8:80\n").start()
     reply = broker.ask("VERB=reload")
     assert reply.result == "ok" and len(reply.lines) == 3
     status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
@@ -249,9 +252,12 @@ def test_verify_and_reload_refuse_a_link_to_where_the_broker_may_not_read(broker
     pathlib.Path("/run/elsewhere/a.conf").write_text(GOOD.replace("Service web", "Service other"))
     (broker.config / "conf.d/90-link.conf").symlink_to("/run/elsewhere/a.conf")
     reply = broker.ask("VERB=reload")
-    assert reply.result == "malformed" and [row["file"] for row in reply.lines] == [f"{broker.config}/conf.d/90-link.conf"]
-    assert reply.lines[0]["message"].startswith("cannot read the file, let the broker's user read it, and no link lead out of")
+    assert reply.result == "malformed" and [row["file"]
+                                            for row in reply.lines] == [f"{broker.config}/conf.d/90-link.conf"]
+    assert reply.lines[0]["message"].startswith(
+        "cannot read the file, let the broker's user read it, and no link lead out of")
     status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify")
     assert status == 1
-    assert [row for row in json.loads(output) if row["file"].endswith("90-link.conf") and row["line"] == 0] == reply.lines
+    assert [row
+            for row in json.loads(output) if row["file"].endswith("90-link.conf") and row["line"] == 0] == reply.lines
     running()

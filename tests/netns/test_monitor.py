@@ -61,7 +61,8 @@ class Monitor:
         """Waits for one with these fields."""
         def find():
             return next((event for event in self.events
-                         if event["action"] == action and all(event[name] == value for name, value in fields.items())), None)
+                         if event["action"] == action and all(event[name] == value for name, value in fields.items())),
+                        None)
         self.wait(find)
         return find()
 
@@ -122,7 +123,8 @@ def test_each_kind_of_event_is_told_as_it_happens(broker, spawn):
 
 def test_a_line_each_for_people_and_only_of_the_services_that_are_named(broker, spawn):
     broker.policy(section("web", 61001, everywhere()) + section("dns-a", 61001, everywhere(9))).start()
-    with Monitor(broker, "dns-*", mode="--json=off") as named, Monitor(broker, "--no-legend", mode="--json=off") as all_of_them:
+    with Monitor(broker, "dns-*",
+                 mode="--json=off") as named, Monitor(broker, "--no-legend", mode="--json=off") as all_of_them:
         one = spawn("web", 61001)
         handed_over(one, "tcp", "ipv4", label="web", service="web")
         handed_over(one, "tcp", "ipv4", label="dns", service="dns-a")

@@ -53,8 +53,8 @@ def test_the_dashboard_has_panels_of_its_own_that_do_not_overlap():
 def test_the_alerts_fire_when_they_are_meant_to():
     promtool = shutil.which("promtool")
     if promtool is None:
-        unpacked = subprocess.run([broker_module.TOP / "tests/servers/unpack", "prometheus"], stdout=subprocess.PIPE, text=True,
-                                  check=True).stdout.strip()
+        unpacked = subprocess.run([broker_module.TOP / "tests/servers/unpack", "prometheus"], stdout=subprocess.PIPE,
+                                  text=True, check=True).stdout.strip()
         promtool = f"{unpacked}/usr/bin/promtool"
     for command in ["check", "rules", RULES.name], ["test", "rules", "sockbroker.rules.test.yml"]:
         done = subprocess.run([promtool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)

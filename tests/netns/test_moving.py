@@ -17,7 +17,8 @@ TO = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
 @pytest.fixture(name="moving")
 def _moving(spawn, remote):
-    """A server that serves already, and clients of another host that ask it without a pause from when they are called."""
+    """A server that serves already, and clients of another host that ask it without a pause from when they are
+    called."""
     add_routes()
 
     def begin(family):
@@ -54,7 +55,8 @@ def test_from_another_sk_lookup_program_as_tubulars_with_the_same_server(broker,
 def test_from_tproxy_to_a_server_without_a_privilege(broker, spawn, moving, family):
     old, clients_of = moving(family)
     with old.borrowed("tcp") as sock:
-        sock.setsockopt(*((socket.IPPROTO_IP, IP_TRANSPARENT) if family == "ipv4" else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)), 1)
+        sock.setsockopt(*((socket.IPPROTO_IP, IP_TRANSPARENT) if family == "ipv4"
+                          else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)), 1)
     table, to = ("ip", TO[family]) if family == "ipv4" else ("ip6", f"[{TO[family]}]")
     namespace.run("nft", "-f", "-", text=f"""
 table {table} old {{

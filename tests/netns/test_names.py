@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Names of User= and Group= by a directory that answers, has no answer, is slow, hangs or crashes: nobody waits for it who did
-not ask for it, and no live socket goes for it."""
+"""Names of User= and Group= by a directory that answers, has no answer, is slow, hangs or crashes: nobody waits for it
+who did not ask for it, and no live socket goes for it."""
 
 import contextlib
 import os
@@ -206,7 +206,8 @@ def test_nobody_waits_for_a_slow_name_but_who_asked_for_it(broker, directory, we
 
 def test_each_name_is_asked_once_a_reload_however_many_sockets_have_it(broker, directory, spawn):
     directory.add("web", UID)
-    policy = "".join(f"[Service s{i}]\nUser=nosuch web\nHandover=share\nListenStream=10.{i}.0.0/16:80\n" for i in range(4))
+    policy = "".join(f"[Service s{i}]\nUser=nosuch web\nHandover=share\nListenStream=10.{i}.0.0/16:80\n"
+                     for i in range(4))
     broker.policy(policy).start()
     broker.wait_log("nosuch does not exist")
     web = spawn("web", UID)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a reload would do, what it does on trial, and what is on disk: diff, reload --confirm= and --keep, cat, verify."""
+"""What a reload would do, what it does on trial, and what is on disk: diff, reload --confirm= and --keep, cat,
+verify."""
 
 import json
 import re
@@ -28,7 +29,8 @@ def until(condition, what, seconds=15):
 
 def test_diff_says_what_a_reload_would_do_and_does_nothing(broker, spawn):
     add_routes()
-    broker.policy(section("web", 61001, everywhere(), "HoldSec=10s") + section("dns", 61002, listen("udp", "10.0.0.0/8", 53)))
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=10s")
+                  + section("dns", 61002, listen("udp", "10.0.0.0/8", 53)))
     broker.start()
     handed_over(spawn("web", 61001), "tcp", "ipv4")
     assert told(broker, "diff") == (0, [])
@@ -40,7 +42,8 @@ def test_diff_says_what_a_reload_would_do_and_does_nothing(broker, spawn):
     assert status == 1
     bindings = {(row["change"], row["service"], row["protocol"], row["prefix"], row["from"])
                 for row in rows if row["kind"] == "binding"}
-    assert bindings == {("removed", "web", "udp", "192.0.2.0/24", None), ("removed", "web", "udp", "2001:db8::/64", None),
+    assert bindings == {("removed", "web", "udp", "192.0.2.0/24", None),
+                        ("removed", "web", "udp", "2001:db8::/64", None),
                         ("removed", "web", "tcp", "2001:db8::/64", None), ("added", "web", "tcp", "192.0.3.0/24", None),
                         ("moved", "other", "udp", "10.0.0.0/8", "dns")}
     assert [row["settings"] for row in rows if row["kind"] == "settings"] == [["User", "HoldSec"]]
@@ -136,7 +139,8 @@ def test_cat_shows_the_files_of_services(broker):
     assert told(broker, "cat", "web") == (0, [{"file": str(web), "text": "[Service web]\nUser=1\n"}])
 
 
-@pytest.mark.parametrize("words, status", [([], 0), (["--offline"], 0), (["--strict"], 1), (["--strict", "--offline"], 0)])
+@pytest.mark.parametrize("words, status",
+                         [([], 0), (["--offline"], 0), (["--strict"], 1), (["--strict", "--offline"], 0)])
 def test_verify_offline_and_strict(broker, words, status):
     broker.policy("[Service web]\nUser=no-such-user\nInterface=no-such-0\nListenStream=80\n")
     assert broker.ctl("verify", "--config-dir", str(broker.config), *words)[0] == status
@@ -169,13 +173,15 @@ def test_reload_prints_the_sockets_that_it_took_away_and_explain_how_to_get_one_
     broker.policy("[Service web]\nUnit=web.service\nUser=61002\n" + everywhere())
     status, text = broker.reload()
     assert status == 0
-    assert "! web loses the tcp socket 127.0.0.1:" in text and f"! web loses the udp socket 127.0.0.1:{PORT} of no unit" in text
+    assert "! web loses the tcp socket 127.0.0.1:" in text
+    assert f"! web loses the udp socket 127.0.0.1:{PORT} of no unit" in text
     assert text.count("policy does not admit it any more") == 2 and "does not come back by itself" in text
     rows = told(broker, "explain", "tcp", ADDRESS["ipv4"], str(PORT))[1]
     assert rows["verdict"] == "refused"
     notes = " ".join(rows["notes"])
     assert "the last socket of web went" in notes and "policy does not admit it any more" in notes
-    assert "whoever policy admits (Unit=web.service and User=61002) registers a socket, as at: systemctl restart web.service" in notes
+    assert ("whoever policy admits (Unit=web.service and User=61002) registers a socket, as at: systemctl restart "
+            "web.service") in notes
     assert broker.reload() == (0, ""), "nothing more is lost"
 
 
@@ -193,7 +199,8 @@ def test_reload_counts_the_sockets_beyond_the_first_ten(broker, spawn):
 def test_a_trial_says_until_when_it_lasts_and_how_to_keep_it(broker):
     broker.policy(section("web", 61001, everywhere())).start()
     status, text = broker.ctl("reload", "--confirm=1h")
-    assert status == 0 and re.search(r"On trial: the policy before comes back \w{3} [0-9-]+ [0-9:]+ .*, unless: sockbrokerctl reload --keep", text)
+    assert status == 0 and re.search(r"On trial: the policy before comes back \w{3} [0-9-]+ [0-9:]+ .*, unless: "
+                                     r"sockbrokerctl reload --keep", text)
     assert broker.ctl("reload", "--keep") == (0, "")
 
 
@@ -203,10 +210,12 @@ def test_degraded_names_the_first_error_and_no_refusal_that_a_good_reload_has_fo
     status, text = broker.reload()
     file = f"{broker.config}/conf.d/50-test.conf"
     assert status == 1 and f"{file}:3: unknown key ListenSteam=, did you mean ListenStream=?" in text
-    assert text.splitlines()[-1] == "sockbrokerctl: policy refused, 2 errors, the running policy stays", "no word of the protocol"
+    assert text.splitlines()[-1] == "sockbrokerctl: policy refused, 2 errors, the running policy stays", \
+        "no word of the protocol"
     assert told(broker, "reload")[0] == 1
     reason = broker.status()[0]["reason"]
-    assert reason == (f"policy refused, 2 errors, the running policy stays (the first: {file}:3: unknown key ListenSteam=, "
+    assert reason == (f"policy refused, 2 errors, the running policy stays (the first: {file}:3: unknown key "
+                      "ListenSteam=, "
                       "did you mean ListenStream=?)")
     assert "Rejected" in broker.ctl("status")[1]
     broker.policy(section("web", 61001, everywhere()))

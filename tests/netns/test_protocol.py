@@ -226,7 +226,8 @@ def test_a_socket_closed_before_the_answer_is_no_fault_of_the_broker(broker, pro
     with wire.Control(broker.control_path) as control:
         for _ in range(30):
             for _ in range(32):
-                with socket.socket(socket.AF_INET, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
+                with socket.socket(socket.AF_INET,
+                                   socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
                     sock.bind(("127.0.0.1", 0))
                     if protocol == "tcp":
                         sock.listen()

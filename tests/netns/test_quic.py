@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""QUIC as it is: sessions of quic-go, whose server knows nothing of the broker, over hand-overs to processes of other users
-with sockets of their own. UdpReply=original and UdpFlows=stay together."""
+"""QUIC as it is: sessions of quic-go, whose server knows nothing of the broker, over hand-overs to processes of other
+users with sockets of their own. UdpReply=original and UdpFlows=stay together."""
 
 import os
 import shutil
@@ -47,7 +47,8 @@ def _hand_over(broker, program, slice_):
 
     def start(family):
         number = len(servers) + 1
-        servers.append(worker.Worker(quic.Server, program, cgroup, 61001 + number % 2, LOOPBACK[family].format(number), PORT))
+        servers.append(worker.Worker(quic.Server, program, cgroup, 61001 + number % 2, LOOPBACK[family].format(number),
+                                     PORT))
         assert servers[-1].register("quic") == "ok", broker.log()
 
     start.servers = servers

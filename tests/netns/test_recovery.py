@@ -19,8 +19,8 @@ PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets",
         # What else a broker without capabilities opens.
         "probe", "migrate", "copy", "copy_result", "parking", "parking_result", "staging", "explain", "explain_trace",
         "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded"}
-PROGRAMS = {"program", "probe", "migrate", "copy", "parking", "explain", "answer_bind4", "answer_bind6", "answer_sendmsg4",
-            "answer_sendmsg6"}
+PROGRAMS = {"program", "probe", "migrate", "copy", "parking", "explain", "answer_bind4", "answer_bind6",
+            "answer_sendmsg4", "answer_sendmsg6"}
 TABLE = os.environ.get("SOCKBROKER_RECOVERY_TABLE")  # a file: every point, and the table goes there
 WEB, POOL, PROBE = 61001, 61002, 61003
 # What clients ask.
@@ -304,7 +304,8 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_start(broker, spawn, scenar
             world.check()
         except AssertionError as error:
             raise AssertionError(where) from error
-        what = "nothing new" if one.before == one.after else "the state " + ("before" if seen == one.before else "after")
+        what = "nothing new" if one.before == one.after else "the state " + ("before" if seen == one.before
+                                                                             else "after")
         rows.append((number, names[-1], f"clients saw {what}"))
         number += step
     if broker.process.poll() is not None:

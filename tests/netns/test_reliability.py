@@ -104,7 +104,8 @@ def test_hand_over_where_the_old_one_accepts_until_it_has_drained(stage):
         old.finish_load(*old.labels())
         old.kill()
 
-    stage.during("hand-over-drain", "hand-over, the old instance accepts until `sockbrokerctl wait --for=drained` is over",
+    stage.during("hand-over-drain", "hand-over, the old instance accepts until `sockbrokerctl wait --for=drained` is "
+                                    "over",
                  rounds(1, 5), hand_over)
 
 
@@ -173,7 +174,8 @@ def test_broker_killed_at_random_again_and_again(stage):
         stage.broker.start(until_ready=False)
         time.sleep(chance.uniform(0, 0.6))  # the moment of death, whatever the broker is at by then
         if chance.random() < 0.5:
-            stage.broker.policy(WEB + OTHER + section("more", 61003, listen("tcp", "203.0.113.0/24", chance.randint(1, 99))))
+            stage.broker.policy(WEB + OTHER
+                                + section("more", 61003, listen("tcp", "203.0.113.0/24", chance.randint(1, 99))))
 
     times = rounds(4, 200)
     with stage.traffic() as traffic:
@@ -183,11 +185,13 @@ def test_broker_killed_at_random_again_and_again(stage):
         stage.broker.kill()
         stage.broker.start()
         traffic.more(50)
-        nothing_lost("kill-random", "broker killed at random moments of its start and work, in a row", traffic.end(), times)
+        nothing_lost("kill-random", "broker killed at random moments of its start and work, in a row", traffic.end(),
+                     times)
     assert sorted(line["cookie"] for line in stage.broker.list()) == before
 
 
-@pytest.mark.skipif("SOCKBROKER_TRIAL" in os.environ, reason="another build is made from the broker itself, not of a trial")
+@pytest.mark.skipif("SOCKBROKER_TRIAL" in os.environ, reason="another build is made from the broker itself, not of a "
+                                                             "trial")
 def test_upgrade(stage):
     """Another build: same source, another version. Its program takes the place of the running one in the link."""
     old = (broker_module.BUILD / "sockbrokerd").read_bytes()
@@ -208,7 +212,8 @@ def test_upgrade(stage):
         seen.append(stage.broker.ask("VERB=version").lines[0]["version"])
         loaded.add(pins.program_of_link(stage.broker.bpffs / "dispatch"))
 
-    stage.during("upgrade", "upgrade: stopped, another build started, program replaced by link update", rounds(2, 20), upgrade)
+    stage.during("upgrade", "upgrade: stopped, another build started, program replaced by link update", rounds(2, 20),
+                 upgrade)
     assert seen[:2] == [other, version] and len(loaded) == len(seen), "each brought a program of its own"
 
 
@@ -345,7 +350,8 @@ def test_service_restarted_with_hold(broker, spawn, remote):
 
 
 def test_service_killed_with_hold(broker, spawn, remote):
-    """Lost is at most what it had accepted or read and not answered; whoever waits in its queues is served by the next."""
+    """Lost is at most what it had accepted or read and not answered; whoever waits in its queues is served by the
+    next."""
     stage = Stage(broker, spawn, remote, HELD)
     times = rounds(3, 50)
     with stage.traffic() as traffic:
@@ -357,11 +363,13 @@ def test_service_killed_with_hold(broker, spawn, remote):
     record("hold-killed", "service killed (`kill -9`), away for 100 ms, `HoldSec=30`", result, times, promised=False)
     failed = failures(result)
     assert set(failed.get("tcp", {})) <= {"short", "reset"} and set(failed.get("udp", {})) <= {"timed_out"}, failed
-    assert sum(failed.get("tcp", {}).values()) <= times * 2 * 16 and sum(failed.get("udp", {}).values()) <= times * 2, failed
+    assert sum(failed.get("tcp",
+                          {}).values()) <= times * 2 * 16 and sum(failed.get("udp", {}).values()) <= times * 2, failed
 
 
 def no_limit_on_icmp():
-    """By default the kernel tells a client of closed UDP ports no more than one a second; here each answer is counted."""
+    """By default the kernel tells a client of closed UDP ports no more than one a second; here each answer is
+    counted."""
     namespace.sysctl("net/ipv4/icmp_ratelimit", 0)
     namespace.sysctl("net/ipv6/icmp/ratelimit", 0)
     for name in ("icmp_msgs_per_sec", "icmp_msgs_burst"):
@@ -382,7 +390,8 @@ def test_service_killed_without_hold_is_refused_at_once_and_hangs_nobody(stage):
             traffic.until_answered_by(f"web-{stage.number}")
             traffic.more(CONNECTIONS // times)
         result = traffic.end()
-    record("service-killed", "service killed, another instance started later, no `HoldSec=`", result, times, promised=False)
+    record("service-killed", "service killed, another instance started later, no `HoldSec=`", result, times,
+           promised=False)
     failed = failures(result)
     # Those that it had accepted end (short), those in its queue are reset.
     assert set(failed["tcp"]) <= {"refused", "reset", "short"} and failed["tcp"]["refused"] > 0, failed
@@ -393,7 +402,8 @@ def test_service_killed_without_hold_is_refused_at_once_and_hangs_nobody(stage):
 
 
 def packets(pid):
-    """What the host of that process has sent and got: (TCP segments sent, received, sent again, ICMP errors received)."""
+    """What the host of that process has sent and got: (TCP segments sent, received, sent again, ICMP errors
+    received)."""
     with open(f"/proc/{pid}/net/snmp", encoding="ascii") as file:
         lines = [line.split() for line in file]
     counters = {f"{names[0]}{name}": int(value) for names, values in zip(lines[::2], lines[1::2])
@@ -413,7 +423,8 @@ def test_without_hold_a_dead_services_clients_are_refused_within_one_round_trip(
         traffic.more(rounds(200, CONNECTIONS))
         result = traffic.end()
     sent, received, again, errors = (now - then for now, then in zip(packets(stage.remote.pid), before))
-    record("refused", "no live socket, no `HoldSec=`: each is refused, one packet there and one back", result, promised=False)
+    record("refused", "no live socket, no `HoldSec=`: each is refused, one packet there and one back", result,
+           promised=False)
     tcp, udp = result["tcp"], result["udp"]
     assert tcp["refused"] == tcp["begun"] == sent == received and again == 0, result
     assert udp["refused"] == udp["begun"] == errors, result

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A reload of a million bindings beside everything else: registrations go on, each reload has its own answer, a peer that
-leaves and a broker that ends disturb nothing."""
+"""A reload of a million bindings beside everything else: registrations go on, each reload has its own answer, a peer
+that leaves and a broker that ends disturb nothing."""
 
 import os
 import select
@@ -114,7 +114,8 @@ def test_sighup_and_the_end_of_the_broker_during_a_reload(broker, million, spawn
 
 @pytest.fixture(name="slow_readers")
 def _slow_readers(broker):
-    """Reloads a policy of many bindings, time and again, each with a reader of `bindings` that has only begun to read."""
+    """Reloads a policy of many bindings, time and again, each with a reader of `bindings` that has only begun to
+    read."""
     many = 200_000
     (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={many}\n")
     lines = "".join(f"ListenStream=10.{i >> 16}.{i >> 8 & 255}.{i & 255}:80\n" for i in range(many))
@@ -192,8 +193,10 @@ def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # 
 
         broker.policy("nonsense\n", "99-bad.conf")
         assert broker.reload()[0] == 1
-        assert told() == ("STATUS=1 services, 1 bindings, degraded: policy refused, 1 error, the running policy stays (the "
-                          f"first: {broker.config}/conf.d/99-bad.conf:1: neither [Service NAME] nor Key=Value nor a comment)")
+        assert told() == ("STATUS=1 services, 1 bindings, degraded: policy refused, 1 error, the running policy stays "
+                          "(the "
+                          f"first: {broker.config}/conf.d/99-bad.conf:1: neither [Service NAME] nor Key=Value nor a "
+                          "comment)")
         (broker.config / "conf.d/99-bad.conf").unlink()
         broker.process.send_signal(signal.SIGHUP)
         assert told() == "STATUS=1 services, 1 bindings"
@@ -206,7 +209,8 @@ def test_a_file_system_mounted_over_the_policies_is_told_to_need_a_restart(broke
     handed_over(spawn("web"), "tcp", "ipv4")
     for folder in ("up", "work"):
         os.makedirs(f"/run/merge/{folder}/conf.d" if folder == "up" else "/run/merge/work")
-    kernel.mount("overlay", str(broker.config), "overlay", 0, f"lowerdir={broker.config},upperdir=/run/merge/up,workdir=/run/merge/work")
+    kernel.mount("overlay", str(broker.config), "overlay", 0,
+                 f"lowerdir={broker.config},upperdir=/run/merge/up,workdir=/run/merge/work")
     broker.policy(section("more", 61001, listen("tcp", "198.51.100.0/24")), "60-more.conf")
     status, said = broker.reload()
     assert status != 0 and "restart sockbrokerd" in said

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""LocalRoutes= and Announce=: which routes stand when, with the real broker, the real sockbroker-routes and the kernel."""
+"""LocalRoutes= and Announce=: which routes stand when, with the real broker, the real sockbroker-routes and the
+kernel."""
 
 import contextlib
 import json
@@ -345,7 +346,8 @@ def everything():
     return "".join(namespace.run("ip", family, "route", "show", "table", "all") for family in ("-4", "-6"))
 
 
-@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "0.0.0.0/7", "128.0.0.0/1", "127.0.0.0/8", "127.1.2.3/32", "224.0.0.0/8",
+@pytest.mark.parametrize("prefix",
+                         ["0.0.0.0/0", "0.0.0.0/7", "128.0.0.0/1", "127.0.0.0/8", "127.1.2.3/32", "224.0.0.0/8",
                                     "255.255.255.255/32", "::/0", "2000::/3", "2000::/15", "::1/128", "::/16",
                                     "::ffff:0:0/96", "fe80::/16", "fe80::1/128", "ff02::/16"])
 @pytest.mark.parametrize("kind", [LOCAL, ANNOUNCE])
@@ -409,8 +411,8 @@ def test_what_is_no_word_ends_the_connection_and_changes_nothing(broker, maker, 
     [record(1, 0), record(2, 0, ["198.51.100.0/24", "198.51.100.0/24"])],
     [record(1, 0), record(2, 0, ["203.0.113.0/24", "198.51.100.0/24"])],
     [record(1, 0), record(2, 0, ["203.0.113.0/24"]), record(2, 0, ["198.51.100.0/24"])],
-    [record(1, 0), record(2, 1, [GOOD])], [record(1, 0), record(3, 1)], [record(1, 0), record(2, 0, [GOOD]), record(2, 1, [GOOD])]],
-    ids=range(6))
+    [record(1, 0), record(2, 1, [GOOD])], [record(1, 0), record(3, 1)],
+    [record(1, 0), record(2, 0, [GOOD]), record(2, 1, [GOOD])]], ids=range(6))
 def test_lists_out_of_order_end_the_connection_and_change_nothing(talk, records):
     before = everything()
     for one in records:

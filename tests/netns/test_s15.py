@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Row S15 of the talk: what happens, and why, is easy to find out. A table of configurations, more than twenty of them wrong
-in a way of their own: each time `explain` or `verify` names the cause, and the file and line where it stands."""
+"""Row S15 of the talk: what happens, and why, is easy to find out. A table of configurations, more than twenty of them
+wrong in a way of their own: each time `explain` or `verify` names the cause, and the file and line where it stands."""
 
 import json
 import socket
@@ -47,10 +47,10 @@ WRONG_FOR_VERIFY = {
 # Name: policy, what is asked, verdict, service, line of the binding that decides, words of the answer.
 WRONG_FOR_EXPLAIN = {
     "nobody has registered": (WEB + TCP, ["tcp", "192.0.2.7", PORT], "refused", "web", 3, "has no socket"),
-    "nobody has, and the look-up goes on": (WEB + TCP + "WhenAbsent=pass\n", ["tcp", "192.0.2.7", PORT], "pass", "web", 3,
-                                            "ordinary look-up"),
-    "another service is more specific": (WEB + TCP + OTHER + f"ListenStream=192.0.2.7:{PORT}\n", ["tcp", "192.0.2.7", PORT],
-                                         "refused", "other", 6, f"{FILE}:3"),
+    "nobody has, and the look-up goes on": (WEB + TCP + "WhenAbsent=pass\n", ["tcp", "192.0.2.7", PORT], "pass", "web",
+                                            3, "ordinary look-up"),
+    "another service is more specific": (WEB + TCP + OTHER + f"ListenStream=192.0.2.7:{PORT}\n",
+                                         ["tcp", "192.0.2.7", PORT], "refused", "other", 6, f"{FILE}:3"),
     "the canary is away": (OTHER + f"ListenStream=192.0.2.7:{PORT}\nWhenAbsent=next\n" + WEB + TCP,
                            ["tcp", "192.0.2.7", PORT], "refused", "web", 7, "WhenAbsent=next"),
     "another protocol": (WEB + TCP, ["udp", "192.0.2.7", PORT], "pass", None, None, "no binding covers it"),
@@ -58,9 +58,10 @@ WRONG_FOR_EXPLAIN = {
     "another family": (WEB + f"ListenStream=0.0.0.0/0:{PORT}\n", ["tcp", "2001:db8::7", PORT], "pass", None, None,
                        "no binding covers it"),
     "a client that Source= leaves out": (WEB + TCP + "Source=10.0.0.0/8\n",
-                                         ["tcp", "192.0.2.7", PORT, "--from=172.16.0.1:9"], "pass", None, None, "no binding"),
-    "an interface that is not named": (WEB + TCP + "Interface=host\n", ["tcp", "192.0.2.7", PORT, "--interface=lo"], "pass",
-                                       None, None, "no binding"),
+                                         ["tcp", "192.0.2.7", PORT, "--from=172.16.0.1:9"], "pass", None, None,
+                                         "no binding"),
+    "an interface that is not named": (WEB + TCP + "Interface=host\n", ["tcp", "192.0.2.7", PORT, "--interface=lo"],
+                                       "pass", None, None, "no binding"),
     "no route": (WEB + "ListenStream=203.0.113.0/24:80\n", ["tcp", "203.0.113.7", 80], "not-local", "web", 3,
                  "is no local address"),
 }
@@ -71,7 +72,8 @@ GOOD = {
     "any port": ("ListenStream=192.0.2.0/24:*\n", ["tcp", "192.0.2.7", 1], 3),
     "a range": ("ListenStream=192.0.2.0/24:7000-7999\n", ["tcp", "192.0.2.255", 7999], 3),
     "a port of both families": (f"ListenStream={PORT}\n", ["tcp", "192.0.2.7", PORT], 3),
-    "the narrower range": ("ListenStream=192.0.2.0/24:*\nListenStream=192.0.2.0/24:80-90\n", ["tcp", "192.0.2.7", 85], 4),
+    "the narrower range": ("ListenStream=192.0.2.0/24:*\nListenStream=192.0.2.0/24:80-90\n", ["tcp", "192.0.2.7", 85],
+                           4),
     "the longer prefix": (TCP + f"ListenStream=192.0.2.128/25:{PORT}\n", ["tcp", "192.0.2.200", PORT], 4),
     "a client that Source= names": (TCP + "Source=10.0.0.0/8\n", ["tcp", "192.0.2.7", PORT, "--from=10.1.1.1:9"], 3),
     "an interface that is named": (TCP + "Interface=lo\n", ["tcp", "192.0.2.7", PORT, "--interface=lo"], 3),
@@ -105,7 +107,8 @@ def test_s15_verify_names_the_cause_and_the_line(broker, name):
     status, output = broker.ctl("--config-dir", str(broker.config), "--json=short", "verify", "--strict")
     found = json.loads(output)
     assert status == 1
-    assert [row for row in found if row["line"] == line and row["file"].endswith(FILE) and words in row["message"]], found
+    assert [row
+            for row in found if row["line"] == line and row["file"].endswith(FILE) and words in row["message"]], found
 
 
 @pytest.mark.parametrize("name", WRONG_FOR_EXPLAIN)
@@ -128,11 +131,13 @@ def test_s15_explain_names_the_line_that_decides_where_all_is_well(broker, spawn
     broker.policy(WEB + lines).start()
     cookie = handed_over(spawn("web", 61001), "tcp", "ipv4")
     row, _ = explain(broker, asked)
-    assert (row["verdict"], row["service"], row["cookie"], row["binding"]["line"]) == ("socket", "web", cookie, line), row
+    assert (row["verdict"], row["service"], row["cookie"],
+            row["binding"]["line"]) == ("socket", "web", cookie, line), row
 
 
 def test_s15_a_family_that_no_socket_of_the_service_serves(broker, spawn):
     broker.policy(WEB + TCP + f"ListenStream=[2001:db8::]/64:{PORT}\n").start()
     handed_over(spawn("web", 61001), "tcp", "ipv4")
     row, output = explain(broker, ["tcp", "2001:db8::7", PORT])
-    assert (row["verdict"], row["service"], row["binding"]["line"]) == ("refused", "web", 4) and "for tcp and ipv6" in output, row
+    assert (row["verdict"], row["service"],
+            row["binding"]["line"]) == ("refused", "web", 4) and "for tcp and ipv6" in output, row

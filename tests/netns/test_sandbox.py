@@ -31,7 +31,8 @@ def threads(pid):
 
 
 @pytest.mark.parametrize("by", ["root", "its-own-user"])
-def test_every_process_and_thread_of_it_is_confined_and_has_no_capability(netns, spawn, by):  # pylint: disable=unused-argument
+def test_every_process_and_thread_of_it_is_confined_and_has_no_capability(netns, spawn, by):
+    # pylint: disable=unused-argument
     broker = broker_module.Broker(activated=True)
     if by == "its-own-user":
         as_the_units_do(broker)
@@ -40,9 +41,10 @@ def test_every_process_and_thread_of_it_is_confined_and_has_no_capability(netns,
         handed_over(spawn("web"), "tcp", "ipv4")
         assert broker.reload()[0] == 0
         broker.helper("sb-door")
-        processes = [broker.process.pid, *broker.helpers("names"), *broker.helpers("sb-zygote"), *broker.helpers("sb-door"),
-                     *broker.helpers("sb-intake"), *broker.helpers("sb-disposal")]
-        assert len(processes) >= 8, "itself, names and its keeper, the zygote, the door, two hands of each kind at least"
+        processes = [broker.process.pid, *broker.helpers("names"), *broker.helpers("sb-zygote"),
+                     *broker.helpers("sb-door"), *broker.helpers("sb-intake"), *broker.helpers("sb-disposal")]
+        assert len(processes) >= 8, \
+            "itself, names and its keeper, the zygote, the door, two hands of each kind at least"
         for process in processes[1:]:
             for thread, status in threads(process):
                 for which in ("CapEff", "CapPrm", "CapInh", "CapAmb"):

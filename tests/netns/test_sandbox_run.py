@@ -67,7 +67,8 @@ def test_sockets_made_are_registered_and_passed_on(web):
                                        "/bin/bash", "-c", SHOW)
     assert (status, said) == (0, "")
     values, fds = shown(output)
-    assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "4", "LISTEN_FDNAMES": "web:web:web:web"}
+    assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "4",
+                      "LISTEN_FDNAMES": "web:web:web:web"}
     assert fds - {7} == {0, 1, 2, 3, 4, 5, 6}  # 7 is the folder that ls reads
     assert web.log().count("register: ") == 4
 
@@ -95,7 +96,8 @@ def accept_queue(port):
     return sum(int(row[4].split(":")[1], 16) for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}"))
 
 
-def test_what_waits_in_the_listener_of_an_instance_that_is_killed_goes_to_the_next(web):  # pylint: disable=unused-argument
+def test_what_waits_in_the_listener_of_an_instance_that_is_killed_goes_to_the_next(web):
+    # pylint: disable=unused-argument
     add_routes()
     namespace.sysctl("net/ipv4/tcp_migrate_req", 0)
     words = ["--service=web", "--listen-stream=127.0.0.1:7100", "/bin/sh", "-c", "echo there; read line"]
@@ -116,8 +118,8 @@ def test_several_services_in_front_of_one_program(broker):
     broker.policy(section("http", 61001, "ListenStream=80", "HoldSec=30") +
                   section("https", 61001, "ListenStream=443", "HoldSec=30")).start()
     sandbox.install()
-    words = ["--listen-stream=http=[::ffff:127.0.0.1]:0", "--listen-stream=https=[::ffff:127.0.0.1]:0", "/bin/bash", "-c",
-             SHOW + "; echo there; read line"]
+    words = ["--listen-stream=http=[::ffff:127.0.0.1]:0", "--listen-stream=https=[::ffff:127.0.0.1]:0", "/bin/bash",
+             "-c", SHOW + "; echo there; read line"]
     with sandbox.Sandboxed(*words) as first:
         values, _ = shown("\n".join(first.lines_until("there")))
         assert values["LISTEN_FDNAMES"] == "http:https"
@@ -165,7 +167,8 @@ def test_the_next_instance_retrieves_what_is_held(broker):
     """--retrieve: nothing is held at first, so a socket is made; later the same socket is passed on, and serves."""
     broker.policy(section("web", 61001, everywhere(), "HoldSec=30\n")).start()
     sandbox.install()
-    words = ["--service=web", "--retrieve", "--listen-stream=127.0.0.1:0", "/bin/bash", "-c", SHOW + "; echo there; read line"]
+    words = ["--service=web", "--retrieve", "--listen-stream=127.0.0.1:0", "/bin/bash", "-c",
+             SHOW + "; echo there; read line"]
     with sandbox.Sandboxed(*words) as first:
         first.lines_until("there")
         made, = broker.list()
@@ -268,8 +271,10 @@ def test_not_permitted_by_policy_is_said_in_the_words_of_the_broker(web):  # pyl
 def test_without_a_broker_the_message_says_what_to_do(alone):  # pylint: disable=unused-argument
     status, output, said = sandbox.run("--service=web", "--listen-stream=127.0.0.1:0", "/bin/echo", "ran")
     assert (status, output) == (69, "")
-    assert said == ("sockbroker-run: cannot connect to /run/sockbroker/control (is sockbrokerd running?): No such file or "
-                    "directory: start sockbrokerd.socket; in a container bind-mount /run/sockbroker into it; or run the "
+    assert said == ("sockbroker-run: cannot connect to /run/sockbroker/control (is sockbrokerd running?): No such file "
+                    "or "
+                    "directory: start sockbrokerd.socket; in a container bind-mount /run/sockbroker into it; or run "
+                    "the "
                     "program with --no-register, without the broker\n")
     assert sandbox.run("--no-register", "/bin/echo", "ran") == (0, "ran\n", "")
 

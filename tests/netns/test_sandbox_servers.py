@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Servers that people run, under the profiles that docs/sandbox.md names for them: those that are installed here. Each one
-listens, answers, starts what it starts (workers, threads, helpers) and ends when it is told to."""
+"""Servers that people run, under the profiles that docs/sandbox.md names for them: those that are installed here. Each
+one listens, answers, starts what it starts (workers, threads, helpers) and ends when it is told to."""
 
 import os
 import pathlib

@@ -33,5 +33,6 @@ def as_the_units_do(broker):
     for path in (pins, broker.state):
         os.chown(path, OWN_UID, OWN_UID)
     broker.loader = with_three_capabilities()
-    broker.before = ["/bin/sh", "-c", f'{" ".join(broker.loader)} "$@" --load && exec {" ".join(without_capabilities())} "$@"',
+    broker.before = ["/bin/sh", "-c", f'{" ".join(broker.loader)} "$@" --load && exec '
+                                      f'{" ".join(without_capabilities())} "$@"',
                      "sh"]

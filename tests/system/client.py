@@ -130,7 +130,8 @@ def register(service: str, address: str, port: str) -> None:
 
 
 def serve(name: str) -> None:
-    """One after the other; leaves at SIGTERM what it has not accepted to the next instance, which has the same listener."""
+    """One after the other; leaves at SIGTERM what it has not accepted to the next instance, which has the same
+    listener."""
     ended = []
     wake = socket.socketpair()
     for end in wake:

@@ -73,7 +73,8 @@ def booted(stage, tmp_path_factory):
         machine.run("journalctl --update-catalog")  # as install.md says, and a package's trigger does
         yield machine
         if TRIAL:
-            told = set(machine.run("journalctl -q -b -o cat | grep '^sandbox trial: '", check=False).stdout.splitlines())
+            told = set(machine.run("journalctl -q -b -o cat | grep '^sandbox trial: '",
+                                   check=False).stdout.splitlines())
             assert {line.split()[2] for line in told} == {"getpriority"}, "\n".join(sorted(told))
     finally:
         machine.end()

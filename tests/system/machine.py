@@ -58,10 +58,10 @@ class Machine:
     def __init__(self, stage: pathlib.Path | None, log: pathlib.Path, root: str = "/",
                  masked: tuple[str, ...] = ("postgresql", "nginx", "unbound", "bird", "frr"),
                  under: tuple[pathlib.Path, ...] = ()):
-        """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so that
-        packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes.
-        `masked`: services that may be installed here and are not wanted. `under`: folders whose usr/ the machine has
-        beneath that of `stage`, the first lowest."""
+        """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so
+        that packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes. `masked`:
+        services that may be installed here and are not wanted. `under`: folders whose usr/ the machine has beneath that
+        of `stage`, the first lowest."""
         number = Machine._made  # several at once have names of their own, the first the shortest
         Machine._made += 1
         self._name = f"sockbroker-test-{f'{number}-' if number else ''}{os.getpid()}"
@@ -102,9 +102,12 @@ class Machine:
             ready.settimeout(BOOT_SECONDS)
             with open(self.log, "wb") as log:
                 self._process = subprocess.Popen(
-                    ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}", f"--directory={self._root}",
-                     "--volatile=yes" if stage else "--volatile=overlay", "--boot", "--private-network", "--capability=all",
-                     "--system-call-filter=bpf seccomp pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+                    ["systemd-nspawn", "--quiet", "--register=no", f"--machine={self._name}",
+                     f"--directory={self._root}",
+                     "--volatile=yes" if stage else "--volatile=overlay", "--boot", "--private-network",
+                     "--capability=all",
+                     "--system-call-filter=bpf seccomp pidfd_getfd landlock_create_ruleset landlock_add_rule "
+                     "landlock_restrict_self",
                      "--link-journal=no", "--notify-ready=yes", "--console=pipe",
                      *([] if self._managed else ["--keep-unit"]),
                      # The project's files over those of this machine, as if a package had brought them.

@@ -14,7 +14,8 @@ def test_units_pass_systemd_analyze_verify_without_a_word(broker):
     examples = broker.out(f"cd {EXAMPLES} && ls *.service *.socket").split()
     units = [unit.replace("@.", "@edge.") for unit in examples]
     broker.run(f"cp {EXAMPLES}/*.service {EXAMPLES}/*.socket /run/systemd/system/")
-    broker.write("/etc/manpath.config", "MANDATORY_MANPATH /usr/share/man\n")  # its package's, and this /etc began empty
+    # its package's, and this /etc began empty
+    broker.write("/etc/manpath.config", "MANDATORY_MANPATH /usr/share/man\n")
     try:
         done = broker.run("systemd-analyze verify sockbrokerd.service sockbrokerd.socket sockbrokerd@edge.service "
                           f"sockbrokerd@edge.socket sockbrokerd-load.service sockbrokerd-load@edge.service "
@@ -69,18 +70,23 @@ def test_the_broker_has_no_capability_from_its_exec_on(broker):
     broker.drop_in("sockbrokerd.service", "[Service]\nExecStartPre=/usr/bin/grep -H ^Cap /proc/self/status\n")
     cursor = broker.cursor()
     broker.run("systemctl restart sockbrokerd")
-    told = [entry["MESSAGE"] for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd.service", "SYSLOG_IDENTIFIER=grep", least=5)]
-    assert sorted(told) == [f"/proc/self/status:{name}:\t{0:016x}" for name in ("CapAmb", "CapBnd", "CapEff", "CapInh", "CapPrm")]
+    told = [entry["MESSAGE"]
+            for entry in broker.entries(cursor, "_SYSTEMD_UNIT=sockbrokerd.service", "SYSLOG_IDENTIFIER=grep", least=5)]
+    assert sorted(told) == [f"/proc/self/status:{name}:\t{0:016x}"
+                            for name in ("CapAmb", "CapBnd", "CapEff", "CapInh", "CapPrm")]
     assert broker.status()["state"] == "running"
 
 
-EXPOSURE = {"sockbrokerd": 0.8, "sockbrokerd-links": 1.0, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2, "sockbroker-exporter": 1.1}
+EXPOSURE = {"sockbrokerd": 0.8, "sockbrokerd-links": 1.0, "sockbrokerd-load": 1.2, "sockbroker-routes": 1.2,
+            "sockbroker-exporter": 1.1}
 
 
 @pytest.mark.skipif("SOCKBROKER_TRIAL" in os.environ, reason="a trial of the filter relaxes the unit")
-@pytest.mark.parametrize("unit", ["sockbrokerd.service", "sockbrokerd@.service", "sockbrokerd-load.service", "sockbrokerd-load@.service",
+@pytest.mark.parametrize("unit", ["sockbrokerd.service", "sockbrokerd@.service", "sockbrokerd-load.service",
+                                  "sockbrokerd-load@.service",
                                   "sockbrokerd-links.service", "sockbrokerd-links@.service",
-                                  "sockbroker-routes.service", "sockbroker-routes@.service", "sockbroker-exporter.service"])
+                                  "sockbroker-routes.service", "sockbroker-routes@.service",
+                                  "sockbroker-exporter.service"])
 def test_exposure_is_no_more_than_the_documents_say(broker, unit):
     said = broker.out(f"systemd-analyze security --offline=true /usr/lib/systemd/system/{unit}")
     exposure = re.search(r"exposure level for \S+: ([0-9.]+)", said).group(1)

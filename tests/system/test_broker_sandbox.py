@@ -77,7 +77,8 @@ def test_S11_brokers_of_two_namespaces_have_the_same_prefixes_and_nothing_in_com
                            f"/run/sockbroker/bpf/netns/{side}/dispatch /var/lib/sockbroker/netns/{side}").splitlines()
         assert places == ["drwxr-xr-x root", "srw-rw-rw- root", "drwx------ sockbroker", "drwx------ sockbroker"]
         sides.run(f"systemctl reload sockbrokerd@{side}")
-    assert not sides.registered("web-left") and sides.status()["state"] == "running"  # the machine's own has no part in it
+    # the machine's own has no part in it
+    assert not sides.registered("web-left") and sides.status()["state"] == "running"
 
     assert sides.out("ip netns exec left python3 /etc/s11.py any left once") == "RESULT=ok"
     assert sides.out("ip netns exec left python3 /etc/s11.py any right once") == "RESULT=foreign-netns"
@@ -106,9 +107,11 @@ def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(bro
     if not takeover.landlock_version():
         pytest.skip("this kernel has no Landlock")
     victim = broker.start("exec python3 -c \"import os, socket; s = socket.socket(socket.AF_UNIX); "
-                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, 1)\"")
+                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, "
+                          "1)\"")
     pid = victim.stdout.readline().strip()
-    broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/usr/lib/sockbroker-tests/sockbrokerd-takeover\n"
+    broker.drop_in("sockbrokerd.service",
+                   "[Service]\nExecStart=\nExecStart=/usr/lib/sockbroker-tests/sockbrokerd-takeover\n"
                    f"Environment=SOCKBROKER_VICTIM={pid}\n")
     broker.run("mkdir -p /etc/sockbroker/conf.d")
     cursor = broker.cursor()
@@ -117,7 +120,8 @@ def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(bro
     try:
         # These two are read-only mounts as well. And it is in an empty network namespace.
         assert takeover.met(log) == takeover.meets() | {"write-etc": errno.EROFS, "write-a-policy": errno.EROFS,
-                                                             "move-a-pin-out": errno.EXDEV, "abstract-socket": errno.ECONNREFUSED,
+                                                             "move-a-pin-out": errno.EXDEV,
+                                                        "abstract-socket": errno.ECONNREFUSED,
                                                              "add-a-route": errno.EAFNOSUPPORT}
         assert broker.status()["state"] == "running"
         assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0
@@ -131,7 +135,8 @@ def test_a_load_taken_over_in_its_unit_makes_no_socket_and_touches_nothing_but_p
     if broker.run("test -x /usr/lib/sockbroker-tests/sockbrokerd-takeover", check=False).returncode != 0:
         pytest.skip("built without -Dsandbox_tests=true")
     victim = broker.start("exec python3 -c \"import os, socket; s = socket.socket(socket.AF_UNIX); "
-                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, 1)\"")
+                          "s.bind('\\0sockbroker-victim'); s.listen(1); print(os.getpid(), flush=True); os.read(0, "
+                          "1)\"")
     pid = victim.stdout.readline().strip()
     broker.drop_in("sockbrokerd-load.service",
                    "[Service]\nExecStart=\nExecStart=/usr/lib/sockbroker-tests/sockbrokerd-takeover --load\n"
@@ -144,7 +149,8 @@ def test_a_load_taken_over_in_its_unit_makes_no_socket_and_touches_nothing_but_p
         met = takeover.met(log)
         can = {name for name, error in met.items() if error == 0}
         assert can == takeover.LOAD_CAN, met
-        assert {met[name] for name in ("tcp-socket", "udp-socket", "raw-socket", "packet-socket", "netfilter", "abstract-socket",
+        assert {met[name]
+                for name in ("tcp-socket", "udp-socket", "raw-socket", "packet-socket", "netfilter", "abstract-socket",
                                        "add-a-route", "make-a-socket-file")} <= {errno.EPERM, errno.EAFNOSUPPORT}
         assert broker.status()["state"] == "running", "what it did to the pins it made good itself"
         assert broker.run(f"test -d /proc/{pid}", check=False).returncode == 0

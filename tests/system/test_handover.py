@@ -7,7 +7,8 @@ from harness.load import Load
 from harness.reliability import CONNECTIONS, Traffic, failures, nothing_lost, record, rounds
 
 BLUE_GREEN = [("tcp", address, 8081, "bluegreen") for address in ("192.0.2.5", "2001:db8:1::5")]
-ECHO = [("tcp", "198.51.100.5", 80, "echo"), ("udp", "198.51.100.5", 7777, "echo"), ("tcp", "2001:db8:2::5", 80, "echo")]
+ECHO = [("tcp", "198.51.100.5", 80, "echo"), ("udp", "198.51.100.5", 7777, "echo"),
+        ("tcp", "2001:db8:2::5", 80, "echo")]
 
 
 @pytest.fixture(name="load")
@@ -198,7 +199,8 @@ def test_service_restart_without_hold(echo, load):
 def test_broker_and_manager_by_systemctl(echo, load):
     times = rounds(1, 20)
     for row, command in (("systemctl-restart", "systemctl restart sockbrokerd"),
-                         ("systemctl-reload", "systemctl reload sockbrokerd"), ("daemon-reexec", "systemctl daemon-reexec")):
+                         ("systemctl-reload", "systemctl reload sockbrokerd"),
+                         ("daemon-reexec", "systemctl daemon-reexec")):
         with load(ECHO) as traffic:
             traffic.more(50)
             for _ in range(times):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Under the units as they are installed: a user's descriptor keeps a process of the broker waiting beyond SIGKILL, and a restart
-gives a broker that works, within seconds and while the attack goes on."""
+"""Under the units as they are installed: a user's descriptor keeps a process of the broker waiting beyond SIGKILL, and
+a restart gives a broker that works, within seconds and while the attack goes on."""
 
 import pathlib
 import time
@@ -21,7 +21,8 @@ def _echo(broker):
     broker.until_registered("echo", 2)
     for name in ("__init__", "kernel", "silent_file", "hanging"):
         broker.write(f"/opt/hanging/harness/{name}.py", (HARNESS / f"{name}.py").read_text())
-    broker.run("test -e /dev/fuse || mknod -m 666 /dev/fuse c 10 229; mkdir -p -m 777 /run/silent; chmod 777 /run/silent")
+    broker.run("test -e /dev/fuse || mknod -m 666 /dev/fuse c 10 229; mkdir -p -m 777 /run/silent; chmod 777 "
+               "/run/silent")
     yield broker
     broker.run("systemctl stop 'hanging-*'; rm -rf /opt/hanging", check=False)
 
@@ -44,7 +45,8 @@ def until_it_serves(echo, pid):
 
 @pytest.mark.parametrize("kind", ["pipe", "locked", "lingering"])
 def test_a_service_with_holdsec_hangs_neither_the_broker_nor_its_successor_nor_pid_1(echo, kind):
-    """What it registered is with a holder and with PID 1; then it keeps its lock, or makes it a connection whose last close waits."""
+    """What it registered is with a holder and with PID 1; then it keeps its lock, or makes it a connection whose last
+    close waits."""
     echo.policy("60-evil.conf", EVIL + "HoldSec=60\n")
     echo.run("systemctl reload sockbrokerd")
     way = "admitted" if kind == "pipe" else "registered"

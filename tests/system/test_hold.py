@@ -18,7 +18,8 @@ def steady(broker):
     broker.example("steady", "steady.service")
     broker.run("systemctl start steady.service")
     broker.until_registered("steady", 1)
-    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    broker.until("the bus",
+                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
     return broker
 
 
@@ -115,7 +116,8 @@ def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_b
     waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
     if when == "after":
         steady.run("systemctl restart sockbrokerd")
-        steady.until("the bus", lambda: steady.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+        steady.until("the bus",
+                     lambda: steady.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
     assert until_state(steady, "held")["cookie"] == before["cookie"]
     steady.run("systemctl start steady.service")
     assert another_instance(steady, before)["cookie"] == before["cookie"]
@@ -236,7 +238,8 @@ def test_two_hundred_sockets_of_two_services_are_held_over_the_death_of_the_brok
     broker.run("systemctl kill -s KILL sockbrokerd")
     broker.until("another broker", lambda: broker.pid() not in (0, pid) and broker.show(
         "sockbrokerd", "ActiveState") == "active")
-    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    broker.until("the bus",
+                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
     assert states() == {("crowd", "live"), ("other", "live")}
     # All names in one string of the environment, which the kernel bounds.
     passed = broker.out(f"tr '\\0' '\\n' </proc/{broker.pid()}/environ | grep ^LISTEN_FDNAMES=")
@@ -313,7 +316,8 @@ def worker(broker):
     broker.run("systemctl reload sockbrokerd")
     broker.unit("worker.service", WORKER)
     broker.run("systemctl start worker.service")
-    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    broker.until("the bus",
+                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
     one, = broker.until_registered("steady", 1)
     assert one["unit"] == "worker.service"
     return one
@@ -340,7 +344,8 @@ def test_the_next_worker_of_the_same_unit_has_the_socket_of_a_dead_one(broker, w
     until_state(broker, "held")
     waiting = broker.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
     main = broker.show("worker.service", "MainPID")
-    broker.start(f"echo $$ >/sys/fs/cgroup/system.slice/worker.service/cgroup.procs; exec sockbrokerctl retrieve steady -- "
+    broker.start(f"echo $$ >/sys/fs/cgroup/system.slice/worker.service/cgroup.procs; exec sockbrokerctl retrieve "
+                 "steady -- "
                  "/opt/system-tests/client.py serve next")
     assert waiting.communicate(timeout=10)[0] == "next queued"
     now = until_state(broker, "live")
@@ -363,7 +368,8 @@ def test_what_a_helper_registered_goes_on_being_served_after_the_helpers_end(bro
     broker.run("systemctl start helped.service")
     until_state(broker, "held")
     if pause == "0":
-        broker.until_said(cursor, "sockbrokerd.service", "the tcp socket 127.0.0.1:8099 of steady is not held any more: "
+        broker.until_said(cursor, "sockbrokerd.service", "the tcp socket 127.0.0.1:8099 of steady is not held any "
+                                                         "more: "
                           "nobody came for it within 8 s")
     else:  # long enough in the queue to be seen there
         assert broker.client("tcp", ADDRESS, 443, "seen").stdout == "seen"
@@ -383,7 +389,8 @@ NEST = """\
 [Service]
 Delegate=yes
 ExecStart=/bin/sh -c 'cd /sys/fs/cgroup/system.slice/nest.service && mkdir inner && \\
-        (echo 0 >inner/cgroup.procs; exec /opt/system-tests/client.py store steady 127.0.0.1 8099 hold) & exec sleep infinity'
+        (echo 0 >inner/cgroup.procs; exec /opt/system-tests/client.py store steady 127.0.0.1 8099 hold) & \\
+        exec sleep infinity'
 """
 
 
@@ -396,7 +403,8 @@ def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broke
     one, = broker.until_registered("steady", 1)
     assert one["unit"] == "nest.service"
     broker.run("systemctl restart sockbrokerd")
-    broker.until("the bus", lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    broker.until("the bus",
+                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
     assert broker.registered("steady") == [one], "live, as before"
     broker.run(f"kill -9 {one['pid']}")
     until_state(broker, "held")

@@ -35,7 +35,8 @@ def test_the_broker_is_in_an_empty_network_namespace_and_a_reload_warns_of_the_h
     inode = {pid: broker.out(f"stat -Lc %i /proc/{pid}/ns/net") for pid in (1, broker.pid())}
     assert len(set(inode.values())) == 2
     assert [link["ifname"] for link in json.loads(broker.out(f"nsenter -t {broker.pid()} -n ip -j link"))] == ["lo"]
-    broker.policy("10-routes.conf", "[Service one]\nUser=0\nListenStream=192.0.2.0/24:80\nListenStream=198.18.7.0/24:80\n")
+    broker.policy("10-routes.conf",
+                  "[Service one]\nUser=0\nListenStream=192.0.2.0/24:80\nListenStream=198.18.7.0/24:80\n")
     cursor = broker.cursor()
     broker.run("systemctl reload sockbrokerd")
     told = "\n".join(entry["MESSAGE"] for entry in broker.entries(cursor, "SYSLOG_IDENTIFIER=sockbrokerctl"))

@@ -53,7 +53,8 @@ def link(broker):
 
 
 def test_S7_an_upgrade_of_the_package_fails_not_one_connection(echo):
-    """Another build in the place of the old one while that runs, another unit file, and what a package's script does."""
+    """Another build in the place of the old one while that runs, another unit file, and what a package's script
+    does."""
     daemon, unit = "/usr/lib/sockbroker/sockbrokerd", "sockbrokerd.service"
     before, (link_before, program_before) = echo.registered("echo"), link(echo)
     version = echo.status()["version"]
@@ -61,7 +62,8 @@ def test_S7_an_upgrade_of_the_package_fails_not_one_connection(echo):
     clients = echo.hammer("198.51.100.1", 80)
     try:
         # Not LIBBPF_0.1.0 and its like, which are names of symbols.
-        echo.run(f"LC_ALL=C sed 's/\\([^_]\\){re.escape(version)}/\\1{newer}/g' {daemon} > /opt/newer && chmod 755 /opt/newer && "
+        echo.run(f"LC_ALL=C sed 's/\\([^_]\\){re.escape(version)}/\\1{newer}/g' {daemon} > /opt/newer && chmod 755 "
+                 "/opt/newer && "
                  f"mount --bind /opt/newer {daemon}")
         echo.run(f"sed 's/^Description=.*/& (newer)/' /usr/lib/systemd/system/{unit} > /etc/systemd/system/{unit}")
         clients.wait_for_more(echo)

@@ -79,7 +79,8 @@ def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(brok
     assert " resolver.service (active) " in broker.out("sockbrokerctl list resolver")
     broker.run("systemctl kill --signal=KILL resolver.service", check=False)
     broker.run("systemctl stop resolver.service; mkdir -p /run/systemd/system/resolver.service.d && "
-               "printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nRestart=no\\n' >/run/systemd/system/resolver.service.d/x.conf; "
+               "printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nRestart=no\\n' "
+               ">/run/systemd/system/resolver.service.d/x.conf; "
                "systemctl daemon-reload; ! systemctl start resolver.service || true")
     broker.until("it has failed", lambda: broker.show("resolver.service", "ActiveState") == "failed")
     assert behind() == ("resolver.service", "failed")
@@ -100,6 +101,7 @@ def test_journalctl_of_a_unit_shows_the_verdict_that_sockbroker_run_was_given(br
     broker.run("journalctl --sync")
     said = broker.out(f"journalctl -o cat -u verdict.service --after-cursor='{cursor}'")
     assert ("sockbroker-run: verdict: 1 socket registered" if admitted else
-            "sockbroker-run: verdict: not-permitted: not admitted to service verdict: Unit=another.service at ") in said, said
+            "sockbroker-run: verdict: not-permitted: not admitted to service verdict: Unit=another.service at "
+            ) in said, said
     broker.run("systemctl reset-failed", check=False)
     broker.policy("verdict.conf", None)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""verify, `systemctl reload` and `systemctl status` say the same of a policy, where the broker has a user and a sandbox."""
+"""verify, `systemctl reload` and `systemctl status` say the same of a policy, where the broker has a user and a
+sandbox."""
 import json
 
 import pytest
@@ -13,7 +14,8 @@ OUT_OF_REACH = {
     "a folder of root alone": ("chmod 700 /etc/sockbroker/conf.d", "/etc/sockbroker/conf.d"),
     "a folder above of root alone": ("chmod 700 /etc/sockbroker", "/etc/sockbroker/conf.d"),
     "a link to a file elsewhere": (f"mkdir -p /srv/p && mv {FILE} /srv/p && ln -s /srv/p/a.conf {FILE}", FILE),
-    "a link to a folder elsewhere": ("mv /etc/sockbroker/conf.d /srv/conf.d && ln -s /srv/conf.d /etc/sockbroker/conf.d",
+    "a link to a folder elsewhere": ("mv /etc/sockbroker/conf.d /srv/conf.d && ln -s /srv/conf.d "
+                                     "/etc/sockbroker/conf.d",
                                      "/etc/sockbroker/conf.d"),
     "a link into a home": (f"mkdir -m 755 -p /home/p && mv {FILE} /home/p && ln -s /home/p/a.conf {FILE}", FILE),
     "a link into /tmp": (f"mv {FILE} /tmp/a.conf && ln -s /tmp/a.conf {FILE}", FILE),
@@ -55,7 +57,8 @@ def test_a_refused_reload_is_in_systemctl_status_at_once_with_its_errors(policy)
     assert policy.show("sockbrokerd", "ActiveState") == "active"
     lines = [entry["MESSAGE"] for entry in policy.entries(cursor, "SYSLOG_IDENTIFIER=sockbrokerctl",
                                                           "_SYSTEMD_UNIT=sockbrokerd.service")]
-    assert [line.partition(", this")[0] for line in lines[:10]] == [f"{FILE}:{4 + i}: unknown key Frob{i}=" for i in range(10)]
+    assert [line.partition(", this")[0] for line in lines[:10]] == [f"{FILE}:{4 + i}: unknown key Frob{i}="
+                                                                    for i in range(10)]
     assert lines[10:] == ["sockbrokerctl: 20 more, all of them by: sockbrokerctl verify", f"sockbrokerctl: {refused}"]
 
     policy.policy("a.conf", GOOD)

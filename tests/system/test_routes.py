@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Routes under the installed units: sockbroker-routes is started when a policy first asks, inside its sandbox, and a service is
-announced by the state of its unit."""
+"""Routes under the installed units: sockbroker-routes is started when a policy first asks, inside its sandbox, and a
+service is announced by the state of its unit."""
 
 # A prefix for which the machine of the tests has no local route yet.
 OWN = "100.64.7.0/24"
@@ -21,7 +21,8 @@ def announced(broker):
 def begin(broker, name):
     """The example, with routes asked for."""
     broker.run("systemctl start sockbroker-routes.socket")
-    broker.example(name, f"{name}.service", *([f"{name}.socket", f"{name}-register.service"] if name == "resolver" else []))
+    broker.example(name, f"{name}.service",
+                   *([f"{name}.socket", f"{name}-register.service"] if name == "resolver" else []))
     text = broker.out(f"cat /etc/sockbroker/conf.d/{name}.conf")
     broker.policy(f"{name}.conf", text.rstrip("\n") + "\n" + ASKS)
 

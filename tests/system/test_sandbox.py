@@ -85,7 +85,8 @@ def test_S17_a_server_with_no_network_of_its_own_serves_its_prefixes(broker, pro
     broker.example("resolver", "resolver.socket", "resolver.service", "resolver-register.service")
     broker.run(f"cp -r {EXAMPLES}/resolver.service.d /etc/systemd/system/")
     if profile != "strict":
-        broker.run(f"sed -i s/--profile=strict/--profile={profile}/ /etc/systemd/system/resolver.service.d/50-sandbox.conf")
+        broker.run(f"sed -i s/--profile=strict/--profile={profile}/ "
+                   "/etc/systemd/system/resolver.service.d/50-sandbox.conf")
     broker.run("systemctl daemon-reload && systemctl start resolver.socket")
     broker.until_registered("resolver", 4)
     for address in ("203.0.113.53", "203.0.113.54"):
@@ -119,7 +120,8 @@ def attempts(broker, unit):
     return json.loads(said[0])
 
 
-TRIES = "[Service]\nType=oneshot\nDynamicUser=yes\nExecStart={before}/usr/bin/python3 /opt/system-tests/attempts.py\n{lines}\n"
+TRIES = ("[Service]\nType=oneshot\nDynamicUser=yes\n"
+         "ExecStart={before}/usr/bin/python3 /opt/system-tests/attempts.py\n{lines}\n")
 ALLOWED = {"udp", "unix", "code"}  # by the profile default and by 50-sandbox.conf
 CANNOT_TELL = {"freebind"}  # a unit cannot; a profile can
 

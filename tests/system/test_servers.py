@@ -79,7 +79,8 @@ def test_the_installed_policy_for_a_web_server_is_for_nginx_with_two_listeners(w
     web.run("systemctl stop web.socket web.service && rm /etc/sockbroker/conf.d/web.conf && "
             "cp /usr/share/doc/sockbroker/conf.d/20-web.conf /etc/sockbroker/conf.d/")
     socket = web.out("cat /etc/systemd/system/web.socket")
-    web.unit("web-tls.socket", socket.replace(":8008", ":8443").replace("FileDescriptorName=web", "FileDescriptorName=https\n"
+    web.unit("web-tls.socket",
+             socket.replace(":8008", ":8443").replace("FileDescriptorName=web", "FileDescriptorName=https\n"
                                                                         "Service=web.service"))
     web.unit("web.socket", socket.replace("FileDescriptorName=web", "FileDescriptorName=http"))
     web.write("/etc/systemd/system/web.service.d/tls.conf", "[Service]\nSockets=web.socket web-tls.socket\n"
@@ -125,7 +126,8 @@ def test_the_policies_for_reading_are_good_together_and_with_those_of_the_exampl
 
 def test_no_example_is_bound_to_the_one_loopback_address_of_ipv6(stage):
     """Two services on one port of [::1] with ReusePort=yes would be one SO_REUSEPORT group."""
-    for file in [*(stage / "usr/share/doc/sockbroker/examples").rglob("*"), *(stage / "usr/lib/sockbroker/examples").iterdir()]:
+    for file in [*(stage / "usr/share/doc/sockbroker/examples").rglob("*"),
+                 *(stage / "usr/lib/sockbroker/examples").iterdir()]:
         if file.is_file() and file.suffix in (".socket", ".service", ".py", ".conf"):
             text = "".join(line for line in file.read_text().splitlines(True) if not line.startswith("#"))
             assert "::1]" not in text and '"::1"' not in text, file

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""UdpReply=original in a booted machine, row S5: two stock name servers on port 53 of prefixes of their own, from unit files,
-with no privilege and no .socket unit; and sockets that PID 1 makes for servers that set no source."""
+"""UdpReply=original in a booted machine, row S5: two stock name servers on port 53 of prefixes of their own, from unit
+files, with no privilege and no .socket unit; and sockets that PID 1 makes for servers that set no source."""
 import pytest
 
 UNBOUND = """\
@@ -60,7 +60,8 @@ def links(machine):
 
 def pinned(machine, *units):
     numbers = [int(machine.out(f"stat -c %i /sys/fs/cgroup/system.slice/{unit}")) for unit in units]
-    return sorted(f"cgroup_{number:016x}_{hook}" for number in numbers for hook in ("bind4", "bind6", "sendmsg4", "sendmsg6"))
+    return sorted(f"cgroup_{number:016x}_{hook}" for number in numbers
+                  for hook in ("bind4", "bind6", "sendmsg4", "sendmsg6"))
 
 
 @pytest.fixture

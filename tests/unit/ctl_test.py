@@ -174,7 +174,8 @@ def test_verify_names_the_folder_to_give_where_a_file_or_the_conf_d_itself_is_na
     folder = policy(good=GOOD)
     done = ctl("verify", f"--config-dir={folder}/conf.d/good.conf")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"--config-dir={folder}/conf.d/good.conf is not a folder: give the one whose conf.d holds the file" in done.stderr
+    assert (f"--config-dir={folder}/conf.d/good.conf is not a folder: give the one whose conf.d holds the file"
+            in done.stderr)
     for name in f"{folder}/conf.d", f"{folder}/conf.d//":
         done = ctl("verify", f"--config-dir={name}")
         assert (done.returncode, done.stdout) == (1, "")
@@ -242,11 +243,13 @@ def test_the_remedy_for_the_usual_socket_is_systemctl():
 
 
 def test_list_is_a_table_with_header_and_count(tmp_path):
-    peer = Peer(tmp_path, lambda _: [rows({**ROW, "flows": 7}), rows({**ROW, "service": "tcp-proxy", "unit": "x.service"}), OK])
+    peer = Peer(tmp_path,
+                lambda _: [rows({**ROW, "flows": 7}), rows({**ROW, "service": "tcp-proxy", "unit": "x.service"}), OK])
     done = ctl("list", "--runtime-dir", tmp_path, env={"TZ": "UTC"})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE QUEUE FLOWS SINCE                       COOKIE\n"
+        "SERVICE   PROTOCOL FAMILY BOUND        UNIT        UID PID STATE QUEUE FLOWS SINCE                       "
+        "COOKIE\n"
         f"dns       udp      ipv4   127.0.0.2:53 -         61001  77 live      -     7 {SINCE} 000000000000002a\n"
         f"tcp-proxy udp      ipv4   127.0.0.2:53 x.service 61001  77 live      -     - {SINCE} 000000000000002a\n"
         "\n"
@@ -293,8 +296,8 @@ def test_a_million_rows_stream(tmp_path):
 
 
 def test_a_table_of_many_rows_takes_little_memory(tmp_path):
-    binding = {"service": "http", "protocol": "tcp", "prefix": "192.0.2.0/24", "ports": "80", "source": None, "interface": None,
-               "when_absent": "refuse", "file": "/etc/sockbroker/conf.d/a.conf", "line": 3}
+    binding = {"service": "http", "protocol": "tcp", "prefix": "192.0.2.0/24", "ports": "80", "source": None,
+               "interface": None, "when_absent": "refuse", "file": "/etc/sockbroker/conf.d/a.conf", "line": 3}
     record = rows(binding) * (60000 // len(rows(binding)))
     records = 300_000 // record.count("\n")
     limit = 24 << 20
@@ -307,7 +310,8 @@ def test_a_table_of_many_rows_takes_little_memory(tmp_path):
     lines = (tmp_path / "out").read_text().splitlines()
     assert done.returncode == 0 and len(lines) == records * record.count("\n") + 3
     assert lines[0] == "SERVICE PROTOCOL PREFIX       PORTS SOURCE INTERFACE WHEN-ABSENT FILE"
-    assert lines[1] == lines[-3] == "http    tcp      192.0.2.0/24 80    any    any       refuse      /etc/sockbroker/conf.d/a.conf:3"
+    assert lines[1] == lines[-3] == ("http    tcp      192.0.2.0/24 80    any    any       refuse      "
+                                     "/etc/sockbroker/conf.d/a.conf:3")
     assert lines[-1] == f"{len(lines) - 3} bindings listed."
 
 
@@ -421,8 +425,8 @@ STATUS = {
     "version": "0.1.0", "state": "degraded", "reason": "policy refused, 2 errors", "since": 1709500000000000,
     "degraded_since": 1709528767654321,
     "policy": {"files": 1, "services": 1, "bindings": 2, "since": 1709528767654321},
-    "sockets": {"live": 1, "draining": 0, "held": 2}, "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096},
-    "refused": 3, "journal_lost": 7,
+    "sockets": {"live": 1, "draining": 0, "held": 2},
+    "capacity": {"bindings": 65536, "services": 1024, "sockets": 4096}, "refused": 3, "journal_lost": 7,
 }  # fmt: skip
 SERVICE = {
     "service": "dns", "sockets": 1, "lookups": 10, "assigned": 6, "no_socket": 1,
@@ -458,8 +462,8 @@ def test_status_as_json_is_one_object(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, status", [
-    ([], 0), (["dns"], 0), (["web"], 3), (["dns", "web"], 3), (["*"], 3), (["d*"], 0), (["none"], 4), (["dns", "none"], 4),
-    (["x*"], 4)])
+    ([], 0), (["dns"], 0), (["web"], 3), (["dns", "web"], 3), (["*"], 3), (["d*"], 0), (["none"], 4),
+    (["dns", "none"], 4), (["x*"], 4)])
 def test_status_of_services_exits_as_they_serve(arguments, status, tmp_path):
     services = [{**SERVICE, "live": 1}, {**SERVICE, "service": "web", "sockets": 2, "live": 0, "held": 2}]
     Peer(tmp_path, lambda _: [rows({**STATUS, "state": "running"}, *services), OK])
@@ -501,7 +505,8 @@ def test_a_broker_that_hangs_is_an_error_within_five_seconds(verb, backlog, tmp_
         done = ctl(*verb, "--json=short", "--timeout=1s", "--runtime-dir", tmp_path)
         assert time.monotonic() - begun < 3
         assert done.returncode == 1 and "does not answer" in done.stderr
-        assert json.loads(done.stdout)["result"] == "no-answer" and "does not answer" in json.loads(done.stdout)["message"]
+        assert json.loads(done.stdout)["result"] == "no-answer" and "does not answer" in json.loads(
+            done.stdout)["message"]
         for other in others:
             other.close()
 
@@ -542,7 +547,8 @@ def test_register_makes_one_request_a_name_with_all_its_sockets(tmp_path):
     done, (a, b, c) = register([], ["dns", "web", "dns"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "dns: 2 sockets registered\nweb: 1 socket registered\n"
-    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\nMIGRATE=1\n", [a, c]), ("FDSTORE=1\nFDNAME=web\nMIGRATE=1\n", [b])]
+    assert peer.requests == [("FDSTORE=1\nFDNAME=dns\nMIGRATE=1\n", [a, c]),
+                             ("FDSTORE=1\nFDNAME=web\nMIGRATE=1\n", [b])]
 
 
 def test_register_asks_an_older_broker_without_what_it_does_not_know(tmp_path):
@@ -633,7 +639,8 @@ def test_wait_wants_to_know_for_what_and_how_long(tmp_path):
         (["wait", "web"], "wait for what? write --for=live or --for=drained"),
         (["wait"], "too few arguments, write: sockbrokerctl wait SERVICE"),
         (["wait", "web", "--for=held"], 'cannot wait for "held", write --for=live or --for=drained'),
-        (["wait", "web", "--for=live", "--timeout=soon"], '"soon" is no time span, write for example 30s, 2min or 500ms'),
+        (["wait", "web", "--for=live", "--timeout=soon"], '"soon" is no time span, write for example 30s, 2min or '
+                                                          '500ms'),
         (["wait", "no/name", "--for=live"], "no/name"),
     ):
         done = ctl(*arguments, "--runtime-dir", tmp_path)

@@ -55,7 +55,8 @@ def test_documents_are_spelled_right():
     if shutil.which("codespell") is None:
         pytest.skip("codespell is not installed")
     # Of manual pages (.TE, ...bu) and of roff and BPF: fro is a word.
-    done = subprocess.run(["codespell", "--ignore-words-list=bu,te,fro", "--skip=*.svg", ROOT / "docs", *ROOT.glob("*.md")],
+    done = subprocess.run(["codespell", "--ignore-words-list=bu,te,fro", "--skip=*.svg", ROOT / "docs",
+                           *ROOT.glob("*.md")],
                           capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -63,7 +64,8 @@ def test_documents_are_spelled_right():
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("document", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))],
+                         ids=lambda path: path.name)
 def test_links_of_documents_lead_somewhere(document):
     def anchors(path):
         titles = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
@@ -111,7 +113,8 @@ def test_the_manual_of_sockbroker_run_lists_each_exit_status():
 
 def complete_run(*words):
     script = (
-        f'source {ROOT}/docs/bash-completion/sockbroker-run; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sockbroker_run; '
+        f'source {ROOT}/docs/bash-completion/sockbroker-run; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        '_sockbroker_run; '
         "printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
@@ -197,19 +200,22 @@ def test_the_libraries_that_a_machine_needs_are_those_the_programs_are_linked_to
     for program in CTL, os.environ["SOCKBROKER_RUN"], *beside:
         header = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
         linked |= set(re.findall(r"\(NEEDED\).*\[(.*)\]", header))
-    owners = subprocess.run(["dpkg-query", "--search", *(f"*-linux-gnu/{name}" for name in linked)], capture_output=True, text=True)
+    owners = subprocess.run(["dpkg-query", "--search", *(f"*-linux-gnu/{name}" for name in linked)],
+                            capture_output=True, text=True)
     packages = {line.partition(":")[0] for line in owners.stdout.splitlines()}
     listed = re.search(r"^apt-get install (lib.*)$", (ROOT / "docs/install.md").read_text(), re.M)[1].split()
     # The text names the other one; t64 provides the name without.
     other = {"libfmt9": "libfmt10", "libfmt10": "libfmt9", "libmicrohttpd12": "libmicrohttpd12t64"}
-    assert {other.get(name, name) if name not in packages else name for name in listed} == packages - {"libc6", "libgcc-s1"}
+    assert {other.get(name, name) if name not in packages else name
+            for name in listed} == packages - {"libc6", "libgcc-s1"}
 
 
 INLINE = [(document.name, words) for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
           for words in re.findall(r"`([^`\n]+)`", document.read_text())]
 
 
-@pytest.mark.parametrize("program, verbs, options", [("sockbrokerctl", VERBS, OPTIONS), ("sockbroker-run", None, RUN_OPTIONS)])
+@pytest.mark.parametrize("program, verbs, options",
+                         [("sockbrokerctl", VERBS, OPTIONS), ("sockbroker-run", None, RUN_OPTIONS)])
 def test_commands_that_stand_in_a_sentence_have_verbs_and_options_that_exist(program, verbs, options):
     """Blocks are run, by tests/system/test_documents.py; these are not."""
     seen = 0

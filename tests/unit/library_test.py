@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The face of libsockbroker: what it exports is what was released, in the header, and in a manual page; the header is C11
-and C++."""
+"""The face of libsockbroker: what it exports is what was released, in the header, and in a manual page; the header is
+C11 and C++."""
 
 import os
 import pathlib
@@ -18,7 +18,8 @@ INLINE = {"sockbroker_unrefp"}
 
 
 def exported():
-    listed = subprocess.run(["nm", "--dynamic", "--defined-only", LIBRARY], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["nm", "--dynamic", "--defined-only", LIBRARY], capture_output=True, text=True,
+                            check=True).stdout
     return sorted(line.split()[2].replace("@@", "@") for line in listed.splitlines() if line.split()[1] != "A")
 
 
@@ -39,10 +40,11 @@ def test_its_name_tells_the_version_of_the_interface():
     assert re.search(r"\(SONAME\).*\[(.*)\]", header)[1] == "libsockbroker.so.0"
 
 
-@pytest.mark.parametrize("words", [["gcc", "-std=c11", "-x", "c"], ["g++", "-std=c++11", "-x", "c++"]], ids=["c", "c++"])
+@pytest.mark.parametrize("words", [["gcc", "-std=c11", "-x", "c"], ["g++", "-std=c++11", "-x", "c++"]],
+                         ids=["c", "c++"])
 def test_the_header_compiles_alone(words):
-    done = subprocess.run([*words, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", HEADER], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run([*words, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", HEADER],
+                          capture_output=True, text=True, check=False)
     # The header is the main file here, where a function that nobody uses would be told.
     assert done.returncode == 0, done.stderr
 

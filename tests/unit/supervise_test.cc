@@ -165,9 +165,9 @@ TEST(Answers, EachCodeHasAnErrno) {
 
 TEST(BrokerLink, ALineOfAMatchIsRead) {
         Taken taken;
-        read_taker(
-                R"({"service":"web","protocol":"tcp","prefix":null,"ports":"80","handover":"replace","hold_usec":30000000,"file":"/x","line":3})",
-                taken);
+        read_taker(R"({"service":"web","protocol":"tcp","prefix":null,"ports":"80","handover":"replace",)"
+                   R"("hold_usec":30000000,"file":"/x","line":3})",
+                   taken);
         EXPECT_EQ(taken.service, "web");
         EXPECT_TRUE(taken.holds);
         Taken without;

@@ -4,9 +4,10 @@
 
 What makes a change of instances lose nothing: the listener is in the SO_REUSEPORT group of all instances (same address,
 port and user), and has the broker's
-migration program, so that what waits in it when it closes goes to another one of the group; READY=1 is said when the broker has agreed, so that `systemctl start` returns when this instance serves;
-on SIGHUP it registers again, which makes it the newest, hence the one that serves; on SIGTERM what has been accepted, or
-waits to be, is answered first. The unit does the rest: it sends SIGTERM only when nothing new can come.
+migration program, so that what waits in it when it closes goes to another one of the group; READY=1 is said when the
+broker has agreed, so that `systemctl start` returns when this instance serves; on SIGHUP it registers again, which
+makes it the newest, hence the one that serves; on SIGTERM what has been accepted, or waits to be, is answered first.
+The unit does the rest: it sends SIGTERM only when nothing new can come.
 """
 import os
 import selectors

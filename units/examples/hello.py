@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Way (a) in Python: a web server that may bind nothing but loopback, and serves whole prefixes.
 
-One dual-stack listener takes IPv4 and IPv6 look-ups. It asks on the control socket, which answers: whoever is refused must
-not go on as if it served. The same two lines to /run/sockbroker/notify, in the words of sd_notify(3), carry no answer, see
-echo.c; then the journal alone has the verdict.
+One dual-stack listener takes IPv4 and IPv6 look-ups. It asks on the control socket, which answers: whoever is refused
+must not go on as if it served. The same two lines to /run/sockbroker/notify, in the words of sd_notify(3), carry no
+answer, see echo.c; then the journal alone has the verdict.
 """
 import socket
 import sys
@@ -18,9 +18,9 @@ def register(service: str, *sockets: socket.socket) -> dict[str, str]:
         return dict(line.split("=", 1) for line in broker.recv(65536).decode().splitlines())
 
 
-# The port is of no account to TCP clients: they see the one they asked for. The address is this service's own, so that no
-# other server is in the way, or in one SO_REUSEPORT group with it. SO_REUSEPORT lets a new instance join the
-# old one's group, so that no half-open connection is lost when it takes over.
+# The port is of no account to TCP clients: they see the one they asked for. The address is this service's own, so that
+# no other server is in the way, or in one SO_REUSEPORT group with it. SO_REUSEPORT lets a new instance join the old
+# one's group, so that no half-open connection is lost when it takes over.
 listener = socket.create_server(
     ("::ffff:127.0.0.4", 8080), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=1024)
 try:

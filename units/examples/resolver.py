@@ -19,8 +19,8 @@ OWN = {1: (socket.AF_INET, "203.0.113.53"), 28: (socket.AF_INET6, "2001:db8:3::5
 
 
 def answer(query: bytes, asked: str) -> bytes:
-    """One question in, the same question and one record out (RFC 1035, 4.1); no record for another type than A and AAAA,
-    and anything but one question of class IN is refused."""
+    """One question in, the same question and one record out (RFC 1035, 4.1); no record for another type than A and
+    AAAA, and anything but one question of class IN is refused."""
     identity, flags, questions = struct.unpack("!HHH", query[:6])
     end = query.index(b"\0", 12) + 5
     kind, class_ = struct.unpack("!HH", query[end - 4:end])

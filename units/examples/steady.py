@@ -3,8 +3,8 @@
 """A server that may crash and be restarted without a client noticing more than a pause: its policy says HoldSec=, and
 before it makes a socket of its own it asks the broker for the one of the instance before it.
 
-Both requests go to the control socket, which answers. What it must never do: close the socket on its way out, as that is
-what the next instance gets.
+Both requests go to the control socket, which answers. What it must never do: close the socket on its way out, as that
+is what the next instance gets.
 """
 import os
 import select
@@ -34,8 +34,8 @@ def take_over_or_make() -> socket.socket:
     if fds:
         print("has the socket of the instance before it", flush=True)
         return socket.socket(fileno=fds[0])
-    # SO_REUSEPORT: two instances may stand side by side, and in one group that has the broker's migration program nothing
-    # that waits in one is lost when it closes.
+    # SO_REUSEPORT: two instances may stand side by side, and in one group that has the broker's migration program
+    # nothing that waits in one is lost when it closes.
     listener = socket.create_server(
         ("::ffff:127.0.0.7", 8082), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True, backlog=4096)
     answer, programs = ask(f"FDSTORE=1\nFDNAME={SERVICE}\nMIGRATE=1", listener)

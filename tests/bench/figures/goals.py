@@ -60,7 +60,8 @@ def look_ups(report):
 
 def stalls(report):
     longest = {row["phase"]: row["longest_ms"] for row in report["rows"]}
-    return [[f"a processor away from other work, 1,000,000 bindings: {phase}", "at most 5 ms", f"{longest[phase]:.1f} ms",
+    return [[f"a processor away from other work, 1,000,000 bindings: {phase}", "at most 5 ms",
+             f"{longest[phase]:.1f} ms",
              _verdict(longest[phase] <= 5)] for phase in ("replace them", "exit of the broker", "unload")]
 
 
@@ -127,8 +128,8 @@ def control(report):
         more = (row["resident"] - idle["resident"]) / row["bindings"]
         result.append([f"the same with {row['bindings']:,} bindings: more for each", "at most 150 bytes",
                        f"{more:.0f} bytes", _verdict(more <= 150)])
-    result.append(["kernel maps at default capacity, with 5 MB for flows of UDP", "at most 21 MB", f"{idle['maps'] / 1e6:.1f} MB",
-                   _verdict(idle["maps"] <= 21e6)])
+    result.append(["kernel maps at default capacity, with 5 MB for flows of UDP", "at most 21 MB",
+                   f"{idle['maps'] / 1e6:.1f} MB", _verdict(idle["maps"] <= 21e6)])
     last = report["memory"][-1]
     each = last["maps"] / last["capacity"]
     result.append([f"kernel maps, for each of a capacity of {last['capacity']:,}", "at most 200 bytes",
@@ -137,7 +138,8 @@ def control(report):
 
 
 def supervise(report):
-    result = [[f"{name}: under --supervise / plain bind", "at least 0.97", cell(row["ratio"]), _verdict(row["ratio"][1] >= 0.97)]
+    result = [[f"{name}: under --supervise / plain bind", "at least 0.97", cell(row["ratio"]),
+               _verdict(row["ratio"][1] >= 0.97)]
               for name, row in report["servers"].items()]
     calls = report["calls"]
     bind = cell([value / 1000 for value in calls["bind"]["more_ns"]], "{:.1f} us")
@@ -146,5 +148,6 @@ def supervise(report):
               for name, call in (("getppid(2)", "getppid"), ("recv(2)", "recv"),
                                  ("fcntl(2), whose arguments the profile looks at", "fcntl"))]
     return [*result,
-            ["socket, bind, close under --supervise: more", "at most 60 us", bind, _verdict(calls["bind"]["more_ns"][1] <= 60000)],
+            ["socket, bind, close under --supervise: more", "at most 60 us", bind,
+             _verdict(calls["bind"]["more_ns"][1] <= 60000)],
             *others]

@@ -144,4 +144,5 @@ def supervise(report):
                       for name in ("plain", "any filter", "supervised")), cell(row["more_ns"], "{:,.0f}")]
              for call, row in report["calls"].items()]
     return (table(["answers a second", "plain bind", "under --supervise", "ratio"], servers) + "\n\n"
-            + table(["system calls, ns", "plain", "a filter that allows all", "under --supervise", "more than plain"], calls))
+            + table(["system calls, ns", "plain", "a filter that allows all", "under --supervise", "more than plain"],
+                    calls))
