@@ -51,15 +51,15 @@ Result<void> take_directory(std::string& target, const GivenOption& given) {
         return {};
 }
 
-Result<void> PlaceOptions::take(const GivenOption& given) {
+Result<void> DirectoryOptions::take(const GivenOption& given) {
         switch (given.code) {
         case kNetns: {
-                const auto places = places_of_netns(given.value);
-                if (!places) {
-                        return std::unexpected(places.error());
+                const auto directories = directories_of_netns(given.value);
+                if (!directories) {
+                        return std::unexpected(directories.error());
                 }
                 netns_ = given.value;
-                default_ = *places;
+                default_ = *directories;
                 return {};
         }
         case kConfigDir: {
@@ -76,10 +76,10 @@ Result<void> PlaceOptions::take(const GivenOption& given) {
         }
 }
 
-DefaultPlaces PlaceOptions::places() const {
-        DefaultPlaces places = default_;
-        places.override_by(named_);
-        return places;
+Directories DirectoryOptions::directories() const {
+        Directories directories = default_;
+        directories.override_by(named_);
+        return directories;
 }
 
 }  // namespace sockbroker

@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "broker/base/default_places.h"
+#include "broker/base/directories.h"
 #include "broker/base/result.h"
 
 namespace sockbroker {
@@ -32,7 +32,7 @@ struct GivenOption {
 
 // --netns, --config-dir, --runtime-dir, --bpffs and --state-dir: where the broker in question has its files. A program
 // lists those that it has in its own table, under these codes.
-class PlaceOptions {
+class DirectoryOptions {
 public:
         enum Code : int { kNetns = 512, kConfigDir, kRuntimeDir, kBpffs, kStateDir };
 
@@ -40,13 +40,13 @@ public:
         [[nodiscard]] Result<void> take(const GivenOption& given);
 
         // Those that were named, and for the others those of the network namespace or the usual ones.
-        [[nodiscard]] DefaultPlaces places() const;
+        [[nodiscard]] Directories directories() const;
         [[nodiscard]] const std::string& netns() const { return netns_; }            // empty: not given
         [[nodiscard]] const std::string& config_dir() const { return config_dir_; }  // empty: not given
 
 private:
-        DefaultPlaces default_;
-        DefaultPlaces named_{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
+        Directories default_;
+        Directories named_{.config_dirs = {}, .runtime_dir = {}, .bpffs = {}, .state_dir = {}};
         std::string netns_;
         std::string config_dir_;
 };

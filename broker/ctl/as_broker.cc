@@ -22,7 +22,7 @@
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
 #include "broker/policy/files.h"
-#include "broker/policy/readable_places.h"
+#include "broker/policy/readable_paths.h"
 
 namespace sockbroker::ctl {
 
@@ -61,7 +61,7 @@ std::string read_all_files(const std::vector<std::string>& config_dirs) {
                 if (!as_its_user || become_broker_user()) {
                         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
                         // A kernel without Landlock does not keep the broker from anything either.
-                        (void)restrict_files({.read = readable_places(config_dirs), .write = {}, .pin = {}});
+                        (void)restrict_files({.read = readable_paths(config_dirs), .write = {}, .pin = {}});
                         const auto lines = read_all_files(config_dirs);
                         std::string_view rest = lines;
                         while (!rest.empty()) {

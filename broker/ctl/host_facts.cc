@@ -241,7 +241,7 @@ std::optional<std::vector<std::string>> units_that_exist() {
 
 // Nothing that this process can see is of a broker in another network namespace.
 bool is_of_broker(const Options& options) {
-        const DefaultPlaces usual;
+        const Directories usual;
         if (options.netns.empty()) {
                 return options.runtime_dir == usual.runtime_dir || !options.config_dir.empty();
         }

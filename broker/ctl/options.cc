@@ -52,11 +52,11 @@ constexpr option kLongOptions[] = {
         {"interface", required_argument, nullptr, kInterface},
         {"timeout", required_argument, nullptr, kTimeout},
         {"pid", required_argument, nullptr, kPid},
-        {"netns", required_argument, nullptr, PlaceOptions::kNetns},
-        {"config-dir", required_argument, nullptr, PlaceOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, PlaceOptions::kRuntimeDir},
-        {"bpffs", required_argument, nullptr, PlaceOptions::kBpffs},
-        {"state-dir", required_argument, nullptr, PlaceOptions::kStateDir},
+        {"netns", required_argument, nullptr, DirectoryOptions::kNetns},
+        {"config-dir", required_argument, nullptr, DirectoryOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, DirectoryOptions::kRuntimeDir},
+        {"bpffs", required_argument, nullptr, DirectoryOptions::kBpffs},
+        {"state-dir", required_argument, nullptr, DirectoryOptions::kStateDir},
         {nullptr, 0, nullptr, 0},
 };
 
@@ -168,16 +168,16 @@ Result<void> take(Options& options, const GivenOption& given) {
 
 Result<Options> parse_options(int argc, char* const* argv) {
         Options options;
-        PlaceOptions places;
+        DirectoryOptions directories;
         const auto first = read_options(argc, argv, ":hql", kLongOptions, [&](const GivenOption& given) {
-                return PlaceOptions::has(given.code) ? places.take(given) : take(options, given);
+                return DirectoryOptions::has(given.code) ? directories.take(given) : take(options, given);
         });
         if (!first) {
                 return std::unexpected(first.error());
         }
-        static_cast<DefaultPlaces&>(options) = places.places();
-        options.netns = places.netns();
-        options.config_dir = places.config_dir();
+        static_cast<Directories&>(options) = directories.directories();
+        options.netns = directories.netns();
+        options.config_dir = directories.config_dir();
         for (auto& dir : options.config_dirs) {
                 dir.insert(0, options.root);
         }
@@ -217,7 +217,7 @@ std::string help_text() {
                 "     --from=ADDR:PORT   The client whose packet is explained\n"
                 "     --interface=NAME   Where that packet comes in\n"
                 "     --timeout=SPAN     Wait no longer than that\n"
-                "     --netns=NAME       The broker of this network namespace, with its places\n"
+                "     --netns=NAME       The broker of this network namespace, with its directories\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
                 "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "broker/base/default_places.h"
+#include "broker/base/directories.h"
 #include "broker/base/result.h"
 #include "broker/base/time_span.h"
 
@@ -28,8 +28,8 @@ inline constexpr std::chrono::microseconds kShortTimeout = std::chrono::seconds(
 
 enum class JsonMode : std::uint8_t { kOff, kShort, kPretty };
 
-// The places are those of --netns, --config-dir and the like, or the default ones.
-struct Options : DefaultPlaces {
+// The directories are those of --netns, --config-dir and the like, or the default ones.
+struct Options : Directories {
         std::string verb = "status";
         std::vector<std::string> arguments;
         JsonMode json = JsonMode::kOff;

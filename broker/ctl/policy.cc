@@ -114,7 +114,7 @@ std::string summary(const Policy& policy) {
                 for (const Binding& binding : service.bindings) {
                         const Family family = binding.prefix.address.family;
                         if (!binding.bare || family == Family::kIpv4 || !any_source(service)) {
-                                bindings += count_matches(service, family);
+                                bindings += count_client_filters(service, family);
                         }
                 }
         }

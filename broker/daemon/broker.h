@@ -259,7 +259,7 @@ private:
         void retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply);
         [[nodiscard]] Answer give_back(const Admission& admission, const Peer& peer, const OwnedFd& process);
 
-        void hold(const Service& service, const std::vector<Handed>& handed, const Message& message);
+        void hold(const Service& service, const std::vector<CommitResult>& handed, const Message& message);
         // Sockets that PID 1 has passed, on their way to the holder of their service.
         struct Adoption {
                 std::vector<std::uint64_t> cookies;
@@ -277,7 +277,7 @@ private:
         [[nodiscard]] Rows binding_rows(bool counted_only) const;  // of services with Accounting=binding
 
         void tell_departures(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
-        void tell_handed(const Admission& admission, const std::vector<Handed>& handed);
+        void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.
         [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
                                                     const std::vector<SocketFacts>& sockets);

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "broker/base/landlock.h"
-#include "broker/policy/readable_places.h"
+#include "broker/policy/readable_paths.h"
 #include "sandbox/compile.h"
 #include "sandbox/parse.h"
 #ifdef SOCKBROKER_TRIAL
@@ -36,7 +36,7 @@ Result<sandbox::Profile> built_in_profile() {
 
 FileAccess files_of(const DaemonOptions& options) {
         FileAccess access;
-        access.read = readable_places(options.config_dirs);
+        access.read = readable_paths(options.config_dirs);
         access.write = {options.state_dir};
         access.pin = {options.pin_dir()};  // unload, and programs in cgroups of units
         return access;

@@ -38,7 +38,7 @@ public:
                   id_(accepted.id),
                   uid_(accepted.uid),
                   labels_(accepted.labels),
-                  last_turn_(++server.turns_),
+                  last_active_(++server.activity_),
                   charge_{.uid = accepted.uid} {}
 
         ~Connection() {
@@ -54,7 +54,7 @@ public:
         Connection& operator=(const Connection&) = delete;
 
         [[nodiscard]] uid_t uid() const { return uid_; }
-        [[nodiscard]] std::uint64_t last_turn() const { return last_turn_; }
+        [[nodiscard]] std::uint64_t last_active() const { return last_active_; }
 
         [[nodiscard]] bool watch(int fd) {
                 sd_event_source* source = nullptr;
@@ -87,7 +87,7 @@ public:
 private:
         // Deletes this connection where it ends: nothing may be touched afterwards.
         void ready(std::uint32_t events) {
-                const int level = server_.shares_.level(uid_, steady_usec());
+                const int level = server_.scheduler_.level(uid_, steady_usec());
                 if (level != level_) {
                         const bool later = level > level_;
                         level_ = level;
@@ -95,7 +95,7 @@ private:
                                 return;  // still ready, but others come first
                         }
                 }
-                last_turn_ = ++server_.turns_;
+                last_active_ = ++server_.activity_;
                 const auto used_before = own_usec();
                 bool goes_on = false;
                 try {
@@ -109,7 +109,7 @@ private:
                         // connection.
                         goes_on = false;
                 }
-                (void)guarded([&] { server_.shares_.used(uid_, own_usec() - used_before, steady_usec()); });
+                (void)guarded([&] { server_.scheduler_.used(uid_, own_usec() - used_before, steady_usec()); });
                 if (!goes_on) {
                         server_.drop(this);
                 }
@@ -191,7 +191,7 @@ private:
                 if (!message->settled) {
                         server_.broker_.park(*message);
                 }
-                server_.shares_.used(uid_, own_usec() - used_before, steady_usec());
+                server_.scheduler_.used(uid_, own_usec() - used_before, steady_usec());
         }
 
         void handle(const IncomingPtr& message) {
@@ -387,7 +387,7 @@ private:
         const std::uint64_t id_;
         const uid_t uid_;
         const bool labels_;  // its peer speaks as label.h says
-        std::uint64_t last_turn_;
+        std::uint64_t last_active_;
         OwnedFd fd_;
         hands::Charge charge_;
         bool ends_ = false;  // nothing is read from it any more, it only waits for its peer to leave
@@ -445,7 +445,7 @@ void ControlServer::end_feeds() {
 // them gives up the one that was silent for longest.
 ControlServer::Connection* ControlServer::most_dispensable() const {
         const auto rank = [this](const Connection& connection) {
-                return std::pair(per_uid_.at(connection.uid()), ~connection.last_turn());
+                return std::pair(per_uid_.at(connection.uid()), ~connection.last_active());
         };
         return std::ranges::max_element(connections_, {}, [&](const auto& entry) { return rank(*entry.first); })->first;
 }

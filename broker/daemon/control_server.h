@@ -16,7 +16,7 @@
 #include "broker/base/result.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/event.h"
-#include "broker/daemon/turns.h"
+#include "broker/daemon/fair_scheduler.h"
 #include "broker/hands/crew.h"
 
 namespace sockbroker {
@@ -53,8 +53,9 @@ private:
         std::map<Connection*, std::unique_ptr<Connection>> connections_;
         std::size_t max_connections_ = 0;
         std::map<uid_t, std::size_t> per_uid_;
-        Turns shares_;             // of the loop's time
-        std::uint64_t turns_ = 0;  // of all connections: a clock that says who was silent for longest
+        FairScheduler scheduler_;  // of the event loop, by uid
+        std::uint64_t activity_ =
+                0;  // grows with each request of any connection, so the least is who was silent for longest
         std::shared_ptr<ControlServer*> self_ = std::make_shared<ControlServer*>(this);
 };
 

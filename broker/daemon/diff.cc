@@ -23,7 +23,7 @@ std::string change_line(const Policy& before, const Policy& after, const Binding
         const auto& at = removed ? change.before : change.after;
         const Service& service = policy.services[at.service];
         const Binding& binding = service.bindings[at.binding];
-        const auto match = match_at(service, binding.prefix.address.family, at.match);
+        const auto match = client_filter_at(service, binding.prefix.address.family, at.client);
         const bool moved = change.kind == BindingChange::Kind::kMoved;
         return changed_binding_line(moved     ? "moved"
                                     : removed ? "removed"
@@ -84,7 +84,8 @@ std::string Broker::sockets_lost_to(const Policy& policy) const {
                                          : "";
                         if (!why.empty()) {
                                 gone += gone_socket_line(service, one,
-                                                         is_live(registrations, registry_.spread(service), one), why);
+                                                         is_live(registrations, registry_.distribution(service), one),
+                                                         why);
                         }
                 }
         }

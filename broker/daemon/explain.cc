@@ -91,24 +91,24 @@ std::string delivery(const std::string& service, const Explained::Step& step, co
                              : fmt::format("{} serves from a socket in reserve: a newer one {}", service, wrong);
 }
 
-std::string claims_of(std::string_view key, const std::vector<Claim>& claims) {
+std::string matchers_of(std::string_view key, const std::vector<Matcher>& matchers) {
         constexpr std::size_t kShown = 3;
         std::string text;
-        for (std::size_t i = 0; i < std::min(claims.size(), kShown); i++) {
-                text += fmt::format("{}{}", text.empty() ? fmt::format("{}=", key) : " ", claims[i].value);
+        for (std::size_t i = 0; i < std::min(matchers.size(), kShown); i++) {
+                text += fmt::format("{}{}", text.empty() ? fmt::format("{}=", key) : " ", matchers[i].value);
         }
-        return text + (claims.size() > kShown ? " ..." : "");
+        return text + (matchers.size() > kShown ? " ..." : "");
 }
 
 // What starts whoever hands over a socket: a unit that policy names, not by a pattern; a service before a .socket unit.
 std::string start_of(const Service& service) {
-        const auto is_one = [](const Claim& claim) {
-                const auto at = claim.value.find("@.");
-                return at == std::string::npos && claim.value.find_first_of("*?[") == std::string::npos;
+        const auto is_one = [](const Matcher& matcher) {
+                const auto at = matcher.value.find("@.");
+                return at == std::string::npos && matcher.value.find_first_of("*?[") == std::string::npos;
         };
         const auto find = [&](std::string_view suffix) {
-                return std::ranges::find_if(service.units, [&](const Claim& claim) {
-                        return is_one(claim) && claim.value.ends_with(suffix);
+                return std::ranges::find_if(service.units, [&](const Matcher& matcher) {
+                        return is_one(matcher) && matcher.value.ends_with(suffix);
                 });
         };
         auto unit = find(".service");
@@ -129,7 +129,7 @@ std::string array_of(const std::vector<std::string>& lines) {
 }
 
 std::string line_of(const Policy& policy, const MetBinding& met) {
-        return met_binding_line(policy, *met.service, *met.binding, met.match);
+        return met_binding_line(policy, *met.service, *met.binding, met.client);
 }
 
 }  // namespace
@@ -141,12 +141,12 @@ std::vector<std::string> Broker::how_to_serve_again(const Service& service) cons
                                             (wall_usec() - last->second.usec) / 1'000'000, last->second.why));
         }
         std::string who;
-        for (const auto& text :
-             {claims_of("Unit", service.units), claims_of("User", service.users), claims_of("Group", service.groups)}) {
+        for (const auto& text : {matchers_of("Unit", service.units), matchers_of("User", service.users),
+                                 matchers_of("Group", service.groups)}) {
                 who += fmt::format("{}{}", who.empty() || text.empty() ? "" : " and ", text);
         }
         notes.push_back(who.empty() ? fmt::format("nobody can register for {}: it has no Unit=, User= or Group= ({})",
-                                                  service.name, policy_->place(service.where))
+                                                  service.name, policy_->location(service.where))
                                     : fmt::format("{} serves when whoever policy admits ({}) registers a socket{}",
                                                   service.name, who, start_of(service)));
         return notes;
@@ -207,7 +207,7 @@ Answer Broker::explain(const Request& request) {
                                         : "";
                 }
                 if (step.delivered && taker != nullptr) {
-                        socket = list_line(service, *taker, is_live(sockets, registry_.spread(service), *taker));
+                        socket = list_line(service, *taker, is_live(sockets, registry_.distribution(service), *taker));
                 }
         }
         if (explained->steps.empty()) {

@@ -3,8 +3,9 @@
 
 namespace sockbroker {
 
-std::optional<std::uint32_t> Flows::of(const Registration& registration, const Spread& spread, std::uint64_t now_usec) {
-        if (!spread.stay || registration.protocol != Protocol::kUdp) {
+std::optional<std::uint32_t> Flows::of(const Registration& registration, const Distribution& distribution,
+                                       std::uint64_t now_usec) {
+        if (!distribution.stay || registration.protocol != Protocol::kUdp) {
                 return std::nullopt;
         }
         if (counts_.empty() || now_usec - counted_usec_ >= kCountUsec) {

@@ -18,8 +18,8 @@ public:
         explicit Flows(Dataplane& dataplane) : dataplane_(dataplane) {}
 
         // None where flows do not stay.
-        [[nodiscard]] std::optional<std::uint32_t> of(const Registration& registration, const Spread& spread,
-                                                      std::uint64_t now_usec);
+        [[nodiscard]] std::optional<std::uint32_t> of(const Registration& registration,
+                                                      const Distribution& distribution, std::uint64_t now_usec);
 
         // To be called now and then, every few minutes at least.
         void sweep_if_due(std::uint64_t now_usec);

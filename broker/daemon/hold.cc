@@ -38,7 +38,7 @@ const Registration* Broker::find_registration(const std::string& service, std::u
         return found == all.end() ? nullptr : &*found;
 }
 
-void Broker::hold(const Service& service, const std::vector<Handed>& handed, const Message& message) {
+void Broker::hold(const Service& service, const std::vector<CommitResult>& handed, const Message& message) {
         if (holds_ == nullptr) {
                 return;
         }
@@ -112,7 +112,7 @@ void Broker::follow_holds() {
 void Broker::on_gone(const Held& held) {
         const auto* one = find_registration(held.key.service, held.key.cookie);
         if (one == nullptr ||
-            !is_live(registry_.registrations(held.key.service), registry_.spread(held.key.service), *one)) {
+            !is_live(registry_.registrations(held.key.service), registry_.distribution(held.key.service), *one)) {
                 holds_->release(held.key);  // displaced: nobody would be waiting for the next instance
                 return;
         }

@@ -47,7 +47,7 @@ void Broker::take_up_holds(std::vector<StoredFd> stored) {
                         const auto* one = find_registration(service, cookie);
                         if (policy == nullptr || one == nullptr || !may_be_held(*policy, *one) ||
                             !(one->held() ||
-                              is_live(registry_.registrations(service), registry_.spread(service), *one))) {
+                              is_live(registry_.registrations(service), registry_.distribution(service), *one))) {
                                 continue;
                         }
                         is_held = true;

@@ -25,14 +25,14 @@ the kernel deliver packets of whole prefixes and port ranges to them.
      --links            Leave sockets to watch network interfaces by for the
                         broker, as sockbrokerd-links.service does, and end
      --netns NAME       Serve the named network namespace, in which it must
-                        have been started: all places below become those of
+                        have been started: all directories below become those of
                         that name, DIR/netns/NAME
      --config-dir DIR   Read only DIR/conf.d/*.conf and DIR/sockbrokerd.conf
-     --runtime-dir DIR  Place of the sockets notify and control
+     --runtime-dir DIR  Directory of the sockets notify and control
                         (default /run/sockbroker)
      --bpffs DIR        BPF file system that keeps dispatch alive
                         (default /run/sockbroker/bpf)
-     --state-dir DIR    Place of the policy last taken
+     --state-dir DIR    Directory of the policy last taken
                         (default /var/lib/sockbroker)
 
 See the sockbrokerd(8) man page for details.
@@ -48,11 +48,11 @@ constexpr option kLongOptions[] = {
         {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
         {"links", no_argument, nullptr, kLinks},
         {"load", no_argument, nullptr, kLoad},
-        {"netns", required_argument, nullptr, PlaceOptions::kNetns},
-        {"config-dir", required_argument, nullptr, PlaceOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, PlaceOptions::kRuntimeDir},
-        {"bpffs", required_argument, nullptr, PlaceOptions::kBpffs},
-        {"state-dir", required_argument, nullptr, PlaceOptions::kStateDir},
+        {"netns", required_argument, nullptr, DirectoryOptions::kNetns},
+        {"config-dir", required_argument, nullptr, DirectoryOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, DirectoryOptions::kRuntimeDir},
+        {"bpffs", required_argument, nullptr, DirectoryOptions::kBpffs},
+        {"state-dir", required_argument, nullptr, DirectoryOptions::kStateDir},
         {nullptr, 0, nullptr, 0},
 };
 
@@ -66,7 +66,7 @@ int dump_filter() {
 
 std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_status) {
         DaemonOptions options;
-        PlaceOptions places;
+        DirectoryOptions directories;
         int shown = 0;  // the first of the options that show something and end
         const auto first = read_options(argc, argv, ":h", kLongOptions, [&](const GivenOption& given) -> Result<void> {
                 switch (given.code) {
@@ -82,7 +82,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                         options.load = true;
                         return {};
                 default:
-                        return places.take(given);
+                        return directories.take(given);
                 }
         });
         if (!first) {
@@ -110,8 +110,8 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                 exit_status = kUsage;
                 return std::nullopt;
         }
-        static_cast<DefaultPlaces&>(options) = places.places();
-        options.netns = places.netns();
+        static_cast<Directories&>(options) = directories.directories();
+        options.netns = directories.netns();
         return options;
 }
 

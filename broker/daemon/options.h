@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "broker/base/default_places.h"
+#include "broker/base/directories.h"
 
 namespace sockbroker {
 
-// The places are those of --netns, of --config-dir (then one folder) and the like, or the default ones.
-struct DaemonOptions : DefaultPlaces {
+// The directories are those of --netns, of --config-dir (then one folder) and the like, or the default ones.
+struct DaemonOptions : Directories {
         bool load = false;   // the programs, and no more
         bool links = false;  // leave sockets for the broker, and no more
         std::string netns;   // of --netns; empty: the one in which it was started, whatever its name

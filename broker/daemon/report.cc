@@ -22,7 +22,7 @@ namespace {
 std::size_t count_bindings(const Service& service) {
         std::size_t bindings = 0;
         for (const auto& binding : service.bindings) {
-                bindings += count_matches(service, binding.prefix.address.family);
+                bindings += count_client_filters(service, binding.prefix.address.family);
         }
         return bindings;
 }
@@ -82,9 +82,9 @@ namespace {
 SocketCount count_sockets(const Registry& registry, const std::string& service) {
         SocketCount count;
         const auto registrations = registry.registrations(service);
-        const auto spread = registry.spread(service);
+        const auto distribution = registry.distribution(service);
         for (const auto& one : registrations) {
-                (one.held() ? count.held : is_live(registrations, spread, one) ? count.live : count.draining)++;
+                (one.held() ? count.held : is_live(registrations, distribution, one) ? count.live : count.draining)++;
         }
         return count;
 }
@@ -166,23 +166,23 @@ Rows Broker::list_rows() {
                 probe_liveness();
         }
         return [this, services = registry_.services(), next = std::size_t{0},
-                place = Place{}]() mutable -> std::optional<std::string> {
+                cursor = Cursor{}]() mutable -> std::optional<std::string> {
                 while (next < services.size()) {
                         const auto& service = services[next];
                         const auto registrations = registry_.registrations(service);
-                        const auto spread = registry_.spread(service);
+                        const auto distribution = registry_.distribution(service);
                         std::string lines;
-                        const auto rest = behind(place, registrations);
+                        const auto rest = behind(cursor, registrations);
                         for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
-                                lines += list_line(service, one, is_live(registrations, spread, one),
-                                                   flows_.of(one, spread, steady_usec()));
-                                place = {one.since_usec, one.held()};
+                                lines += list_line(service, one, is_live(registrations, distribution, one),
+                                                   flows_.of(one, distribution, steady_usec()));
+                                cursor = {one.since_usec, one.held()};
                         }
                         if (!lines.empty()) {
                                 return lines;
                         }
                         next++;
-                        place = {};
+                        cursor = {};
                 }
                 return std::nullopt;
         };
@@ -208,12 +208,12 @@ Rows Broker::binding_rows(bool counted_only) const {
                         // Ports alone stand twice, once for each family, but mean the same in both, unless clients are
                         // told apart.
                         const bool repeated = shown.bare && family == Family::kIpv6 && any_source(one);
-                        if (repeated || match == count_matches(one, family)) {
+                        if (repeated || match == count_client_filters(one, family)) {
                                 binding++;
                                 match = 0;
                                 continue;
                         }
-                        const auto meant = match_at(one, family, match++);
+                        const auto meant = client_filter_at(one, family, match++);
                         std::optional<BindingCounters> counters;
                         if (one.accounting == Accounting::kBinding) {
                                 counters = registry_.counters(one, shown, meant);
@@ -288,7 +288,7 @@ std::string served_by(const Service& service, const Registration& registration) 
 
 }  // namespace
 
-void Broker::tell_handed(const Admission& admission, const std::vector<Handed>& handed) {
+void Broker::tell_handed(const Admission& admission, const std::vector<CommitResult>& handed) {
         const auto& service = admission.service->name;
         tell_routes(service);
         for (const auto& one : handed) {

@@ -55,16 +55,16 @@ std::string list_line(const std::string& service, const Registration& registrati
         return line;
 }
 
-std::string binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match,
-                         const std::optional<BindingCounters>& counters) {
+std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                         const ClientFilter& client, const std::optional<BindingCounters>& counters) {
         const std::string ports = binding.ports.to_string();
         return line_of({
                 {"service", service.name},
                 {"protocol", to_string(binding.protocol)},
                 {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
                 {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
-                {"source", match.source == nullptr ? Json(nullptr) : Json(match.source->to_string())},
-                {"interface", match.interface == nullptr ? Json(nullptr) : Json(match.interface->value)},
+                {"source", client.source == nullptr ? Json(nullptr) : Json(client.source->to_string())},
+                {"interface", client.interface == nullptr ? Json(nullptr) : Json(client.interface->value)},
                 {"when_absent", to_string(service.when_absent)},
                 {"file", policy.files[binding.where.file]},
                 {"line", binding.where.line},
@@ -73,15 +73,16 @@ std::string binding_line(const Policy& policy, const Service& service, const Bin
         });
 }
 
-std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding, const Match& match) {
+std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                             const ClientFilter& client) {
         const std::string ports = binding.ports.to_string();
         return line_of({
                 {"service", service.name},
                 {"protocol", to_string(binding.protocol)},
                 {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
                 {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
-                {"source", match.source == nullptr ? Json(nullptr) : Json(match.source->to_string())},
-                {"interface", match.interface == nullptr ? Json(nullptr) : Json(match.interface->value)},
+                {"source", client.source == nullptr ? Json(nullptr) : Json(client.source->to_string())},
+                {"interface", client.interface == nullptr ? Json(nullptr) : Json(client.interface->value)},
                 {"when_absent", to_string(service.when_absent)},
                 {"file", policy.files[binding.where.file]},
                 {"line", binding.where.line},
@@ -99,11 +100,11 @@ std::string joined(const std::string& first, const std::string& second) {
 
 std::string changed_binding_line(std::string_view change, const std::string& from, bool both_families,
                                  const Policy& policy, const Service& service, const Binding& binding,
-                                 const Match& match) {
+                                 const ClientFilter& client) {
         Binding shown = binding;
         shown.bare = binding.bare && both_families;
         return joined(line_of({{"kind", "binding"}, {"change", change}, {"from", text_or_null(from)}}),
-                      met_binding_line(policy, service, shown, match));
+                      met_binding_line(policy, service, shown, client));
 }
 
 std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys) {

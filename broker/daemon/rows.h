@@ -32,15 +32,15 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
 // {service, protocol, prefix, ports, source, interface, when_absent, file, line, lookups, no_socket}; the last two are
 // null where the service is not counted binding by binding
 [[nodiscard]] std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
-                                       const Match& match, const std::optional<BindingCounters>& counters);
+                                       const ClientFilter& client, const std::optional<BindingCounters>& counters);
 // The same without counters.
 [[nodiscard]] std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
-                                           const Match& match);
+                                           const ClientFilter& client);
 // Of an answer to diff: {kind, change, service, from, protocol, prefix, ports, source, interface, when_absent, file,
 // line}; `from` is the service that has a moved binding now. Prefix is null for ports alone of both families.
 [[nodiscard]] std::string changed_binding_line(std::string_view change, const std::string& from, bool both_families,
                                                const Policy& policy, const Service& service, const Binding& binding,
-                                               const Match& match);
+                                               const ClientFilter& client);
 // {kind, change, service, settings}
 [[nodiscard]] std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys);
 // {kind, change, service, why} and the fields of list_line()

@@ -16,11 +16,11 @@ using Kind = BindingChange::Kind;
 // All that makes a binding, but not whose it is.
 struct Identity {
         const Binding* binding = nullptr;
-        Match match;
+        ClientFilter client;
 
-        [[nodiscard]] Prefix source() const { return match.source == nullptr ? Prefix{} : *match.source; }
+        [[nodiscard]] Prefix source() const { return client.source == nullptr ? Prefix{} : *client.source; }
         [[nodiscard]] std::string_view interface() const {
-                return match.interface == nullptr ? std::string_view() : std::string_view(match.interface->value);
+                return client.interface == nullptr ? std::string_view() : std::string_view(client.interface->value);
         }
         [[nodiscard]] auto tie() const {
                 return std::tuple(binding->protocol, binding->prefix, binding->ports, source(), interface());
@@ -47,7 +47,7 @@ struct Entry {
 Identity identity_at(const Policy& policy, const BindingReference& at) {
         const Service& service = policy.services[at.service];
         const Binding& binding = service.bindings[at.binding];
-        return {&binding, match_at(service, binding.prefix.address.family, at.match)};
+        return {&binding, client_filter_at(service, binding.prefix.address.family, at.client)};
 }
 
 // Sorted by what they are, each once: one that stands twice in a service is one.
@@ -57,8 +57,8 @@ std::vector<Entry> entries_of(const Policy& policy) {
                 const Service& service = policy.services[s];
                 for (std::uint32_t b = 0; b < service.bindings.size(); b++) {
                         const Binding& binding = service.bindings[b];
-                        const auto matches =
-                                static_cast<std::uint32_t>(count_matches(service, binding.prefix.address.family));
+                        const auto matches = static_cast<std::uint32_t>(
+                                count_client_filters(service, binding.prefix.address.family));
                         for (std::uint32_t m = 0; m < matches; m++) {
                                 const BindingReference at{s, b, m};
                                 const Identity identity = identity_at(policy, at);
@@ -82,11 +82,11 @@ std::vector<Entry> entries_of(const Policy& policy) {
         return result;
 }
 
-std::vector<std::string> texts_of(const std::vector<Claim>& claims) {
+std::vector<std::string> texts_of(const std::vector<Matcher>& matchers) {
         std::vector<std::string> values;
-        values.reserve(claims.size());
-        for (const auto& claim : claims) {
-                values.push_back(claim.value);
+        values.reserve(matchers.size());
+        for (const auto& matcher : matchers) {
+                values.push_back(matcher.value);
         }
         std::ranges::sort(values);
         return values;
@@ -123,7 +123,7 @@ const BindingReference& place_of(const BindingChange& change) {
 auto order_of(const BindingChange& change, const Policy& before, const Policy& after) {
         const auto& at = place_of(change);
         return std::tuple(std::string_view((change.kind == Kind::kRemoved ? before : after).services[at.service].name),
-                          change.kind, at.binding, at.match);
+                          change.kind, at.binding, at.client);
 }
 
 // What bare ports mean in IPv6 is left out where what they mean in IPv4, the binding before it, has changed alike.

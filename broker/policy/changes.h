@@ -16,7 +16,7 @@ namespace sockbroker {
 struct BindingReference {
         std::uint32_t service = 0;
         std::uint32_t binding = 0;
-        std::uint32_t match = 0;
+        std::uint32_t client = 0;
 };
 
 struct BindingChange {

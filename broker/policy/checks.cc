@@ -83,7 +83,7 @@ void check_families(const Service& service, Findings& findings) {
         for (const auto family : kBothFamilies) {
                 const auto first = std::ranges::find(
                         service.bindings, family, [](const Binding& binding) { return binding.prefix.address.family; });
-                if (first != service.bindings.end() && count_matches(service, family) == 0) {
+                if (first != service.bindings.end() && count_client_filters(service, family) == 0) {
                         const bool v4 = family == Family::kIpv4;
                         findings.add(first->where, Severity::kWarning, [&] {
                                 return fmt::format(
@@ -101,7 +101,7 @@ void drop_repeated_matches(Policy& policy, Findings& findings) {
                 const auto warn = [&](Where where, std::string_view key, std::string_view value, Where first) {
                         findings.add(where, Severity::kWarning, [&] {
                                 return fmt::format("{}={} stands twice in service {}, first at {}", key, value,
-                                                   service.name, policy.place(first));
+                                                   service.name, policy.location(first));
                         });
                 };
                 for (auto& sources : service.sources) {
@@ -112,8 +112,8 @@ void drop_repeated_matches(Policy& policy, Findings& findings) {
                                 });
                 }
                 drop_repeated(
-                        service.interfaces, [](const Claim& interface) { return interface.value; },
-                        [&](const Claim& interface, Where first) {
+                        service.interfaces, [](const Matcher& interface) { return interface.value; },
+                        [&](const Matcher& interface, Where first) {
                                 warn(interface.where, "Interface", interface.value, first);
                         });
         }
@@ -178,7 +178,7 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, const Policy
         std::size_t meant = 0;
         // One that matches nobody is kept too.
         const auto count = [](const Service& service, const Binding& binding) {
-                return std::max<std::size_t>(1, count_matches(service, binding.prefix.address.family));
+                return std::max<std::size_t>(1, count_client_filters(service, binding.prefix.address.family));
         };
         for (const auto& service : policy.services) {
                 if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
@@ -205,7 +205,7 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, const Policy
                 for (const auto& binding : service.bindings) {
                         if (service.accounting == Accounting::kBinding) {
                                 accounted.push_back(
-                                        {binding.where, count_matches(service, binding.prefix.address.family)});
+                                        {binding.where, count_client_filters(service, binding.prefix.address.family)});
                         }
                 }
         }

@@ -21,7 +21,7 @@ struct Reference {
         std::uint64_t hash = 0;
         std::uint32_t service = 0;
         std::uint32_t binding = 0;
-        std::uint32_t match = 0;
+        std::uint32_t client = 0;
 };
 
 std::uint64_t mixed(std::uint64_t hash, const Prefix& prefix) {
@@ -36,22 +36,22 @@ std::uint64_t mixed(std::uint64_t hash, const Prefix& prefix) {
 }
 
 // A source that covers everybody is the same as none: then there is nothing in it.
-Prefix source_of(const Match& match) {
-        return match.source != nullptr && match.source->length != 0 ? *match.source : Prefix{};
+Prefix source_of(const ClientFilter& client) {
+        return client.source != nullptr && client.source->length != 0 ? *client.source : Prefix{};
 }
 
-std::string_view interface_of(const Match& match) {
-        return match.interface != nullptr ? std::string_view(match.interface->value) : std::string_view{};
+std::string_view interface_of(const ClientFilter& client) {
+        return client.interface != nullptr ? std::string_view(client.interface->value) : std::string_view{};
 }
 
-std::uint64_t hash_of(const Binding& binding, const Match& match) {
+std::uint64_t hash_of(const Binding& binding, const ClientFilter& client) {
         std::uint64_t hash = mixed(
                 static_cast<unsigned>(binding.prefix.address.family) * 2U + static_cast<unsigned>(binding.protocol),
                 binding.prefix);
-        if (const auto source = source_of(match); source.length != 0) {
+        if (const auto source = source_of(client); source.length != 0) {
                 hash = mixed(hash, source);
         }
-        return match.interface == nullptr ? hash : hash ^ std::hash<std::string_view>{}(match.interface->value);
+        return client.interface == nullptr ? hash : hash ^ std::hash<std::string_view>{}(client.interface->value);
 }
 
 bool earlier(Where a, Where b) {
@@ -80,9 +80,9 @@ private:
         [[nodiscard]] const Binding& binding(Reference reference) const {
                 return policy_.services[reference.service].bindings[reference.binding];
         }
-        [[nodiscard]] Match match(Reference reference) const {
-                return match_at(policy_.services[reference.service], binding(reference).prefix.address.family,
-                                reference.match);
+        [[nodiscard]] ClientFilter client(Reference reference) const {
+                return client_filter_at(policy_.services[reference.service], binding(reference).prefix.address.family,
+                                        reference.client);
         }
         [[nodiscard]] const std::string& name(Reference reference) const {
                 return policy_.services[reference.service].name;
@@ -94,7 +94,7 @@ private:
                 std::size_t count = 0;
                 for (const auto& service : policy_.services) {
                         for (const auto& binding : service.bindings) {
-                                count += count_matches(service, binding.prefix.address.family);
+                                count += count_client_filters(service, binding.prefix.address.family);
                         }
                 }
                 order_.reserve(count);
@@ -103,9 +103,10 @@ private:
                         for (std::uint32_t b = 0; b < service.bindings.size(); b++) {
                                 const auto& binding = service.bindings[b];
                                 const auto family = binding.prefix.address.family;
-                                const auto matches = static_cast<std::uint32_t>(count_matches(service, family));
+                                const auto matches = static_cast<std::uint32_t>(count_client_filters(service, family));
                                 for (std::uint32_t m = 0; m < matches; m++) {
-                                        order_.push_back({hash_of(binding, match_at(service, family, m)), s, b, m});
+                                        order_.push_back(
+                                                {hash_of(binding, client_filter_at(service, family, m)), s, b, m});
                                 }
                         }
                 }
@@ -118,12 +119,12 @@ private:
                         if (const auto differ = a.prefix <=> b.prefix; differ != 0) {
                                 return differ < 0;
                         }
-                        const auto match_a = match(left);
-                        const auto match_b = match(right);
-                        if (const auto differ = source_of(match_a) <=> source_of(match_b); differ != 0) {
+                        const auto client_a = client(left);
+                        const auto client_b = client(right);
+                        if (const auto differ = source_of(client_a) <=> source_of(client_b); differ != 0) {
                                 return differ < 0;
                         }
-                        if (const auto differ = interface_of(match_a) <=> interface_of(match_b); differ != 0) {
+                        if (const auto differ = interface_of(client_a) <=> interface_of(client_b); differ != 0) {
                                 return differ < 0;
                         }
                         return std::tie(a.protocol, a.ports.first, b.ports.last, a.where.file, a.where.line) <
@@ -135,8 +136,8 @@ private:
                 const auto& wide = binding(left);
                 const auto& next = binding(right);
                 return left.hash == right.hash && wide.protocol == next.protocol && wide.prefix == next.prefix &&
-                       source_of(match(left)) == source_of(match(right)) &&
-                       interface_of(match(left)) == interface_of(match(right)) && wide.ports.last >= next.ports.first;
+                       source_of(client(left)) == source_of(client(right)) &&
+                       interface_of(client(left)) == interface_of(client(right)) && wide.ports.last >= next.ports.first;
         }
 
         void compare(Reference left, Reference right) {
@@ -156,27 +157,28 @@ private:
                 }
                 const bool twice = equal && left.service == right.service;
                 findings_.add(second.where, twice ? Severity::kWarning : Severity::kError, [&] {
-                        const auto place = policy_.place(first.where);
-                        const auto later = written(second, match(right));
+                        const auto location = policy_.location(first.where);
+                        const auto later = written(second, client(right));
                         if (!equal) {
                                 return fmt::format(
                                         "{} overlaps {} of service {} at {} and neither range holds the "
                                         "other, make them nested or disjoint",
-                                        later, written(first, match(left)), name(left), place);
+                                        later, written(first, client(left)), name(left), location);
                         }
                         if (!twice) {
                                 return fmt::format(
                                         "{} is claimed by service {} here and by service {} at {}, remove "
                                         "one",
-                                        later, name(right), name(left), place);
+                                        later, name(right), name(left), location);
                         }
-                        return fmt::format("{} stands twice in service {}, first at {}", later, name(right), place);
+                        return fmt::format("{} stands twice in service {}, first at {}", later, name(right), location);
                 });
         }
 
         [[nodiscard]] bool is_one_of_many(Reference reference) const {
                 const auto& one = binding(reference);
-                return one.bare || count_matches(policy_.services[reference.service], one.prefix.address.family) > 1;
+                return one.bare ||
+                       count_client_filters(policy_.services[reference.service], one.prefix.address.family) > 1;
         }
 
         const Policy& policy_;
@@ -200,22 +202,22 @@ std::string written(const Binding& binding) {
                        : fmt::format("{}=[{}]/{}:{}", key, prefix.address.to_string(), prefix.length, ports);
 }
 
-std::string written(const Binding& binding, const Match& match) {
+std::string written(const Binding& binding, const ClientFilter& client) {
         auto text = written(binding);
-        if (match.source != nullptr) {
-                text += " from " + match.source->to_string();
+        if (client.source != nullptr) {
+                text += " from " + client.source->to_string();
         }
-        if (match.interface != nullptr) {
-                text += " on " + match.interface->value;
+        if (client.interface != nullptr) {
+                text += " on " + client.interface->value;
         }
         return text;
 }
 
 // FNV-1a, 64 bits: whoever writes the policy is trusted, so that nobody looks for two that collide.
-std::uint64_t identity_of(const Service& service, const Binding& binding, const Match& match) {
+std::uint64_t identity_of(const Service& service, const Binding& binding, const ClientFilter& client) {
         std::uint64_t hash = 0xcbf29ce484222325U;
         for (const char c : fmt::format("{}\n{}\n{}", service.name, to_string(binding.prefix.address.family),
-                                        written(binding, match))) {
+                                        written(binding, client))) {
                 hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
         }
         return hash == 0 ? 1 : hash;

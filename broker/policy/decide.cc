@@ -14,10 +14,10 @@ namespace sockbroker {
 namespace {
 
 template <class Matches>
-const Claim* first_match(const std::vector<Claim>& claims, Matches matches) {
-        const auto found =
-                std::find_if(claims.begin(), claims.end(), [&](const Claim& claim) { return matches(claim.value); });
-        return found == claims.end() ? nullptr : &*found;
+const Matcher* first_match(const std::vector<Matcher>& matchers, Matches matches) {
+        const auto found = std::find_if(matchers.begin(), matchers.end(),
+                                        [&](const Matcher& matcher) { return matches(matcher.value); });
+        return found == matchers.end() ? nullptr : &*found;
 }
 
 // A name that means the overflow id (nobody, nogroup) means nobody in particular.
@@ -32,26 +32,26 @@ bool account_matches(const std::string& account, Id id, const Lookup& lookup) {
         return lookup && lookup(account).id() == id;
 }
 
-const Claim* matching_unit(const Service& service, const Peer& peer) {
+const Matcher* matching_unit(const Service& service, const Peer& peer) {
         return first_match(service.units, [&](const auto& value) { return unit_matches(value, peer.unit); });
 }
 
-const Claim* matching_user(const Service& service, const Peer& peer, const Accounts& accounts) {
+const Matcher* matching_user(const Service& service, const Peer& peer, const Accounts& accounts) {
         return first_match(service.users,
                            [&](const auto& value) { return account_matches(value, peer.uid, accounts.user); });
 }
 
-const Claim* matching_group(const Service& service, const Peer& peer, const Accounts& accounts) {
+const Matcher* matching_group(const Service& service, const Peer& peer, const Accounts& accounts) {
         return first_match(service.groups,
                            [&](const auto& value) { return account_matches(value, peer.gid, accounts.group); });
 }
 
-AccountHash name_of(const Claim* claim) {
-        return claim == nullptr || account_number(claim->value) ? 0 : account_hash(claim->value);
+AccountHash name_of(const Matcher* matcher) {
+        return matcher == nullptr || account_number(matcher->value) ? 0 : account_hash(matcher->value);
 }
 
 struct Verdict {
-        const Claim* decides = nullptr;  // none: the peer is not admitted
+        const Matcher* decides = nullptr;  // none: the peer is not admitted
         AccountHash user = 0;
         AccountHash group = 0;
 };
@@ -74,38 +74,39 @@ Verdict judge(const Service& service, const Peer& peer, const Accounts& accounts
         return {unit != nullptr ? unit : user != nullptr ? user : group, name_of(user), name_of(group)};
 }
 
-// Names of these claims, unless a number among them admits already.
+// Names of these matchers, unless a number among them admits already.
 template <class Id>
-void add_names(AccountKind kind, const std::vector<Claim>& claims, Id id, std::vector<AccountName>& names) {
-        if (is_overflow_id(id) || first_match(claims, [&](const auto& value) { return account_number(value) == id; })) {
+void add_names(AccountKind kind, const std::vector<Matcher>& matchers, Id id, std::vector<AccountName>& names) {
+        if (is_overflow_id(id) ||
+            first_match(matchers, [&](const auto& value) { return account_number(value) == id; })) {
                 return;
         }
-        for (const auto& claim : claims) {
-                if (!account_number(claim.value)) {
-                        names.push_back({kind, claim.value});
+        for (const auto& matcher : matchers) {
+                if (!account_number(matcher.value)) {
+                        names.push_back({kind, matcher.value});
                 }
         }
 }
 
 template <class Id, class Lookup>
-bool stays(const std::vector<Claim>& claims, Id id, AccountHash admitted_by, const Lookup& lookup) {
-        return claims.empty() || first_match(claims, [&](const auto& value) {
-                                         if (account_number(value)) {
-                                                 return account_matches(value, id, lookup);
-                                         }
-                                         return account_hash(value) == admitted_by || !lookup(value).answered() ||
-                                                account_matches(value, id, lookup);
-                                 }) != nullptr;
+bool stays(const std::vector<Matcher>& matchers, Id id, AccountHash admitted_by, const Lookup& lookup) {
+        return matchers.empty() || first_match(matchers, [&](const auto& value) {
+                                           if (account_number(value)) {
+                                                   return account_matches(value, id, lookup);
+                                           }
+                                           return account_hash(value) == admitted_by || !lookup(value).answered() ||
+                                                  account_matches(value, id, lookup);
+                                   }) != nullptr;
 }
 
 template <class Lookup>
-std::string unanswered(const std::vector<Claim>& claims, const Lookup& lookup) {
+std::string unanswered(const std::vector<Matcher>& matchers, const Lookup& lookup) {
         constexpr std::size_t kShown = 5;
         std::string names;
         std::size_t count = 0;
-        for (const auto& claim : claims) {
-                if (!account_number(claim.value) && lookup && !lookup(claim.value).answered() && count++ < kShown) {
-                        names += fmt::format("{}{}", names.empty() ? "" : " ", claim.value);
+        for (const auto& matcher : matchers) {
+                if (!account_number(matcher.value) && lookup && !lookup(matcher.value).answered() && count++ < kShown) {
+                        names += fmt::format("{}{}", names.empty() ? "" : " ", matcher.value);
                 }
         }
         return names.empty() ? names
@@ -113,26 +114,27 @@ std::string unanswered(const std::vector<Claim>& claims, const Lookup& lookup) {
                                            names, count > kShown ? " ..." : "");
 }
 
-std::string values_of(const std::vector<Claim>& claims) {
+std::string values_of(const std::vector<Matcher>& matchers) {
         constexpr std::size_t kShown = 5;
         std::vector<std::string_view> shown;
-        for (const auto& claim : claims) {
+        for (const auto& matcher : matchers) {
                 if (shown.size() == kShown) {
                         shown.emplace_back("...");
                         break;
                 }
-                shown.push_back(claim.value);
+                shown.push_back(matcher.value);
         }
         return fmt::format("{}", fmt::join(shown, " "));
 }
 
 std::string why_not(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
         std::string why;
-        const auto look = [&](std::string_view key, const std::vector<Claim>& claims, const Claim* match,
+        const auto look = [&](std::string_view key, const std::vector<Matcher>& matchers, const Matcher* match,
                               const std::string& sender, const std::string& more = {}) {
-                if (!claims.empty() && match == nullptr) {
+                if (!matchers.empty() && match == nullptr) {
                         why += fmt::format("{}{}={} at {} does not match, the sender {}{}", why.empty() ? "" : "; ",
-                                           key, values_of(claims), policy.place(claims.front().where), sender, more);
+                                           key, values_of(matchers), policy.location(matchers.front().where), sender,
+                                           more);
                 }
         };
         look("Unit", service.units, matching_unit(service, peer),
@@ -147,7 +149,7 @@ std::string why_not(const Policy& policy, const Service& service, const Peer& pe
 Refusal not_permitted(const Policy& policy, const Service& service, const Peer& peer, const Accounts& accounts) {
         return {ResultCode::kNotPermitted,
                 fmt::format("not admitted to service {}: {}", service.name, why_not(policy, service, peer, accounts)),
-                policy.place(service.where)};
+                policy.location(service.where)};
 }
 
 // Whether the service is named as the unit: web for web.service and web@1.service.
@@ -186,7 +188,7 @@ std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer&
                         break;
                 }
                 names.push_back(service.name);
-                admission = {&service, policy.place(verdict.decides->where), verdict.user, verdict.group};
+                admission = {&service, policy.location(verdict.decides->where), verdict.user, verdict.group};
         }
         if (names.empty()) {
                 const auto* near = nearest_service(policy, peer, accounts);
@@ -197,7 +199,7 @@ std::expected<Admission, Refusal> find_service(const Policy& policy, const Peer&
                         Refusal{ResultCode::kNotPermitted,
                                 fmt::format("no service admits a sender with uid {}, gid {}, {}{}", peer.uid, peer.gid,
                                             peer.unit.empty() ? "in no system unit" : "in unit " + peer.unit, hint),
-                                near == nullptr ? std::string() : policy.place(near->where)});
+                                near == nullptr ? std::string() : policy.location(near->where)});
         }
         if (names.size() > 1) {
                 return std::unexpected(
@@ -228,7 +230,7 @@ std::expected<Admission, Refusal> admit(const Policy& policy, const Peer& peer, 
         if (verdict.decides == nullptr) {
                 return std::unexpected(not_permitted(policy, *found, peer, accounts));
         }
-        return Admission{found, policy.place(verdict.decides->where), verdict.user, verdict.group};
+        return Admission{found, policy.location(verdict.decides->where), verdict.user, verdict.group};
 }
 
 bool admits(const Service& service, const Peer& peer, const Accounts& accounts) {
@@ -236,11 +238,11 @@ bool admits(const Service& service, const Peer& peer, const Accounts& accounts) 
 }
 
 bool may_admit(const Service& service, const Peer& peer) {
-        const auto may = [](const std::vector<Claim>& claims, auto id) {
-                return claims.empty() || (!is_overflow_id(id) && first_match(claims, [&](const auto& value) {
-                                                                         const auto number = account_number(value);
-                                                                         return !number || *number == id;
-                                                                 }) != nullptr);
+        const auto may = [](const std::vector<Matcher>& matchers, auto id) {
+                return matchers.empty() || (!is_overflow_id(id) && first_match(matchers, [&](const auto& value) {
+                                                                           const auto number = account_number(value);
+                                                                           return !number || *number == id;
+                                                                   }) != nullptr);
         };
         const bool any = !service.units.empty() || !service.users.empty() || !service.groups.empty();
         return any && (service.units.empty() || matching_unit(service, peer) != nullptr) &&
@@ -272,10 +274,10 @@ bool stays_admitted(const Service& service, const Peer& registrant, const Accoun
 
 std::vector<AccountName> account_names(const Policy& policy) {
         std::set<AccountName> names;
-        const auto add = [&](AccountKind kind, const std::vector<Claim>& claims) {
-                for (const auto& claim : claims) {
-                        if (!account_number(claim.value)) {
-                                names.insert({kind, claim.value});
+        const auto add = [&](AccountKind kind, const std::vector<Matcher>& matchers) {
+                for (const auto& matcher : matchers) {
+                        if (!account_number(matcher.value)) {
+                                names.insert({kind, matcher.value});
                         }
                 }
         };

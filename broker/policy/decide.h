@@ -28,7 +28,7 @@ namespace sockbroker {
 
 struct Admission {
         const Service* service = nullptr;
-        std::string rule;      // file:line of the claim that admitted
+        std::string rule;      // file:line of the matcher that admitted
         AccountHash user = 0;  // the names that did; 0: a number, or the service has no such key
         AccountHash group = 0;
 };

@@ -44,7 +44,7 @@ Refusal useless(const Policy& policy, const Service& service, const SocketFacts&
                         "service {} has no {}= binding of {} that the socket bound to {} could serve, add one or hand "
                         "over another socket",
                         service.name, listen_key(socket.protocol), person(socket.family), socket.bound.to_string()),
-                policy.place(service.where)};
+                policy.location(service.where)};
 }
 
 // Two sockets where one can serve. With different ports they are two servers (plain and TLS, for instance), and sharing
@@ -68,7 +68,7 @@ Refusal doubled(const Policy& policy, const Service& service, const SocketFacts&
                 fmt::format("the sockets bound to {} and {} are both for {} and {} of service {}, {}",
                             first.bound.to_string(), socket.bound.to_string(), person(socket.protocol),
                             person(socket.family), service.name, remedy),
-                policy.place(service.where)};
+                policy.location(service.where)};
 }
 
 // One of those that leave it nothing to serve; there is one.
@@ -148,7 +148,7 @@ std::optional<Refusal> check_occupancy(const Policy& policy, const Service& serv
                         fmt::format("service {} would have {} live sockets, MaxSockets={} allows no more: close old "
                                     "ones or raise it",
                                     service.name, after, service.max_sockets),
-                        policy.place(service.where)};
+                        policy.location(service.where)};
         }
         if (service.handover != Handover::kRefuse) {
                 return std::nullopt;
@@ -163,7 +163,7 @@ std::optional<Refusal> check_occupancy(const Policy& policy, const Service& serv
                                         fmt::format("{} {} of service {} is served by {} and Handover=refuse lets "
                                                     "nobody displace it, end that one first",
                                                     person(sockets[i].protocol), person(family), service.name, holder),
-                                        policy.place(service.where)};
+                                        policy.location(service.where)};
                         }
                 }
         }

@@ -25,7 +25,7 @@ struct CloseDir {
         void operator()(DIR* dir) const { ::closedir(dir); }
 };
 
-// The broker's user, and readable_places().
+// The broker's user, and readable_paths().
 constexpr std::string_view kHowToReach =
         "let the broker's user read it, and no link lead out of /etc, /usr/lib and the folders of policies";
 

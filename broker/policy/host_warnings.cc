@@ -75,17 +75,17 @@ bool any_port(const PortRange& ports) {
 
 // Whether the listener is of those whom the service admits: then it is the service's own socket.
 bool is_of(const HostListener& listener, const Service& service) {
-        const auto matches = [](const std::vector<Claim>& claims, const auto& fits) {
-                return claims.empty() || std::ranges::any_of(claims, fits);
+        const auto matches = [](const std::vector<Matcher>& matchers, const auto& fits) {
+                return matchers.empty() || std::ranges::any_of(matchers, fits);
         };
         if (listener.service == service.name) {
                 return true;
         }
-        return !(service.units.empty() && service.users.empty()) && matches(service.users, [&](const Claim& claim) {
-                return claim.value == listener.user || claim.value == std::to_string(listener.uid);
-        }) && matches(service.units, [&](const Claim& claim) {
+        return !(service.units.empty() && service.users.empty()) && matches(service.users, [&](const Matcher& matcher) {
+                return matcher.value == listener.user || matcher.value == std::to_string(listener.uid);
+        }) && matches(service.units, [&](const Matcher& matcher) {
                 return std::ranges::any_of(listener.units,
-                                           [&](const std::string& unit) { return has_unit(claim.value, {unit}); });
+                                           [&](const std::string& unit) { return has_unit(matcher.value, {unit}); });
         });
 }
 
@@ -267,15 +267,16 @@ void warn_of_groups(const Policy& policy, const std::vector<RegisteredSocket>& s
 
 void warn_of_units(const Policy& policy, const Service& service, const std::vector<std::string>& units,
                    std::vector<Diagnostic>& warnings) {
-        if (service.units.empty() ||
-            std::ranges::any_of(service.units, [&](const Claim& claim) { return has_unit(claim.value, units); })) {
+        if (service.units.empty() || std::ranges::any_of(service.units, [&](const Matcher& matcher) {
+                    return has_unit(matcher.value, units);
+            })) {
                 return;
         }
         constexpr std::size_t kShown = 3;
         std::vector<std::string_view> names;
         names.reserve(service.units.size());
-        for (const auto& claim : service.units) {
-                names.emplace_back(claim.value);
+        for (const auto& matcher : service.units) {
+                names.emplace_back(matcher.value);
         }
         const bool cut = names.size() > kShown;
         names.resize(std::min(names.size(), kShown));
@@ -292,7 +293,7 @@ std::string local_route_command(const std::string& netns, const std::string& pre
                            netns.empty() ? "" : " ", prefix);
 }
 
-bool has_unit(const std::string& claim, const std::vector<std::string>& units) {
+bool has_unit(const std::string& matcher, const std::vector<std::string>& units) {
         const auto template_of = [](const std::string& name) {
                 const auto at = name.find('@');
                 const auto dot = name.rfind('.');
@@ -301,9 +302,9 @@ bool has_unit(const std::string& claim, const std::vector<std::string>& units) {
                                : name.substr(0, at + 1) + name.substr(dot);
         };
         return std::ranges::any_of(units, [&](const std::string& unit) {
-                return unit_matches(claim, unit) ||
-                       claim == unit ||  // An instance of a template that is there may be started any time.
-                       (unit.find("@.") != std::string::npos && template_of(claim) == unit);
+                return unit_matches(matcher, unit) ||
+                       matcher == unit ||  // An instance of a template that is there may be started any time.
+                       (unit.find("@.") != std::string::npos && template_of(matcher) == unit);
         });
 }
 

@@ -48,7 +48,7 @@ struct HostFacts {
 [[nodiscard]] std::string local_route_command(const std::string& netns, const std::string& prefix);
 
 // Services of which no value of Unit= is a unit of the host; to be asked for nothing but those of the policy.
-[[nodiscard]] bool has_unit(const std::string& claim, const std::vector<std::string>& units);
+[[nodiscard]] bool has_unit(const std::string& matcher, const std::vector<std::string>& units);
 
 [[nodiscard]] std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& host);
 

@@ -108,21 +108,21 @@ private:
                         return listen(Protocol::kUdp, key, value, where);
                 }
                 if (key == "Unit") {
-                        return claims(service_->units, key, value, where, check_unit_pattern);
+                        return matchers(service_->units, key, value, where, check_unit_pattern);
                 }
                 if (key == "User") {
-                        return claims(service_->users, key, value, where,
-                                      [](std::string_view word) { return check_account("user", word); });
+                        return matchers(service_->users, key, value, where,
+                                        [](std::string_view word) { return check_account("user", word); });
                 }
                 if (key == "Group") {
-                        return claims(service_->groups, key, value, where,
-                                      [](std::string_view word) { return check_account("group", word); });
+                        return matchers(service_->groups, key, value, where,
+                                        [](std::string_view word) { return check_account("group", word); });
                 }
                 if (key == "Source") {
                         return sources(key, value, where);
                 }
                 if (key == "Interface") {
-                        return claims(service_->interfaces, key, value, where, check_interface);
+                        return matchers(service_->interfaces, key, value, where, check_interface);
                 }
                 if (key == "WhenAbsent") {
                         return choose(service_->when_absent, key, value,
@@ -202,8 +202,8 @@ private:
         }
 
         template <class Check>
-        static Result<void> claims(std::vector<Claim>& list, std::string_view key, std::string_view value, Where where,
-                                   Check check) {
+        static Result<void> matchers(std::vector<Matcher>& list, std::string_view key, std::string_view value,
+                                     Where where, Check check) {
                 if (value.empty()) {
                         list.clear();
                         return {};

@@ -63,7 +63,7 @@ const Service* Policy::find(std::string_view name) const {
         return found != services.end() && found->name == name ? &*found : nullptr;
 }
 
-std::string Policy::place(Where where) const {
+std::string Policy::location(Where where) const {
         const auto& file = files.at(where.file);
         return where.line == 0 ? file : fmt::format("{}:{}", file, where.line);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A policy as it was written: services with the claims of who may register and the bindings they may receive.
+// A policy as it was written: services, each with the matchers of who may register and with its bindings.
 // Plain values; made whole by parse_policy() and never changed afterwards.
 #pragma once
 
@@ -34,7 +34,7 @@ enum class Announce : std::uint8_t { kNo, kAny, kAll };
 
 inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with Handover=share
 
-// A place in the text: an index into Policy::files and a line from 1. Kept small: there may be a million.
+// A location in the text: an index into Policy::files and a line from 1. Kept small: there may be a million.
 struct Where {
         std::uint32_t file = 0;
         std::uint32_t line = 0;
@@ -48,8 +48,8 @@ struct Binding {
         Where where;
 };
 
-// One value of Unit=, User= or Group=.
-struct Claim {
+// One value of Unit=, User=, Group= or Interface=, to be matched against a peer or an interface.
+struct Matcher {
         std::string value;
         Where where;
 };
@@ -63,14 +63,14 @@ struct Source {
 struct Service {
         std::string name;
         Where where;  // its first section
-        std::vector<Claim> units;
-        std::vector<Claim> users;
-        std::vector<Claim> groups;
+        std::vector<Matcher> units;
+        std::vector<Matcher> users;
+        std::vector<Matcher> groups;
         std::vector<Binding> bindings;              // a bare one stands twice, IPv4 then IPv6
         std::array<std::array<bool, 2>, 2> used{};  // [protocol][family]: some binding is of it
         // [family], each value once. None in both: any client. None in one of them: there nobody.
         std::array<std::vector<Source>, 2> sources;
-        std::vector<Claim> interfaces;  // each name once; none: any
+        std::vector<Matcher> interfaces;  // each name once; none: any
         WhenAbsent when_absent = WhenAbsent::kRefuse;
         Accounting accounting = Accounting::kService;
         Handover handover = Handover::kReplace;
@@ -83,22 +83,22 @@ struct Service {
         std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all
 };
 
-// Each binding stands once for every source of its family and every interface of its service. It is never written out
-// in memory: a few lines of text may mean millions of these.
-struct Match {
-        const Prefix* source = nullptr;    // none: any client
-        const Claim* interface = nullptr;  // none: any
+// Which clients a binding is for. Each binding counts once for every source of its family and every interface of its
+// service. These are made when they are asked for: a few lines of text may mean millions of them.
+struct ClientFilter {
+        const Prefix* source = nullptr;      // none: any client
+        const Matcher* interface = nullptr;  // none: any
 };
 
 [[nodiscard]] inline bool any_source(const Service& service) {
         return service.sources[0].empty() && service.sources[1].empty();
 }
-[[nodiscard]] inline std::size_t count_matches(const Service& service, Family family) {
+[[nodiscard]] inline std::size_t count_client_filters(const Service& service, Family family) {
         const std::size_t sources = any_source(service) ? 1 : service.sources[static_cast<std::size_t>(family)].size();
         return sources * std::max<std::size_t>(1, service.interfaces.size());
 }
-// `n` is below count_matches().
-[[nodiscard]] inline Match match_at(const Service& service, Family family, std::size_t n) {
+// `n` is below count_client_filters().
+[[nodiscard]] inline ClientFilter client_filter_at(const Service& service, Family family, std::size_t n) {
         const std::size_t interfaces = std::max<std::size_t>(1, service.interfaces.size());
         const auto& sources = service.sources[static_cast<std::size_t>(family)];
         return {.source = sources.empty() ? nullptr : &sources[n / interfaces].prefix,
@@ -110,7 +110,7 @@ struct Policy {
         std::vector<Service> services;   // sorted by name
 
         [[nodiscard]] const Service* find(std::string_view name) const;
-        [[nodiscard]] std::string place(Where where) const;  // "/etc/sockbroker/conf.d/50-dns.conf:7"
+        [[nodiscard]] std::string location(Where where) const;  // "/etc/sockbroker/conf.d/50-dns.conf:7"
 };
 
 }  // namespace sockbroker

@@ -11,7 +11,7 @@ namespace {
 // Smaller goes first: longest destination, narrower ports, longest source, a named interface before any.
 std::tuple<int, unsigned, int, bool> rank(const MetBinding& met) {
         return {-int{met.binding->prefix.length}, met.binding->ports.width(),
-                met.match.source == nullptr ? 0 : -int{met.match.source->length}, met.match.interface == nullptr};
+                met.client.source == nullptr ? 0 : -int{met.client.source->length}, met.client.interface == nullptr};
 }
 
 bool goes_before(const MetBinding& one, const MetBinding& other) {
@@ -31,19 +31,19 @@ MetBindings bindings_met(const Policy& policy, const Interfaces& interfaces, con
         const Address& to = packet.to.address;
         const bool loopback = is_loopback(to);
         const auto add = [&](const Service& service, const Binding& binding) {
-                for (std::size_t n = 0; n < count_matches(service, to.family); n++) {
-                        const MetBinding met{&service, &binding, match_at(service, to.family, n)};
-                        if (met.match.source != nullptr && met.match.source->length > 0) {
+                for (std::size_t n = 0; n < count_client_filters(service, to.family); n++) {
+                        const MetBinding met{&service, &binding, client_filter_at(service, to.family, n)};
+                        if (met.client.source != nullptr && met.client.source->length > 0) {
                                 if (!packet.from) {
                                         result.depends_on_source = true;
                                         continue;
                                 }
-                                if (!met.match.source->contains(*packet.from)) {
+                                if (!met.client.source->contains(*packet.from)) {
                                         continue;
                                 }
                         }
-                        if (met.match.interface != nullptr) {
-                                const auto index = interfaces.find(met.match.interface->value);
+                        if (met.client.interface != nullptr) {
+                                const auto index = interfaces.find(met.client.interface->value);
                                 const bool known = index != interfaces.end() && index->second != 0;
                                 if (!known || index->second != packet.ifindex) {
                                         result.depends_on_interface =

@@ -23,7 +23,7 @@ struct Packet {
 struct MetBinding {
         const Service* service = nullptr;
         const Binding* binding = nullptr;
-        Match match;
+        ClientFilter client;
 };
 
 struct MetBindings {

@@ -17,19 +17,19 @@ class Checker {
 public:
         Checker(std::string_view key, const Lookup& lookup) : key_(key), lookup_(lookup) {}
 
-        void check(const Policy& policy, const std::vector<Claim>& claims, std::vector<Diagnostic>& warnings) {
-                for (const auto& claim : claims) {
-                        if (account_number(claim.value)) {
+        void check(const Policy& policy, const std::vector<Matcher>& matchers, std::vector<Diagnostic>& warnings) {
+                for (const auto& matcher : matchers) {
+                        if (account_number(matcher.value)) {
                                 continue;
                         }
-                        const auto [known, fresh] = known_.try_emplace(claim.value, nullptr);
+                        const auto [known, fresh] = known_.try_emplace(matcher.value, nullptr);
                         if (fresh) {
-                                known->second = verdict(claim.value);
+                                known->second = verdict(matcher.value);
                         }
                         if (known->second != nullptr) {
-                                warnings.push_back({policy.files.at(claim.where.file), claim.where.line,
+                                warnings.push_back({policy.files.at(matcher.where.file), matcher.where.line,
                                                     Severity::kWarning,
-                                                    fmt::format("{}=: {} {}", key_, claim.value, known->second)});
+                                                    fmt::format("{}=: {} {}", key_, matcher.value, known->second)});
                         }
                 }
         }

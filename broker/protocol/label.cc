@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/protocol/request.h"
 #include "broker/protocol/service_name.h"
 
 namespace sockbroker {

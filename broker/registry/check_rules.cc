@@ -17,7 +17,7 @@ namespace {
 Where place_of_rule(const Policy& policy, std::size_t n) {
         for (const auto& service : policy.services) {
                 for (const auto& binding : service.bindings) {
-                        const auto matches = count_matches(service, binding.prefix.address.family);
+                        const auto matches = count_client_filters(service, binding.prefix.address.family);
                         if (n < matches) {
                                 return binding.where;
                         }
@@ -57,7 +57,7 @@ std::vector<Diagnostic> check_rules(const Policy& policy, std::uint32_t max_bind
 
 bool has_all_interfaces(const Policy& policy, const Interfaces& interfaces) {
         return std::ranges::all_of(policy.services, [&](const Service& service) {
-                return std::ranges::all_of(service.interfaces, [&](const Claim& interface) {
+                return std::ranges::all_of(service.interfaces, [&](const Matcher& interface) {
                         const auto found = interfaces.find(interface.value);
                         return found != interfaces.end() && found->second != 0;
                 });

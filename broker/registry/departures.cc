@@ -11,11 +11,11 @@ namespace sockbroker {
 
 Result<std::vector<Departure>> Registry::remove(const std::string& service, const Gone& gone) {
         std::vector<Departure> departures;
-        const auto seat = seats_.find(service);
-        if (seat == seats_.end()) {
+        const auto state = services_.find(service);
+        if (state == services_.end()) {
                 return departures;
         }
-        const auto& all = seat->second.registrations;
+        const auto& all = state->second.registrations;
         std::vector<bool> stays(all.size(), true);
         for (std::size_t i = 0; i < all.size(); i++) {
                 if (gone(service, all[i])) {
@@ -32,7 +32,7 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
                         kept.push_back(all[i]);
                 }
         }
-        if (auto done = replace_registrations(seat->second, std::move(kept)); !done) {
+        if (auto done = replace_registrations(state->second, std::move(kept)); !done) {
                 return std::unexpected(done.error());
         }
         return departures;
@@ -40,7 +40,7 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
 
 Result<std::vector<Departure>> Registry::remove_all(const Gone& gone) {
         std::vector<Departure> departures;
-        for (const auto& [service, seat] : seats_) {
+        for (const auto& [service, state] : services_) {
                 auto some = remove(service, gone);
                 if (!some) {
                         return some;
@@ -62,7 +62,7 @@ Result<std::vector<Departure>> Registry::refresh(const std::string& service) {
 
 Result<std::vector<Departure>> Registry::refresh_holders(const std::string& service) {
         const auto all = registrations(service);
-        const auto how = spread(service);
+        const auto how = distribution(service);
         if (how.share) {
                 return std::vector<Departure>{};  // nobody is displaced
         }
@@ -84,23 +84,23 @@ Result<std::vector<Departure>> Registry::refresh_all() {
 Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until) {
         constexpr unsigned kBetweenLooksAtTheClock = 16;
         if (sweep.done) {
-                sweep = {.service = {}, .place = {}, .done = false};
+                sweep = {.service = {}, .cursor = {}, .done = false};
         }
         std::vector<Departure> departures;
         unsigned asked = 0;
         bool time_left = true;
-        auto seat = seats_.lower_bound(sweep.service);
-        for (; seat != seats_.end() && time_left; seat++) {
-                if (seat->first != sweep.service) {
-                        sweep.service = seat->first;
-                        sweep.place = {};
+        auto state = services_.lower_bound(sweep.service);
+        for (; state != services_.end() && time_left; state++) {
+                if (state->first != sweep.service) {
+                        sweep.service = state->first;
+                        sweep.cursor = {};
                 }
                 std::vector<Slot> dead;
-                for (const auto& one : behind(sweep.place, seat->second.registrations)) {
-                        if (is_dead(seat->first, one)) {
+                for (const auto& one : behind(sweep.cursor, state->second.registrations)) {
+                        if (is_dead(state->first, one)) {
                                 dead.push_back(one.slot);
                         }
-                        sweep.place = {one.since_usec, one.held()};
+                        sweep.cursor = {one.since_usec, one.held()};
                         if (++asked % kBetweenLooksAtTheClock == 0 && std::chrono::steady_clock::now() >= until) {
                                 time_left = false;
                                 break;
@@ -109,7 +109,7 @@ Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono:
                 if (dead.empty()) {
                         continue;
                 }
-                auto gone = remove(seat->first, [&](const std::string&, const Registration& one) {
+                auto gone = remove(state->first, [&](const std::string&, const Registration& one) {
                         return std::ranges::find(dead, one.slot) != dead.end();
                 });
                 if (!gone) {
@@ -128,11 +128,11 @@ Result<std::vector<Departure>> Registry::make_room(std::size_t slots) {
                 const std::string* service = nullptr;
                 Slot oldest = 0;
                 std::size_t most = 0;
-                for (const auto& [name, seat] : seats_) {
+                for (const auto& [name, state] : services_) {
                         std::size_t draining = 0;
                         Slot last = 0;
-                        for (const auto& one : seat.registrations) {
-                                if (!one.held() && !is_live(seat.registrations, seat.spread, one)) {
+                        for (const auto& one : state.registrations) {
+                                if (!one.held() && !is_live(state.registrations, state.distribution, one)) {
                                         draining++;
                                         last = one.slot;
                                 }

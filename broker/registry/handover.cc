@@ -70,7 +70,8 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
         std::vector<Registration> others;  // without those that are offered again, or held for who offers now
         for (const auto& registration : registrations(service)) {
                 const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
-                if (std::ranges::none_of(offers, same) && !is_succeeded(registration, peer, offers, spread(service))) {
+                if (std::ranges::none_of(offers, same) &&
+                    !is_succeeded(registration, peer, offers, distribution(service))) {
                         others.push_back(registration);
                 }
         }
@@ -95,17 +96,17 @@ Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std:
                         }
                 }
         }
-        occupancy.live = static_cast<std::uint32_t>(spread(service).share ? others.size() : still_live.size());
+        occupancy.live = static_cast<std::uint32_t>(distribution(service).share ? others.size() : still_live.size());
         return occupancy;
 }
 
-std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& service, const Peer& peer,
-                                                             std::span<const Offer> offers) {
-        const auto found = seats_.find(service.name);
-        if (found == seats_.end()) {
+std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service& service, const Peer& peer,
+                                                                   std::span<const Offer> offers) {
+        const auto found = services_.find(service.name);
+        if (found == services_.end()) {
                 return std::unexpected(Refusal{ResultCode::kInternal, "service has no place in the kernel", {}});
         }
-        Seat& seat = found->second;
+        ServiceState& state = found->second;
         std::vector<Registration> added;
         added.reserve(offers.size());
         // Whatever ends this before the switch, an exception too, leaves no slot behind.
@@ -135,7 +136,7 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
                         .registrant = peer,
                         .registered_usec = monotonic_usec(),
                 };
-                const auto record = to_record(seat.id, registration);
+                const auto record = to_record(state.id, registration);
                 const auto slot = offer.fd >= 0 ? dataplane_.install(offer.fd, record)
                                   : offer.errnum != 0
                                           ? fail(offer.errnum, fmt::format("cannot offer the socket {} to the kernel",
@@ -149,30 +150,31 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
         }
 
         std::vector<Registration> after(added.rbegin(), added.rend());
-        for (const auto& registration : seat.registrations) {
+        for (const auto& registration : state.registrations) {
                 if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end() &&
-                    !is_succeeded(registration, peer, offers, seat.spread)) {
+                    !is_succeeded(registration, peer, offers, state.distribution)) {
                         after.push_back(registration);
                 }
         }
         // Displaced sockets are kept for their owners to see, but never more of them than the quota.
         std::size_t draining = 0;
         std::erase_if(after, [&, whole = after](const Registration& registration) {
-                return !is_live(whole, seat.spread, registration) && ++draining > service.max_sockets;
+                return !is_live(whole, state.distribution, registration) && ++draining > service.max_sockets;
         });
-        const std::vector<Registration> before = seat.registrations;
-        if (const auto done = replace_registrations(seat, std::move(after)); !done) {
+        const std::vector<Registration> before = state.registrations;
+        if (const auto done = replace_registrations(state, std::move(after)); !done) {
                 return std::unexpected(Refusal{code_of(done.error()), done.error().text(), {}});
         }
         undo.wanted = false;
 
-        std::vector<Handed> handed;
+        std::vector<CommitResult> handed;
         for (const auto& registration : added) {
-                Handed& one = handed.emplace_back();
+                CommitResult& one = handed.emplace_back();
                 one.added = registration;
                 for (const auto& old : before) {
-                        const bool loses = is_live(before, seat.spread, old) && old.cookie != registration.cookie &&
-                                           !is_live(seat.registrations, seat.spread, old) &&
+                        const bool loses = is_live(before, state.distribution, old) &&
+                                           old.cookie != registration.cookie &&
+                                           !is_live(state.registrations, state.distribution, old) &&
                                            old.protocol == registration.protocol &&
                                            ((old.serves.ipv4 && registration.serves.ipv4) ||
                                             (old.serves.ipv6 && registration.serves.ipv6));
@@ -187,21 +189,21 @@ std::expected<std::vector<Handed>, Refusal> Registry::commit(const Service& serv
 // The record first: a broker that dies in between finds an order that its targets do not have yet, and mends it.
 Result<void> Registry::rewrite(const std::string& service, std::uint64_t cookie,
                                const std::function<void(Registration&)>& change) {
-        const auto seat = seats_.find(service);
-        if (seat == seats_.end()) {
+        const auto state = services_.find(service);
+        if (state == services_.end()) {
                 return fail(ENOENT, fmt::format("service {} has no place in the kernel", service));
         }
-        auto after = seat->second.registrations;
+        auto after = state->second.registrations;
         const auto one = std::ranges::find(after, cookie, &Registration::cookie);
         if (one == after.end()) {
                 return fail(ENOENT, fmt::format("service {} has no socket {:016x}", service, cookie));
         }
         change(*one);
-        if (auto done = dataplane_.set_registrant(one->slot, to_record(seat->second.id, *one)); !done) {
+        if (auto done = dataplane_.set_registrant(one->slot, to_record(state->second.id, *one)); !done) {
                 return done;
         }
         std::ranges::sort(after, is_before);
-        return replace_registrations(seat->second, std::move(after));
+        return replace_registrations(state->second, std::move(after));
 }
 
 Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec) {

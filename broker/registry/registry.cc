@@ -64,28 +64,28 @@ bool displaced(const Registration& one, std::span<const Registration> in_order, 
 }  // namespace
 
 void Registry::take_up() {
-        seats_.clear();
+        services_.clear();
         bound_.clear();
         const auto& service_names = dataplane_.service_names();
         for (ServiceId id = 1; id < service_names.size(); id++) {
                 if (!service_names[id].empty()) {
-                        seats_[service_names[id]].id = id;
+                        services_[service_names[id]].id = id;
                 }
         }
         for (const auto& [slot, record] : dataplane_.registrants()) {
                 last_since_usec_ = std::max(last_since_usec_, record.since_usec);
                 const bool known = record.service < service_names.size() && !service_names[record.service].empty();
                 if (known) {
-                        seats_[service_names[record.service]].registrations.push_back(from_record(slot, record));
+                        services_[service_names[record.service]].registrations.push_back(from_record(slot, record));
                 } else {
                         dataplane_.remove(slot);
                 }
         }
-        for (auto& [service, seat] : seats_) {
-                auto& all = seat.registrations;
+        for (auto& [service, state] : services_) {
+                auto& all = state.registrations;
                 std::ranges::sort(all, is_before);
-                const Targets targets = dataplane_.targets(seat.id);
-                seat.spread = {targets.share, targets.reuse_port, targets.stay, targets.reply};
+                const Targets targets = dataplane_.targets(state.id);
+                state.distribution = {targets.share, targets.reuse_port, targets.stay, targets.reply};
                 std::vector<Registration> kept;
                 for (const auto& registration : all) {
                         // Of a socket that was handed over again, the older place was about to be given up.
@@ -99,10 +99,10 @@ void Registry::take_up() {
                 }
                 all = std::move(kept);
                 for (const auto& registration : all) {
-                        note_bound(seat.id, registration);
+                        note_bound(state.id, registration);
                 }
                 // The same targets as a rule, but of a broker that died while it noted that a service was gone.
-                (void)replace_registrations(seat, all);
+                (void)replace_registrations(state, all);
         }
 }
 
@@ -121,8 +121,8 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const 
 Result<Registry::Change> Registry::begin_change(const Policy& policy) {
         Change change;
         for (const auto& service : policy.services) {
-                if (const auto seat = seats_.find(service.name); seat != seats_.end()) {
-                        change.ids.emplace(service.name, seat->second.id);
+                if (const auto state = services_.find(service.name); state != services_.end()) {
+                        change.ids.emplace(service.name, state->second.id);
                         continue;
                 }
                 const auto id = dataplane_.add_service(service.name);
@@ -159,71 +159,71 @@ void Registry::abandon_change(const Change& change) {
 std::vector<Departure> Registry::finish_change(const Change& change, const Policy& policy) {
         const auto& ids = change.ids;
         std::size_t leaving = 0;
-        for (const auto& [service, seat] : seats_) {
-                leaving += ids.contains(service) ? 0 : seat.registrations.size();
+        for (const auto& [service, state] : services_) {
+                leaving += ids.contains(service) ? 0 : state.registrations.size();
         }
         std::vector<Departure> departures;
         departures.reserve(leaving);  // what is not to fail below
         counters_ = change.counters;
         dataplane_.keep_counters(*counters_);
-        for (auto seat = seats_.begin(); seat != seats_.end();) {
-                if (ids.contains(seat->first)) {
-                        seat++;
+        for (auto state = services_.begin(); state != services_.end();) {
+                if (ids.contains(state->first)) {
+                        state++;
                         continue;
                 }
                 // No rule names the service any more, so nothing can reach its sockets.
-                dataplane_.remove_service(seat->second.id);
-                for (auto& registration : seat->second.registrations) {
+                dataplane_.remove_service(state->second.id);
+                for (auto& registration : state->second.registrations) {
                         dataplane_.remove(registration.slot);
-                        forget_bound(seat->second.id, registration);
-                        departures.push_back({seat->first, std::move(registration)});
+                        forget_bound(state->second.id, registration);
+                        departures.push_back({state->first, std::move(registration)});
                 }
-                seat = seats_.erase(seat);
+                state = services_.erase(state);
         }
         for (const auto& service : policy.services) {
-                Seat& seat = seats_[service.name];
-                seat.id = ids.at(service.name);
+                ServiceState& state = services_[service.name];
+                state.id = ids.at(service.name);
                 // The rules stand. One that cannot be told so now is told by the next reload.
-                (void)set_spread(seat,
-                                 {service.handover == Handover::kShare, service.reuse_port,
-                                  service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
+                (void)set_distribution(
+                        state, {service.handover == Handover::kShare, service.reuse_port,
+                                service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
         }
         return departures;
 }
 
-Result<void> Registry::set_spread(Seat& seat, Spread spread) {
-        if (seat.spread == spread) {
+Result<void> Registry::set_distribution(ServiceState& state, Distribution distribution) {
+        if (state.distribution == distribution) {
                 return {};
         }
-        const Spread before = std::exchange(seat.spread, spread);
-        auto done = replace_registrations(seat, seat.registrations);
+        const Distribution before = std::exchange(state.distribution, distribution);
+        auto done = replace_registrations(state, state.registrations);
         if (!done) {
-                seat.spread = before;
+                state.distribution = before;
         }
         return done;
 }
 
 // Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
-Result<void> Registry::replace_registrations(Seat& seat, std::vector<Registration> kept) {
-        const Targets targets = targets_of(kept, seat.spread);
-        if (targets != dataplane_.targets(seat.id)) {
-                if (auto done = dataplane_.set_targets(seat.id, targets); !done) {
+Result<void> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept) {
+        const Targets targets = targets_of(kept, state.distribution);
+        if (targets != dataplane_.targets(state.id)) {
+                if (auto done = dataplane_.set_targets(state.id, targets); !done) {
                         return done;
                 }
         }
         for (const auto& registration : kept) {
-                if (std::ranges::find(seat.registrations, registration.slot, &Registration::slot) ==
-                    seat.registrations.end()) {
-                        note_bound(seat.id, registration);
+                if (std::ranges::find(state.registrations, registration.slot, &Registration::slot) ==
+                    state.registrations.end()) {
+                        note_bound(state.id, registration);
                 }
         }
-        for (const auto& registration : seat.registrations) {
+        for (const auto& registration : state.registrations) {
                 if (std::ranges::find(kept, registration.slot, &Registration::slot) == kept.end()) {
                         dataplane_.remove(registration.slot);
-                        forget_bound(seat.id, registration);
+                        forget_bound(state.id, registration);
                 }
         }
-        seat.registrations = std::move(kept);
+        state.registrations = std::move(kept);
         return {};
 }
 
@@ -259,14 +259,14 @@ std::vector<std::string> Registry::bound_alike(const std::string& service, const
 }
 
 std::span<const Registration> Registry::registrations(const std::string& service) const {
-        const auto seat = seats_.find(service);
-        return seat == seats_.end() ? std::span<const Registration>{} : seat->second.registrations;
+        const auto state = services_.find(service);
+        return state == services_.end() ? std::span<const Registration>{} : state->second.registrations;
 }
 
 std::vector<std::string> Registry::services() const {
         std::vector<std::string> result;
-        for (const auto& [service, seat] : seats_) {
-                if (!seat.registrations.empty()) {
+        for (const auto& [service, state] : services_) {
+                if (!state.registrations.empty()) {
                         result.push_back(service);
                 }
         }
@@ -275,24 +275,24 @@ std::vector<std::string> Registry::services() const {
 
 std::size_t Registry::size() const {
         std::size_t size = 0;
-        for (const auto& [service, seat] : seats_) {
-                size += seat.registrations.size();
+        for (const auto& [service, state] : services_) {
+                size += state.registrations.size();
         }
         return size;
 }
 
-Spread Registry::spread(const std::string& service) const {
-        const auto seat = seats_.find(service);
-        return seat == seats_.end() ? Spread{} : seat->second.spread;
+Distribution Registry::distribution(const std::string& service) const {
+        const auto state = services_.find(service);
+        return state == services_.end() ? Distribution{} : state->second.distribution;
 }
 
-BindingCounters Registry::counters(const Service& service, const Binding& binding, const Match& match) const {
-        return dataplane_.binding_counters(identity_of(service, binding, match));
+BindingCounters Registry::counters(const Service& service, const Binding& binding, const ClientFilter& client) const {
+        return dataplane_.binding_counters(identity_of(service, binding, client));
 }
 
 ServiceCounters Registry::counters(const std::string& service) const {
-        const auto seat = seats_.find(service);
-        return seat == seats_.end() ? ServiceCounters{} : dataplane_.counters(seat->second.id);
+        const auto state = services_.find(service);
+        return state == services_.end() ? ServiceCounters{} : dataplane_.counters(state->second.id);
 }
 
 }  // namespace sockbroker

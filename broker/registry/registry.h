@@ -60,23 +60,24 @@ struct Offer {
         Assignment serves;
 };
 
-struct Handed {
+// What commit() did with one socket.
+struct CommitResult {
         Registration added;
         std::vector<Registration> displaced;  // served before and do not any more
 };
 
-// How the sockets of a service stand beside each other.
-struct Spread {
+// How the packets of a service are distributed over its sockets.
+struct Distribution {
         bool share = false;       // all serve, each flow has one of them; otherwise the newest serves
         bool reuse_port = false;  // within a SO_REUSEPORT group the kernel chooses
         bool stay = false;        // a flow of UDP goes on to the socket that has served it
         bool reply = false;       // answers over UDP leave from the address that was asked
 
-        bool operator==(const Spread&) const = default;
+        bool operator==(const Distribution&) const = default;
 };
 
-// Of a registration among those of its service.
-struct Place {
+// Where a pass over the registrations of a service has stopped: after this one, in the order in which they are tried.
+struct Cursor {
         std::int64_t since_usec = INT64_MAX;
         bool held = false;
 };
@@ -120,7 +121,7 @@ public:
         // is done.
         struct Sweep {
                 std::string service;
-                Place place;  // in the service
+                Cursor cursor;  // within it
                 bool done = true;
         };
         [[nodiscard]] Result<std::vector<Departure>> refresh_some(Sweep& sweep,
@@ -139,8 +140,8 @@ public:
         [[nodiscard]] Result<std::vector<Departure>> make_room(std::size_t slots);
 
         // One transaction: all offers into free slots, then one switch. A failure changes nothing.
-        [[nodiscard]] std::expected<std::vector<Handed>, Refusal> commit(const Service& service, const Peer& peer,
-                                                                         std::span<const Offer> offers);
+        [[nodiscard]] std::expected<std::vector<CommitResult>, Refusal> commit(const Service& service, const Peer& peer,
+                                                                               std::span<const Offer> offers);
 
         // Its service went at `gone_usec` (CLOCK_MONOTONIC), and a descriptor of it is held; 0: it came back.
         [[nodiscard]] Result<void> set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec);
@@ -155,16 +156,16 @@ public:
         [[nodiscard]] std::span<const Registration> registrations(const std::string& service) const;
         [[nodiscard]] std::vector<std::string> services() const;  // those with registrations
         [[nodiscard]] std::size_t size() const;                   // registrations of all services
-        [[nodiscard]] Spread spread(const std::string& service) const;
+        [[nodiscard]] Distribution distribution(const std::string& service) const;
 
         [[nodiscard]] ServiceCounters counters(const std::string& service) const;
         [[nodiscard]] BindingCounters counters(const Service& service, const Binding& binding,
-                                               const Match& match) const;
+                                               const ClientFilter& client) const;
 
 private:
-        struct Seat {
+        struct ServiceState {
                 ServiceId id = 0;
-                Spread spread;
+                Distribution distribution;
                 std::vector<Registration> registrations;  // in_order()
         };
 
@@ -179,14 +180,14 @@ private:
         void forget_bound(ServiceId service, const Registration& registration);
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
-        [[nodiscard]] Result<void> replace_registrations(Seat& seat, std::vector<Registration> kept);
-        [[nodiscard]] Result<void> set_spread(Seat& seat, Spread spread);
+        [[nodiscard]] Result<void> replace_registrations(ServiceState& state, std::vector<Registration> kept);
+        [[nodiscard]] Result<void> set_distribution(ServiceState& state, Distribution distribution);
         [[nodiscard]] Result<void> rewrite(const std::string& service, std::uint64_t cookie,
                                            const std::function<void(Registration&)>& change);
         Dataplane& dataplane_;
-        std::map<std::string, Seat, std::less<>> seats_;      // every service of the policy
-        std::multimap<BoundTo, Bound> bound_;                 // every registration
-        std::optional<std::vector<std::uint32_t>> counters_;  // of the policy in force, once it came from here
+        std::map<std::string, ServiceState, std::less<>> services_;  // every service of the policy
+        std::multimap<BoundTo, Bound> bound_;                        // every registration
+        std::optional<std::vector<std::uint32_t>> counters_;         // of the policy in force, once it came from here
         std::int64_t last_since_usec_ = 0;
 };
 
@@ -204,23 +205,23 @@ private:
 [[nodiscard]] bool is_before(const Registration& one, const Registration& other);
 
 // The slots of a service, in the order in which the dispatch program tries them where they do not share.
-[[nodiscard]] Targets targets_of(std::span<const Registration> in_order, Spread spread);
+[[nodiscard]] Targets targets_of(std::span<const Registration> in_order, Distribution distribution);
 
 // The first that can serve a protocol and family; null: none.
 [[nodiscard]] const Registration* first_choice(std::span<const Registration> in_order, Protocol protocol,
                                                Family family);
 
-// Those that come after that place, to go on where a look through them has stopped.
-[[nodiscard]] std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order);
+// Those that come after the cursor.
+[[nodiscard]] std::span<const Registration> behind(const Cursor& cursor, std::span<const Registration> in_order);
 
 // Whether it serves: as the first choice of some protocol and family or, where they share, as one of all. The others
 // are draining.
-[[nodiscard]] bool is_live(std::span<const Registration> in_order, Spread spread, const Registration& one);
+[[nodiscard]] bool is_live(std::span<const Registration> in_order, Distribution distribution, const Registration& one);
 
 // Whether a hand-over ends a hold: what the held socket served is served by the new ones, and they are of the
 // same owner (the next instance) or displace it anyway.
 [[nodiscard]] bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers,
-                                Spread spread);
+                                Distribution distribution);
 
 // Who may take a registration away or follow it: the unit that made it, or outside units its uid.
 [[nodiscard]] bool is_owner(const Peer& peer, const Registration& registration);

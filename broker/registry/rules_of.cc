@@ -29,7 +29,7 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
                 for (const auto& binding : service.bindings) {
-                        bindings += count_matches(service, binding.prefix.address.family);
+                        bindings += count_client_filters(service, binding.prefix.address.family);
                 }
         }
         std::vector<Rule> rules;
@@ -43,7 +43,7 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
                 }
                 for (const auto& binding : service.bindings) {
                         const auto family = binding.prefix.address.family;
-                        const std::size_t matches = count_matches(service, family);
+                        const std::size_t matches = count_client_filters(service, family);
                         for (std::size_t n = 0; n < matches; n++) {
                                 std::uint32_t counter = 0;
                                 if (service.accounting == Accounting::kBinding) {
@@ -54,15 +54,15 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
                                 if (ifindex == 0 && !indexes.empty()) {
                                         continue;  // no packet comes in there
                                 }
-                                const auto match = match_at(service, family, n);
+                                const auto client = client_filter_at(service, family, n);
                                 Rule& rule = rules.emplace_back(common);
                                 rule.protocol = binding.protocol;
                                 rule.prefix = binding.prefix;
                                 rule.ports = binding.ports;
                                 rule.ifindex = ifindex;
                                 rule.counter = counter;
-                                if (match.source != nullptr) {
-                                        rule.source = *match.source;
+                                if (client.source != nullptr) {
+                                        rule.source = *client.source;
                                 }
                         }
                 }
@@ -78,8 +78,8 @@ std::vector<std::uint64_t> counted_bindings(const Policy& policy) {
                 }
                 for (const auto& binding : service.bindings) {
                         const auto family = binding.prefix.address.family;
-                        for (std::size_t n = 0; n < count_matches(service, family); n++) {
-                                all.push_back(identity_of(service, binding, match_at(service, family, n)));
+                        for (std::size_t n = 0; n < count_client_filters(service, family); n++) {
+                                all.push_back(identity_of(service, binding, client_filter_at(service, family, n)));
                         }
                 }
         }
@@ -96,8 +96,9 @@ bool is_owner(const Peer& peer, const Registration& registration) {
                                                        : !peer.unit.empty() && owner.unit == peer.unit;
 }
 
-bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers, Spread spread) {
-        if (!held.held() || (spread.share && !is_owner(peer, held))) {
+bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers,
+                  Distribution distribution) {
+        if (!held.held() || (distribution.share && !is_owner(peer, held))) {
                 return false;
         }
         const auto served = [&](Family family) {
@@ -109,13 +110,13 @@ bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Of
         return (!held.serves.ipv4 || served(Family::kIpv4)) && (!held.serves.ipv6 || served(Family::kIpv6));
 }
 
-Targets targets_of(std::span<const Registration> in_order, Spread spread) {
+Targets targets_of(std::span<const Registration> in_order, Distribution distribution) {
         Targets targets;
-        targets.share = spread.share;
-        targets.reuse_port = spread.reuse_port;
-        targets.stay = spread.stay;
-        targets.reply = spread.reply;
-        const std::size_t most = spread.share ? kMaxShared : kReserveDepth;
+        targets.share = distribution.share;
+        targets.reuse_port = distribution.reuse_port;
+        targets.stay = distribution.stay;
+        targets.reply = distribution.reply;
+        const std::size_t most = distribution.share ? kMaxShared : kReserveDepth;
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
                         auto& slots =
@@ -123,7 +124,7 @@ Targets targets_of(std::span<const Registration> in_order, Spread spread) {
                         bool served = false;  // by one whose service lives
                         for (const auto& registration : in_order) {
                                 if (slots.size() == most || !registration.serves_in(protocol, family) ||
-                                    (spread.share && registration.held() && served)) {
+                                    (distribution.share && registration.held() && served)) {
                                         continue;
                                 }
                                 served = served || !registration.held();
@@ -140,17 +141,17 @@ const Registration* first_choice(std::span<const Registration> in_order, Protoco
         return found == in_order.end() ? nullptr : &*found;
 }
 
-std::span<const Registration> behind(const Place& place, std::span<const Registration> in_order) {
+std::span<const Registration> behind(const Cursor& cursor, std::span<const Registration> in_order) {
         const auto first = std::ranges::partition_point(in_order, [&](const Registration& one) {
-                return one.held() != place.held ? place.held : one.since_usec >= place.since_usec;
+                return one.held() != cursor.held ? cursor.held : one.since_usec >= cursor.since_usec;
         });
         return in_order.subspan(static_cast<std::size_t>(first - in_order.begin()));
 }
 
-bool is_live(std::span<const Registration> in_order, Spread spread, const Registration& one) {
+bool is_live(std::span<const Registration> in_order, Distribution distribution, const Registration& one) {
         return std::ranges::any_of(std::array{Family::kIpv4, Family::kIpv6}, [&](Family family) {
                 return one.serves_in(one.protocol, family) &&
-                       (spread.share || first_choice(in_order, one.protocol, family)->slot == one.slot);
+                       (distribution.share || first_choice(in_order, one.protocol, family)->slot == one.slot);
         });
 }
 

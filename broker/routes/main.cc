@@ -26,7 +26,7 @@ constexpr const char* kHelp =
         "     --netns NAME       For the broker of this network namespace, in which\n"
         "                        it must have been started\n"
         "     --config-dir DIR   Read only DIR/sockbrokerd.conf\n"
-        "     --runtime-dir DIR  Place of the socket routes (default /run/sockbroker)\n"
+        "     --runtime-dir DIR  Directory of the socket routes (default /run/sockbroker)\n"
         "\n"
         "See the sockbroker-routes(8) man page for details.\n";
 
@@ -38,9 +38,9 @@ constexpr option kLongOptions[] = {
         {"help", no_argument, nullptr, 'h'},
         {"version", no_argument, nullptr, kVersion},
         {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
-        {"netns", required_argument, nullptr, sockbroker::PlaceOptions::kNetns},
-        {"config-dir", required_argument, nullptr, sockbroker::PlaceOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, sockbroker::PlaceOptions::kRuntimeDir},
+        {"netns", required_argument, nullptr, sockbroker::DirectoryOptions::kNetns},
+        {"config-dir", required_argument, nullptr, sockbroker::DirectoryOptions::kConfigDir},
+        {"runtime-dir", required_argument, nullptr, sockbroker::DirectoryOptions::kRuntimeDir},
         {nullptr, 0, nullptr, 0},
 };
 
@@ -68,11 +68,11 @@ int show(int what) {
 
 int run(int argc, char** argv) {
         using namespace sockbroker;
-        PlaceOptions place_options;
+        DirectoryOptions directory_options;
         int shown = 0;  // the first of the options that show something and end
         const auto first = read_options(argc, argv, ":h", kLongOptions, [&](const GivenOption& given) -> Result<void> {
-                if (PlaceOptions::has(given.code)) {
-                        return place_options.take(given);
+                if (DirectoryOptions::has(given.code)) {
+                        return directory_options.take(given);
                 }
                 shown = shown == 0 ? given.code : shown;
                 return {};
@@ -86,14 +86,14 @@ int run(int argc, char** argv) {
         if (*first < argc) {
                 return complain(fmt::format("takes no arguments, found \"{}\"; see --help", argv[*first]), kUsage);
         }
-        const auto places = place_options.places();
-        if (const auto checked = check_netns(place_options.netns()); !checked) {
+        const auto directories = directory_options.directories();
+        if (const auto checked = check_netns(directory_options.netns()); !checked) {
                 return complain(checked.error().text());
         }
         // The broker says what is wrong with it.
-        const auto config = load_broker_config(places.config_dirs).config;
+        const auto config = load_broker_config(directories.config_dirs).config;
         const auto done = routes::serve(
-                {.socket_path = places.runtime_dir + "/routes",
+                {.socket_path = directories.runtime_dir + "/routes",
                  .numbers = {.protocol = config.routes.protocol, .announce_table = config.routes.announce_table},
                  .most = config.limits.max_bindings});
         return done ? EXIT_SUCCESS : complain(done.error().text());

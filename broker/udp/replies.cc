@@ -16,7 +16,8 @@ namespace {
 
 bool names(const Service& service, std::string_view unit) {
         return service.udp_reply == UdpReply::kOriginal &&
-               std::ranges::any_of(service.units, [&](const Claim& claim) { return unit_matches(claim.value, unit); });
+               std::ranges::any_of(service.units,
+                                   [&](const Matcher& matcher) { return unit_matches(matcher.value, unit); });
 }
 
 // By its own name: which of those that a pattern means there are only PID 1 knows.
@@ -60,9 +61,9 @@ Result<void> UdpReplies::attach(const Policy& policy, const std::string& unit, p
 }
 
 Result<void> UdpReplies::prepare(const Policy& policy, const Service& service, const Peer& peer) {
-        for (const auto& claim : service.units) {
-                if (is_socket_unit(claim.value) && claim.value != peer.unit) {
-                        (void)attach(policy, claim.value, 0);  // there may be none
+        for (const auto& matcher : service.units) {
+                if (is_socket_unit(matcher.value) && matcher.value != peer.unit) {
+                        (void)attach(policy, matcher.value, 0);  // there may be none
                 }
         }
         return attach(policy, peer.unit, peer.pid);
@@ -93,8 +94,8 @@ std::vector<std::string> UdpReplies::follow(const Policy& policy, const Registry
                         }
                         // A one-shot unit that has handed over what PID 1 had made is gone, and not the one that
                         // answers.
-                        const bool of_socket_unit = std::ranges::any_of(service.units, [&](const Claim& claim) {
-                                return is_socket_unit(claim.value) && has_programs(claim.value);
+                        const bool of_socket_unit = std::ranges::any_of(service.units, [&](const Matcher& matcher) {
+                                return is_socket_unit(matcher.value) && has_programs(matcher.value);
                         });
                         if (auto done = prepare(policy, service, owner); !done && !of_socket_unit) {
                                 failures.push_back(fmt::format("answers of {} keep the address of its socket: {}",

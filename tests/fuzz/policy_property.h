@@ -74,22 +74,22 @@ inline Entries read_by_eye(std::string_view text) {
 // A policy as text of the plainest form.
 inline std::string print(const Policy& policy) {
         std::string text;
-        const auto claims = [&](const char* key, const std::vector<Claim>& values) {
-                for (const auto& claim : values) {
-                        text += key + claim.value + "\n";
+        const auto matchers = [&](const char* key, const std::vector<Matcher>& values) {
+                for (const auto& matcher : values) {
+                        text += key + matcher.value + "\n";
                 }
         };
         for (const auto& service : policy.services) {
                 text += "[Service " + service.name + "]\n";
-                claims("Unit=", service.units);
-                claims("User=", service.users);
-                claims("Group=", service.groups);
+                matchers("Unit=", service.units);
+                matchers("User=", service.users);
+                matchers("Group=", service.groups);
                 for (const auto& sources : service.sources) {
                         for (const auto& source : sources) {
                                 text += "Source=" + source.prefix.to_string() + "\n";
                         }
                 }
-                claims("Interface=", service.interfaces);
+                matchers("Interface=", service.interfaces);
                 for (const auto& binding : service.bindings) {
                         // A bare one stands twice and is written once.
                         if (!binding.bare || binding.prefix.address.family == Family::kIpv4) {

@@ -119,7 +119,7 @@ protected:
                 return i == kShared && models_[i].sockets.size() >= kMaxSockets;
         }
 
-        std::expected<std::vector<Handed>, Refusal> commit(std::size_t i, const TestSocket& socket) {
+        std::expected<std::vector<CommitResult>, Refusal> commit(std::size_t i, const TestSocket& socket) {
                 SocketFacts facts;
                 facts.cookie = socket.cookie;
                 facts.protocol = protocol_of(i);

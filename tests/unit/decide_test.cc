@@ -32,7 +32,7 @@ const Accounts kAccounts{
         },
 };
 
-const char* const kClaims = R"([Service unit]
+const char* const kMatchers = R"([Service unit]
 Unit=a.service b.service
 Unit=c@.service
 [Service user]
@@ -57,11 +57,11 @@ User=not-yet
 struct Admitted {
         const char* service;
         Peer peer;
-        const char* rule;  // of the claim that admits; empty: not admitted
+        const char* rule;  // of the matcher that admits; empty: not admitted
 };
 
 TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
-        const auto policy = parse(kClaims);
+        const auto policy = parse(kMatchers);
         const Admitted cases[] = {
                 {"unit", {1, 5, 5, "a.service"}, "x.conf:2"},
                 {"unit", {1, 5, 5, "b.service"}, "x.conf:2"},
@@ -93,7 +93,7 @@ TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
                 if (*one.rule == '\0') {
                         ASSERT_FALSE(result);
                         EXPECT_EQ(result.error().code, ResultCode::kNotPermitted);
-                        EXPECT_EQ(result.error().rule, policy.place(policy.find(one.service)->where));
+                        EXPECT_EQ(result.error().rule, policy.location(policy.find(one.service)->where));
                 } else {
                         ASSERT_TRUE(result) << result.error().message;
                         EXPECT_EQ(result->service->name, one.service);
@@ -102,8 +102,8 @@ TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
         }
 }
 
-TEST(Admit, ARefusalNamesTheClaimsThatFailed) {
-        const auto policy = parse(kClaims);
+TEST(Admit, ARefusalNamesTheMatchersThatFailed) {
+        const auto policy = parse(kMatchers);
         const auto message = [&](const char* service, const Peer& peer) {
                 return admit(policy, peer, service, kAccounts).error().message;
         };
@@ -122,7 +122,7 @@ TEST(Admit, ARefusalNamesTheClaimsThatFailed) {
 }
 
 TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
-        const auto result = admit(parse(kClaims), {1, 0, 0, "a.service"}, "auth", kAccounts);
+        const auto result = admit(parse(kMatchers), {1, 0, 0, "a.service"}, "auth", kAccounts);
         EXPECT_EQ(result.error().code, ResultCode::kUnknownService);
         EXPECT_EQ(result.error().message,
                   "no policy has a section [Service auth], check FDNAME= or add one and reload");
@@ -130,7 +130,7 @@ TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
 }
 
 TEST(Admit, WithoutANameTheNearestServiceSaysWhyItDoesNotAdmit) {
-        const auto policy = parse(kClaims);
+        const auto policy = parse(kMatchers);
         const auto message = [&](const Peer& peer) { return admit(policy, peer, "", kAccounts).error().message; };
         EXPECT_EQ(message({1, 7, 7, "unit.service"}),
                   "no service admits a sender with uid 7, gid 7, in unit unit.service; the nearest is unit: "
@@ -144,7 +144,7 @@ TEST(Admit, WithoutANameTheNearestServiceSaysWhyItDoesNotAdmit) {
 }
 
 TEST(Admit, WithoutANameTheOneServiceThatFitsIsFound) {
-        const auto policy = parse(kClaims);
+        const auto policy = parse(kMatchers);
         const auto found = admit(policy, {1, 5, 44, ""}, "", kAccounts);
         ASSERT_TRUE(found) << found.error().message;
         EXPECT_EQ(found->service->name, "group");
@@ -333,7 +333,7 @@ TEST(CheckSockets, EachServesTheFamiliesThatItCanAndNoneTwice) {
                         }
                 } else {
                         EXPECT_EQ(result.error().code, ResultCode::kWrongSocket) << result.error().message;
-                        EXPECT_EQ(result.error().rule, policy.place(service->where));
+                        EXPECT_EQ(result.error().rule, policy.location(service->where));
                 }
                 EXPECT_EQ(serves, one.serves) << "case " << &one - cases;
         }

@@ -10,7 +10,7 @@
 
 #include <gtest/gtest.h>
 
-#include "broker/base/default_places.h"
+#include "broker/base/directories.h"
 #include "broker/policy/files.h"
 #include "broker/policy/read_files.h"
 
@@ -59,25 +59,25 @@ protected:
 };
 
 TEST(PolicyFolders, AreTheFourOfTheManualInOrder) {
-        EXPECT_EQ(DefaultPlaces{}.config_dirs,
+        EXPECT_EQ(Directories{}.config_dirs,
                   (Strings{"/etc/sockbroker", "/run/sockbroker", "/usr/local/lib/sockbroker", "/usr/lib/sockbroker"}));
 }
 
 TEST(PolicyFolders, OfANamedNetworkNamespaceLieBelowThem) {
-        const auto places = places_of_netns("edge-1");
-        ASSERT_TRUE(places);
-        EXPECT_EQ(places->config_dirs,
+        const auto directories = directories_of_netns("edge-1");
+        ASSERT_TRUE(directories);
+        EXPECT_EQ(directories->config_dirs,
                   (Strings{"/etc/sockbroker/netns/edge-1", "/run/sockbroker/netns/edge-1",
                            "/usr/local/lib/sockbroker/netns/edge-1", "/usr/lib/sockbroker/netns/edge-1"}));
-        EXPECT_EQ(places->runtime_dir, "/run/sockbroker/netns/edge-1");
-        EXPECT_EQ(places->bpffs, "/run/sockbroker/bpf/netns/edge-1");
-        EXPECT_EQ(places->state_dir, "/var/lib/sockbroker/netns/edge-1");
+        EXPECT_EQ(directories->runtime_dir, "/run/sockbroker/netns/edge-1");
+        EXPECT_EQ(directories->bpffs, "/run/sockbroker/bpf/netns/edge-1");
+        EXPECT_EQ(directories->state_dir, "/var/lib/sockbroker/netns/edge-1");
 }
 
 TEST(PolicyFolders, AreRefusedToNamesThatMeanAnotherPlaceOrNone) {
         for (const char* name : {"", ".", "..", "a/b", "../x", "edge.1", "edge 1", "%i", "\n",
                                  "a234567890123456789012345678901234567890x"}) {
-                EXPECT_FALSE(places_of_netns(name)) << name;
+                EXPECT_FALSE(directories_of_netns(name)) << name;
         }
 }
 

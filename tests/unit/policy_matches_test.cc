@@ -37,8 +37,8 @@ Strings meant(const Service& service) {
         Strings all;
         for (const auto& binding : service.bindings) {
                 const auto family = binding.prefix.address.family;
-                for (std::size_t n = 0; n < count_matches(service, family); n++) {
-                        all.push_back(written(binding, match_at(service, family, n)));
+                for (std::size_t n = 0; n < count_client_filters(service, family); n++) {
+                        all.push_back(written(binding, client_filter_at(service, family, n)));
                 }
         }
         return all;

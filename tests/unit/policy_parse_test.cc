@@ -33,10 +33,10 @@ std::vector<std::string> bindings_of(const Service& service) {
         return all;
 }
 
-std::vector<std::string> values_of(const std::vector<Claim>& claims) {
+std::vector<std::string> values_of(const std::vector<Matcher>& matchers) {
         std::vector<std::string> all;
-        for (const auto& claim : claims) {
-                all.push_back(claim.value);
+        for (const auto& matcher : matchers) {
+                all.push_back(matcher.value);
         }
         return all;
 }
@@ -72,9 +72,9 @@ MaxSockets=64
         EXPECT_EQ(values_of(resolver->units), (Strings{"resolver.service", "resolver.socket"}));
         EXPECT_EQ(bindings_of(*resolver), (Strings{"ListenDatagram=1.0.0.0/24:53", "ListenStream=1.0.0.0/24:53",
                                                    "ListenDatagram=[2606:4700::]/32:53"}));
-        EXPECT_EQ(policy.place(resolver->where), "50-x.conf:2");
-        EXPECT_EQ(policy.place(resolver->units[1].where), "50-x.conf:3");
-        EXPECT_EQ(policy.place(resolver->bindings[2].where), "50-x.conf:6");
+        EXPECT_EQ(policy.location(resolver->where), "50-x.conf:2");
+        EXPECT_EQ(policy.location(resolver->units[1].where), "50-x.conf:3");
+        EXPECT_EQ(policy.location(resolver->bindings[2].where), "50-x.conf:6");
         EXPECT_EQ(resolver->when_absent, WhenAbsent::kRefuse);
         EXPECT_EQ(resolver->handover, Handover::kReplace);
         EXPECT_EQ(resolver->max_sockets, 256U);
@@ -110,8 +110,8 @@ TEST(PolicyParse, SectionsOfOneServiceAddUpAcrossFiles) {
         EXPECT_EQ(values_of(a.groups), (Strings{"61003"}));
         EXPECT_EQ(bindings_of(a),
                   (Strings{"ListenStream=80", "ListenStream=80", "ListenDatagram=80", "ListenDatagram=80"}));
-        EXPECT_EQ(parsed.policy->place(a.where), "10-a.conf:3");
-        EXPECT_EQ(parsed.policy->place(a.groups[0].where), "30-c.conf:2");
+        EXPECT_EQ(parsed.policy->location(a.where), "10-a.conf:3");
+        EXPECT_EQ(parsed.policy->location(a.groups[0].where), "30-c.conf:2");
 }
 
 TEST(PolicyParse, OfScalarsTheLastWinsAndAnEmptyOneIsTheDefault) {

@@ -15,7 +15,7 @@
 namespace sockbroker {
 
 Result<void> Dataplane::State::rebuild_counters() {
-        counted.assign(counter_places(kernel.capacity.accounted), 0);
+        counted.assign(counter_entries(kernel.capacity.accounted), 0);
         for (std::uint32_t index = 1; kernel.taken_up && index < counted.size(); index++) {
                 if (bpf_map_lookup_elem(kernel.fd(KernelMap::kCounted), &index, &counted[index]) != 0) {
                         return fail_errno(fmt::format("cannot read whose counter {} is", index));

@@ -119,9 +119,9 @@ Result<std::unique_ptr<Dataplane>> Dataplane::adopt(const std::string& pin_dir) 
         take(Mapping<sb_header>::create(objects.fd(KernelMap::kHeader), 1, "meta"), state->header, done);
         take(Mapping<sb_service>::create(objects.fd(KernelMap::kServices), objects.service_ids + 1, "services"),
              state->services, done);
-        take(Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_places(objects.capacity), "records"),
+        take(Mapping<sb_record>::create(objects.fd(KernelMap::kRecords), record_entries(objects.capacity), "records"),
              state->records, done);
-        take(Mapping<sb_slot>::create(objects.fd(KernelMap::kSlots), slot_places(objects.capacity), "slots"),
+        take(Mapping<sb_slot>::create(objects.fd(KernelMap::kSlots), slot_entries(objects.capacity), "slots"),
              state->slots, done);
         state->cpus = libbpf_num_possible_cpus();
         if (done && state->cpus < 1) {

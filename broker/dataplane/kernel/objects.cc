@@ -42,12 +42,12 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.services, service_ids(capacity.services) + 1);
         set(skeleton.maps.names, service_ids(capacity.services) + 1);
         set(skeleton.maps.counters, service_ids(capacity.services) + 1);
-        set(skeleton.maps.records, record_places(capacity));
-        set(skeleton.maps.binding_counters, counter_places(capacity.accounted));
-        set(skeleton.maps.counted, counter_places(capacity.accounted));
-        set(skeleton.maps.sockets, slot_places(capacity));
-        set(skeleton.maps.slots, slot_places(capacity));
-        set(skeleton.maps.registrants, slot_places(capacity));
+        set(skeleton.maps.records, record_entries(capacity));
+        set(skeleton.maps.binding_counters, counter_entries(capacity.accounted));
+        set(skeleton.maps.counted, counter_entries(capacity.accounted));
+        set(skeleton.maps.sockets, slot_entries(capacity));
+        set(skeleton.maps.slots, slot_entries(capacity));
+        set(skeleton.maps.registrants, slot_entries(capacity));
         // Each processor keeps some places to itself (LOCAL_FREE_TARGET of the kernel's bpf_lru_list.c).
         set(skeleton.maps.replies, std::max(std::uint32_t{SB_REPLIES},
                                             static_cast<std::uint32_t>(std::max(libbpf_num_possible_cpus(), 1)) * 256));

@@ -59,7 +59,7 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
 }
 
 // Slots begin at 1.
-[[nodiscard]] constexpr std::uint32_t slot_places(const Capacity& capacity) {
+[[nodiscard]] constexpr std::uint32_t slot_entries(const Capacity& capacity) {
         return capacity.sockets + spare_slots(capacity.sockets) + 1;
 }
 
@@ -69,13 +69,13 @@ inline constexpr std::uint32_t kSpareRecords = 1024;
 }
 
 // One for each service, and the chains of those that share: five sockets or more in two families, 15 in a record.
-[[nodiscard]] constexpr std::uint32_t record_places(const Capacity& capacity) {
+[[nodiscard]] constexpr std::uint32_t record_entries(const Capacity& capacity) {
         return 1 + capacity.services + 2 * (capacity.sockets / 5) + kSpareRecords;
 }
 
 // Twice as many counters as bindings that may have one: a reload may exchange them all, and the old ones count until
 // then.
-[[nodiscard]] constexpr std::uint32_t counter_places(std::uint32_t accounted) {
+[[nodiscard]] constexpr std::uint32_t counter_entries(std::uint32_t accounted) {
         return 2 * accounted + 1;
 }
 

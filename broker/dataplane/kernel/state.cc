@@ -47,7 +47,7 @@ void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::ui
 // program may still hold it.
 Result<void> Dataplane::State::rebuild() {
         const Capacity& capacity = kernel.capacity;
-        const std::uint32_t slot_count = slot_places(capacity);
+        const std::uint32_t slot_count = slot_entries(capacity);
         const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
                 if (kernel.taken_up) {
                         recycler.retire(number);
@@ -58,9 +58,9 @@ Result<void> Dataplane::State::rebuild() {
 
         free_services.reserve(kernel.service_ids);
         free_slots.reserve(slot_count);
-        free_records.reserve(record_places(capacity));
+        free_records.reserve(record_entries(capacity));
         names.resize(kernel.service_ids + 1);
-        std::vector<bool> record_named(record_places(capacity));
+        std::vector<bool> record_named(record_entries(capacity));
         for (std::uint32_t id = kernel.service_ids; id > 0; id--) {
                 sb_name name{};
                 if (kernel.taken_up && bpf_map_lookup_elem(kernel.fd(KernelMap::kNames), &id, &name) != 0) {

@@ -57,7 +57,7 @@ struct Dataplane::State {
         [[nodiscard]] bool valid(ServiceId id) const { return id != 0 && id < names.size() && !names[id].empty(); }
         [[nodiscard]] Result<void> rebuild_counters();
         [[nodiscard]] std::span<sb_record> all_records() const {
-                return {records.data(), record_places(kernel.capacity)};
+                return {records.data(), record_entries(kernel.capacity)};
         }
         // A socket of this service comes into the slot; what flows remember of the one before does not count for it.
         void take_slot(Slot slot, ServiceId service);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/policy/readable_places.h"
+#include "broker/policy/readable_paths.h"
 
 #include <filesystem>
 
@@ -18,19 +18,19 @@ std::string nearest(std::filesystem::path path) {
 
 }  // namespace
 
-std::vector<std::string> readable_places(const std::vector<std::string>& config_dirs) {
+std::vector<std::string> readable_paths(const std::vector<std::string>& config_dirs) {
         // Policies may be links into these.
-        std::vector<std::string> places{"/etc", "/usr/lib", "/usr/local/lib"};
+        std::vector<std::string> paths{"/etc", "/usr/lib", "/usr/local/lib"};
         // The cgroup of a registrant, the overflow uid, the boot id.
-        places.emplace_back("/proc");
-        places.emplace_back("/sys/devices/system/cpu");
-        places.emplace_back("/dev/null");
+        paths.emplace_back("/proc");
+        paths.emplace_back("/sys/devices/system/cpu");
+        paths.emplace_back("/dev/null");
         for (const std::string& dir : config_dirs) {
                 if (auto existing = nearest(dir); !existing.empty()) {
-                        places.push_back(std::move(existing));
+                        paths.push_back(std::move(existing));
                 }
         }
-        return places;
+        return paths;
 }
 
 }  // namespace sockbroker

@@ -10,6 +10,6 @@
 namespace sockbroker {
 
 // Folders, with all that lies below. Links lead to where they point: one beyond these folders cannot be followed.
-[[nodiscard]] std::vector<std::string> readable_places(const std::vector<std::string>& config_dirs);
+[[nodiscard]] std::vector<std::string> readable_paths(const std::vector<std::string>& config_dirs);
 
 }  // namespace sockbroker

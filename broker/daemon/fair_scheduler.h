@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Whose turn comes first in the event loop: of users who have had less of its time lately. Nobody who is alone waits
-// for anything. Pure: the caller brings the time.
+// Per-uid fair scheduling of the event loop by CPU time used: the less a user has had lately, the earlier its sources
+// run. A user who is alone waits for nobody. Pure: the caller brings the time.
 #pragma once
 
 #include <sys/types.h>
@@ -14,7 +14,7 @@
 
 namespace sockbroker {
 
-class Turns {
+class FairScheduler {
 public:
         static constexpr double kMemoryUsec = 2'000'000;  // what was used that long ago counts by 1/e
         static constexpr std::size_t kMaxUsers = 4096;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Where things lie unless the command line says otherwise, the same for the daemon and the tool: those of the machine's
-// own broker, or of the one in a named network namespace (ip-netns(8)). Names only, no look at what is there.
+// The directories of a broker unless the command line says otherwise, the same for the daemon and the tools: those of
+// the machine's own broker, or of the one in a named network namespace (ip-netns(8)). Pure: nothing is opened.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace sockbroker {
 
-struct DefaultPlaces {
+struct Directories {
         std::vector<std::string> config_dirs{"/etc/sockbroker", "/run/sockbroker", "/usr/local/lib/sockbroker",
                                              "/usr/lib/sockbroker"};
         std::string runtime_dir = "/run/sockbroker";
@@ -20,10 +20,10 @@ struct DefaultPlaces {
         std::string state_dir = "/var/lib/sockbroker";
 
         // Whatever is not empty in `named` counts instead.
-        void override_by(const DefaultPlaces& named);
+        void override_by(const Directories& named);
 };
 
-// Each place's folder netns/NAME. Errors: a name that a unit, a path or a bpffs would not take as it stands.
-[[nodiscard]] Result<DefaultPlaces> places_of_netns(std::string_view name);
+// Each directory's folder netns/NAME. Errors: a name that a unit, a path or a bpffs would not take as it stands.
+[[nodiscard]] Result<Directories> directories_of_netns(std::string_view name);
 
 }  // namespace sockbroker

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/base/default_places.h"
+#include "broker/base/directories.h"
 
 #include <algorithm>
 
@@ -19,29 +19,29 @@ bool plain(char c) {
 
 }  // namespace
 
-void DefaultPlaces::override_by(const DefaultPlaces& named) {
-        const auto take = [](auto& place, const auto& other) { place = other.empty() ? place : other; };
+void Directories::override_by(const Directories& named) {
+        const auto take = [](auto& directory, const auto& other) { directory = other.empty() ? directory : other; };
         take(config_dirs, named.config_dirs);
         take(runtime_dir, named.runtime_dir);
         take(bpffs, named.bpffs);
         take(state_dir, named.state_dir);
 }
 
-Result<DefaultPlaces> places_of_netns(std::string_view name) {
+Result<Directories> directories_of_netns(std::string_view name) {
         if (name.empty() || name.size() > kMaxName || !std::ranges::all_of(name, plain)) {
                 return fail("cannot serve a network namespace of the name \"" + printable(name) +
                             "\": 1 to 40 letters, digits and \"_-:\" are possible; give the namespace another name "
-                            "beside it, or each place by an option of its own");
+                            "beside it, or each directory by an option of its own");
         }
-        DefaultPlaces places;
+        Directories directories;
         const std::string below = "/netns/" + std::string(name);
-        for (std::string& dir : places.config_dirs) {
+        for (std::string& dir : directories.config_dirs) {
                 dir += below;
         }
-        for (std::string* place : {&places.runtime_dir, &places.bpffs, &places.state_dir}) {
-                *place += below;
+        for (std::string* directory : {&directories.runtime_dir, &directories.bpffs, &directories.state_dir}) {
+                *directory += below;
         }
-        return places;
+        return directories;
 }
 
 }  // namespace sockbroker
