@@ -14,13 +14,7 @@ import time
 
 from harness import broker as broker_module
 from harness import namespace
-
-def until(what, condition, seconds=15):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.005)
-
+from harness.until import until
 
 PROTOCOL, TABLE = 83, 153
 LOCAL, ANNOUNCE = 0, 1

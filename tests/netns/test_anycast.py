@@ -12,7 +12,7 @@ import pytest
 
 from harness import namespace, routers, routes
 from harness.load import Load
-from waiting import until
+from harness.until import until
 from words import ADDRESS, PORT, PREFIXES, handed_over, listen, section
 
 WEB = "".join(listen("tcp", prefix) for prefix in PREFIXES.values())

@@ -17,7 +17,7 @@ import pytest
 
 from harness import every_kind, hostile, silent_file, worker
 from harness.namespace import own_uid
-from waiting import until
+from harness.until import until
 from words import add_routes, everywhere, open_socket, section, who
 
 HONEST = 61001

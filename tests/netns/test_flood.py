@@ -12,7 +12,7 @@ import pytest
 
 from harness import hanging_crowd, silent_file, units, wire
 from harness.namespace import own_uid
-from waiting import until
+from harness.until import until
 from words import add_routes, everywhere, handed_over, section, who
 
 # What an honest peer waits at most, in seconds. Nearly all of it at the beginning: nobody is turned away before hands

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from harness import sessions, worker
-from waiting import inside, until
+from harness.until import until
+from waiting import inside
 from words import ADDRESS, PORT, add_routes, each_family, listen, section
 
 SESSIONS, HANDOVERS = (1000, 100) if "SOCKBROKER_LONG" in os.environ else (100, 10)

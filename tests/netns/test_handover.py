@@ -7,7 +7,8 @@ import os
 import pytest
 
 from harness import client, namespace
-from waiting import COUNT, Established, HalfOpen, half_open_in_kernel, outcomes, pass_on, until
+from harness.until import until
+from waiting import COUNT, Established, HalfOpen, half_open_in_kernel, outcomes, pass_on
 from words import LOOPBACK, add_routes, everywhere, handed_over
 from words import open_socket, refused, section, who
 

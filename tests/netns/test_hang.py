@@ -11,6 +11,7 @@ import pytest
 
 from harness import hanging, silent_file, wire
 from harness.namespace import own_uid
+from harness.until import until
 from words import add_routes, everywhere, handed_over, open_socket, section, who
 
 # What an honest peer waits at most beside an attack. Measured: a hundredth of that; a hang is for ever.
@@ -108,7 +109,4 @@ def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is
         assert web.register("tcp-ipv4").result == "ok"
         assert who("tcp", "ipv4") == "web"
     broker.stop()
-    end = time.monotonic() + 10
-    while broker.processes():
-        assert time.monotonic() < end, f"still there: {broker.processes()}"
-        time.sleep(0.05)
+    until("no process to be left", lambda: not broker.processes(), 10)

@@ -15,6 +15,7 @@ import pytest
 
 from harness import broker as broker_module
 from harness import client
+from harness.until import until
 from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
 from words import open_socket, refused, section, who
 
@@ -23,14 +24,6 @@ HELD = "HoldSec=30\n"
 
 def states(broker, service="web"):
     return sorted(row["state"] for row in broker.list() if row["service"] == service)
-
-
-def until(condition, what):
-    """Asks again and again: for what the broker finds out by itself and the journal does not tell one by one."""
-    deadline = time.monotonic() + client.TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.01)
 
 
 def end(one, broker, held="waits"):
@@ -213,7 +206,7 @@ def test_a_displaced_listener_that_its_owner_closes_is_closed(broker, spawn):
     waiting.close()
     assert states(broker) == ["draining", "live"]
     one.close("old")
-    until(lambda: states(broker) == ["live"], "the broker to have no descriptor of it any more")
+    until("the broker to have no descriptor of it any more", lambda: states(broker) == ["live"])
 
 
 def test_a_displaced_socket_is_not_held(broker, spawn):
@@ -253,7 +246,7 @@ def test_a_reload_without_holdsec_ends_the_hold(broker, spawn):
     broker.policy(section("web", 61001, everywhere()))
     assert broker.reload()[0] == 0
     broker.wait_log("expire: .*HoldSec= is 0 now")
-    until(lambda: states(broker) == [], "to be closed")
+    until("to be closed", lambda: states(broker) == [])
     with refused():
         who("tcp", "ipv4")
 
@@ -374,7 +367,7 @@ def test_all_sockets_of_a_service_are_passed_on_however_many_messages_they_take(
         open_socket(old, "tcp", "ipv4", label)
     assert old.register(*labels[:200]).result == old.register(*labels[200:]).result == "ok"
     old.kill()
-    until(lambda: states(broker).count("held") == 256, "all to be held")
+    until("all to be held", lambda: states(broker).count("held") == 256)
     command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups", "env", "LISTEN_PIDFDID=12345",
                str(broker_module.BUILD / RETRIEVE[tool][0]), *RETRIEVE[tool][1:], "/bin/bash", "-c", COUNT]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
@@ -391,7 +384,7 @@ def test_each_socket_is_held_as_itself_where_one_came_twice(broker, spawn):
     cookies = sorted(row["cookie"] for row in broker.list())
     assert len(set(cookies)) == 2
     old.kill()
-    until(lambda: states(broker).count("held") == 2, "both to be held")
+    until("both to be held", lambda: states(broker).count("held") == 2)
     assert sorted(row["cookie"] for row in broker.list()) == cookies
 
 
@@ -489,7 +482,7 @@ def test_clients_of_a_listener_that_its_owner_closed_hang_no_longer_than_holdsec
         if protocol == "tcp":
             with pytest.raises(ConnectionResetError):
                 waiting.recv(1)
-    until(lambda: states(broker) == [], "to be found gone")
+    until("to be found gone", lambda: states(broker) == [])
     with refused():
         who(protocol, "ipv4")
     # The service is as good as any first one.

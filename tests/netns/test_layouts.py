@@ -11,8 +11,8 @@ import pytest
 
 from harness import broker as brokers
 from harness import earlier, faults, pins
+from harness.until import until
 from test_recovery import PINS, PROGRAMS
-from waiting import until
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, refused, section, who
 
 EARLIER = os.environ.get("SOCKBROKER_EARLIER")  # sockbrokerd of an earlier release

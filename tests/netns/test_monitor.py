@@ -14,7 +14,7 @@ import pytest
 
 from harness import broker as broker_module
 from harness import client, wire
-from waiting import until
+from harness.until import until
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
 SECONDS = 20

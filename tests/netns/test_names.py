@@ -14,7 +14,7 @@ import pytest
 
 from harness import wire
 from harness.directory import Directory
-from waiting import until
+from harness.until import until
 from words import PORT, add_routes, everywhere, handed_over, open_socket, section, who
 
 UID, OTHER, STRANGER = 61001, 61002, 61009

@@ -5,12 +5,12 @@ verify."""
 import json
 import re
 import subprocess
-import time
 
 import pytest
 
 from harness import broker as broker_module
 from harness import client, namespace
+from harness.until import until
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, listen, section
 
 
@@ -19,12 +19,6 @@ def told(broker, *arguments):
                            broker.config, "--json=short", *arguments], capture_output=True, text=True, timeout=30,
                           check=False)
     return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
-
-
-def until(condition, what, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
 
 
 def test_diff_says_what_a_reload_would_do_and_does_nothing(broker, spawn):
@@ -88,7 +82,7 @@ def test_a_reload_on_trial_comes_back_and_one_that_is_kept_stays(broker, spawn):
     status = broker.status()[0]
     assert status["policy"]["services"] == 2 and status["policy"]["trial_until"] > status["policy"]["since"]
     assert b"dns" not in copy.read_bytes(), "a restart does not begin with what was never kept"
-    until(lambda: broker.status()[0]["policy"]["services"] == 1, "the policy before comes back")
+    until("the policy before comes back", lambda: broker.status()[0]["policy"]["services"] == 1)
     status = broker.status()[0]
     assert status["policy"]["digest"] == digest and status["policy"]["trial_until"] is None
     assert status["state"] == "degraded" and "was not kept in time" in status["reason"]

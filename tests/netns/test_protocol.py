@@ -7,9 +7,9 @@ import os
 import socket
 
 from harness import client, wire
+from harness.until import until
 from words import ADDRESS, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen, open_socket
 from words import refused, section, who
-from waiting import until
 
 
 @each_protocol

@@ -17,7 +17,8 @@ from harness import broker as broker_module
 from harness import kernel, namespace, pins, wire
 from harness.load import Load
 from harness.reliability import CONNECTIONS, Traffic, failures, nothing_lost, record, rounds
-from waiting import pass_on, until
+from harness.until import until
+from waiting import pass_on
 from words import ADDRESS, LOOPBACK, PORT, add_routes, everywhere, listen, section
 
 GROUP = 7100  # TCP listeners of all instances, one SO_REUSEPORT group

@@ -10,7 +10,8 @@ import signal
 import pytest
 
 from harness import client, namespace, routes
-from harness.routes import ANNOUNCE, LOCAL, Talk, record, until
+from harness.routes import ANNOUNCE, LOCAL, Talk, record
+from harness.until import until
 from words import ADDRESS, PORT, PREFIXES, handed_over, listen, section, who
 
 WEB = "".join(listen("tcp", prefix) for prefix in PREFIXES.values())

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harness import namespace, sandbox
-from waiting import until
+from harness.until import until
 from words import ADDRESS, PORT, add_routes, everywhere, section
 
 # What a program sees of its sockets, as a program of any language would.

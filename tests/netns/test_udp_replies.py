@@ -10,8 +10,9 @@ import socket
 import pytest
 
 from harness import client, faults, namespace, pins, sandbox, servers, units, worker
+from harness.until import until
 from test_unmodified import ADDRESSES, Running, ask as ask_server, binding, serving
-from waiting import inside, until
+from waiting import inside
 from words import ADDRESS, PORT, PREFIXES, add_routes, each_family, listen
 
 UNIT = "dns.service"

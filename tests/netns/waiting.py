@@ -5,7 +5,6 @@ are passed on."""
 import collections
 import contextlib
 import socket
-import time
 
 from harness import client, kernel, namespace
 from words import ADDRESS, PORT
@@ -29,13 +28,6 @@ def connect(family):
     sock.settimeout(8)
     sock.connect((ADDRESS[family], PORT))
     return sock
-
-
-def until(what, condition, seconds=15):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 class HalfOpen:
