@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What this host has that a policy may get in the way of: listeners, addresses, local routes, units. Asked of the
+// Facts of this host that a policy may conflict with: listeners, addresses, local routes, units. Asked of the
 // kernel and of PID 1, without privilege and by nobody but the tool: the broker's loop has no part in it. What cannot
 // be asked is not known, and nothing is said of it.
 #pragma once

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What there is to say where no broker runs: what the kernel dispatches by, read from the pins. In the rows of a broker
-// that answers, so that they are shown in the same way.
+// Status while no broker runs: what the kernel dispatches by, read from the pins. In the same rows as a broker sends,
+// so that they are shown in the same way.
 #pragma once
 
 #include <optional>

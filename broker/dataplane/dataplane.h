@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The kernel's half of the broker: the sk_lookup program, its link, and the maps, pinned in a directory of a
-// bpffs. Dispatch goes on with what stands here when no broker runs. This is the one place that makes bpf() calls.
+// bpffs. While no broker runs, dispatch goes on with what is pinned. This is the one place that makes bpf() calls.
 // Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in load() and no capability otherwise.
 #pragma once
 
@@ -21,7 +21,7 @@
 
 namespace sockbroker {
 
-using Slot = std::uint32_t;  // a place in the sockmap, from 1; 0: none
+using Slot = std::uint32_t;  // an index of the sockmap, from 1; 0: none
 
 struct Capacity {
         std::uint32_t bindings = 65536;
@@ -113,7 +113,7 @@ struct Explained {
         bool refused = false;      // neither a socket nor the ordinary look-up
         std::uint64_t cookie = 0;  // of the socket that takes it; 0: none
         std::vector<Step> steps;
-        bool more_steps = false;  // than are told
+        bool more_steps = false;  // than `steps` has room for
 };
 
 class UnitPrograms;
@@ -131,7 +131,7 @@ public:
         [[nodiscard]] static Result<Loaded> load(const std::string& pin_dir, const Capacity& capacity);
         // What load() of the same build has pinned, in this process or another one.
         [[nodiscard]] static Result<std::unique_ptr<Dataplane>> adopt(const std::string& pin_dir);
-        // Both.
+        // load(), then adopt().
         [[nodiscard]] static Result<std::unique_ptr<Dataplane>> open(const std::string& pin_dir,
                                                                      const Capacity& capacity);
         // Ends dispatch: unpins everything in the directory. Established connections go on.
@@ -175,14 +175,14 @@ public:
         // cannot touch one that serves.
         static constexpr std::uint32_t kStagingEntries = 40'000;
         [[nodiscard]] int staging_fd() const;
-        // Puts a second copy of what stands in this entry into one beyond those, of which as many are there, used in
-        // turns. Errors as of install_staged().
+        // Copies the socket of this staging entry into one of kParkedEntries entries behind them, which are used in
+        // turns, and returns its index. Errors as of install_staged().
         static constexpr std::uint32_t kParkedEntries = 16'384;
         [[nodiscard]] Result<std::uint32_t> park(std::uint32_t entry);
         // The same as install() with the socket that stands in this entry, if it is the one of registrant.cookie.
         // ENOENT: it is not, or its last descriptor was closed meanwhile. No descriptor and no lock of it is needed.
         [[nodiscard]] Result<Slot> install_staged(std::uint32_t entry, const Registrant& registrant);
-        // Says something else of the socket that is in the slot.
+        // Replaces what is on record about the socket in the slot.
         [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
         [[nodiscard]] std::uint32_t free_slots() const;
         // Makes these the service's sockets, all in one step.
@@ -192,8 +192,8 @@ public:
         void remove(Slot slot);
         // Cookie of the socket that is in the slot; none: empty, its last descriptor was closed.
         [[nodiscard]] std::optional<std::uint64_t> cookie(Slot slot) const;
-        // Whether the socket in the slot takes look-ups of this protocol and family: one that its owner has shut down
-        // or connected keeps its place and its cookie, but does not.
+        // Whether lookups of this protocol and family may choose the socket in the slot. One that its owner has shut
+        // down or connected stays in its slot and keeps its cookie, but cannot be chosen.
         [[nodiscard]] bool takes_look_ups(Slot slot, Protocol protocol, Family family) const;
         // Every slot with a registrant on record, live or not: to rebuild the registry after a start.
         [[nodiscard]] std::vector<std::pair<Slot, Registrant>> registrants() const;
@@ -203,8 +203,8 @@ public:
         // By slot: flows of UDP that would go on to its socket, and have come more than once. Takes up to a
         // millisecond.
         [[nodiscard]] std::vector<std::uint32_t> flows() const;
-        // Takes out flows that were silent for too long, before the clock of their table has gone round (in 73
-        // minutes).
+        // Removes idle flows. Must run more often than the time stamps of the table wrap around, which takes 73
+        // minutes.
         void sweep_flows();
 
         // The program that a client may attach to its listeners (SO_ATTACH_REUSEPORT_EBPF). It reads nothing and
@@ -214,8 +214,8 @@ public:
         // Programs for cgroups of units, with which answers over UDP leave from the asked address.
         [[nodiscard]] UnitPrograms& unit_programs();
 
-        // Runs a second build of the dispatch program over the same maps: no counter and no socket notices. One at a
-        // time, some microseconds each.
+        // Runs a second build of the dispatch program over the same maps, without effect on counters and sockets. One
+        // at a time; takes microseconds.
         [[nodiscard]] Result<Explained> explain(const LookUp& look_up) const;
 
 private:

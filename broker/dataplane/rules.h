@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What the dispatch program is told: an unordered list of rules. compile_into() turns it into the bytes of one
+// The input of the compiler: an unordered list of rules. compile_into() turns it into the bytes of one
 // generation of the kernel's rule memory. Pure; the precedence of the rules is decided here and nowhere else.
 #pragma once
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Descriptors as the C face gives them away: an array for free(3).
+// Descriptors as the C interface returns them: an array for free(3).
 #pragma once
 
 #include <vector>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What stands behind a sockbroker_client of the C face: the conversation, and what came of the last request. No
-// exception leaves a function of the face: guarded() turns it into an errno.
+// The implementation of sockbroker_client: the conversation, and the result of the last request. No exception leaves
+// a function of the C interface: guarded() turns it into an errno.
 #pragma once
 
 #include <sys/types.h>

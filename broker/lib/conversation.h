@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// One operation at a time in the event loop of whoever calls: a descriptor that is readable when there is something to
-// do, and step() which does it. A connection for each line of requests, so that a broker may restart between them.
+// One operation at a time in the caller's event loop: a descriptor that is readable when there is something to do, and
+// step() which does it. A connection for each operation, so that a broker may restart between two.
 #pragma once
 
 #include <chrono>
@@ -29,8 +29,8 @@ public:
 
         // Nothing is sent yet: fd() is readable at once. `deadline`: none, it may take for ever.
         void begin(std::unique_ptr<Operation> operation, std::optional<Clock::time_point> deadline);
-        // As far as it goes without waiting; nothing: not over yet. Afterwards it is not busy any more, except in the
-        // last case.
+        // Goes on as far as possible without waiting. nullopt: not over yet. After an answer or an error it is not busy
+        // any more.
         [[nodiscard]] Result<std::optional<ControlAnswer>> step();
         void cancel();
 

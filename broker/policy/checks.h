@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What a policy must keep to as a whole, once every line of it was read: the limits, and what a service lacks. Pure.
-// Bindings are counted here as the kernel will have them, and never written out.
+// Checks of a policy as a whole, once every line of it was read: limits, and what a service lacks. Pure. Bindings are
+// counted as the kernel will have them, without making them.
 #pragma once
 
 #include "broker/policy/findings.h"
@@ -13,7 +13,7 @@ namespace sockbroker {
 // A warning for each value of Source= or Interface= that its service has already, which is then left out.
 void drop_repeated_matches(Policy& policy, Findings& findings);
 
-// UdpReply=original where nobody could keep what it says.
+// UdpReply=original in a service for which it cannot work.
 void check_udp_replies(const Policy& policy, Findings& findings);
 
 // Services that admit nobody, receive nothing, or have a family that no client can match.

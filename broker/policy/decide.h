@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What policy says of a request. Pure: the caller brings every fact. The order of the checks is part of the
+// The decisions of policy about a request. Pure: the caller brings every fact. The order of the checks is part of the
 // protocol: unknown-service (ambiguous), not-permitted, the sockets, quota, busy.
 #pragma once
 
@@ -59,7 +59,7 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 // Whether the peer may register for the service, by what is known of accounts now.
 [[nodiscard]] bool admits(const Service& service, const Peer& peer, const Accounts& accounts);
 
-// Whether it may come to that: nothing that the host need not be asked for says otherwise.
+// Whether the peer could be admitted, as far as that can be told without asking the host for names.
 [[nodiscard]] bool may_admit(const Service& service, const Peer& peer);
 
 // The names on which that verdict depends: of the service, or with an empty name of all, without those that are settled
@@ -76,13 +76,13 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 // of it, the same descriptor again) counts once.
 [[nodiscard]] std::vector<std::size_t> distinct_sockets(std::span<const SocketFacts> sockets);
 
-// Whether these sockets fit the service: each one brokerable, of a protocol and family that some binding uses, and
-// no two in one message for the same protocol and family. The result says, for each socket, which families it serves:
-// a dual-stack socket fills those not given in the same message.
-struct Assignment {
+struct Assignment {  // the families that a socket is to serve
         bool ipv4 = false;
         bool ipv6 = false;
 };
+// Whether these sockets fit the service: each one brokerable, of a protocol and family that some binding uses, and
+// no two in one message for the same protocol and family. result[i] is for sockets[i]: a dual-stack socket serves those
+// families that no other socket of the message serves.
 [[nodiscard]] std::expected<std::vector<Assignment>, Refusal> check_sockets(const Policy& policy,
                                                                             const Service& service,
                                                                             std::span<const SocketFacts> sockets,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is wrong with a text, place by place. A file that is wrong in every line (saved with other line ends, a table of
-// something else) may have a million mistakes: so many are counted, but only the first of each file are kept. Pure.
+// Errors and warnings about a text, by file and line. A file that is wrong in every line (saved with other line ends)
+// may have a million mistakes: so many are counted, but only the first of each file are kept. Pure.
 #pragma once
 
 #include <cstddef>

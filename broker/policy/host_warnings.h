@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What a policy does to the host that it is for, where that is probably not meant: it takes a listener's connections
+// Effects of a policy on its host that are probably not intended: it takes a listener's connections
 // away, or the answers to the host's own clients; no packet gets to it; nobody can register. Never an error, for a
 // policy is valid by its text alone. Pure: what the host has is brought along.
 #pragma once

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Which bindings a packet meets, the one that decides first. For people and for words: what happens to a packet is
-// asked of the kernel's own rules (Dataplane::explain()), and this says where they stand in the text. Pure.
+// Which bindings match a packet, the one that decides first. Only to name lines of the text: what really happens to a
+// packet is asked of the kernel's own rules (Dataplane::explain()). Pure.
 #pragma once
 
 #include <cstddef>

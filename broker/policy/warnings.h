@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is probably not as it was meant, though policy admits it: told beside the `ok` of a registration. Pure.
+// Warnings that go with the `ok` of a registration: policy admits it, but it is probably not as intended. Pure.
 #pragma once
 
 #include <array>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is to stand and what stands: takes whole lists from the broker, compares them with the kernel, adds and removes
-// what differs, and does so again when others have changed something. Of a kind for which no list has come nothing is
-// touched. What the broker asks for is not believed: prefixes that may have no route are left out here.
+// Wanted routes and actual ones: takes whole lists from the broker, compares them with the kernel, adds and removes
+// what differs, and does so again when others have changed something. Routes of a kind are left alone until its first
+// list has come. The broker is not trusted: prefixes that may have no route are left out here.
 #pragma once
 
 #include <array>
@@ -26,20 +26,20 @@ public:
         // No list may have more than `most` prefixes.
         Keeper(KernelRoutes& kernel, std::size_t most) : kernel_(kernel), most_(most) {}
 
-        // False: it says what no broker says, and whoever sent it is not to be heard any more. A report is due when a
-        // list has ended.
+        // good is false for what no broker sends: whoever sent it is to be disconnected. There is a report when a list
+        // has ended.
         struct Taken {
                 bool good = true;
                 std::optional<Report> report;
         };
         [[nodiscard]] Taken take(Order order);
-        // Whoever sent the list that has not ended is gone.
+        // The broker is gone that had begun a list.
         void forget_unfinished() { unfinished_.reset(); }
 
         // Others have changed something. Reports of those kinds for which that made a difference.
         [[nodiscard]] std::vector<Report> follow(RouteEvents::Seen seen);
 
-        // Nothing is to stand, as far as anybody has said.
+        // No list that has come asks for any route.
         [[nodiscard]] bool is_idle() const;
         // The kernel did not take something: it is to be tried again.
         [[nodiscard]] bool wants_to_retry() const;
@@ -47,9 +47,9 @@ public:
 
 private:
         struct OfKind {
-                std::optional<std::vector<Prefix>> wanted;  // none: nobody has said yet
-                std::vector<Prefix> standing;               // of the broker's own
-                bool known = false;                         // that this is what stands
+                std::optional<std::vector<Prefix>> wanted;  // none: no list has come yet
+                std::vector<Prefix> standing;               // the broker's own routes in the kernel
+                bool known = false;                         // `standing` is what the kernel has
                 bool retry = false;
                 std::uint32_t number = 0;
         };

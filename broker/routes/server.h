@@ -20,8 +20,8 @@ struct ServerOptions {
         std::size_t most = 0;  // prefixes of a kind
 };
 
-// Where systemd has passed the socket, and starts it again: returns when nothing is to stand and nobody has asked for a
-// second. Descriptors from 3 on are closed, but for that one.
+// Where systemd has passed the socket, and so can start it again: returns when no route is wanted and nobody has asked
+// for a second. Descriptors from 3 on are closed, but for that one.
 [[nodiscard]] Result<void> serve(const ServerOptions& options);
 
 // Its filter of system calls as it is built in, for a person to read.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The words between the broker and the process that makes routes, over a SOCK_SEQPACKET socket. All that the broker can
-// say: these are all prefixes of one kind. Which table, type and protocol number that means is not its to say. Pure.
+// The protocol between the broker and the process that makes routes, over a SOCK_SEQPACKET socket. All that the broker
+// can say: these are all prefixes of one kind. It has no say in table, type and protocol number. Pure.
 #pragma once
 
 #include <cstddef>

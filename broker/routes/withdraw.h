@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Where no broker runs: nothing is to be announced any more. For `sockbrokerctl unload`, which is root's.
+// Where no broker runs: withdraws all announcements. For `sockbrokerctl unload`, which is root's.
 #pragma once
 
 #include <chrono>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// seccomp user notification, seccomp_unotify(2): the filter with its listener, and the words on it. By number, since
+// seccomp user notification, seccomp_unotify(2): the filter with its listener, and the ioctls on it. By number, since
 // libseccomp 2.5.4 knows no WAIT_KILLABLE_RECV.
 #pragma once
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Beginning: the process that becomes the program on one side, the supervisor on the other, and the few words between
-// them until the program is executed. Whatever fails is an error before the program starts.
+// The start: the process that becomes the program on one side, the supervisor on the other, and the few messages
+// between them until the program is executed. Whatever fails is an error before the program starts.
 #pragma once
 
 #include <vector>

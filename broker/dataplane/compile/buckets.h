@@ -25,8 +25,8 @@ struct Key {
 [[nodiscard]] Key key_of(const Address& address);
 [[nodiscard]] Key mask_of(Family family, unsigned length);  // what the program ands with
 
-// Takes lines for the region, writes keys and marks places as used, and fills `references` with the place of each key's
-// rule. False: there is not so much room.
+// Takes lines for the region, writes the keys, and sets references[i] to where the rule of keys[i] belongs. False:
+// there are not enough lines left.
 [[nodiscard]] bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys,
                               sb_length& description, std::span<std::uint32_t> references);
 

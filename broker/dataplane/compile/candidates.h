@@ -20,14 +20,14 @@ using LengthCounts = std::array<std::uint32_t, SB_MAX_LENGTHS>;
 // How the prefixes of a table lie.
 struct PrefixCensus {
         LengthCounts of_length{};
-        // [n]: neighbours, in the order of addresses, whose first n bits are the same and the next is not.
+        // [n]: pairs of neighbours, in the order of addresses, that have exactly their first n bits in common.
         LengthCounts parted_at{};
 };
 
-// What comes of choosing candidates by the first `bits` bits of an address.
+// The cost of choosing candidates by the first `bits` bits of an address.
 struct CandidateCost {
-        // In probes of a look-up: prefixes of so many bits that begin alike, lengths that are always probed, and up to
-        // a half for the words that shorter prefixes fill.
+        // Expected wasted probes per lookup: prefixes that share those bits, lengths that are always probed, and up to
+        // one half for words that shorter prefixes fill.
         double cost = 0;
         std::size_t words = 0;  // that are not empty
         unsigned shortest = 0;  // prefixes that are shorter are among no candidates, but always probed

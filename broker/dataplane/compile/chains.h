@@ -26,7 +26,7 @@ class ChainWriter {
 public:
         explicit ChainWriter(RuleMemory& lines) : lines_(lines) {}
 
-        // Writes the chain and returns what is to stand in the prefix's own place. `rules` are in the order of
+        // Writes the chain and returns its first rule, for the bucket of the prefix. `rules` are in the order of
         // tried_before(). `steps` becomes the number of rules tried for the worst packet, without the covering prefix.
         [[nodiscard]] Result<sb_rule> write(std::span<const Rule* const> rules, std::uint32_t covering,
                                             std::uint32_t& steps);

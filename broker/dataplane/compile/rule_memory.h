@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The lines of one generation while they are filled: the caller's memory, which is the kernel's own where rules are
-// loaded, so that nothing is copied. It need not be cleared: a line is, when it is taken. Lines beyond the room are
-// taken too, and are nowhere: whoever takes lines asks overflowed() before much more happens.
+// loaded, so that nothing is copied. It need not be cleared: a line is, when it is taken. Writes past the end go to a
+// spill buffer, so that no caller has to check each line: check overflowed() when a step is done.
 #pragma once
 
 #include <algorithm>

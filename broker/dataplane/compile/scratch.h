@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Memory for a moment, a great deal of it and read all over: in huge pages where the kernel has them, since touching
-// small ones for the first time and finding them again was a good part of a load.
+// An allocator for large arrays that live for one load and are accessed all over: in huge pages where the kernel has
+// them, since page faults and TLB misses were a good part of a load.
 #pragma once
 
 #include <sys/mman.h>

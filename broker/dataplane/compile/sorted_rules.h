@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A rule as the compiler sorts and groups it: a million of them are read in order, where following pointers to the
-// rules would wait for memory every time. Knows of precedence no more than that a covering prefix comes first.
+// A rule as the compiler sorts and groups it: small and by value, since following a million pointers would miss the
+// cache every time. Of precedence it knows only that a covering prefix comes before those that it covers.
 #pragma once
 
 #include <cstddef>

@@ -22,7 +22,7 @@ public:
         [[nodiscard]] static Result<SocketCopier> open(const PinDir& pins, const char* name);
         [[nodiscard]] Result<void> pin(const PinDir& pins, const char* name) const;
 
-        // ENOENT: no socket is there. EOPNOTSUPP: its owner has shut it down, no map takes it any more.
+        // ENOENT: the slot is empty. EOPNOTSUPP: the socket was shut down, and no sockmap takes such a listener.
         [[nodiscard]] Result<void> copy(std::uint32_t from, std::uint32_t to) const;
 
 private:

@@ -14,7 +14,8 @@ namespace sockbroker {
 // Both are arrays of the same kind and size of value; `name` is for messages.
 [[nodiscard]] Result<void> copy_array(int before, int after, const char* name);
 
-// From one sockmap to another, into the same slots. One that its owner has shut down served nobody, and is left out.
+// From one sockmap to another, into the same slots. A listener that was shut down cannot enter a sockmap (EOPNOTSUPP)
+// and served nobody: it is skipped.
 [[nodiscard]] Result<void> copy_sockets(int before, int after);
 
 }  // namespace sockbroker

@@ -2,7 +2,7 @@
 //
 // Larger maps in place of those that an earlier broker made. The new ones are filled and pinned beside the old, then
 // the link gets the program over them, which is the switch, and then their pins take the old names. A crash leaves
-// a state that settle_growth() finishes or undoes: which of the two, the program in the link tells.
+// a state that settle_growth() finishes or undoes, depending on which program the link has.
 #pragma once
 
 #include "broker/base/result.h"

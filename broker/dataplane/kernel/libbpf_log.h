@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The words of libbpf and of the verifier, kept instead of printed.
+// The messages of libbpf and of the verifier, kept instead of printed.
 #pragma once
 
 #include <bpf/libbpf.h>
@@ -13,7 +13,7 @@
 
 namespace sockbroker {
 
-// What libbpf and the verifier say while it lives: the reason stands at the end.
+// Collects while it lives. The verifier gives its reason last, so tail() is what a person needs.
 class LibbpfLog {
 public:
         LibbpfLog() : before_(libbpf_set_print(print)) { text().clear(); }

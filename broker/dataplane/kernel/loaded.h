@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What a load hands to the broker that serves, as pins: the maps, and a record that all of it is whole and of which
-// build. The record goes before a load changes anything and comes last, so whoever finds it finds what belongs
-// together. Of another process than this one: nothing that is read here is believed to fit.
+// build. The record is removed before a load changes anything and is written last, so it is there only if everything
+// belongs together. Another process wrote all this: nothing is trusted to fit.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Numbers that name places in the kernel's maps: slots, records, ids of services. One that is no longer named may still
-// be in the hands of a running program, so it rests until a grace period has passed. Graces are asked for only when
-// nothing else is free: one serves all that rested before it.
+// Free lists of indices into the kernel's maps: slots, records, ids of services. A program that runs may still use an
+// index that nothing names any more, so a retired one rests for an RCU grace period. One grace period serves all that
+// rest, and is waited for only when nothing else is free.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Records about the sockets in slots, as the kernel's map keeps them. One system call each, so that a crash leaves a
-// record whole or not at all.
+// Who registered the socket in a slot, as the kernel's map keeps it. One system call each, so that a crash leaves an
+// entry whole or as it was.
 #pragma once
 
 #include "bpf/layout.h"
