@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Routes in the kernel, by rtnetlink(7) and libmnl. The one place that knows what a kind of route is there: table,
-// type, scope, device. Every message carries the protocol number, also those that remove: the kernel then leaves alone
-// what somebody else has made.
+// Routes in the kernel, by rtnetlink(7) and libmnl: lists, changes in batches, and the notifications of changes by
+// others. What the messages say is in messages.h.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +13,13 @@
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/routes/messages.h"
 #include "broker/routes/route.h"
 
 struct mnl_socket;
 struct nlmsghdr;
 
 namespace sockbroker::routes {
-
-struct Numbers {
-        std::uint32_t protocol = 0;        // RouteProtocol=
-        std::uint32_t announce_table = 0;  // AnnounceTable=
-};
 
 class KernelRoutes {
 public:
