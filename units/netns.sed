@@ -25,8 +25,8 @@ s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
 /^# In the network namespace that the broker serves\.$/a\
 NetworkNamespacePath=/run/netns/%i
 /^# Nobody else has this user/i\
-# The socket is a file, which knows no network namespace: PID 1 makes it in its own. The capability counts in every
-# namespace\ below the one of the machine; the filter of the program is what keeps it to this one.\
+# The socket is a file, which knows no network namespace: PID 1 makes it in its own. The capability counts in every\
+# namespace below the one of the machine; the filter of the program is what keeps it to this one.\
 NetworkNamespacePath=/run/netns/%i\
 
 

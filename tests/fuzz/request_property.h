@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker::test {
 

@@ -88,8 +88,8 @@ def traffic(report):
         for name, key, bound in (("reply", "UdpReply=original", 1.05), ("stay", "UdpFlows=stay", 1.03)):
             values = experiments.get(f"prices{family}", {}).get("ratios", {}).get(f"{name} / unit")
             if values:
-                result.append([f"`{key}`, IPv{family}: CPU time of a question and its answer, beside without", f"at most {bound}",
-                               cell(values, "{:.3f}"), _verdict(values[1] <= bound)])
+                result.append([f"`{key}`, IPv{family}: CPU time of a question and its answer, beside without",
+                               f"at most {bound}", cell(values, "{:.3f}"), _verdict(values[1] <= bound)])
     for cookies in (1, 2):
         add(f"SYN flood, tcp_syncookies={cookies}: SYNs answered, ours / TPROXY", 1, f"flood{cookies}",
             f"{OURS} / tproxy")

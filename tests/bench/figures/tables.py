@@ -81,7 +81,8 @@ def flood(result):
 def prices(result):
     shown = {"unit": "neither", "stay": "`UdpFlows=stay`", "reply": "`UdpReply=original`"}
     return table(["policy", "CPU time of a question and its answer, us", "beside neither"],
-                 [[shown[name], cell(values), cell(result["ratios"][f"{name} / unit"], "{:.3f}") if name != "unit" else "-"]
+                 [[shown[name], cell(values),
+                   cell(result["ratios"][f"{name} / unit"], "{:.3f}") if name != "unit" else "-"]
                   for name, values in result["us_each"].items()])
 
 

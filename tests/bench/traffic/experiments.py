@@ -58,8 +58,8 @@ def rates(protocol, family, names, count, seconds, warm):
 
 def prices(family, count, seconds):
     """CPU time of a question and its answer, on both sides of the veth pair, in a service with UdpFlows=stay and in one
-    with UdpReply=original beside one with neither. Each of CLIENTS clients asks an address of its own, in turns, so that
-    their flows are known and nearly no two packets in a row are of one. The answers are sent, and not read."""
+    with UdpReply=original beside one with neither. Each of CLIENTS clients asks an address of its own, in turns, so
+    that their flows are known and nearly no two packets in a row are of one. The answers are sent, and not read."""
     with contextlib.ExitStack() as stack:
         pairs = {name: stack.enter_context(pair.Pair(name, "udp", family, clients=CLIENTS)) for name in PRICED}
         unanswered = dict.fromkeys(PRICED, 0)

@@ -46,14 +46,15 @@ def family_number(family):
 
 
 class Targets:
-    """Destinations within the /16 (IPv6: /112) of PREFIX, random and prepared, or one and the same. With `clients`, as many
-    of them, each asked by a client of CLIENTS of its own."""
+    """Destinations within the /16 (IPv6: /112) of PREFIX, random and prepared, or one and the same. With `clients`, as
+    many of them, each asked by a client of CLIENTS of its own."""
 
     def __init__(self, family, seed, one=False, clients=0):
         number = family_number(family)
         self.pointer = ctypes.c_void_p(_call("sb_make_targets", number, socket.inet_pton(number, PREFIX[family]), PORT,
                                              clients or 262144, seed, int(one), result=ctypes.c_void_p))
-        if clients and _call("sb_set_sources", self.pointer, socket.inet_pton(number, CLIENTS[family]), result=ctypes.c_int):
+        if clients and _call("sb_set_sources", self.pointer, socket.inet_pton(number, CLIENTS[family]),
+                             result=ctypes.c_int):
             raise MemoryError("no memory for the addresses of clients")
 
 
@@ -62,7 +63,8 @@ def udp_send(fd, targets, seconds, most=0):
 
 
 class Receiver:
-    """Reads datagrams or accepts connections in a thread until it is told that no more will come. `echo`: answers too."""
+    """Reads datagrams or accepts connections in a thread until it is told that no more will come. `echo`: answers
+    too."""
 
     def __init__(self, protocol, fd, echo=False):
         self._stop = ctypes.c_int(0)
