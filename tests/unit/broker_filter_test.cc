@@ -30,9 +30,13 @@
 #include "sandbox/evaluator.h"
 #include "sandbox/parse.h"
 #include "tests/unit/support/child.h"
+#include "tests/unit/support/fate.h"
 
 namespace sockbroker {
 namespace {
+
+using sandbox::test::answer;
+using sandbox::test::Fate;
 
 const std::string kRoot = SOCKBROKER_SOURCE_ROOT;
 
@@ -56,22 +60,6 @@ sandbox::Profile the_profile() {
 sandbox::Filter the_filter() {
         auto filter = sandbox::compile(the_profile());
         return filter ? *filter : sandbox::Filter{};
-}
-
-enum class Fate { kAllowed, kEperm, kEnosys, kKilled };
-
-std::uint32_t answer(Fate fate) {
-        switch (fate) {
-        case Fate::kAllowed:
-                return SECCOMP_RET_ALLOW;
-        case Fate::kEperm:
-                return SECCOMP_RET_ERRNO | EPERM;
-        case Fate::kEnosys:
-                return SECCOMP_RET_ERRNO | ENOSYS;
-        case Fate::kKilled:
-                break;
-        }
-        return SECCOMP_RET_KILL_PROCESS;
 }
 
 struct Call {

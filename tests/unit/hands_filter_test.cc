@@ -25,9 +25,13 @@
 #include "broker/hands/roles.h"
 #include "broker/protocol/socket_options.h"
 #include "sandbox/evaluator.h"
+#include "tests/unit/support/fate.h"
 
 namespace sockbroker::hands {
 namespace {
+
+using sandbox::test::answer;
+using sandbox::test::Fate;
 
 const std::string kGoldens = SOCKBROKER_SOURCE_ROOT "/tests/data/hands/";
 constexpr std::uint64_t kFork = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
@@ -51,8 +55,6 @@ sandbox::Filter filter(const std::string& name) {
         EXPECT_TRUE(compiled) << compiled.error().text();
         return compiled.value_or(sandbox::Filter{});
 }
-
-enum class Fate { kAllowed, kEperm, kEnosys, kKilled };
 
 struct Call {
         const char* name;
@@ -187,20 +189,6 @@ Fate fate_of(const Call& call, const std::string& process) {
 
 int number_of(const std::string& name) {
         return seccomp_syscall_resolve_name(name.c_str());
-}
-
-std::uint32_t answer(Fate fate) {
-        switch (fate) {
-        case Fate::kAllowed:
-                return SECCOMP_RET_ALLOW;
-        case Fate::kEperm:
-                return SECCOMP_RET_ERRNO | EPERM;
-        case Fate::kEnosys:
-                return SECCOMP_RET_ERRNO | ENOSYS;
-        case Fate::kKilled:
-                break;
-        }
-        return SECCOMP_RET_KILL_PROCESS;
 }
 
 class HandsFilter : public testing::TestWithParam<std::string> {};

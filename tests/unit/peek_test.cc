@@ -14,23 +14,14 @@
 #include "broker/protocol/socket_options.h"
 #include "tests/unit/support/child.h"
 #include "tests/unit/support/open_fds.h"
+#include "tests/unit/support/prepared_pair.h"
 #include "tests/unit/support/socket_kinds.h"
 
 namespace sockbroker {
 namespace {
 
-struct Pair {
-        explicit Pair(int type) {
-                int fds[2];
-                test::must(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds), "socketpair");
-                broker.reset(fds[0]);
-                peer.reset(fds[1]);
-                const auto prepared = prepare_for_peeking(broker.get());
-                EXPECT_TRUE(prepared) << prepared.error().text();
-        }
-
-        OwnedFd broker;
-        OwnedFd peer;
+struct Pair : test::PreparedPair {
+        explicit Pair(int type) : PreparedPair(type, prepare_for_peeking) {}
 };
 
 class Peek : public testing::TestWithParam<int> {

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A fuzzer's work with a fixed seed and without its compiler: the corpus, each policy mistake, and many texts made
-// from them by cutting, joining, flipping and repeating.
+// The properties that the fuzzer checks, for the corpus, each policy mistake, and many texts made from them.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "tests/fuzz/policy_property.h"
+#include "tests/unit/support/mutator.h"
 
 namespace sockbroker {
 namespace {
@@ -60,36 +63,26 @@ TEST(PolicyCorpus, HoldsForEveryMistake) {
         }
 }
 
-class Mutator {
+class PolicyMutator : public test::Mutator {
 public:
-        explicit Mutator(std::vector<std::string> seeds) : seeds_(std::move(seeds)) {}
-
-        std::string next() {
-                std::string text = seeds_[pick(seeds_.size())];
-                for (std::size_t steps = pick(5); steps > 0; steps--) {
-                        mutate(text);
-                }
-                text.resize(std::min<std::size_t>(text.size(), 3000));
-                return text;
-        }
+        explicit PolicyMutator(std::vector<std::string> seeds) : Mutator(std::move(seeds), kBytes, 4, 3000) {}
 
 private:
-        std::size_t pick(std::size_t below) {
-                return std::uniform_int_distribution<std::size_t>(0, below - 1)(random_);
-        }
+        static constexpr std::string_view kBytes{
+                "\n\n==::[];# \t\r\0\\\"'@*-\xef\xbb\xbf\xff"
+                "09az",
+                28};
 
-        // A place of interest: the begin of a line, or around an = or a ].
-        std::size_t place(const std::string& text) {
-                const std::size_t at = pick(text.size() + 1);
+        // Likely at the begin of a line, or around an = or a ].
+        std::size_t position(const std::string& text) override {
+                const std::size_t at = Mutator::position(text);
                 const auto found = text.find_first_of("\n=]", at);
                 return found == std::string::npos || pick(3) == 0 ? at : found + pick(2);
         }
 
-        void mutate(std::string& text) {
-                static constexpr std::string_view kBytes(
-                        "\n\n==::[];# \t\r\0\\\"'@*-\xef\xbb\xbf\xff"
-                        "09az",
-                        28);
+        [[nodiscard]] std::size_t own_steps() const override { return 2; }
+
+        void own_step(std::size_t step, std::string& text, std::size_t at) override {
                 static constexpr std::string_view kWords[] = {
                         "\n[Service a]\n",
                         "\nUnit=a.service ",
@@ -102,42 +95,19 @@ private:
                         "\xef\xbb\xbf",
                         ": ",
                 };
-                const std::size_t at = place(text);
-                switch (pick(7)) {
-                case 0:
-                        text.insert(at, 1, kBytes[pick(kBytes.size())]);
-                        break;
-                case 1:
-                        text.erase(at, 1 + pick(4));
-                        break;
-                case 2:
-                        if (at < text.size()) {
-                                text[at] = static_cast<char>(text[at] ^ (1 << pick(8)));
-                        }
-                        break;
-                case 3:
-                        text.insert(at, seeds_[pick(seeds_.size())]);
-                        break;
-                case 4:
+                if (step == 0) {
                         text.insert(at, kWords[pick(std::size(kWords))]);
-                        break;
-                case 5:
-                        text.insert(at, 150 + pick(100), kBytes[pick(kBytes.size())]);
-                        break;
-                default:
-                        text.resize(at);
+                } else {
+                        text.insert(at, 150 + pick(100), byte());
                 }
         }
-
-        std::vector<std::string> seeds_;
-        std::mt19937 random_{20190101};  // NOLINT: the same texts every time
 };
 
 TEST(PolicyMutation, HoldsForAHundredThousandTexts) {
         auto seeds = read_corpus();
         const auto mistakes = read_mistakes();
         seeds.insert(seeds.end(), mistakes.begin(), mistakes.end());
-        Mutator mutator(std::move(seeds));
+        PolicyMutator mutator(std::move(seeds));
         unsigned taken = 0;
         for (unsigned i = 0; i < 100'000; i++) {
                 const auto text = mutator.next();

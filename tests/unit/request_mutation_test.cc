@@ -1,64 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A fuzzer's work with a fixed seed and without its compiler: half a million texts made from good and bad ones by
-// cutting, joining, flipping and repeating.
-#include <algorithm>
-#include <random>
+// The property that the fuzzer checks, for half a million texts made from good and bad ones.
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "tests/fuzz/request_property.h"
 #include "tests/unit/support/mistakes.h"
+#include "tests/unit/support/mutator.h"
 
 namespace sockbroker {
 namespace {
 
-class Mutator {
+class RequestMutator : public test::Mutator {
 public:
-        explicit Mutator(std::vector<std::string> seeds) : seeds_(std::move(seeds)) {}
-
-        std::size_t pick(std::size_t below) {
-                return std::uniform_int_distribution<std::size_t>(0, below - 1)(random_);
-        }
-
-        std::string next() {
-                std::string text = seeds_[pick(seeds_.size())];
-                for (std::size_t steps = pick(4); steps > 0; steps--) {
-                        mutate(text);
-                }
-                text.resize(std::min<std::size_t>(text.size(), 5000));
-                return text;
-        }
+        explicit RequestMutator(std::vector<std::string> seeds)
+                : Mutator(std::move(seeds), std::string_view("\n=\0 10Az_\xff", 10), 3, 5000) {}
 
 private:
-        void mutate(std::string& text) {
-                static constexpr std::string_view kBytes("\n=\0 10Az_\xff", 10);
-                const std::size_t at = pick(text.size() + 1);
-                switch (pick(6)) {
-                case 0:
-                        text.insert(at, 1, kBytes[pick(kBytes.size())]);
-                        break;
-                case 1:
-                        text.erase(at, 1 + pick(4));
-                        break;
-                case 2:
-                        if (at < text.size()) {
-                                text[at] = static_cast<char>(text[at] ^ (1 << pick(8)));
-                        }
-                        break;
-                case 3:
-                        text.insert(at, seeds_[pick(seeds_.size())]);
-                        break;
-                case 4:
-                        text.insert(at, text.substr(pick(text.size() + 1)));
-                        break;
-                default:
-                        text.resize(at);
-                }
-        }
+        [[nodiscard]] std::size_t own_steps() const override { return 1; }
 
-        std::vector<std::string> seeds_;
-        std::mt19937 random_{20190101};  // NOLINT: the same texts every time
+        void own_step(std::size_t, std::string& text, std::size_t at) override {
+                text.insert(at, text.substr(pick(text.size() + 1)));
+        }
 };
 
 TEST(RequestMutation, HoldsForHalfAMillionTexts) {
@@ -72,7 +39,7 @@ TEST(RequestMutation, HoldsForHalfAMillionTexts) {
                         seeds.push_back(std::move(mistake.text));
                 }
         }
-        Mutator mutator(std::move(seeds));
+        RequestMutator mutator(std::move(seeds));
         std::size_t taken = 0;
         for (int i = 0; i < 500'000; i++) {
                 const auto text = mutator.next();
