@@ -112,4 +112,21 @@ Json answer_row(std::string_view service, const ControlClient::Answer& answer) {
         return row;
 }
 
+int show_answer(const Options& options, std::string_view service, const ControlClient::Answer& answer,
+                std::string_view said) {
+        const bool ok = answer.result == "ok";
+        Output output(options);
+        if (options.json != JsonMode::kOff) {
+                JsonArray array(output, options.json);
+                array.add(answer_row(service, answer));
+                array.close();
+        } else if (ok && !options.quiet && !said.empty()) {
+                output.write(fmt::format("{}\n", said));
+        }
+        if (ok) {
+                report_warnings(answer, service);
+        }
+        return output.finish(ok ? kExitOk : report_refusal(answer, service));
+}
+
 }  // namespace sockbroker::ctl

@@ -45,6 +45,11 @@ using OnLine = std::function<void(std::string_view line)>;
 // "SERVICE: warning: TEXT" on standard error for each.
 void report_warnings(const ControlClient::Answer& answer, std::string_view service);
 
+// How a verb that asks about one service ends: shows its row for --json=, else `said` (empty: nothing) unless --quiet,
+// then warnings or the refusal. Returns the exit status.
+[[nodiscard]] int show_answer(const Options& options, std::string_view service, const ControlClient::Answer& answer,
+                              std::string_view said);
+
 // {service, result, errno, message}, and warnings if there are any, as --json= of register and unregister shows it.
 [[nodiscard]] Json answer_row(std::string_view service, const ControlClient::Answer& answer);
 

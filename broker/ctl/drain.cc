@@ -3,7 +3,6 @@
 // The verbs drain and undrain: a service is withdrawn while it goes on serving, and announced again.
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
-#include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/service_name.h"
@@ -22,16 +21,7 @@ int ask_for(const Options& options, sockbroker::Verb verb) {
         if (!answer) {
                 return answer.error();
         }
-        Output output(options);
-        if (options.json != JsonMode::kOff) {
-                JsonArray array(output, options.json);
-                array.add(answer_row(service, *answer));
-                array.close();
-        } else if (answer->result == "ok") {
-                output.write(answer->message + "\n");
-                report_warnings(*answer, service);
-        }
-        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+        return show_answer(options, service, *answer, answer->message);
 }
 
 }  // namespace

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The verb hold: before a service is stopped on purpose, so that its clients wait as they would after a crash.
-#include <fmt/format.h>
-
 #include "broker/ctl/ask.h"
 #include "broker/ctl/passed.h"
-#include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/service_name.h"
@@ -30,15 +27,7 @@ int hold_service(const Options& options) {
         if (!answer) {
                 return answer.error();
         }
-        Output output(options);
-        if (options.json != JsonMode::kOff) {
-                JsonArray array(output, options.json);
-                array.add(answer_row(service, *answer));
-                array.close();
-        } else if (answer->result == "ok" && !options.quiet) {
-                output.write(answer->message + "\n");
-        }
-        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+        return show_answer(options, service, *answer, answer->message);
 }
 
 }  // namespace sockbroker::ctl

@@ -137,13 +137,7 @@ int unregister_service(const Options& options) {
         if (!answer) {
                 return answer.error();
         }
-        Output output(options);
-        if (options.json != JsonMode::kOff) {
-                JsonArray array(output, options.json);
-                array.add(answer_row(service, *answer));
-                array.close();
-        }
-        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+        return show_answer(options, service, *answer, "");
 }
 
 }  // namespace sockbroker::ctl

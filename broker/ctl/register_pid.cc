@@ -180,19 +180,9 @@ int register_of_process(const Options& options) {
                 complain(answer.error().text());
                 return kExitFailed;
         }
-        Output output(options);
-        if (options.json != JsonMode::kOff) {
-                JsonArray array(output, options.json);
-                array.add(answer_row(service, *answer));
-                array.close();
-        } else if (answer->result == "ok" && !options.quiet) {
-                output.write(fmt::format("{}: {} of process {} registered\n", service, count(fds.size(), "socket"),
-                                         options.pid));
-        }
-        if (answer->result == "ok") {
-                report_warnings(*answer, service);
-        }
-        return output.finish(answer->result == "ok" ? kExitOk : report_refusal(*answer, service));
+        return show_answer(
+                options, service, *answer,
+                fmt::format("{}: {} of process {} registered", service, count(fds.size(), "socket"), options.pid));
 }
 
 }  // namespace sockbroker::ctl

@@ -5,9 +5,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 
+#include "broker/base/execute.h"
 #include "broker/base/printable.h"
 #include "broker/client/named_fds.h"
 #include "broker/client/retrieve.h"
@@ -21,14 +21,8 @@ namespace sockbroker::ctl {
 namespace {
 
 int become(const std::vector<std::string>& command) {
-        std::vector<char*> words;
-        words.reserve(command.size() + 1);
-        for (const std::string& word : command) {
-                words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
-        }
-        words.push_back(nullptr);
-        ::execvp(words[0], words.data());
-        complain(fmt::format("cannot run {}: {}", printable(command[0]), std::strerror(errno)));
+        const int errnum = replace_process(command);
+        complain(fmt::format("cannot run {}: {}", printable(command[0]), std::strerror(errnum)));
         return kExitFailed;
 }
 

@@ -53,9 +53,8 @@ private:
         std::map<Connection*, std::unique_ptr<Connection>> connections_;
         std::size_t max_connections_ = 0;
         std::map<uid_t, std::size_t> per_uid_;
-        FairScheduler scheduler_;  // of the event loop, by uid
-        std::uint64_t activity_ =
-                0;  // grows with each request of any connection, so the least is who was silent for longest
+        FairScheduler scheduler_;     // of the event loop, by uid
+        std::uint64_t activity_ = 0;  // a clock of requests: the connection with the least was silent for longest
         std::shared_ptr<ControlServer*> self_ = std::make_shared<ControlServer*>(this);
 };
 

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "broker/base/execute.h"
 #include "broker/base/printable.h"
 #include "broker/socket/facts.h"
 #include "sandbox/compile.h"
@@ -78,14 +79,7 @@ int tell(const Failure& failure) {
 }  // namespace
 
 int execute(const std::vector<std::string>& command) {
-        std::vector<char*> words;
-        words.reserve(command.size() + 1);
-        for (const std::string& word : command) {
-                words.push_back(const_cast<char*>(word.c_str()));  // execvp(3) does not write to them
-        }
-        words.push_back(nullptr);
-        ::execvp(words[0], words.data());
-        const int errnum = errno;
+        const int errnum = replace_process(command);
         complain(fmt::format("cannot run {}: {}{}", printable(command[0]), std::strerror(errnum),
                              errnum == ENOSYS || errnum == EPERM ? " (does the profile allow execve?)" : ""));
         return errnum == ENOENT ? kExitNotFound : kExitNotRun;
