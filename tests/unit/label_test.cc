@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "broker/protocol/request.h"
+#include "broker/protocol/service_name.h"
 
 namespace sockbroker {
 namespace {
