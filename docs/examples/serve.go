@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 
-// serve.go SERVICE: registers a listener by the plain protocol, docs/protocol.md. With Go 1.24 and newer listeners are MPTCP
-// unless told otherwise, which the kernel cannot dispatch to.
+// serve.go SERVICE: registers a listener by the plain protocol, docs/protocol.md. With Go 1.24 and newer listeners
+// are MPTCP unless told otherwise, which the kernel cannot dispatch to.
 package main
 
 import (
@@ -14,7 +14,8 @@ import (
 )
 
 func register(service string, listener *net.TCPListener) error {
-	broker, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: "/run/sockbroker/control", Net: "unixpacket"})
+	control := net.UnixAddr{Name: "/run/sockbroker/control", Net: "unixpacket"}
+	broker, err := net.DialUnix("unixpacket", nil, &control)
 	if err != nil {
 		return err
 	}

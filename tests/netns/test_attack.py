@@ -23,7 +23,8 @@ FOREVER = struct.pack("ii", 1, 3600)  # SO_LINGER for an hour
 
 @contextlib.contextmanager
 def frozen(broker):
-    """What is sent meanwhile is all there when the broker goes on. The process that accepts connections stands still, too."""
+    """What is sent meanwhile is all there when the broker goes on. The process that accepts connections stands still,
+    too."""
     door = broker.helper("sb-door")
     broker.process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED | os.WNOWAIT)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Peers that ask for something and leave before the answer: what they asked for is done, nothing of them stays, and nobody else
-gets their answer, although the next connections have the same descriptor numbers."""
+"""Peers that ask for something and leave before the answer: what they asked for is done, nothing of them stays, and
+nobody else gets their answer, although the next connections have the same descriptor numbers."""
 
 import contextlib
 import os
@@ -18,9 +18,11 @@ from words import add_routes, everywhere, handed_over, listen, section
 BINDINGS = 2000  # of which a reload, and the answer to `bindings`, take a while
 
 # What takes more than a turn of the broker's loop, or carries something, and what changes something.
-REQUESTS = ["VERB=reload", "VERB=diff", "VERB=bindings", "VERB=status", "VERB=list", "VERB=monitor", "VERB=prepare\nFDNAME=web",
+REQUESTS = ["VERB=reload", "VERB=diff", "VERB=bindings", "VERB=status", "VERB=list", "VERB=monitor",
+            "VERB=prepare\nFDNAME=web",
             "VERB=drain\nFDNAME=web", "VERB=undrain\nFDNAME=web", "VERB=hold\nFDNAME=web\nTIMEOUT_USEC=1000",
-            "VERB=match\nPROTOCOL=tcp\nADDRESS=192.0.2.7\nPORT=7000", "FDRETRIEVE=1\nFDNAME=web", "FDSTORE=1\nFDNAME=web\nMIGRATE=1"]
+            "VERB=match\nPROTOCOL=tcp\nADDRESS=192.0.2.7\nPORT=7000", "FDRETRIEVE=1\nFDNAME=web",
+            "FDSTORE=1\nFDNAME=web\nMIGRATE=1"]
 
 
 # What others ask meanwhile.
@@ -129,7 +131,8 @@ def insist(broker, uid, gate):
         with wire.Control(broker.control_path) as connection, socket.create_server(("127.0.0.1", 0)) as listener:
             connection.request("VERB=version")
             os.write(told, b"connected\n")
-            while "keep processes of the broker waiting" not in connection.request("FDSTORE=1\nFDNAME=web", [listener.fileno()]).message:
+            while "keep processes of the broker waiting" not in connection.request("FDSTORE=1\nFDNAME=web",
+                                                                                   [listener.fileno()]).message:
                 pass
             os.write(told, b"barred\n")
             os.read(gate, 1)

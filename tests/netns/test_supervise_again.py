@@ -51,7 +51,8 @@ def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):
         program.do("child = os.fork()\nif child == 0:\n    sock('tcp', '0.0.0.0', 80)\n    os._exit(0)")
         child = program.do("child")
         supervisor = pathlib.Path(f"/proc/{program.supervisor()}/syscall")
-        supervised.until(lambda: supervisor.read_text().split()[0] in ("7", "271", "47", "45"))  # it waits for the broker
+        # it waits for the broker
+        supervised.until(lambda: supervisor.read_text().split()[0] in ("7", "271", "47", "45"))
         os.kill(child, signal.SIGKILL)
         program.do("os.waitpid(child, 0)")
         web.process.send_signal(signal.SIGCONT)

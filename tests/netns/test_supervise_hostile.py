@@ -82,7 +82,8 @@ def resident(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
 
 
-def test_a_supervisor_that_is_killed_leaves_the_program_serving_and_its_door_closed(web):  # pylint: disable=unused-argument
+def test_a_supervisor_that_is_killed_leaves_the_program_serving_and_its_door_closed(web):
+    # pylint: disable=unused-argument
     with supervised.Program() as program:
         program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
         os.kill(program.supervisor(), signal.SIGKILL)
@@ -199,7 +200,8 @@ def outer(profile, *words):
     return status, said
 
 
-@pytest.mark.parametrize("profile", ["errno EPERM pidfd_getfd", "kill pidfd_getfd", "errno EPERM seccomp", "kill seccomp"])
+@pytest.mark.parametrize("profile",
+                         ["errno EPERM pidfd_getfd", "kill pidfd_getfd", "errno EPERM seccomp", "kill seccomp"])
 def test_a_unit_whose_filter_lacks_a_call_is_told_the_line(web, profile):  # pylint: disable=unused-argument
     status, said = outer(profile)
     assert status == 71 and "SystemCallFilter=seccomp pidfd_getfd" in said, (status, said)
@@ -240,7 +242,8 @@ def test_the_program_itself_cannot_bind_though_the_supervisor_is_not_asked(web):
         free.bind(("127.0.0.1", 8080))
 
 
-def test_a_landlock_domain_of_the_programs_own_does_not_hold_for_its_unix_sockets(web):  # pylint: disable=unused-argument
+def test_a_landlock_domain_of_the_programs_own_does_not_hold_for_its_unix_sockets(web):
+    # pylint: disable=unused-argument
     """They are made by the supervisor, which is not in it: where the user may, and nowhere else."""
     folder = pathlib.Path("/run/own")
     folder.mkdir()

@@ -26,7 +26,8 @@ def passed(*sockets):
         os.set_inheritable(fd, True)
     moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
     names = ":".join(name for name, _ in sockets)
-    return ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ LISTEN_FDNAMES={names} exec "$@" {moves}', "-"], fds
+    return ["/bin/bash", "-c", f'LISTEN_FDS={len(fds)} LISTEN_PID=$$ LISTEN_FDNAMES={names} exec "$@" {moves}',
+            "-"], fds
 
 
 class Passed(supervised.Program):

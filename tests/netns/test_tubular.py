@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Clients of tubular, as udpgrm is one, at the socket of their own: SERVICE# with descriptors, and OK as the answer. What they
-send is a registration like any other."""
+"""Clients of tubular, as udpgrm is one, at the socket of their own: SERVICE# with descriptors, and OK as the answer.
+What they send is a registration like any other."""
 
 import array
 import os
@@ -59,7 +59,8 @@ def test_a_label_is_registered_and_answered_with_ok(broker, family):
     with udp(family) as server:
         assert register(b"udp_server#", server) == b"OK"
         [entry] = broker.list()
-        assert (entry["service"], entry["uid"], entry["pid"], entry["protocol"]) == ("udp_server", 0, os.getpid(), "udp")
+        assert (entry["service"], entry["uid"], entry["pid"],
+                entry["protocol"]) == ("udp_server", 0, os.getpid(), "udp")
         with socket.socket(server.family, socket.SOCK_DGRAM) as client:
             client.sendto(b"hello", ({"ipv4": "192.0.2.9", "ipv6": "2001:db8::9"}[family], PORT))
             server.settimeout(5)
@@ -82,14 +83,16 @@ def test_several_descriptors_are_one_registration(broker):
 def test_policy_decides_as_everywhere(broker):
     broker.policy(section("other", 61001, everywhere()) + section("mine", 0, listen("tcp", "192.0.2.0/24", 81))).start()
     with udp("ipv4") as server:
-        for label, code in ((b"other#", b"not-permitted"), (b"nothing#", b"unknown-service"), (b"mine#", b"wrong-socket")):
+        for label, code in ((b"other#", b"not-permitted"), (b"nothing#", b"unknown-service"),
+                            (b"mine#", b"wrong-socket")):
             answer = register(label, server)
             assert answer.startswith(b"RESULT=" + code + b"\n"), answer
             broker.wait_log(rf"refuse: .*\(service={label[:-1].decode()}")
     assert broker.list() == []
 
 
-@pytest.mark.parametrize("text", [b"mine", b"#", b"mine\nMIGRATE=1#", b"FDSTORE=1\nFDNAME=mine\n", b"mine#" + b"x" * 5000])
+@pytest.mark.parametrize("text",
+                         [b"mine", b"#", b"mine\nMIGRATE=1#", b"FDSTORE=1\nFDNAME=mine\n", b"mine#" + b"x" * 5000])
 def test_all_else_is_malformed_and_closed(broker, text):
     broker.policy(section("mine", 0, everywhere())).start()
     with udp("ipv4") as server:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The table of docs/unmodified.md: stock servers under sockbroker-run --supervise, asked from outside their namespace at
-several addresses. In ./check those that are installed, with SOCKBROKER_LONG all, unpacked from Debian's packages."""
+"""The table of docs/unmodified.md: stock servers under sockbroker-run --supervise, asked from outside their namespace
+at several addresses. In ./check those that are installed, with SOCKBROKER_LONG all, unpacked from Debian's packages."""
 
 import os
 import pathlib
@@ -94,7 +94,8 @@ def ask(host, protocol, address, server, port=None):
     sent, wanted = servers.SPOKEN[server.protocol]
     if server.protocol == "dns" and protocol == "tcp":
         sent = len(sent).to_bytes(2, "big") + sent
-    done = subprocess.run(["nsenter", "--net", f"--target={host.pid}", "/usr/bin/python3", "-c", servers.CLIENT, protocol,
+    done = subprocess.run(["nsenter", "--net", f"--target={host.pid}", "/usr/bin/python3", "-c", servers.CLIENT,
+                           protocol,
                            address, str(port or server.port), sent.hex(), wanted.hex()], capture_output=True, text=True,
                           timeout=20, check=False)
     return done.stdout.strip() or "no: " + (done.stderr.strip().splitlines() or ["?"])[-1]
@@ -170,7 +171,8 @@ def serving(broker):
 
 
 def row_of(server, found):
-    return "| " + " | ".join([server.name, *(found.get(column, "-") for column in ("tcp4", "tcp6", "udp4", "udp6"))]) + " |"
+    return "| " + " | ".join([server.name,
+                              *(found.get(column, "-") for column in ("tcp4", "tcp6", "udp4", "udp6"))]) + " |"
 
 
 def test_the_table_has_each_server():

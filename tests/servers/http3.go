@@ -28,7 +28,8 @@ func main() {
 	to := net.JoinHostPort(os.Args[1], "443")
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http3.RoundTripper{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: os.Args[2]},
-		Dial: func(ctx context.Context, _ string, settings *tls.Config, config *quic.Config) (quic.EarlyConnection, error) {
+		Dial: func(ctx context.Context, _ string, settings *tls.Config,
+			config *quic.Config) (quic.EarlyConnection, error) {
 			return quic.DialAddrEarlyContext(ctx, to, settings, config)
 		}}}
 	answer, err := client.Get("https://" + os.Args[2] + "/")

@@ -207,7 +207,8 @@ def pytest_runtest_makereport(item, call):
     """A failure is read in the machine's journal."""
     outcome = yield
     report = outcome.get_result()
-    machine = item.funcargs.get("booted") or item.funcargs.get("kitchen") or getattr(item.funcargs.get("broker"), "machine", None)
+    machine = item.funcargs.get("booted") or item.funcargs.get("kitchen") or getattr(item.funcargs.get("broker"),
+                                                                                     "machine", None)
     if report.failed and machine and machine.leader:
         shown = machine.run("journalctl -q -b -n 60 --no-pager -o short-precise", check=False, timeout=10)
         report.sections.append(("journal of the machine", shown.stdout))

@@ -10,7 +10,8 @@ In Markdown the language of a fence says what a block is; in a manual page (.EX 
     c         a part of a program, which compiles without a warning; in a manual page the first line is .\" c
     text      nothing of these: a drawing, a message
 
-What cannot be run says why, in a comment in front of the block: <!-- not run: REASON -->, in a manual page .\" not run: REASON
+What cannot be run says why, in a comment in front of the block: <!-- not run: REASON -->, in a manual page
+.\" not run: REASON
 """
 import dataclasses
 import pathlib
@@ -26,7 +27,8 @@ HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 
 @dataclasses.dataclass
 class Block:
-    """`kind` is sh, console, file, c or text; `path` is that of a file; `reason`, if not empty, says why it is not run."""
+    """`kind` is sh, console, file, c or text; `path` is that of a file; `reason`, if not empty, says why it is not
+    run."""
     where: str
     kind: str
     text: str
@@ -55,7 +57,8 @@ def classify(where: str, language: str, lines: list[str], reason: str) -> list[B
     if reason and not PATH.match(lines[0]):
         return [Block(where, "extract", text, reason=reason)]
     if not lines or not PATH.match(lines[0]):
-        raise ValueError(f"{where}: neither commands (sh, console), nor c or text, nor a file whose first line is # /its/path, "
+        raise ValueError(f"{where}: neither commands (sh, console), nor c or text, nor a file whose first line is # "
+                         "/its/path, "
                          "nor is there a comment that says why it is not run")
     blocks = []
     for line in lines:

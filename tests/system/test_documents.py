@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the documents show works as it stands: each on a machine of its own, command by command, file by file, in the order
-of the page, with what they print compared. documents.py says how blocks are marked. recipes.md: test_recipes.py.
+"""What the documents show works as it stands: each on a machine of its own, command by command, file by file, in the
+order of the page, with what they print compared. documents.py says how blocks are marked. recipes.md: test_recipes.py.
 
-A file that a document shows must also be of use: a unit is started by what follows, a policy is taken, a profile compiles.
+A file that a document shows must also be of use: a unit is started by what follows, a policy is taken, a profile
+compiles.
 """
 import os
 import re
@@ -34,10 +35,13 @@ class Reader:
         self.units = set()
 
     def run(self, where: str, command: str, must_succeed: bool = True) -> str:
-        """What it printed, which where a failure is shown is what counts. A process that it leaves in the background has a file to write to, not the pipe."""
-        done = self.machine.run(f"sh -c {shlex.quote(command)} >/run/printed 2>&1; code=$?; cat /run/printed; exit $code",
+        """What it printed, which where a failure is shown is what counts. A process that it leaves in the background
+        has a file to write to, not the pipe."""
+        done = self.machine.run(f"sh -c {shlex.quote(command)} >/run/printed 2>&1; code=$?; cat /run/printed; exit "
+                                "$code",
                                 check=False, timeout=120)
-        assert done.returncode == 0 or not must_succeed, f"{where}: exit status {done.returncode} of\n{command}\n{done.stdout}"
+        assert done.returncode == 0 or not must_succeed, \
+            f"{where}: exit status {done.returncode} of\n{command}\n{done.stdout}"
         return done.stdout
 
     def script(self, block: documents.Block) -> None:
@@ -83,7 +87,8 @@ class Reader:
                 {"sh": self.script, "console": self.session, "file": self.file, "c": self.program}[block.kind](block)
         for unit in sorted(self.units):
             assert self.run(unit, f"systemd-analyze verify --man=no {unit}") == ""
-            assert self.run(unit, f"journalctl -q -b MESSAGE_ID={STARTED} UNIT={unit}"), f"{unit} is shown and not started"
+            assert self.run(unit,
+                            f"journalctl -q -b MESSAGE_ID={STARTED} UNIT={unit}"), f"{unit} is shown and not started"
 
 
 @pytest.fixture
@@ -115,7 +120,8 @@ def test_what_is_not_run_says_why():
     assert sum(not block.reason for block in blocks) >= 3 * sum(bool(block.reason) for block in blocks)
 
 
-@pytest.mark.parametrize("unit", ["sockbrokerd.service", "sockbrokerd.socket", "sockbrokerd@.service", "sockbrokerd@.socket",
+@pytest.mark.parametrize("unit",
+                         ["sockbrokerd.service", "sockbrokerd.socket", "sockbrokerd@.service", "sockbrokerd@.socket",
                                   "run-sockbroker-bpf.mount"])
 def test_the_documentation_of_a_unit_is_manual_pages_that_are_installed(stage, unit):
     named = re.findall(r"^Documentation=(.*)$", (stage / "usr/lib/systemd/system" / unit).read_text(), re.M)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The Debian packages on clean machines that have nothing else of the project: installed, used, upgraded and downgraded under
-load, removed, purged. `tests/packages` builds them and runs this; packaged.py says what it needs.
+"""The Debian packages on clean machines that have nothing else of the project: installed, used, upgraded and downgraded
+under load, removed, purged. `tests/packages` builds them and runs this; packaged.py says what it needs.
 """
 import os
 import pathlib
@@ -10,8 +10,8 @@ from conftest import Hammer
 from packaged import CONFFILE, DOCS, PACKAGES, SERVE, Packaged, packages_of, repack, version_of
 
 pytestmark = pytest.mark.skipif(not PACKAGES, reason="no packages: tests/packages makes them, and runs this")
-UNITS = ("sockbrokerd.socket", "sockbrokerd.service", "sockbrokerd-links.socket", "run-sockbroker-bpf.mount", "sockbroker-routes.socket",
-         "sockbroker-exporter.socket")
+UNITS = ("sockbrokerd.socket", "sockbrokerd.service", "sockbrokerd-links.socket", "run-sockbroker-bpf.mount",
+         "sockbroker-routes.socket", "sockbroker-exporter.socket")
 RESTARTED = ("sockbrokerd.service", "sockbrokerd@edge.service", "sockbroker-exporter.service")
 CHANGED = "# by the owner of this machine\n"
 
@@ -74,7 +74,8 @@ def test_the_programs_tell_the_version_of_the_package(machine):
 def test_an_upgrade_and_the_way_back_lose_no_connection(machine, clients, tmp_path):
     machine.install(pathlib.Path(PACKAGES))
     machine.run(SERVE, timeout=120)
-    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start sockbrokerd@edge.service")
+    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start "
+                "sockbrokerd@edge.service")
     machine.run("curl -sS -m 5 http://127.0.0.1:9818/metrics >/dev/null")  # starts its service
     load = clients()
     before = [machine.show(unit, "MainPID") for unit in RESTARTED]
@@ -82,7 +83,8 @@ def test_an_upgrade_and_the_way_back_lose_no_connection(machine, clients, tmp_pa
     newer = repack(pathlib.Path(PACKAGES), tmp_path / "newer", "+1")
     for folder in (newer, pathlib.Path(PACKAGES)):
         machine.install(folder, folder.name)
-        installed = machine.out("dpkg-query -W -f '${Version}\\n' sockbroker libsockbroker0 libsockbroker-dev sockbroker-exporter")
+        installed = machine.out("dpkg-query -W -f '${Version}\\n' sockbroker libsockbroker0 libsockbroker-dev "
+                                "sockbroker-exporter")
         assert set(installed.split()) == {version_of(packages_of(folder)[0])}
         now = [machine.show(unit, "MainPID") for unit in RESTARTED]
         assert not set(now) & {*before, "0"}, "they are the programs of that version"
@@ -131,22 +133,30 @@ def test_a_purge_leaves_nothing_that_the_packages_brought(machine):
     before = machine.files()
     machine.install(pathlib.Path(PACKAGES))
     machine.run(SERVE, timeout=120)
-    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start sockbrokerd@edge.service")
+    machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start "
+                "sockbrokerd@edge.service")
     serves(machine)
 
-    machine.run("apt-get -q -y remove sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
-    assert machine.run("curl -s -m 5 http://192.0.2.1/", check=False).returncode == 7, "dispatch is gone with the package"
-    assert machine.out("systemctl list-units --all --plain --no-legend 'sockbroker*' '*sockbroker-bpf*' | grep -w -e active -e failed || true") == ""
+    machine.run("apt-get -q -y remove sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1",
+                timeout=120)
+    assert machine.run("curl -s -m 5 http://192.0.2.1/",
+                       check=False).returncode == 7, "dispatch is gone with the package"
+    assert machine.out("systemctl list-units --all --plain --no-legend 'sockbroker*' '*sockbroker-bpf*' | grep -w -e "
+                       "active -e failed || true") == ""
     assert machine.run("mountpoint -q /run/sockbroker/bpf", check=False).returncode != 0
-    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["10-local.conf", "echo.conf", "hello.conf"], "removal keeps settings"
+    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["10-local.conf", "echo.conf",
+                                                                "hello.conf"], "removal keeps settings"
 
     machine.run("dpkg --purge sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1", timeout=120)
     assert machine.run("ls -d /run/sockbroker", check=False).returncode != 0
-    assert machine.out("ls /etc/sockbroker/conf.d").split() == ["echo.conf", "hello.conf"], "what it has not brought is not its to remove"
-    machine.run("systemctl stop hello.service echo.service; ip netns del edge; rm -r /etc/sockbroker /etc/systemd/system/hello.service"
+    assert machine.out("ls /etc/sockbroker/conf.d").split() == [
+        "echo.conf", "hello.conf"], "what it has not brought is not its to remove"
+    machine.run("systemctl stop hello.service echo.service; ip netns del edge; rm -r /etc/sockbroker "
+                "/etc/systemd/system/hello.service"
                 " /etc/systemd/system/echo.service; systemctl daemon-reload")
     assert sorted(machine.files() - before) == []
     # Debian keeps accounts, so that no other one gets the number. It cannot log in, and nothing is its own.
     assert machine.out("getent shadow sockbroker").split(":")[1].startswith("!")
     assert machine.out("getent passwd sockbroker").endswith("/nologin")
-    assert machine.out("find / \\( -path /proc -o -path /sys \\) -prune -o \\( -user sockbroker -o -group sockbroker \\) -print") == ""
+    assert machine.out("find / \\( -path /proc -o -path /sys \\) -prune -o \\( -user sockbroker -o -group sockbroker "
+                       "\\) -print") == ""

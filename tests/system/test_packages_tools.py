@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the Debian packages bring for people and for Debian's own tests: documents, manual pages, the tutorial, debian/tests.
-On machines that have the servers of the tutorial too. `tests/packages` runs this; packaged.py says what it needs.
+"""What the Debian packages bring for people and for Debian's own tests: documents, manual pages, the tutorial,
+debian/tests. On machines that have the servers of the tutorial too. `tests/packages` runs this; packaged.py says what
+it needs.
 """
 import os
 import pathlib
@@ -43,7 +44,8 @@ def test_links_of_installed_documents_lead_to_installed_documents(machine):
 
 def test_man_has_no_warning_of_an_installed_page(machine):
     machine.install(pathlib.Path(PACKAGES))
-    pages = machine.out("dpkg -L sockbroker libsockbroker0 libsockbroker-dev sockbroker-exporter | grep '^/usr/share/man/.*[.]gz$'").split()
+    pages = machine.out("dpkg -L sockbroker libsockbroker0 libsockbroker-dev sockbroker-exporter | grep "
+                        "'^/usr/share/man/.*[.]gz$'").split()
     assert len(pages) >= 13
     for page in pages:
         done = machine.run(f"LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z {page} 2>&1 >/dev/null")
@@ -64,7 +66,8 @@ def test_debian_s_own_tests_pass(machine, tmp_path):
     place = machine.bring(pathlib.Path(PACKAGES), "packages")
     names = " ".join(f"{place}/{package.name}" for package in packages_of(pathlib.Path(PACKAGES)))
     machine.run("rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")  # all that is needed is here
-    done = machine.run(f"autopkgtest --ignore-restrictions=isolation-machine {names} /root/source/ -- null 2>&1", check=False, timeout=600)
+    done = machine.run(f"autopkgtest --ignore-restrictions=isolation-machine {names} /root/source/ -- null 2>&1",
+                       check=False, timeout=600)
     assert done.returncode == 0, done.stdout
     results = re.findall(r"^(\S+) +(PASS|FAIL|SKIP|FLAKY)", done.stdout.rpartition("summary\n")[2], re.M)
     assert results == [("serve", "PASS"), ("build", "PASS")], done.stdout

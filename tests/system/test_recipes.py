@@ -15,8 +15,8 @@ from test_documents import Reader
 
 PAGE = SOURCE / "docs/recipes.md"
 ADDRESSES = "198.51.100.7", "198.51.100.200", "2001:db8:2::7", "2001:db8:2:1::99"
-PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "golang-github-lucas-clemente-quic-go-dev", "postgresql-15", "nsd", "pdns-server",
-            "pdns-backend-bind",
+PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "golang-github-lucas-clemente-quic-go-dev",
+            "postgresql-15", "nsd", "pdns-server", "pdns-backend-bind",
             "dnsmasq-base", "podman", "crun")
 ACCOUNTS = "www-data", "caddy", "nsd", "pdns"
 long = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="a recipe of ./check --long")

@@ -354,4 +354,5 @@ def test_clients_of_tubular_register_at_a_socket_that_is_off_until_it_is_enabled
         broker.run("systemctl disable --now sockbrokerd-tubular.socket && systemctl restart sockbrokerd.service")
         assert broker.run("test -e /run/sockbroker/tubular", check=False).returncode == 1
     finally:
-        broker.run("systemctl disable --now sockbrokerd-tubular.socket; systemctl stop grm.service other.service", check=False)
+        broker.run("systemctl disable --now sockbrokerd-tubular.socket; systemctl stop grm.service other.service",
+                   check=False)

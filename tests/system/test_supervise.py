@@ -43,7 +43,8 @@ def test_kill_9_of_a_stock_server_with_hold_sec_answers_all_who_wait(unit):
     [before] = broker.registered("plain")
     broker.run("systemctl kill --signal=KILL plain.service")
     broker.until("it to be held", lambda: [row["state"] for row in broker.registered("plain")] == ["held"])
-    waiting = [broker.start(f"curl -s -o /dev/null -w '%{{http_code}}' --max-time 20 http://{ADDRESS}/") for _ in range(5)]
+    waiting = [broker.start(f"curl -s -o /dev/null -w '%{{http_code}}' --max-time 20 http://{ADDRESS}/")
+               for _ in range(5)]
     assert [one.communicate(timeout=30)[0] for one in waiting] == ["200"] * 5
     [after] = broker.registered("plain")
     assert (after["cookie"], after["state"]) == (before["cookie"], "live") and after["pid"] != before["pid"]
@@ -76,11 +77,14 @@ def test_what_gets_in_its_way_is_named_before_the_program_starts(unit, lines, op
 
 def test_with_the_line_and_all_else_that_hardens_a_unit_it_runs(unit):
     broker = started(unit(
-        "SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources", "SystemCallFilter=seccomp pidfd_getfd",
-        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "RestrictNamespaces=yes", "PrivateUsers=yes", "PrivateDevices=yes",
-        "ProtectSystem=strict", "ProtectProc=invisible", "ProcSubset=pid", "MemoryDenyWriteExecute=yes", "LockPersonality=yes",
-        "ProtectKernelTunables=yes", "ProtectControlGroups=yes", "SystemCallArchitectures=native", "CapabilityBoundingSet=",
-        options="--profile=strict"))
+        "SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources",
+        "SystemCallFilter=seccomp pidfd_getfd",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "RestrictNamespaces=yes", "PrivateUsers=yes",
+        "PrivateDevices=yes",
+        "ProtectSystem=strict", "ProtectProc=invisible", "ProcSubset=pid", "MemoryDenyWriteExecute=yes",
+        "LockPersonality=yes",
+        "ProtectKernelTunables=yes", "ProtectControlGroups=yes", "SystemCallArchitectures=native",
+        "CapabilityBoundingSet=", options="--profile=strict"))
     assert answer(broker) == "200"
 
 
@@ -124,7 +128,8 @@ WorkingDirectory=/usr/share/doc
     [row] = broker.registered("plain")
     pid = broker.show("plain.service", "MainPID")
     assert (str(row["pid"]), row["unit"]) == (pid, "plain.service") and row["uid"] != 0
-    said = broker.run(f"systemd-run --quiet --pipe --wait --unit=thief.service sockbrokerctl register --pid={pid} plain "
+    said = broker.run(f"systemd-run --quiet --pipe --wait --unit=thief.service sockbrokerctl register --pid={pid} "
+                      "plain "
                       "tcp:0.0.0.0:80", check=False)
     assert said.returncode == 1 and f"PID={pid} is not believed" in said.stderr, said
     assert [row["pid"] for row in broker.registered("plain")] == [int(pid)]
@@ -152,8 +157,10 @@ def test_a_fork_bomb_stays_within_its_unit_and_goes_with_it(unit):
     broker = unit()
     broker.policy("bomb.conf", f"[Service bomb]\nUnit=bomb.service\nListenStream={PREFIX}:8080\nMaxSockets=16\n")
     broker.write("/etc/bomb.py", BOMB)
-    broker.unit("bomb.service", "[Service]\nExecStart=/usr/bin/sockbroker-run --supervise /usr/bin/python3 /etc/bomb.py\n"
-                "DynamicUser=yes\nTasksMax=64\nLimitNPROC=64\n")  # where the kernel counts no tasks of a unit, of a user
+    broker.unit("bomb.service", "[Service]\nExecStart=/usr/bin/sockbroker-run --supervise /usr/bin/python3 "
+                                "/etc/bomb.py\n"
+                # where the kernel counts no tasks of a unit, of a user
+                "DynamicUser=yes\nTasksMax=64\nLimitNPROC=64\n")
     broker.run("systemctl reload sockbrokerd && systemctl start bomb.service")
     processes = "cat /sys/fs/cgroup/system.slice/bomb.service/cgroup.procs | wc -l"
     broker.until("it to have the processes that it may", lambda: int(broker.out(processes)) >= 60, timeout=30)

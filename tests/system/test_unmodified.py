@@ -19,7 +19,8 @@ POLICY = """\
 Unit={unit}
 {lines}
 """
-ACCOUNTS = "".join(f"u {name} - - /var/lib/{name}\n" for name in ("www-data", "haproxy", "knot", "redis", "bind", "unbound"))
+ACCOUNTS = "".join(f"u {name} - - /var/lib/{name}\n"
+                   for name in ("www-data", "haproxy", "knot", "redis", "bind", "unbound"))
 
 
 def lay_over(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -31,8 +32,8 @@ def lay_over(source: pathlib.Path, target: pathlib.Path) -> None:
 def packaged(stage, tmp_path_factory):
     """A machine that has the packages' files, and none of their services enabled."""
     base = os.environ.get("SOCKBROKER_SYSTEM_ROOT", "/")  # another Debian, see tests/debian
-    done = subprocess.run([UNPACK, *([f"--root={base}"] if base != "/" else []), *PACKAGES], capture_output=True, text=True,
-                          timeout=600, check=False)
+    done = subprocess.run([UNPACK, *([f"--root={base}"] if base != "/" else []), *PACKAGES], capture_output=True,
+                          text=True, timeout=600, check=False)
     if done.returncode != 0:
         pytest.skip(f"Debian's packages are not to be had here: {done.stderr.strip().splitlines()[-1:]}")
     root = pathlib.Path(done.stdout.strip())
@@ -47,7 +48,8 @@ def packaged(stage, tmp_path_factory):
     presets = whole / "usr/lib/systemd/system-preset"
     presets.mkdir(parents=True, exist_ok=True)
     (presets / "00-tests.preset").write_text("".join(
-        f"disable {unit}\n" for unit in ("haproxy.service", "knot.service", "redis*.service", "named*.service", "nginx.service",
+        f"disable {unit}\n"
+        for unit in ("haproxy.service", "knot.service", "redis*.service", "named*.service", "nginx.service",
                                          "unbound*.service", "caddy*.service", "nsd.service", "dnsmasq.service")))
     (whole / "usr/lib/sysusers.d").mkdir(exist_ok=True)
     (whole / "usr/lib/sysusers.d/tests.conf").write_text(ACCOUNTS)
@@ -55,7 +57,8 @@ def packaged(stage, tmp_path_factory):
     try:
         for prefix in ("198.51.100.0/24", "2001:db8:2::/48"):
             machine.run(f"ip route add local {prefix} dev lo")
-        machine.run("cp -r --update=none /usr/share/packaged-etc/. /etc/ 2>/dev/null || cp -rn /usr/share/packaged-etc/. /etc/")
+        machine.run("cp -r --update=none /usr/share/packaged-etc/. /etc/ 2>/dev/null || cp -rn "
+                    "/usr/share/packaged-etc/. /etc/")
         yield machine
     finally:
         machine.end()
@@ -69,8 +72,10 @@ def start(packaged):
 
     def begin(unit, name, *lines, sockets=0, count=2):
         service = f"{unit}.service"
-        packaged.run(f"install -D -m 644 {EXAMPLES}/unmodified/{unit}.conf /etc/systemd/system/{service}.d/50-supervise.conf")
-        packaged.write(f"/etc/sockbroker/conf.d/{name}.conf", POLICY.format(name=name, unit=service, lines="\n".join(lines)))
+        packaged.run(f"install -D -m 644 {EXAMPLES}/unmodified/{unit}.conf "
+                     f"/etc/systemd/system/{service}.d/50-supervise.conf")
+        packaged.write(f"/etc/sockbroker/conf.d/{name}.conf",
+                       POLICY.format(name=name, unit=service, lines="\n".join(lines)))
         if sockets:
             packaged.run(f"cp {EXAMPLES}/unmodified/{unit}-udp.socket /etc/systemd/system/")
             started.append(f"{unit}-udp.socket")
@@ -80,9 +85,11 @@ def start(packaged):
             packaged.run(f"systemctl start {' '.join(started)}")
             packaged.until(f"{service} to serve", lambda: len(live(packaged, name)) >= count)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{packaged.out('journalctl -q -b -n 40 -o cat -u ' + service + '')}") from None
+            raise AssertionError(
+                f"{error}\n{packaged.out('journalctl -q -b -n 40 -o cat -u ' + service + '')}") from None
         pids = packaged.out(f"cat /sys/fs/cgroup/system.slice/{service}/cgroup.procs").split()
-        capabilities = packaged.out("sed -n 's/^CapEff:[[:space:]]*//p' " + " ".join(f"/proc/{pid}/status" for pid in pids))
+        capabilities = packaged.out("sed -n 's/^CapEff:[[:space:]]*//p' "
+                                    + " ".join(f"/proc/{pid}/status" for pid in pids))
         assert set(capabilities.split()) == {"0" * 16}, capabilities
         return packaged
 
@@ -126,7 +133,8 @@ def test_nginx_as_packaged(start):
 def test_nginx_that_forks_as_its_unit_has_it(start, packaged):
     """Type=forking and PIDFile=, as packaged: the process that has listened is gone then, and its child is known."""
     drop_in = (SOURCE / "units/examples/unmodified/nginx.conf").read_text()
-    drop_in = drop_in.replace("Type=exec\nPIDFile=\n", "Type=forking\nPIDFile=/run/nginx.pid\n").replace("-g 'daemon off;'", "-g 'daemon on; master_process on;'")
+    drop_in = drop_in.replace("Type=exec\nPIDFile=\n", "Type=forking\nPIDFile=/run/nginx.pid\n").replace(
+        "-g 'daemon off;'", "-g 'daemon on; master_process on;'")
     packaged.write("/etc/systemd/system/nginx.service.d/60-forks.conf", drop_in)
     machine = start("nginx", "nginx", *streams(80))
     try:
@@ -135,18 +143,22 @@ def test_nginx_that_forks_as_its_unit_has_it(start, packaged):
         assert "nginx" in machine.out("curl -s http://198.51.100.7/")
         master = machine.show("nginx.service", "MainPID")
         assert machine.out(f"cat /proc/{master}/comm") == "nginx"
-        machine.until("its master to be known", lambda: {(str(row["pid"]), row["unit"]) for row in live(machine, "nginx")} == {
+        machine.until("its master to be known",
+                      lambda: {(str(row["pid"]), row["unit"]) for row in live(machine, "nginx")} == {
             (master, "nginx.service")})
         machine.run("systemctl stop nginx.service")
-        assert machine.out("systemctl show -P ControlGroup nginx.service | xargs -I{} sh -c 'cat /sys/fs/cgroup{}/cgroup.procs "
+        assert machine.out("systemctl show -P ControlGroup nginx.service | xargs -I{} sh -c 'cat "
+                           "/sys/fs/cgroup{}/cgroup.procs "
                            "2>/dev/null'") == ""  # the supervisor has ended too
     finally:
         packaged.run("rm /etc/systemd/system/nginx.service.d/60-forks.conf")
 
 
 def test_haproxy_as_packaged(start, packaged):
-    packaged.run("sed -i '/chroot\\|user \\|group \\|stats socket/d' /etc/haproxy/haproxy.cfg && printf '%s\\n' 'frontend web' "
-                 "'  bind 0.0.0.0:80' '  bind [::]:80 v6only' '  http-request return status 200 content-type text/plain "
+    packaged.run("sed -i '/chroot\\|user \\|group \\|stats socket/d' /etc/haproxy/haproxy.cfg && printf '%s\\n' "
+                 "'frontend web' "
+                 "'  bind 0.0.0.0:80' '  bind [::]:80 v6only' '  http-request return status 200 content-type "
+                 "text/plain "
                  "string served' >> /etc/haproxy/haproxy.cfg")
     machine = start("haproxy", "haproxy", *streams(80))
     for address in "198.51.100.7", "[2001:db8:2::7]":
@@ -159,7 +171,8 @@ def test_knot_as_packaged(start, packaged):
     packaged.write("/etc/knot/knot.conf", "server:\n  rundir: /run/knot\n  listen: [ 0.0.0.0@53, \"::@53\" ]\n"
                    "database:\n  storage: /var/lib/knot\nzone:\n  - domain: x\n    storage: /etc/knot\n    file: zone\n"
                    "    journal-content: none\n    zonefile-load: whole\n")
-    packaged.write("/etc/knot/zone", "$ORIGIN x.\n$TTL 60\n@ SOA ns.x. a.x. 1 60 60 60 60\n@ NS ns.x.\na A 192.0.2.99\nns A 192.0.2.98\n")
+    packaged.write("/etc/knot/zone", "$ORIGIN x.\n$TTL 60\n@ SOA ns.x. a.x. 1 60 60 60 60\n@ NS ns.x.\na A "
+                                     "192.0.2.99\nns A 192.0.2.98\n")
     machine = start("knot", "knot", *streams(53), *datagrams(53), sockets=1, count=4)
     for address in ADDRESSES:
         for how in "+tcp", "+notcp":
@@ -167,11 +180,15 @@ def test_knot_as_packaged(start, packaged):
 
 
 def test_unbound_as_packaged(start, packaged):
-    packaged.write("/etc/unbound/unbound.conf.d/00-test.conf", 'server:\n  username: ""\n  chroot: ""\n  interface-automatic: yes\n'
-                   "  interface: 0.0.0.0\n  interface: ::0\n  access-control: 0.0.0.0/0 allow\n  access-control: ::0/0 allow\n"
-                   '  use-syslog: no\n  module-config: "iterator"\n  local-zone: "x." static\n  local-data: "a.x. A 192.0.2.99"\n'
+    packaged.write("/etc/unbound/unbound.conf.d/00-test.conf",
+                   'server:\n  username: ""\n  chroot: ""\n  interface-automatic: yes\n'
+                   "  interface: 0.0.0.0\n  interface: ::0\n  access-control: 0.0.0.0/0 allow\n  access-control: ::0/0 "
+                   "allow\n"
+                   '  use-syslog: no\n  module-config: "iterator"\n  local-zone: "x." static\n  local-data: "a.x. A '
+                   '192.0.2.99"\n'
                    "remote-control:\n  control-enable: no\n")
-    packaged.run("rm -f /etc/unbound/unbound.conf.d/root-auto-trust-anchor-file.conf /etc/unbound/unbound.conf.d/remote-control.conf")
+    packaged.run("rm -f /etc/unbound/unbound.conf.d/root-auto-trust-anchor-file.conf "
+                 "/etc/unbound/unbound.conf.d/remote-control.conf")
     machine = start("unbound", "unbound", *streams(53), *datagrams(53), sockets=1, count=4)
     for address in ADDRESSES:
         for how in "+tcp", "+notcp":
@@ -179,8 +196,10 @@ def test_unbound_as_packaged(start, packaged):
 
 
 def test_redis_as_packaged(start, packaged):
-    packaged.run("sed -i 's/^bind .*/bind 0.0.0.0 ::/; s/^protected-mode .*/protected-mode no/' /etc/redis/redis.conf && "
-                 "chmod 644 /etc/redis/redis.conf && mkdir -p /var/lib/redis /var/log/redis && chown redis /var/lib/redis /var/log/redis")
+    packaged.run("sed -i 's/^bind .*/bind 0.0.0.0 ::/; s/^protected-mode .*/protected-mode no/' /etc/redis/redis.conf "
+                 "&& "
+                 "chmod 644 /etc/redis/redis.conf && mkdir -p /var/lib/redis /var/log/redis && chown redis "
+                 "/var/lib/redis /var/log/redis")
     machine = start("redis-server", "redis", *streams(6379))
     for address in ADDRESSES:
         assert machine.out(f"redis-cli -h {address} ping") == "PONG"
@@ -188,11 +207,15 @@ def test_redis_as_packaged(start, packaged):
 
 def test_named_as_packaged(start, packaged):
     packaged.run("ip addr add 198.51.100.7/32 dev lo; ip addr add 2001:db8:2::7/128 dev lo; "
-                 "mkdir -p /var/cache/bind && chown bind /var/cache/bind; mkdir -p /etc/default && echo 'OPTIONS=' >/etc/default/named")
-    packaged.write("/etc/bind/named.conf", 'options { directory "/var/cache/bind"; listen-on { any; }; listen-on-v6 { any; }; '
-                   'recursion no; session-keyfile none; pid-file "/run/named/named.pid"; dnssec-validation no; };\ncontrols { };\n'
+                 "mkdir -p /var/cache/bind && chown bind /var/cache/bind; mkdir -p /etc/default && echo 'OPTIONS=' "
+                 ">/etc/default/named")
+    packaged.write("/etc/bind/named.conf", 'options { directory "/var/cache/bind"; listen-on { any; }; listen-on-v6 { '
+                                           'any; }; '
+                   'recursion no; session-keyfile none; pid-file "/run/named/named.pid"; dnssec-validation no; '
+                   '};\ncontrols { };\n'
                    'zone "x" { type primary; file "/etc/bind/db.x"; };\n')
-    packaged.write("/etc/bind/db.x", "$ORIGIN x.\n$TTL 60\n@ SOA ns.x. a.x. 1 60 60 60 60\n@ NS ns.x.\na A 192.0.2.99\nns A 192.0.2.98\n")
+    packaged.write("/etc/bind/db.x", "$ORIGIN x.\n$TTL 60\n@ SOA ns.x. a.x. 1 60 60 60 60\n@ NS ns.x.\na A "
+                                     "192.0.2.99\nns A 192.0.2.98\n")
     machine = start("named", "named", *streams(53), *datagrams(53), sockets=1, count=4)
     for address in ADDRESSES:
         assert machine.out(f"dig +short +tcp @{address} a.x") == "192.0.2.99"

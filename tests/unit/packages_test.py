@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Whatever `meson install` installs is in one of the Debian packages, and in one only. The packages themselves are made by
-tests/packages, which takes minutes.
+"""Whatever `meson install` installs is in one of the Debian packages, and in one only. The packages themselves are made
+by tests/packages, which takes minutes.
 """
 import fnmatch
 import functools
@@ -28,7 +28,8 @@ def patterns():
 
 @functools.cache
 def installed():
-    said = subprocess.run(["meson", "introspect", "--installed", os.environ["SOCKBROKER_BUILD"]], capture_output=True, text=True, check=True)
+    said = subprocess.run(["meson", "introspect", "--installed", os.environ["SOCKBROKER_BUILD"]], capture_output=True,
+                          text=True, check=True)
     found = []
     for source, target in json.loads(said.stdout).items():
         below = pathlib.Path(source).rglob("*") if pathlib.Path(source).is_dir() else []
