@@ -217,7 +217,7 @@ std::string help_text() {
                 "     --from=ADDR:PORT   The client whose packet is explained\n"
                 "     --interface=NAME   Where that packet comes in\n"
                 "     --timeout=SPAN     Wait no longer than that\n"
-                "     --netns=NAME       The broker of this network namespace, with its directories\n"
+                "     --netns=NAME       The broker of this network namespace, and its files\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
                 "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"
