@@ -12,7 +12,8 @@
 
 #include "bpf/layout.h"
 #include "bpf/read_once.h"
-#include "bpf/reply_maps.h"
+#include "bpf/replies.h"
+#include "bpf/shared_maps.h"
 
 enum {
 	AS_IT_IS = 1,
@@ -21,14 +22,38 @@ enum {
 	DATAGRAM = 2,		/* SOCK_DGRAM */
 };
 
-/* The answer is on its way: the next question may be to another address. */
-static __always_inline struct sb_asked *take_asked(const struct sb_client *client)
+/*
+ * The address that the client asked, into `address`. Its question is answered by that: the next one may be to another
+ * address. 0: it asked none that is known.
+ */
+static __always_inline int take_asked(__u64 tag, __u32 family, __u32 *address)
 {
-	struct sb_asked *asked = bpf_map_lookup_elem(&replies, client);
+	__u32 at = sb_reply_line_of(tag);
+	struct sb_reply_line *line = bpf_map_lookup_elem(&replies, &at);
 
-	if (asked && READ_ONCE(asked->waits))
-		asked->waits = 0;
-	return asked;
+	if (!line)
+		return 0;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < SB_REPLY_WAYS; i++) {
+		__u32 asked;
+
+		if (READ_ONCE(line->tag[i]) != tag)
+			continue;
+		address[0] = READ_ONCE(line->address[i]);
+		if (family == SB_AF_INET6) {
+			address[1] = READ_ONCE(line->others[i][0]);
+			address[2] = READ_ONCE(line->others[i][1]);
+			address[3] = READ_ONCE(line->others[i][2]);
+		}
+		asked = READ_ONCE(line->asked[i]);
+		/* Another one's by now, or being written? */
+		if (__sync_val_compare_and_swap(&line->tag[i], tag, tag) != tag)
+			return 0;
+		if (asked & SB_REPLY_WAITS)
+			*(volatile __u32 *)&line->asked[i] = asked & ~(__u32)SB_REPLY_WAITS;
+		return 1;
+	}
+	return 0;
 }
 
 /* A source other than the socket's own was given with the datagram (IP_PKTINFO): that is the program's matter. */
@@ -36,18 +61,16 @@ SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct sb_client client = {};
-	const struct sb_asked *asked;
+	struct sb_sip state;
+	__u32 address;
 
 	if (!sk || sk->state == CONNECTED || ctx->msg_src_ip4 != sk->src_ip4)
 		return AS_IT_IS;
-	client.cookie = bpf_get_socket_cookie(ctx);
-	client.family = SB_AF_INET; /* of the addresses; the socket may be one for both families */
-	client.port = ctx->user_port;
-	client.address[0] = ctx->user_ip4;
-	asked = take_asked(&client);
-	if (asked)
-		ctx->msg_src_ip4 = READ_ONCE(asked->address[0]);
+	/* The family of the addresses: the socket may be one for both. */
+	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET, (__u16)ctx->user_port);
+	sb_sip_word(&state, ctx->user_ip4);
+	if (take_asked(sb_reply_tag(&state), SB_AF_INET, &address))
+		ctx->msg_src_ip4 = address;
 	return AS_IT_IS;
 }
 
@@ -55,27 +78,22 @@ SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct sb_client client = {};
-	const struct sb_asked *asked;
+	struct sb_sip state;
+	__u32 address[4];
 
 	if (!sk || sk->state == CONNECTED)
 		return AS_IT_IS;
 	if (ctx->msg_src_ip6[0] != sk->src_ip6[0] || ctx->msg_src_ip6[1] != sk->src_ip6[1] ||
 	    ctx->msg_src_ip6[2] != sk->src_ip6[2] || ctx->msg_src_ip6[3] != sk->src_ip6[3])
 		return AS_IT_IS;
-	client.cookie = bpf_get_socket_cookie(ctx);
-	client.family = SB_AF_INET6;
-	client.port = ctx->user_port;
-	client.address[0] = ctx->user_ip6[0];
-	client.address[1] = ctx->user_ip6[1];
-	client.address[2] = ctx->user_ip6[2];
-	client.address[3] = ctx->user_ip6[3];
-	asked = take_asked(&client);
-	if (asked) {
-		ctx->msg_src_ip6[0] = asked->address[0];
-		ctx->msg_src_ip6[1] = asked->address[1];
-		ctx->msg_src_ip6[2] = asked->address[2];
-		ctx->msg_src_ip6[3] = asked->address[3];
+	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET6, (__u16)ctx->user_port);
+	sb_sip_word(&state, sb_half(ctx->user_ip6[0], ctx->user_ip6[1]));
+	sb_sip_word(&state, sb_half(ctx->user_ip6[2], ctx->user_ip6[3]));
+	if (take_asked(sb_reply_tag(&state), SB_AF_INET6, address)) {
+		ctx->msg_src_ip6[0] = address[0];
+		ctx->msg_src_ip6[1] = address[1];
+		ctx->msg_src_ip6[2] = address[2];
+		ctx->msg_src_ip6[3] = address[3];
 	}
 	return AS_IT_IS;
 }

@@ -12,6 +12,8 @@
 #include "bpf/layout.h"
 #include "bpf/maps.h"
 #include "bpf/read_once.h"
+#include "bpf/replies.h"
+#include "bpf/siphash.h"
 
 /*
  * This file is compiled twice: as the program that is attached, and by explain.bpf.c as the one that tells what this

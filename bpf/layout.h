@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 7U		       /* second, likewise */
+#define SB_LAYOUT 8U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -118,7 +118,7 @@ struct sb_header {
 	__u32 services;
 	__u32 sockets;
 	__u64 secret; /* random; nobody outside can choose which socket of a service that shares a flow goes to */
-	__u64 flow_secret[2]; /* likewise, for where flows stand in their table */
+	__u64 flow_secret[2]; /* likewise, for where flows and replies stand in their tables */
 };
 
 /*
@@ -187,23 +187,24 @@ struct sb_flow_line {
 };
 
 /*
- * UdpReply=original: which address a client asked of a socket, for answers to leave from it. So many clients of all
- * services are remembered, those that asked last.
+ * UdpReply=original: which address a client asked of a socket, for answers to leave from it. A table of sets; an entry
+ * is found by its tag, a hash of the socket's cookie and the client's address and port. An empty one is 0. What IPv4
+ * needs is in the first cache line of a set.
  */
-enum { SB_REPLIES = 8192 };
-
-struct sb_client {
-	__u64 cookie; /* of the socket */
-	__u32 address[4];
-	__u16 port; /* network order, as the address */
-	__u16 family;
-	__u32 unused;
+enum {
+	SB_REPLY_LINES = 7680,
+	SB_REPLY_WAYS = 4,
+	SB_REPLY_WAITS = 1,  /* no answer was sent since it asked */
+	SB_REPLY_CLOCK = 20, /* a unit of time is so many bits of nanoseconds: 1.05 ms */
 };
+#define SB_REPLY_BUSY 1ULL /* instead of a tag: the entry is being written */
 
-struct sb_asked {
-	__u32 address[4];
-	__u32 waits; /* no answer has been sent since it asked */
-	__u32 unused;
+struct sb_reply_line {
+	__u64 tag[SB_REPLY_WAYS];
+	__u32 asked[SB_REPLY_WAYS];   /* when it last asked, and SB_REPLY_WAITS in the lowest bit */
+	__u32 address[SB_REPLY_WAYS]; /* its first word, which is all of IPv4 */
+	__u32 others[SB_REPLY_WAYS][3];
+	__u32 unused[4];
 };
 
 /* Of a cgroup in which the programs of bpf/answer.bpf.c are: whose it is, and which UDP ports its unit may bind. */
@@ -284,8 +285,7 @@ SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_slot) == 8, "slot");
 SB_STATIC_ASSERT(sizeof(struct sb_flow_line) == SB_LINE_BYTES, "a set of flows");
-SB_STATIC_ASSERT(sizeof(struct sb_client) == 32, "client");
-SB_STATIC_ASSERT(sizeof(struct sb_asked) == 24, "asked address");
+SB_STATIC_ASSERT(sizeof(struct sb_reply_line) == 2 * SB_LINE_BYTES, "a set of replies");
 SB_STATIC_ASSERT(sizeof(struct sb_unit) == 320, "unit");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");

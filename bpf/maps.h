@@ -8,14 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/layout.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_header);
-} header SEC(".maps");
+#include "bpf/shared_maps.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -86,8 +79,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sb_flow_line);
 } flows SEC(".maps");
-
-#include "bpf/reply_maps.h"
 
 /* For the broker, but for the cookie. */
 struct {

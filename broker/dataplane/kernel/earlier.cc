@@ -33,6 +33,8 @@ constexpr std::array kEarlier{
         Layout{5, 40, 352, offsetof(sb_registrant, unit), 96},
         Layout{6, sizeof(sb_header), sizeof(sb_registrant), offsetof(sb_registrant, unit),
                offsetof(sb_registrant, unit)},
+        Layout{7, sizeof(sb_header), sizeof(sb_registrant), offsetof(sb_registrant, unit),
+               offsetof(sb_registrant, unit)},
 };
 
 const Layout* find_layout(std::uint32_t number) {

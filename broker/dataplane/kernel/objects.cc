@@ -48,9 +48,6 @@ void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t
         set(skeleton.maps.sockets, slot_entries(capacity));
         set(skeleton.maps.slots, slot_entries(capacity));
         set(skeleton.maps.registrants, slot_entries(capacity));
-        // Each processor keeps some places to itself (LOCAL_FREE_TARGET of the kernel's bpf_lru_list.c).
-        set(skeleton.maps.replies, std::max(std::uint32_t{SB_REPLIES},
-                                            static_cast<std::uint32_t>(std::max(libbpf_num_possible_cpus(), 1)) * 256));
 }
 
 // Of the pinned maps, before anything is touched. Where the pin is missing it is this build's: open_pinned() says what
@@ -262,6 +259,21 @@ Capacity larger(const Capacity& one, const Capacity& other) {
                 .accounted = std::max(one.accounted, other.accounted)};
 }
 
+// The kernel keeps it for each cgroup with the programs that are attached there, and those stay.
+Result<void> take_units(const PinDir& pins, std::uint32_t layout, const dispatch& skeleton) {
+        if (layout < 7) {
+                return {};  // had none
+        }
+        const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kUnits)];
+        const auto units = pins.get(name);
+        if (!units) {
+                return std::unexpected(units.error());
+        }
+        return bpf_map__reuse_fd(skeleton.maps.units, units->get()) == 0
+                       ? Result<void>{}
+                       : fail_errno(fmt::format("cannot take the map {} along", name));
+}
+
 // From maps of an earlier layout into new ones of this: what outlives a broker is copied, the rules are not. So the old
 // program goes on beside the new one until there are rules: see forget_earlier().
 Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton, std::uint32_t layout,
@@ -282,6 +294,7 @@ Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton
         result.lines = lines_for(result.capacity.bindings);
         set_sizes(skeleton, result.capacity, result.lines);
         auto done = check_capacity(result.capacity);
+        done = done ? take_units(pins, layout, skeleton) : done;
         done = done ? load(skeleton) : done;
         done = done ? keep_fds(skeleton, result) : done;
         done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secret) : done;

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Where an entry stands in `replies`: the same for who notes a question and who sends the answer. */
+#pragma once
+
+#include "bpf/shared_maps.h"
+#include "bpf/siphash.h"
+
+/* Begins with what both families have; the words of the client's address follow. The cookie is the socket's. */
+SB_INLINE void sb_reply_begin(struct sb_sip *state, __u64 cookie, __u16 family, __u16 port)
+{
+	__u32 zero = 0;
+	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
+
+	sb_sip_begin(state, head ? head->flow_secret[0] : 0, head ? head->flow_secret[1] : 0);
+	sb_sip_word(state, cookie);
+	sb_sip_word(state, (__u64)family << 16 | port);
+}
+
+/* Neither 0 nor SB_REPLY_BUSY. */
+SB_INLINE __u64 sb_reply_tag(struct sb_sip *state)
+{
+	return sb_sip_end(state) | 2;
+}
+
+SB_INLINE __u32 sb_reply_line_of(__u64 tag)
+{
+	return (__u32)((tag >> 32) * SB_REPLY_LINES >> 32);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * SipHash-1-3 of whole words (https://www.aumasson.jp/siphash/siphash.pdf): nobody who does not know the secret can
+ * choose two inputs that meet. All of it is inline, so that the four words of state stay in registers.
+ */
+#pragma once
+
+#include "bpf/layout.h"
+
+struct sb_sip {
+	__u64 a, b, c, d;
+};
+
+#define SB_ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
+
+SB_INLINE void sb_sip_round(struct sb_sip *state)
+{
+	state->a += state->b;
+	state->b = SB_ROTATE(state->b, 13) ^ state->a;
+	state->a = SB_ROTATE(state->a, 32);
+	state->c += state->d;
+	state->d = SB_ROTATE(state->d, 16) ^ state->c;
+	state->a += state->d;
+	state->d = SB_ROTATE(state->d, 21) ^ state->a;
+	state->c += state->b;
+	state->b = SB_ROTATE(state->b, 17) ^ state->c;
+	state->c = SB_ROTATE(state->c, 32);
+}
+
+SB_INLINE void sb_sip_begin(struct sb_sip *state, __u64 key, __u64 other)
+{
+	state->a = key ^ 0x736f6d6570736575ULL;
+	state->b = other ^ 0x646f72616e646f6dULL;
+	state->c = key ^ 0x6c7967656e657261ULL;
+	state->d = other ^ 0x7465646279746573ULL;
+}
+
+SB_INLINE void sb_sip_word(struct sb_sip *state, __u64 word)
+{
+	state->d ^= word;
+	sb_sip_round(state);
+	state->a ^= word;
+}
+
+SB_INLINE __u64 sb_sip_end(struct sb_sip *state)
+{
+	state->c ^= 0xff;
+	sb_sip_round(state);
+	sb_sip_round(state);
+	sb_sip_round(state);
+	return state->a ^ state->b ^ state->c ^ state->d;
+}
