@@ -285,7 +285,7 @@ SB_STATIC_ASSERT(sizeof(union sb_record) == 64, "record");
 SB_STATIC_ASSERT(SB_CHAINED_RECORDS *SB_CHAIN >= SB_MAX_SHARED, "chain");
 SB_STATIC_ASSERT(sizeof(struct sb_slot) == 8, "slot");
 SB_STATIC_ASSERT(sizeof(struct sb_flow_line) == SB_LINE_BYTES, "a set of flows");
-SB_STATIC_ASSERT(sizeof(struct sb_reply_line) == 2 * SB_LINE_BYTES, "a set of replies");
+SB_STATIC_ASSERT(sizeof(struct sb_reply_line) == 2UL * SB_LINE_BYTES, "a set of replies");
 SB_STATIC_ASSERT(sizeof(struct sb_unit) == 320, "unit");
 SB_STATIC_ASSERT(sizeof(struct sb_counters) == 64, "counters");
 SB_STATIC_ASSERT(sizeof(struct sb_binding_counter) == 16, "binding counter");

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/layout.h"
