@@ -66,10 +66,8 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 
 	if (!sk || sk->state == CONNECTED || ctx->msg_src_ip4 != sk->src_ip4)
 		return AS_IT_IS;
-	/* The family of the addresses: the socket may be one for both. */
-	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET, (__u16)ctx->user_port);
-	sb_sip_word(&state, ctx->user_ip4);
-	if (take_asked(sb_reply_tag(&state), SB_AF_INET, &address))
+	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET, (__u16)ctx->user_port, ctx->user_ip4);
+	if (take_asked(sb_reply_end(&state), SB_AF_INET, &address))
 		ctx->msg_src_ip4 = address;
 	return AS_IT_IS;
 }
@@ -86,10 +84,9 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	if (ctx->msg_src_ip6[0] != sk->src_ip6[0] || ctx->msg_src_ip6[1] != sk->src_ip6[1] ||
 	    ctx->msg_src_ip6[2] != sk->src_ip6[2] || ctx->msg_src_ip6[3] != sk->src_ip6[3])
 		return AS_IT_IS;
-	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET6, (__u16)ctx->user_port);
-	sb_sip_word(&state, sb_half(ctx->user_ip6[0], ctx->user_ip6[1]));
-	sb_sip_word(&state, sb_half(ctx->user_ip6[2], ctx->user_ip6[3]));
-	if (take_asked(sb_reply_tag(&state), SB_AF_INET6, address)) {
+	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET6, (__u16)ctx->user_port, ctx->user_ip6[0]);
+	sb_reply_rest(&state, ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	if (take_asked(sb_reply_end(&state), SB_AF_INET6, address)) {
 		ctx->msg_src_ip6[0] = address[0];
 		ctx->msg_src_ip6[1] = address[1];
 		ctx->msg_src_ip6[2] = address[2];

@@ -5,19 +5,28 @@
 #include "bpf/shared_maps.h"
 #include "bpf/siphash.h"
 
-/* Begins with what both families have; the words of the client's address follow. The cookie is the socket's. */
-SB_INLINE void sb_reply_begin(struct sb_sip *state, __u64 cookie, __u16 family, __u16 port)
+/*
+ * Of the socket's cookie, the family of the addresses (a socket may be one for both), and the client's port and the
+ * first word of its address, which is all of IPv4. sb_reply_rest() adds the others.
+ */
+SB_INLINE void sb_reply_begin(struct sb_sip *state, __u64 cookie, __u16 family, __u16 port, __u32 address)
 {
 	__u32 zero = 0;
 	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
 
 	sb_sip_begin(state, head ? head->flow_secret[0] : 0, head ? head->flow_secret[1] : 0);
 	sb_sip_word(state, cookie);
-	sb_sip_word(state, (__u64)family << 16 | port);
+	sb_sip_word(state, (__u64)address << 32 | (__u32)family << 16 | port);
+}
+
+SB_INLINE void sb_reply_rest(struct sb_sip *state, __u32 second, __u32 third, __u32 fourth)
+{
+	sb_sip_word(state, sb_half(second, third));
+	sb_sip_word(state, fourth);
 }
 
 /* Neither 0 nor SB_REPLY_BUSY. */
-SB_INLINE __u64 sb_reply_tag(struct sb_sip *state)
+SB_INLINE __u64 sb_reply_end(struct sb_sip *state)
 {
 	return sb_sip_end(state) | 2;
 }
