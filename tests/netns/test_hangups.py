@@ -12,7 +12,7 @@ import pytest
 
 from harness import hanging_crowd, kernel, routes, silent_file, wire
 from harness.namespace import own_uid
-from waiting import until
+from harness.until import until
 from words import add_routes, everywhere, handed_over, listen, section
 
 BINDINGS = 2000  # of which a reload, and the answer to `bindings`, take a while
