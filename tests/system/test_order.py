@@ -62,7 +62,7 @@ def test_a_broker_that_cannot_start_never_takes_its_socket_unit_down(broker):
     cursor = broker.cursor()
     broker.run("systemctl start waiting.service")
     broker.until_said(cursor, "waiting.service", "sent")
-    broker.until("seven attempts", lambda: int(broker.show("sockbrokerd", "NRestarts")) >= 7)
+    broker.until("seven attempts", lambda: int(broker.show("sockbrokerd", "NRestarts")) >= 7, 60)
     assert broker.show("sockbrokerd.socket", "ActiveState") == "active"
     broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
     # By itself, and what waited is handled.
