@@ -181,7 +181,7 @@ TEST_F(CrewUnderAttack, ConnectionsThatLingerWithinUnixSockets) {
                 }
                 return [kept] {};
         });
-        survive(attack, 2);
+        survive(attack, 1);
 }
 
 TEST_F(CrewUnderAttack, ListenersWithThousandsOfConnectionsThatNobodyAccepted) {
