@@ -310,7 +310,7 @@ def test_a_socket_of_two_services_is_held_for_each(broker, spawn):
     new.kill()
     broker.wait_log("retrieve: (.*\n)+.*web is gone")
     assert broker.ctl("unregister", "web")[0] == 0
-    until(lambda: broker.list() == [], "every descriptor to be closed")
+    until("every descriptor is closed", lambda: broker.list() == [])
 
 
 
