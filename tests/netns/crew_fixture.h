@@ -363,10 +363,8 @@ private:
                 sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_OFF);
                 const bool accepted = crew_->take(
                         what,
-                        [this](const Taken& taken) {
-                                notified.push_back(name_of(taken.outcome));
-                                sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_ON);
-                        },
+                        // The next one may wait for its hand already: only `taken` says that the head is gone.
+                        [this](const Taken& taken) { notified.push_back(name_of(taken.outcome)); },
                         [this] { sd_event_source_set_enabled(notify_io_.get(), SD_EVENT_ON); });
                 if (!accepted) {
                         refused++;
