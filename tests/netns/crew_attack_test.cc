@@ -172,7 +172,7 @@ TEST_F(CrewUnderAttack, ConnectionsThatLingerWithinUnixSockets) {
                 auto kept = std::make_shared<std::vector<test::Lingering>>();
                 // Whoever closes last waits, and now and then that is the sender: so some more, each closed by a
                 // thread.
-                for (int i = 0; i < 8; i++) {
+                for (int i = 0; i < 24; i++) {
                         kept->push_back(test::lingering());
                         const int connection = unix_socket(control, SOCK_SEQPACKET, false).release();
                         const auto sent = send_record(connection, i % 2 == 0 ? "admit" : "x", {kept->back().socket});
@@ -181,7 +181,7 @@ TEST_F(CrewUnderAttack, ConnectionsThatLingerWithinUnixSockets) {
                 }
                 return [kept] {};
         });
-        survive(attack, 1);
+        survive(attack, 2);
 }
 
 TEST_F(CrewUnderAttack, ListenersWithThousandsOfConnectionsThatNobodyAccepted) {
