@@ -48,7 +48,7 @@ struct Discard {
 
 class DoorProcess {
 public:
-        DoorProcess(std::size_t max_fds, ClosedByDoor& closed)
+        DoorProcess(std::size_t max_fds, ClosedByDoor& closed, bool labels)
                 : max_kept_(max_fds / 2),
                   closed_(closed),
                   door_(closed.door),
@@ -58,11 +58,8 @@ public:
                   barred_here_(
                           format_result(ResultCode::kRateLimited,
                                         "descriptors that this user has sent keep processes of the broker waiting: "
-                                        "no connection of his is taken until they do not")) {
-                pollfd polled{kLabels, POLLIN, 0};
-                (void)poll(&polled, 1, 0);
-                labels_ = (polled.revents & POLLNVAL) != 0 ? -1 : kLabels;
-        }
+                                        "no connection of his is taken until they do not")),
+                  labels_(labels ? kLabels : -1) {}
 
         void run() {
                 while (wait() && kept_.size() < max_kept_) {
@@ -308,13 +305,13 @@ private:
         std::vector<Discard> kept_;
         std::deque<Discard> discards_;
         bool pausing_ = false;
-        int labels_ = -1;  // kLabels, or none
+        const int labels_;  // kLabels; -1: none
 };
 
 }  // namespace
 
-void run_door(std::size_t max_fds, ClosedByDoor& closed) {
-        DoorProcess(max_fds, closed).run();
+void run_door(std::size_t max_fds, ClosedByDoor& closed, bool labels) {
+        DoorProcess(max_fds, closed, labels).run();
 }
 
 }  // namespace sockbroker::hands

@@ -11,7 +11,8 @@
 
 namespace sockbroker::hands {
 
-// Returns when the core is gone. Descriptors have their numbers already (wire.h), its filter is installed.
-void run_door(std::size_t max_fds, ClosedByDoor& closed);
+// Returns when the core is gone. Descriptors have their numbers already (wire.h), its filter is installed. `labels`:
+// kLabels is one of them.
+void run_door(std::size_t max_fds, ClosedByDoor& closed, bool labels);
 
 }  // namespace sockbroker::hands

@@ -165,7 +165,7 @@ private:
                         _exit(EXIT_FAILURE);
                 }
                 if (order.role == Role::kDoor) {
-                        run_door(max_fds_, closed_);
+                        run_door(max_fds_, closed_, (order.fds >> (kLabels - kAnswers) & 1U) != 0);
                 } else {
                         run_hand({.role = order.role,
                                   .for_the_door = order.for_the_door,
