@@ -33,6 +33,8 @@ namespace {
 
 constexpr std::size_t kQueueEntries = 1024;
 constexpr auto kPatience = std::chrono::seconds(2);
+// After the last entry of a burst the thread looks again before it sleeps: meanwhile nobody has to wake it.
+constexpr auto kLinger = std::chrono::milliseconds(1);
 
 bool send_to_journal(const Entry& entry) {
         std::vector<std::string> fields = journal_fields(entry);
@@ -60,12 +62,15 @@ struct Audit::State {
         std::condition_variable work;
         std::condition_variable done;
         std::deque<Entry> queue;
+        std::deque<Entry> in_hand;  // the thread's: taken from the queue, and not delivered yet
+        bool asleep = false;
         std::uint64_t lost = 0;
         std::uint64_t reported = 0;  // how many of those a kLost entry has told of
         bool stopping = false;
         bool stopped = false;
 
         void run();
+        void deliver_all(std::unique_lock<std::mutex>& lock);
         void deliver(const Entry& entry);
         void report_losses();
         [[nodiscard]] bool start(const std::shared_ptr<State>& self);
@@ -86,7 +91,7 @@ void Audit::State::report_losses() {
         std::uint64_t total = 0;
         {
                 const std::scoped_lock lock(mutex);
-                if (lost == reported || queue.size() > kQueueEntries / 2) {
+                if (lost == reported || queue.size() + in_hand.size() > kQueueEntries / 2) {
                         return;
                 }
                 total = lost;
@@ -101,26 +106,38 @@ void Audit::State::report_losses() {
         }
 }
 
-void Audit::State::run() {
-        ::pthread_setname_np(::pthread_self(), "audit");
-        std::unique_lock lock(mutex);
-        while (true) {
-                work.wait(lock, [this] { return stopping || !queue.empty(); });
-                if (queue.empty()) {
-                        break;
-                }
-                const Entry entry = std::move(queue.front());
-                queue.pop_front();
+// What is in the queue now, with the lock released meanwhile.
+void Audit::State::deliver_all(std::unique_lock<std::mutex>& lock) {
+        for (in_hand.swap(queue); !in_hand.empty(); in_hand.pop_front()) {
                 lock.unlock();
                 // For want of memory an entry is lost, and the thread goes on.
                 bool delivered = false;
                 (void)guarded([&] {
-                        deliver(entry);
+                        deliver(in_hand.front());
                         delivered = true;
                         report_losses();
                 });
                 lock.lock();
                 lost += delivered ? 0 : 1;
+        }
+}
+
+void Audit::State::run() {
+        ::pthread_setname_np(::pthread_self(), "audit");
+        std::unique_lock lock(mutex);
+        while (true) {
+                asleep = true;
+                work.wait(lock, [this] { return stopping || !queue.empty(); });
+                asleep = false;
+                while (!queue.empty()) {
+                        deliver_all(lock);
+                        if (queue.empty() && !stopping) {
+                                work.wait_for(lock, kLinger, [this] { return stopping; });
+                        }
+                }
+                if (stopping) {
+                        break;
+                }
         }
         stopped = true;
         done.notify_all();
@@ -160,14 +177,16 @@ void Audit::write(Entry entry) noexcept {
         }
         const std::scoped_lock lock(state_->mutex);
         bool queued = false;
-        if (!state_->stopped && state_->queue.size() < kQueueEntries) {
+        if (!state_->stopped && state_->queue.size() + state_->in_hand.size() < kQueueEntries) {
                 (void)guarded([&] {
                         state_->queue.push_back(std::move(entry));
                         queued = true;
                 });
         }
         state_->lost += queued ? 0 : 1;
-        state_->work.notify_one();
+        if (state_->asleep) {
+                state_->work.notify_one();
+        }
 }
 
 std::uint64_t Audit::lost() const {

@@ -32,8 +32,8 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
                         kept.push_back(all[i]);
                 }
         }
-        if (auto done = replace_registrations(state->second, std::move(kept)); !done) {
-                return std::unexpected(done.error());
+        if (const auto before = replace_registrations(state->second, std::move(kept)); !before) {
+                return std::unexpected(before.error());
         }
         return departures;
 }

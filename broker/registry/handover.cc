@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -67,36 +68,33 @@ Registrant to_record(ServiceId id, const Registration& registration) {
 
 Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
         Occupancy occupancy;
-        std::vector<Registration> others;  // without those that are offered again, or held for who offers now
-        for (const auto& registration : registrations(service)) {
-                const auto same = [&](const Offer& offer) { return offer.facts.cookie == registration.cookie; };
-                if (std::ranges::none_of(offers, same) &&
-                    !is_succeeded(registration, peer, offers, distribution(service))) {
-                        others.push_back(registration);
+        const Distribution how = distribution(service);
+        std::uint32_t others = 0;  // without those that are offered again, or held for who offers now
+        std::uint32_t still_live = 0;
+        bool seen[2][2] = {};  // by protocol and family: whether its first choice was met
+        for (const auto& one : registrations(service)) {
+                const auto same = [&](const Offer& offer) { return offer.facts.cookie == one.cookie; };
+                if (std::ranges::any_of(offers, same) || is_succeeded(one, peer, offers, how)) {
+                        continue;
                 }
-        }
-        std::vector<Slot> still_live;
-        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                others++;
+                bool lives_on = false;
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
-                        const auto* holder = first_choice(others, protocol, family);
-                        if (holder == nullptr) {
+                        const auto p = static_cast<std::size_t>(one.protocol);
+                        const auto f = static_cast<std::size_t>(family);
+                        if (!one.serves_in(one.protocol, family) || std::exchange(seen[p][f], true)) {
                                 continue;
                         }
-                        if (!holder->held()) {  // that one is nobody's
-                                occupancy.holder[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
-                                        holder->registrant.to_string();
+                        if (!one.held()) {  // that one is nobody's
+                                occupancy.holder[p][f] = one.registrant.to_string();
                         }
-                        const auto taken_over = [&](const Offer& offer) {
-                                return offer.facts.protocol == protocol &&
-                                       (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
-                        };
-                        if (std::ranges::none_of(offers, taken_over) &&
-                            std::ranges::find(still_live, holder->slot) == still_live.end()) {
-                                still_live.push_back(holder->slot);
-                        }
+                        lives_on = lives_on || std::ranges::none_of(offers, [&](const Offer& offer) {
+                                           return offer.facts.protocol == one.protocol && offer.serves_in(family);
+                                   });
                 }
+                still_live += lives_on ? 1 : 0;
         }
-        occupancy.live = static_cast<std::uint32_t>(distribution(service).share ? others.size() : still_live.size());
+        occupancy.live = how.share ? others : still_live;
         return occupancy;
 }
 
@@ -157,28 +155,35 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                 }
         }
         // Displaced sockets are kept for their owners to see, but never more of them than the quota.
+        std::vector<Slot> forgotten;
         std::size_t draining = 0;
-        std::erase_if(after, [&, whole = after](const Registration& registration) {
-                return !is_live(whole, state.distribution, registration) && ++draining > service.max_sockets;
+        for (const auto& one : after) {
+                if (!is_live(after, state.distribution, one) && ++draining > service.max_sockets) {
+                        forgotten.push_back(one.slot);
+                }
+        }
+        std::erase_if(after, [&](const Registration& one) {
+                return std::ranges::find(forgotten, one.slot) != forgotten.end();
         });
-        const std::vector<Registration> before = state.registrations;
-        if (const auto done = replace_registrations(state, std::move(after)); !done) {
-                return std::unexpected(Refusal{code_of(done.error()), done.error().text(), {}});
+        const auto before = replace_registrations(state, std::move(after));
+        if (!before) {
+                return std::unexpected(Refusal{code_of(before.error()), before.error().text(), {}});
         }
         undo.wanted = false;
 
         std::vector<CommitResult> handed;
-        for (const auto& registration : added) {
-                CommitResult& one = handed.emplace_back();
-                one.added = registration;
-                for (const auto& old : before) {
-                        const bool loses = is_live(before, state.distribution, old) &&
-                                           old.cookie != registration.cookie &&
-                                           !is_live(state.registrations, state.distribution, old) &&
-                                           old.protocol == registration.protocol &&
-                                           ((old.serves.ipv4 && registration.serves.ipv4) ||
-                                            (old.serves.ipv6 && registration.serves.ipv6));
-                        if (loses) {
+        for (auto& registration : added) {
+                handed.push_back({.added = std::move(registration), .displaced = {}});
+        }
+        for (const auto& old : *before) {
+                if (!is_live(*before, state.distribution, old) ||
+                    is_live(state.registrations, state.distribution, old)) {
+                        continue;
+                }
+                for (auto& one : handed) {
+                        const auto& by = one.added;
+                        if (old.cookie != by.cookie && old.protocol == by.protocol &&
+                            ((old.serves.ipv4 && by.serves.ipv4) || (old.serves.ipv6 && by.serves.ipv6))) {
                                 one.displaced.push_back(old);
                         }
                 }
@@ -203,7 +208,8 @@ Result<void> Registry::rewrite(const std::string& service, std::uint64_t cookie,
                 return done;
         }
         std::ranges::sort(after, is_before);
-        return replace_registrations(state->second, std::move(after));
+        const auto before = replace_registrations(state->second, std::move(after));
+        return before ? Result<void>() : std::unexpected(before.error());
 }
 
 Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec) {

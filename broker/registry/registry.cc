@@ -2,7 +2,9 @@
 #include "broker/registry/registry.h"
 
 #include <algorithm>
+#include <iterator>
 #include <new>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -59,6 +61,14 @@ bool displaced(const Registration& one, std::span<const Registration> in_order, 
                 }
         }
         return true;
+}
+
+std::vector<Slot> sorted_slots(std::span<const Registration> registrations) {
+        std::vector<Slot> slots;
+        slots.reserve(registrations.size());
+        std::ranges::transform(registrations, std::back_inserter(slots), &Registration::slot);
+        std::ranges::sort(slots);
+        return slots;
 }
 
 }  // namespace
@@ -196,35 +206,35 @@ Result<void> Registry::set_distribution(ServiceState& state, Distribution distri
                 return {};
         }
         const Distribution before = std::exchange(state.distribution, distribution);
-        auto done = replace_registrations(state, state.registrations);
-        if (!done) {
+        const auto replaced = replace_registrations(state, state.registrations);
+        if (!replaced) {
                 state.distribution = before;
+                return std::unexpected(replaced.error());
         }
-        return done;
+        return {};
 }
 
-// Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
-Result<void> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept) {
+Result<std::vector<Registration>> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept) {
+        const auto slots_before = sorted_slots(state.registrations);
+        const auto slots_after = sorted_slots(kept);
         const Targets targets = targets_of(kept, state.distribution);
         if (targets != dataplane_.targets(state.id)) {
                 if (auto done = dataplane_.set_targets(state.id, targets); !done) {
-                        return done;
+                        return std::unexpected(done.error());
                 }
         }
         for (const auto& registration : kept) {
-                if (std::ranges::find(state.registrations, registration.slot, &Registration::slot) ==
-                    state.registrations.end()) {
+                if (!std::ranges::binary_search(slots_before, registration.slot)) {
                         note_bound(state.id, registration);
                 }
         }
         for (const auto& registration : state.registrations) {
-                if (std::ranges::find(kept, registration.slot, &Registration::slot) == kept.end()) {
+                if (!std::ranges::binary_search(slots_after, registration.slot)) {
                         dataplane_.remove(registration.slot);
                         forget_bound(state.id, registration);
                 }
         }
-        state.registrations = std::move(kept);
-        return {};
+        return std::exchange(state.registrations, std::move(kept));
 }
 
 void Registry::note_bound(ServiceId service, const Registration& registration) noexcept {

@@ -58,6 +58,8 @@ struct Offer {
         int errnum = 0;           // why it does not
         SocketFacts facts;
         Assignment serves;
+
+        [[nodiscard]] bool serves_in(Family f) const { return f == Family::kIpv4 ? serves.ipv4 : serves.ipv6; }
 };
 
 // What commit() did with one socket.
@@ -180,7 +182,10 @@ private:
         void forget_bound(ServiceId service, const Registration& registration);
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
-        [[nodiscard]] Result<void> replace_registrations(ServiceState& state, std::vector<Registration> kept);
+        // Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
+        // Returns those before.
+        [[nodiscard]] Result<std::vector<Registration>> replace_registrations(ServiceState& state,
+                                                                              std::vector<Registration> kept);
         [[nodiscard]] Result<void> set_distribution(ServiceState& state, Distribution distribution);
         [[nodiscard]] Result<void> rewrite(const std::string& service, std::uint64_t cookie,
                                            const std::function<void(Registration&)>& change);

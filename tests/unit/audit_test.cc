@@ -180,6 +180,28 @@ TEST_F(AuditWriter, AJournalThatHangsBlocksNoCallerAndLossesAreCounted) {
         EXPECT_LE(audit->lost(), static_cast<unsigned>(kEntries - kQueue));
 }
 
+// A wake-up for each costs more than the entries themselves.
+TEST_F(AuditWriter, ABurstWakesTheWriterOnceAMillisecondAtMost) {
+        ::unlink(kJournalSocket);  // nothing is sent, so that the thread sleeps for want of entries alone
+        Audit audit;
+        while (writers().empty()) {
+                ::sched_yield();
+        }
+        const auto sleeps = [] {
+                const std::string status = read(writers().front() / "status");
+                return std::stoi(status.substr(status.find("\nvoluntary_ctxt_switches:") + 25));
+        };
+        const int before = sleeps();
+        const auto begin = steady_clock::now();
+        for (int i = 0; i < 500; ++i) {
+                audit.write({.action = Action::kRefuse, .message = "x"});
+                for (const auto next = steady_clock::now() + 50us; steady_clock::now() < next;) {
+                }
+        }
+        const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now() - begin);
+        EXPECT_LE(sleeps() - before, 2 * took.count() + 10);
+}
+
 TEST_F(AuditWriter, TheDestructorGivesUpOnAJournalThatHangs) {
         auto audit = std::make_unique<Audit>();
         for (int i = 0; i < 2 * kQueue; ++i) {
