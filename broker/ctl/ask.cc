@@ -74,8 +74,7 @@ std::expected<ControlClient::Answer, int> ask(ControlClient& client, std::string
                                               const std::vector<int>& fds, const OnLine& on_line) {
         Result<ControlClient::Answer> answer = client.call(request, fds, on_line);
         if (!answer) {
-                complain_as("no-answer", answer.error().errnum, answer.error().text());
-                return std::unexpected(kExitFailed);
+                return std::unexpected(report_no_answer(answer.error()));
         }
         return std::move(*answer);
 }
@@ -86,6 +85,11 @@ std::expected<ControlClient::Answer, int> ask(const Options& options, std::strin
                 return std::unexpected(client.error());
         }
         return ask(*client, request, {}, on_line);
+}
+
+int report_no_answer(const Error& error) {
+        complain_as(error.errnum == 0 ? "failed" : "no-answer", error.errnum, error.text());
+        return kExitFailed;
 }
 
 int report_refusal(const ControlClient::Answer& answer, std::string_view what) {

@@ -39,6 +39,9 @@ using OnLine = std::function<void(std::string_view line)>;
 [[nodiscard]] std::expected<ControlClient::Answer, int> ask(const Options& options, std::string_view request,
                                                             const OnLine& on_line);
 
+// A request that got no answer: the broker hangs or went away, or the request could not be sent.
+[[nodiscard]] int report_no_answer(const Error& error);
+
 // "not-permitted: MESSAGE" on standard error, after `what` if there is one.
 [[nodiscard]] int report_refusal(const ControlClient::Answer& answer, std::string_view what = "");
 

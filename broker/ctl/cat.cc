@@ -65,16 +65,16 @@ int cat_policy(const Options& options) {
                 }
                 if (options.json != JsonMode::kOff) {
                         array.add({{"file", file.path}, {"text", file.text}});
-                        continue;
+                } else {
+                        output.write(fmt::format("{}# {}\n{}{}", first ? "" : "\n", shown(file.path), shown(file.text),
+                                                 file.text.ends_with('\n') || file.text.empty() ? "" : "\n"));
                 }
-                output.write(fmt::format("{}# {}\n{}{}", first ? "" : "\n", shown(file.path), shown(file.text),
-                                         file.text.ends_with('\n') || file.text.empty() ? "" : "\n"));
                 first = false;
         }
-        if (options.json != JsonMode::kOff) {
-                array.close();
-        }
         const auto missing = selection.missing({known.begin(), known.end()});
+        if (options.json != JsonMode::kOff && (missing.empty() || !first)) {
+                array.close();  // else the failure is all that there is to print
+        }
         for (const auto& name : missing) {
                 complain_as("unknown-service", ENOENT, fmt::format("no policy file has a section [Service {}]", name));
         }

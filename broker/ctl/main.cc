@@ -12,7 +12,9 @@ int main(int argc, char* argv[]) {
         const auto options = sockbroker::ctl::parse_options(argc, argv);
         if (!options) {
                 sockbroker::ctl::complain(options.error().text());
-                return sockbroker::ctl::kExitUsage;
+                sockbroker::ctl::Options none;
+                none.json = sockbroker::ctl::json_wanted(argc, argv);
+                return sockbroker::ctl::end_with(none, sockbroker::ctl::kExitUsage);
         }
         return sockbroker::ctl::run(*options);
 }

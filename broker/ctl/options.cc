@@ -188,6 +188,19 @@ Result<Options> parse_options(int argc, char* const* argv) {
         return options;
 }
 
+JsonMode json_wanted(int argc, char* const* argv) {
+        constexpr std::string_view kName = "--json";
+        auto mode = JsonMode::kOff;
+        for (int i = 1; i < argc && std::string_view(argv[i]) != "--"; i++) {
+                const std::string_view given = argv[i];
+                const auto value = given == kName && i + 1 < argc ? parse_json_mode(argv[i + 1])
+                                   : given.starts_with("--json=") ? parse_json_mode(given.substr(kName.size() + 1))
+                                                                  : mode;
+                mode = value.value_or(mode);
+        }
+        return mode;
+}
+
 std::string help_text() {
         std::string text =
                 "sockbrokerctl [OPTION...] [VERB [ARGUMENT]]\n"

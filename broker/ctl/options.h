@@ -57,6 +57,9 @@ struct Options : Directories {
 // Options may stand before, between and after verb and arguments, up to "--".
 [[nodiscard]] Result<Options> parse_options(int argc, char* const* argv);
 
+// What --json= says on a command line that parse_options() refuses.
+[[nodiscard]] JsonMode json_wanted(int argc, char* const* argv);
+
 [[nodiscard]] std::string help_text();
 
 }  // namespace sockbroker::ctl

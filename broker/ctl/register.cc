@@ -116,8 +116,7 @@ int register_sockets(const Options& options) {
                 const auto answer = sockbroker::register_sockets(*client, handout.service, handout.fds);
                 if (!answer) {
                         // No answer: whether the broker took them is not known, and the connection is of no use.
-                        complain(answer.error().text());
-                        return output.finish(kExitFailed);
+                        return output.finish(report_no_answer(answer.error()));
                 }
                 status = std::max(status, report(options, output, array, handout, *answer));
         }

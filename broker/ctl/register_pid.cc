@@ -177,8 +177,7 @@ int register_of_process(const Options& options) {
         }
         const auto answer = sockbroker::register_sockets(*client, service, fds, options.pid);
         if (!answer) {
-                complain(answer.error().text());
-                return kExitFailed;
+                return report_no_answer(answer.error());
         }
         return show_answer(
                 options, service, *answer,

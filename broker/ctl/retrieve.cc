@@ -41,8 +41,7 @@ int retrieve_sockets(const Options& options) {
         std::vector<OwnedFd> fds;
         const auto answer = retrieve_all(*client, service, fds);
         if (!answer) {
-                complain(answer.error().text());
-                return kExitFailed;
+                return report_no_answer(answer.error());
         }
         if (answer->result != "ok" && answer->result != "not-held") {
                 return report_refusal(*answer, service);

@@ -37,7 +37,7 @@ int unload_dispatch(const Options& options) {
                         return unload_pins(options);
                 }
                 if (nobody) {
-                        complain(client.error().text());
+                        complain_as("unreachable", client.error().errnum, client.error().text());
                         complain("without a broker only root can take dispatch away");
                         return kExitUnreachable;
                 }

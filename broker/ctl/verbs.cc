@@ -84,7 +84,10 @@ int run_verb(const Options& options) {
 }  // namespace
 
 int run(const Options& options) {
-        const int status = run_verb(options);
+        return end_with(options, run_verb(options));
+}
+
+int end_with(const Options& options, int status) {
         // What was begun, or says itself what is wrong (verify, register), stays as it is.
         if (options.json != JsonMode::kOff && status != kExitOk && !failure().message.empty() && !has_output()) {
                 const auto& [result, errnum, message] = failure();

@@ -26,6 +26,9 @@ struct Verb {
 // Checks verb and arguments, then runs it; --help and --version need none.
 [[nodiscard]] int run(const Options& options);
 
+// Ends with `status`; with --json= prints as an object what was complained of, unless something was printed before.
+[[nodiscard]] int end_with(const Options& options, int status);
+
 [[nodiscard]] int show_status(const Options& options);
 [[nodiscard]] int show_list(const Options& options);
 [[nodiscard]] int show_bindings(const Options& options);

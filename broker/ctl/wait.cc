@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <string_view>
 #include <thread>
 
 #include "broker/ctl/ask.h"
@@ -19,18 +21,30 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Why nothing is known yet: of no connection, or of no answer.
+struct NoAnswer {
+        std::string_view result = "no-answer";
+        int errnum = ETIMEDOUT;
+};
+
 // What an answer may take though the time given is shorter; and the longest time, should the broker die over it.
 constexpr auto kLeastPatience = std::chrono::seconds(1), kMostPatience = std::chrono::seconds(60);
 
 // On a connection of its own. No connection, or no answer, is a reason to ask again.
-Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clock::duration left) {
+Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clock::duration left, NoAnswer& why) {
         const auto gave_up = [&](const Error& error) {
                 return OperationResult{.answer = {}, .rest = waiting.failed(error).value_or(Operation::Rest(0))};
         };
         Result<ControlClient> client = try_connect(options);
         if (!client) {
+                const int errnum = client.error().errnum;
+                why = {.result = errnum == ESHUTDOWN                 ? "stopped"
+                                 : nobody_there(client.error()) ? "unreachable"
+                                                                : "no-answer",
+                       .errnum = errnum};
                 return gave_up(client.error());
         }
+        why = {};
         client->set_timeout(std::chrono::duration_cast<std::chrono::milliseconds>(
                 std::clamp<Clock::duration>(left, kLeastPatience, kMostPatience)));
         return run_until_rest(*client, waiting);
@@ -43,21 +57,26 @@ int wait_until(const Options& options, const std::string& service, WaitFor wante
                 return options.timeout == kForever ? Clock::duration::max() : options.timeout - (Clock::now() - start);
         };
         for (;;) {
-                const Result<OperationResult> outcome = look(options, waiting, left());
+                NoAnswer why;
+                const Result<OperationResult> outcome = look(options, waiting, left(), why);
                 if (!outcome) {
-                        complain(outcome.error().text());
+                        complain_as("failed", outcome.error().errnum, outcome.error().text());
                         return kExitFailed;
                 }
                 if (const auto& answer = outcome->answer) {
                         if (answer->result == "ok") {
                                 return kExitOk;
                         }
-                        complain(fmt::format("{}: {}: {}", service, answer->result, answer->message));
-                        return kExitFailed;
+                        return report_refusal(*answer, service);
                 }
                 if (left() <= Clock::duration::zero()) {
-                        complain(fmt::format("timed out: {}", waiting.missing()));
-                        return waiting.answered() ? kExitTimedOut : kExitUnreachable;
+                        const auto message = fmt::format("timed out: {}", waiting.missing());
+                        if (waiting.answered()) {
+                                complain_as("failed", ETIMEDOUT, message);
+                                return kExitTimedOut;
+                        }
+                        complain_as(why.result, why.errnum, message);
+                        return kExitUnreachable;
                 }
                 std::this_thread::sleep_for(std::min<Clock::duration>(outcome->rest, left()));
         }

@@ -204,6 +204,27 @@ def test_usage_errors_have_a_status_of_their_own(arguments, message):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"sockbrokerctl: {message}\n")
 
 
+@pytest.mark.parametrize(
+    "arguments, status, result",
+    [
+        (["--frob", "list"], 2, "failed"),
+        (["list", "--timeout=soon"], 2, "failed"),
+        (["frob"], 2, "failed"),
+        (["unregister"], 2, "failed"),
+        (["cat", "none"], 1, "unknown-service"),
+        (["verify", "--config-dir=/nowhere"], 1, "failed"),
+        (["import", "tubular", "/nowhere"], 1, "failed"),
+        (["wait", "dns", "--for=live", "--timeout=50ms"], 3, "unreachable"),
+    ],
+)
+@pytest.mark.parametrize("mode", [["--json=short"], ["--json", "pretty"]], ids=" ".join)
+def test_with_json_a_failure_is_an_object_whatever_failed(mode, arguments, status, result, tmp_path):
+    done = ctl("--runtime-dir", tmp_path, "--config-dir", tmp_path, *arguments, *mode)
+    said = json.loads(done.stdout)
+    assert (done.returncode, list(said), said["result"]) == (status, ["result", "errno", "message"], result)
+    assert f"sockbrokerctl: {said['message']}" in done.stderr
+
+
 def test_version_option_asks_nobody(tmp_path):
     done = ctl("--version", "--runtime-dir", tmp_path)
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "sockbrokerctl", "")
@@ -489,7 +510,8 @@ def test_bindings_of_services_and_of_addresses(arguments, lines, tmp_path):
 
 
 @pytest.mark.parametrize("verb", [["status"], ["list"], ["bindings"], ["version"], ["reload"], ["unregister", "dns"],
-                                  ["explain", "tcp", "1.0.0.1", "80"]])
+                                  ["explain", "tcp", "1.0.0.1", "80"], ["diff"], ["drain", "dns"], ["undrain", "dns"],
+                                  ["unload"], ["retrieve", "dns", "--", "/bin/true"]])
 @pytest.mark.parametrize("backlog", [1, 0], ids=["takes connections", "takes none"])
 def test_a_broker_that_hangs_is_an_error_within_five_seconds(verb, backlog, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung:
@@ -502,7 +524,7 @@ def test_a_broker_that_hangs_is_an_error_within_five_seconds(verb, backlog, tmp_
             if others[-1].connect_ex(str(tmp_path / "control")) != 0:
                 break
         begun = time.monotonic()
-        done = ctl(*verb, "--json=short", "--timeout=1s", "--runtime-dir", tmp_path)
+        done = ctl("--json=short", "--timeout=1s", "--runtime-dir", tmp_path, *verb)
         assert time.monotonic() - begun < 3
         assert done.returncode == 1 and "does not answer" in done.stderr
         assert json.loads(done.stdout)["result"] == "no-answer" and "does not answer" in json.loads(
@@ -518,6 +540,17 @@ def test_five_seconds_is_the_default(tmp_path):
         begun = time.monotonic()
         assert ctl("list", "--runtime-dir", tmp_path).returncode == 1
         assert 4.5 < time.monotonic() - begun < 6
+
+
+def test_register_and_wait_say_that_the_broker_hangs(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung:
+        hung.bind(str(tmp_path / "control"))
+        hung.listen()
+        registering, _ = register(["--json=short", "--timeout=1s"], ["dns"], tmp_path)
+        waiting = ctl("wait", "dns", "--for=live", "--json=short", "--timeout=1s", "--runtime-dir", tmp_path)
+        for done, status in (registering, 1), (waiting, 3):
+            assert done.returncode == status and "does not answer" in done.stderr
+            assert json.loads(done.stdout)["result"] == "no-answer"
 
 
 # register and unregister
@@ -657,6 +690,12 @@ def test_wait_takes_each_service_for_itself_and_only_what_is_live(tmp_path):
     Peer(tmp_path, lambda _: [rows(*[{**ROW, "service": name, "state": state} for name, state in states]), OK])
     done = ctl("wait", "dns", "--for=live", "--timeout=0", "--runtime-dir", tmp_path)
     assert (done.returncode, done.stderr) == (4, "sockbrokerctl: timed out: service dns has no live socket\n")
+
+
+def test_wait_for_a_service_that_no_policy_has_is_refused(tmp_path):
+    Peer(tmp_path, lambda _: [OK])
+    done = ctl("wait", "none", "--for=live", "--json=short", "--runtime-dir", tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["result"]) == (1, "unknown-service")
 
 
 # reload
