@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Makes the units of the broker of a named network namespace, sockbrokerd@NETNS.service and .socket, of those of the
-# machine's own, so that a line that is added or hardened there is so here. All places become those of --netns=.
+# Makes the units for the broker of a named network namespace, sockbrokerd@NETNS.service and .socket, from those of the
+# machine's own broker, so that every line that is added there is here too. All paths become those of --netns=.
 /^# SPDX/a\
 #\
-# For the network namespace of the name that stands after the "@", as ip-netns(8) makes it. Order whatever makes it\
-# before this unit. What follows is made of the unit of the same name without "@".
+# For the network namespace that is named after the "@", see ip-netns(8). Order this unit after the one that makes the\
+# namespace. What follows is generated from the unit of the same name without "@".
 s|^Description=Socket Broker.*|& of Network Namespace %i|
 s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
 s/ sockbroker-routes\.socket$/ sockbroker-routes@%i.socket/
@@ -25,8 +25,8 @@ s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
 /^# In the network namespace that the broker serves\.$/a\
 NetworkNamespacePath=/run/netns/%i
 /^# Nobody else has this user/i\
-# The socket is a file, which knows no network namespace: PID 1 makes it in its own. The capability counts in every\
-# namespace below the one of the machine; the filter of the program is what keeps it to this one.\
+# PID 1 makes the socket in its own network namespace, which does not matter for a UNIX socket. The capability applies\
+# in every network namespace of the machine; the filter of the program keeps it to this one.\
 NetworkNamespacePath=/run/netns/%i\
 
 

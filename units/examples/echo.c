@@ -23,7 +23,7 @@ static void enable(int fd, int level, int option) {
                 err(EXIT_FAILURE, "cannot set socket option %d", option);
 }
 
-/* [::ffff:127.0.0.5] is dual-stack: one socket takes the look-ups of IPv4 and of IPv6. Bound to [::1] it would not. */
+/* [::ffff:127.0.0.5] is dual-stack: one socket takes the lookups of IPv4 and of IPv6. Bound to [::1] it would not. */
 static int make_socket(int type) {
         struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(ECHO_PORT)};
         int fd = socket(AF_INET6, type | SOCK_CLOEXEC, 0);

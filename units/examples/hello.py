@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Way (a) in Python: a web server that may bind nothing but loopback, and serves whole prefixes.
 
-One dual-stack listener takes IPv4 and IPv6 look-ups. It asks on the control socket, which answers: whoever is refused
+One dual-stack listener takes IPv4 and IPv6 lookups. It asks on the control socket, which answers: whoever is refused
 must not go on as if it served. The same two lines to /run/sockbroker/notify, in the words of sd_notify(3), carry no
 answer, see echo.c; then the journal alone has the verdict.
 """
