@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See queues.h. A dump, and not the look-up of one socket: for a listener the kernel would answer that by a look-up of
+// See queues.h. A dump, and not the lookup of one socket: for a listener the kernel would answer that by a lookup of
 // its own, which dispatch programs and SO_REUSEPORT groups decide.
 #include "broker/client/queues.h"
 

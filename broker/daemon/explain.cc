@@ -45,7 +45,7 @@ std::string faults(const Explained::Step& step) {
 std::string_view consequence(WhenAbsent when_absent) {
         switch (when_absent) {
         case WhenAbsent::kPass:
-                return "the ordinary look-up decides (WhenAbsent=pass)";
+                return "the ordinary lookup decides (WhenAbsent=pass)";
         case WhenAbsent::kNext:
                 return "the next binding decides (WhenAbsent=next)";
         default:
@@ -211,10 +211,10 @@ Answer Broker::explain(const Request& request) {
                 }
         }
         if (explained->steps.empty()) {
-                reason = "no binding covers it, the ordinary look-up decides";
+                reason = "no binding covers it, the ordinary lookup decides";
         } else if (explained->cookie == 0 && !explained->refused && agree &&
                    met.first[explained->steps.size() - 1].service->when_absent == WhenAbsent::kNext) {
-                reason += "; there is none, so the ordinary look-up decides";
+                reason += "; there is none, so the ordinary lookup decides";
         }
         if (!agree) {
                 notes.emplace_back("the rules in the kernel are not those of the policy in force, see status");

@@ -16,7 +16,7 @@ constexpr std::uint64_t kUnknown = std::numeric_limits<std::uint64_t>::max();
 std::string_view then(WhenAbsent when) {
         switch (when) {
         case WhenAbsent::kPass:
-                return "went on to the ordinary look-up (WhenAbsent=pass)";
+                return "went on to the ordinary lookup (WhenAbsent=pass)";
         case WhenAbsent::kNext:
                 return "went on to the next binding (WhenAbsent=next)";
         default:
@@ -60,7 +60,7 @@ bool NoSocket::slice(const Policy& policy, std::int64_t until_usec) {
                         const Service* service = policy.find(names[next_]);
                         monitors_.tell_no_socket(
                                 names[next_], count - before,
-                                fmt::format("{} look-up{} found no socket and {}", count - before,
+                                fmt::format("{} lookup{} found no socket and {}", count - before,
                                             count - before == 1 ? "" : "s",
                                             then(service == nullptr ? WhenAbsent::kRefuse : service->when_absent)));
                 }

@@ -110,7 +110,7 @@ struct Explained {
                 bool stayed = false;          // the one that has served this flow of UDP before
                 bool kernel_chooses = false;  // the cookie is that of one of a SO_REUSEPORT group
         };
-        bool refused = false;      // neither a socket nor the ordinary look-up
+        bool refused = false;      // neither a socket nor the ordinary lookup
         std::uint64_t cookie = 0;  // of the socket that takes it; 0: none
         std::vector<Step> steps;
         bool more_steps = false;  // than `steps` has room for

@@ -25,7 +25,7 @@ struct AccountName {
 class AccountAnswer {
 public:
         // Of a host that answers: the id, or that there is no such account.
-        AccountAnswer(std::optional<std::uint32_t> id)  // NOLINT(google-explicit-constructor): as a look-up returns it
+        AccountAnswer(std::optional<std::uint32_t> id)  // NOLINT(google-explicit-constructor): as a lookup returns it
                 : state_(id ? State::kFound : State::kAbsent), id_(id.value_or(0)) {}
         [[nodiscard]] static AccountAnswer none() { return {}; }
 

@@ -46,7 +46,7 @@ Interfaces find_interfaces(const Policy& policy, const InterfaceLookup& index_of
                         }
                 }
         }
-        // Two names of one index: one was renamed between the two look-ups. Neither counts until the next look.
+        // Two names of one index: one was renamed between the two lookups. Neither counts until the next look.
         std::map<std::uint32_t, unsigned> owners;
         for (const auto& [name, index] : found) {
                 owners[index]++;

@@ -113,7 +113,7 @@ public:
         [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);
         [[nodiscard]] Result<std::vector<Departure>> remove_all(const Gone& gone);
 
-        // Asks the kernel which sockets of the service still take look-ups, and forgets those that were closed, shut
+        // Asks the kernel which sockets of the service still take lookups, and forgets those that were closed, shut
         // down or connected by their owners.
         [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
         // The same for those alone that a hand-over would displace, however many others are draining.

@@ -68,7 +68,7 @@ bool is_connected(int fd, const SocketFacts& facts) {
         if (!is_inet(facts.domain) || facts.type != SOCK_DGRAM) {
                 return false;
         }
-        // A UDP socket connected to port 0 has no peer name, and look-ups refuse it all the same. It has a cached
+        // A UDP socket connected to port 0 has no peer name, and lookups refuse it all the same. It has a cached
         // route, which an unconnected one never has: without one IP_MTU is ENOTCONN (ip(7)).
         const int level = facts.domain == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
         int mtu = 0;

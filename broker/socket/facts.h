@@ -16,7 +16,7 @@
 
 namespace sockbroker {
 
-// The families whose look-ups a socket can take. kDual: an IPv6 socket that takes IPv4 as well.
+// The families whose lookups a socket can take. kDual: an IPv6 socket that takes IPv4 as well.
 enum class SocketFamily : std::uint8_t { kIpv4 = 0, kIpv6 = 1, kDual = 2 };
 
 [[nodiscard]] std::string_view to_string(SocketFamily family);  // "ipv4", "ipv6", "dual"

@@ -126,7 +126,7 @@ def test_s15_absent_services_and_what_follows(broker, spawn, explain):
     row = explain("tcp", ADDRESS["ipv4"], PORT)
     assert (row["verdict"], row["service"]) == ("pass", "web")
     assert row["reason"] == ("canary has no socket: the next binding decides (WhenAbsent=next); "
-                             "web has no socket: the ordinary look-up decides (WhenAbsent=pass)")
+                             "web has no socket: the ordinary lookup decides (WhenAbsent=pass)")
     assert [one["service"] for one in row["next"]] == ["all"]
     row = explain("tcp", ADDRESS["ipv4"], PORT + 5)
     assert (row["verdict"], row["service"]) == ("refused", "all")
@@ -135,7 +135,7 @@ def test_s15_absent_services_and_what_follows(broker, spawn, explain):
     row = explain("tcp", ADDRESS["ipv4"], PORT)
     assert "canary has no live socket for tcp and ipv4, of 1 in all" in row["reason"]
     assert explain("tcp", "10.1.2.3", PORT)["verdict"] == "not-local"
-    assert explain("tcp", "127.0.0.1", 9)["reason"] == "no binding covers it, the ordinary look-up decides"
+    assert explain("tcp", "127.0.0.1", 9)["reason"] == "no binding covers it, the ordinary lookup decides"
 
 
 def test_s15_a_held_socket_says_that_clients_wait(broker, spawn, explain):

@@ -47,8 +47,8 @@ WRONG_FOR_VERIFY = {
 # Name: policy, what is asked, verdict, service, line of the binding that decides, words of the answer.
 WRONG_FOR_EXPLAIN = {
     "nobody has registered": (WEB + TCP, ["tcp", "192.0.2.7", PORT], "refused", "web", 3, "has no socket"),
-    "nobody has, and the look-up goes on": (WEB + TCP + "WhenAbsent=pass\n", ["tcp", "192.0.2.7", PORT], "pass", "web",
-                                            3, "ordinary look-up"),
+    "nobody has, and the lookup goes on": (WEB + TCP + "WhenAbsent=pass\n", ["tcp", "192.0.2.7", PORT], "pass", "web",
+                                            3, "ordinary lookup"),
     "another service is more specific": (WEB + TCP + OTHER + f"ListenStream=192.0.2.7:{PORT}\n",
                                          ["tcp", "192.0.2.7", PORT], "refused", "other", 6, f"{FILE}:3"),
     "the canary is away": (OTHER + f"ListenStream=192.0.2.7:{PORT}\nWhenAbsent=next\n" + WEB + TCP,
