@@ -205,7 +205,7 @@ std::string help_text() {
         std::string text =
                 "sockbrokerctl [OPTION...] [VERB [ARGUMENT]]\n"
                 "\n"
-                "Look at and steer the socket broker.\n"
+                "Query and control the socket broker.\n"
                 "\n"
                 "Verbs:\n";
         for (const Verb& verb : verbs()) {
@@ -222,15 +222,15 @@ std::string help_text() {
                 "     --no-pager         Do not pipe output into a pager\n"
                 "     --for=STATE        What to wait for: live or drained\n"
                 "     --pid=PID          Register sockets of this process\n"
-                "     --confirm=SPAN     Take a reload back after that time, unless it is kept\n"
+                "     --confirm=SPAN     Undo the reload after that time unless it is kept\n"
                 "     --keep             Keep the policy that is on trial\n"
                 "     --offline          Verify the text alone, nothing of this host\n"
                 "     --strict           Verify fails for warnings too\n"
                 "     --root=DIR         Verify and cat the policies of another root\n"
                 "     --from=ADDR:PORT   The client whose packet is explained\n"
-                "     --interface=NAME   Where that packet comes in\n"
-                "     --timeout=SPAN     Wait no longer than that\n"
-                "     --netns=NAME       The broker of this network namespace, and its files\n"
+                "     --interface=NAME   The interface on which it arrives\n"
+                "     --timeout=SPAN     Wait at most that long\n"
+                "     --netns=NAME       Use the broker of this network namespace\n"
                 "     --config-dir=DIR   Read DIR/conf.d/*.conf and DIR/sockbrokerd.conf only\n"
                 "     --runtime-dir=DIR  Where the broker's sockets are (/run/sockbroker)\n"
                 "     --bpffs=DIR        Where the broker's pins are (/run/sockbroker/bpf)\n"

@@ -55,7 +55,7 @@ std::string describe(const Json& broker, bool colour) {
         if (!cell(broker, "reason", "").empty()) {
                 line("Reason", cell(broker, "reason"));
         }
-        line("Policy", fmt::format("{}, {}, {}; taken {}", count(number(policy, "files"), "file"),
+        line("Policy", fmt::format("{}, {}, {}; applied {}", count(number(policy, "files"), "file"),
                                    count(number(policy, "services"), "service"),
                                    count(number(policy, "bindings"), "binding"), since(policy)));
         if (const auto digest = cell(policy, "digest", ""); !digest.empty()) {

@@ -27,7 +27,7 @@ int show_version(const Options& options) {
         if (options.json != JsonMode::kOff) {
                 output.write(dump(broker, options.json));
         } else {
-                output.write(fmt::format("sockbrokerd   {}, layout {} of what is pinned\n", cell(broker, "version"),
+                output.write(fmt::format("sockbrokerd   {}, layout {} of the pinned maps\n", cell(broker, "version"),
                                          cell(broker, "layout")));
         }
         return output.finish(kExitOk);

@@ -38,7 +38,7 @@ Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clo
         Result<ControlClient> client = try_connect(options);
         if (!client) {
                 const int errnum = client.error().errnum;
-                why = {.result = errnum == ESHUTDOWN                 ? "stopped"
+                why = {.result = errnum == ESHUTDOWN            ? "stopped"
                                  : nobody_there(client.error()) ? "unreachable"
                                                                 : "no-answer",
                        .errnum = errnum};

@@ -463,7 +463,7 @@ def test_status_tells_what_is_wrong_and_counts(tmp_path):
         "● sockbrokerd 0.1.0\n"
         "     State: degraded since " + SINCE + "\n"
         "    Reason: policy refused, 2 errors\n"
-        "    Policy: 1 file, 1 service, 2 bindings; taken " + SINCE + "\n"
+        "    Policy: 1 file, 1 service, 2 bindings; applied " + SINCE + "\n"
         "   Sockets: 1 live, 2 held, 0 draining\n"
         "  Capacity: 65536 bindings, 1024 services, 4096 sockets\n"
         "   Refused: 3 requests\n"
