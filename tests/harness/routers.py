@@ -6,9 +6,11 @@ import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 
 from harness import namespace
 from harness.namespace import HOST4, HOST6, REMOTE4
+from harness.until import until
 
 PLACE = pathlib.Path("/run/routers")
 
@@ -110,6 +112,36 @@ class Frr:
         for process in self.processes:
             process.send_signal(signal.SIGKILL)
             process.wait(10)
+
+
+class Withdrawals:
+    """Which prefixes a kernel loses from now on, however briefly; `pid` is in its network namespace."""
+
+    MARK = "198.18.255.255"  # of a route that means nothing: once it is told of, all before it has been
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.told = tempfile.TemporaryFile("w+")
+        self.text = ""
+        self.process = subprocess.Popen(_in_namespace(pid, "ip", "monitor", "route"), stdin=subprocess.DEVNULL,
+                                        stdout=self.told)
+        until("it watches", self._marked)
+
+    def _marked(self):
+        for what in "add", "del":
+            namespace.run(*_in_namespace(self.pid, "ip", "route", what, "blackhole", self.MARK))
+        self.told.seek(len(self.text))
+        new = self.told.read()
+        self.text += new
+        return self.MARK in new
+
+    def end(self):
+        begun = len(self.text)
+        until("it has told all", self._marked)
+        self.process.kill()
+        self.process.wait(10)
+        words = [line.split() for line in self.text[begun:].splitlines() if line.startswith("Deleted ")]
+        return {word for line in words for word in line[1:3] if "/" in word}
 
 
 class Router:

@@ -52,11 +52,33 @@ class Stage:
         began = time.monotonic()
         act()
         changed()
-        took = time.monotonic() - began
+        self.note(event, round(time.monotonic() - began, 2))
+
+    def note(self, event, seconds):
         if "SOCKBROKER_ANYCAST" in os.environ:
             with open(os.environ["SOCKBROKER_ANYCAST"], "a", encoding="ascii") as file:
-                file.write(json.dumps({"daemon": self.daemon, "event": event, "seconds": round(took, 2)}) + "\n")
-        print(f"{self.daemon}: {event}: {took:.2f} s")
+                file.write(json.dumps({"daemon": self.daemon, "event": event, "seconds": seconds}) + "\n")
+        print(f"{self.daemon}: {event}: {seconds} s")
+
+    def stays(self, event, act):
+        """act() withdraws nothing, not even for a moment: not from the table that the routing daemon reads."""
+        withdrawals = routers.Withdrawals(os.getpid())
+        act()
+        until("the broker has judged", lambda: self.broker.status()[1]["web"]["announced"] is True
+              and len(self.broker.list()) == 2)
+        assert withdrawals.end() == set() and routes.announced() >= set(BOTH), event
+        assert self.router.has(*self.prefixes), event
+        self.note(event, None)
+
+    def take_over(self):
+        old = self.web
+        self.serve()
+        old.kill()
+
+    def restart_broker(self):
+        self.broker.kill()
+        assert self.router.has(*self.prefixes)
+        self.broker.start()
 
     def all_events(self):
         self.timed("the service registers its sockets", self.serve, self.came)
@@ -64,17 +86,14 @@ class Stage:
         self.timed("the next instance registers", self.serve, self.came)
         self.timed("the service unregisters", lambda: self.web.control("FDSTOREREMOVE=1\nFDNAME=web"), self.went)
         self.timed("it registers again", lambda: self.web.register("tcp", "tcp6"), self.came)
+        self.stays("another instance takes over, and the old one ends", self.take_over)
         self.timed("`sockbrokerctl drain`", lambda: self.broker.ctl("drain", "web"), self.went)
         self.timed("`sockbrokerctl undrain`", lambda: self.broker.ctl("undrain", "web"), self.came)
         self.broker.policy(section("web", 61001, WEB, "LocalRoutes=yes"))
         self.timed("the policy has it no more", self.broker.reload, self.went)
         self.broker.policy(ANNOUNCED)
         self.timed("the policy has it again", self.broker.reload, self.came)
-        self.broker.kill()
-        assert self.router.has(*self.prefixes), "a broker that is killed withdraws nothing"
-        self.broker.start()
-        until("it knows", lambda: self.broker.status()[1]["web"]["announced"] is True)
-        assert self.router.has(*self.prefixes), "nor does one that starts"
+        self.stays("the broker is killed, and the next one starts", self.restart_broker)
         self.timed("`sockbrokerctl unload`", lambda: self.broker.ctl("unload"), self.went)
 
 
