@@ -524,7 +524,7 @@ def test_a_broker_that_hangs_is_an_error_within_five_seconds(verb, backlog, tmp_
             if others[-1].connect_ex(str(tmp_path / "control")) != 0:
                 break
         begun = time.monotonic()
-        done = ctl("--json=short", "--timeout=1s", "--runtime-dir", tmp_path, *verb)
+        done = ctl("--json=short", "--timeout=300ms", "--runtime-dir", tmp_path, *verb)
         assert time.monotonic() - begun < 3
         assert done.returncode == 1 and "does not answer" in done.stderr
         assert json.loads(done.stdout)["result"] == "no-answer" and "does not answer" in json.loads(
@@ -546,8 +546,8 @@ def test_register_and_wait_say_that_the_broker_hangs(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung:
         hung.bind(str(tmp_path / "control"))
         hung.listen()
-        registering, _ = register(["--json=short", "--timeout=1s"], ["dns"], tmp_path)
-        waiting = ctl("wait", "dns", "--for=live", "--json=short", "--timeout=1s", "--runtime-dir", tmp_path)
+        registering, _ = register(["--json=short", "--timeout=300ms"], ["dns"], tmp_path)
+        waiting = ctl("wait", "dns", "--for=live", "--json=short", "--timeout=300ms", "--runtime-dir", tmp_path)
         for done, status in (registering, 1), (waiting, 3):
             assert done.returncode == status and "does not answer" in done.stderr
             assert json.loads(done.stdout)["result"] == "no-answer"
