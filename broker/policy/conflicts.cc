@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -90,14 +92,38 @@ private:
 
         // Equal protocol, prefix, source and interface side by side, therein by first port, then widest first, then as
         // the text has them.
+        // The upper bits of the hash, which is as good as random, say into which bucket each belongs: what is left to
+        // sort are a few together.
         void collect() {
+                const auto all = references();
+                const int bits = std::clamp(static_cast<int>(std::bit_width(all.size())) - 3, 1, 20);
+                const auto bucket = [&](Reference one) { return static_cast<std::size_t>(one.hash >> (64 - bits)); };
+                std::vector<std::uint32_t> next((std::size_t{1} << bits) + 1);  // free place in each bucket
+                for (const auto one : all) {
+                        next[bucket(one) + 1]++;
+                }
+                std::partial_sum(next.begin(), next.end(), next.begin());
+                order_.resize(all.size());
+                for (const auto one : all) {
+                        order_[next[bucket(one)]++] = one;
+                }
+                auto first = order_.begin();
+                for (const auto end : next) {
+                        const auto last = order_.begin() + static_cast<std::ptrdiff_t>(end);
+                        std::sort(first, last, [this](Reference a, Reference b) { return is_before(a, b); });
+                        first = last;
+                }
+        }
+
+        [[nodiscard]] std::vector<Reference> references() const {
+                std::vector<Reference> all;
                 std::size_t count = 0;
                 for (const auto& service : policy_.services) {
                         for (const auto& binding : service.bindings) {
                                 count += count_client_filters(service, binding.prefix.address.family);
                         }
                 }
-                order_.reserve(count);
+                all.reserve(count);
                 for (std::uint32_t s = 0; s < policy_.services.size(); s++) {
                         const auto& service = policy_.services[s];
                         for (std::uint32_t b = 0; b < service.bindings.size(); b++) {
@@ -105,31 +131,33 @@ private:
                                 const auto family = binding.prefix.address.family;
                                 const auto matches = static_cast<std::uint32_t>(count_client_filters(service, family));
                                 for (std::uint32_t m = 0; m < matches; m++) {
-                                        order_.push_back(
+                                        all.push_back(
                                                 {hash_of(binding, client_filter_at(service, family, m)), s, b, m});
                                 }
                         }
                 }
-                std::sort(order_.begin(), order_.end(), [this](Reference left, Reference right) {
-                        if (left.hash != right.hash) {
-                                return left.hash < right.hash;
-                        }
-                        const auto& a = binding(left);
-                        const auto& b = binding(right);
-                        if (const auto differ = a.prefix <=> b.prefix; differ != 0) {
-                                return differ < 0;
-                        }
-                        const auto client_a = client(left);
-                        const auto client_b = client(right);
-                        if (const auto differ = source_of(client_a) <=> source_of(client_b); differ != 0) {
-                                return differ < 0;
-                        }
-                        if (const auto differ = interface_of(client_a) <=> interface_of(client_b); differ != 0) {
-                                return differ < 0;
-                        }
-                        return std::tie(a.protocol, a.ports.first, b.ports.last, a.where.file, a.where.line) <
-                               std::tie(b.protocol, b.ports.first, a.ports.last, b.where.file, b.where.line);
-                });
+                return all;
+        }
+
+        [[nodiscard]] bool is_before(Reference left, Reference right) const {
+                if (left.hash != right.hash) {
+                        return left.hash < right.hash;
+                }
+                const auto& a = binding(left);
+                const auto& b = binding(right);
+                if (const auto differ = a.prefix <=> b.prefix; differ != 0) {
+                        return differ < 0;
+                }
+                const auto client_a = client(left);
+                const auto client_b = client(right);
+                if (const auto differ = source_of(client_a) <=> source_of(client_b); differ != 0) {
+                        return differ < 0;
+                }
+                if (const auto differ = interface_of(client_a) <=> interface_of(client_b); differ != 0) {
+                        return differ < 0;
+                }
+                return std::tie(a.protocol, a.ports.first, b.ports.last, a.where.file, a.where.line) <
+                       std::tie(b.protocol, b.ports.first, a.ports.last, b.where.file, b.where.line);
         }
 
         [[nodiscard]] bool reaches(Reference left, Reference right) const {

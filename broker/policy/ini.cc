@@ -18,14 +18,13 @@ bool is_blank(char c) {
         return kBlanks.find(c) != std::string_view::npos;
 }
 
-bool is_key_character(char c) {
+// No functions, so that they are inlined where each byte of a line is looked at.
+constexpr auto is_key_character = [](char c) {
         return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-}
+};
 
 // Outside comments nothing is taken that a screen could hide.
-bool is_plain(char c) {
-        return c == '\t' || (c >= 0x20 && c < 0x7f);
-}
+constexpr auto is_plain = [](char c) { return c == '\t' || (c >= 0x20 && c < 0x7f); };
 
 Result<IniLine> check_section(std::string_view line) {
         const auto close = line.find(']');
