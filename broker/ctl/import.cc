@@ -19,7 +19,7 @@ int import_policy(const Options& options) {
         }
         const auto text = read_whole_file(path);
         if (!text) {
-                complain(text.error().text());
+                complain(fmt::format("{}: {}", path, text.error().text()));
                 return kExitFailed;
         }
         const auto policy = policy_of_tubular(*text);

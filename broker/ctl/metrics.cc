@@ -267,15 +267,17 @@ std::string render_metrics(const Observations& seen, MetricsFormat format) {
 Observed observe(const Options& options) {
         Observed result;
         Observations& seen = result.seen;
-        const auto failed = [&](std::string why) {
+        const auto failed = [&](std::string why, bool nobody = false) {
                 Stopped stopped = look_at_pins(options);
                 seen = {.broker = nullptr, .services = std::move(stopped.services), .sockets = {}, .bindings = {}};
                 result.why_not = std::move(why);
+                result.nobody = nobody;
                 return std::move(result);
         };
         auto client = try_connect(options);
         if (!client) {
-                return failed(client.error().errnum == ESHUTDOWN ? client.error().message : client.error().text());
+                return failed(client.error().errnum == ESHUTDOWN ? client.error().message : client.error().text(),
+                              nobody_there(client.error()));
         }
         const auto collect = [&](std::string_view request, std::vector<Json>& rows) -> Result<void> {
                 const auto answer = client->call(request, {}, [&](std::string_view line) {
@@ -309,11 +311,11 @@ Observed observe(const Options& options) {
 int show_metrics(const Options& options) {
         const auto observed = observe(options);
         if (!observed.why_not.empty()) {
-                complain_as("unreachable", 0, observed.why_not);
+                complain_as(observed.nobody ? "unreachable" : "no-answer", 0, observed.why_not);
         }
         Output output(options);
         output.write(render_metrics(observed.seen, MetricsFormat::kOpenMetrics));
-        return output.finish(observed.why_not.empty() ? kExitOk : kExitUnreachable);
+        return output.finish(observed.why_not.empty() ? kExitOk : observed.nobody ? kExitUnreachable : kExitFailed);
 }
 
 }  // namespace sockbroker::ctl

@@ -29,6 +29,7 @@ struct Observations {
 struct Observed {
         Observations seen;
         std::string why_not;  // empty: the broker has answered
+        bool nobody = false;  // there is no broker, rather than one that hangs or refuses
 };
 [[nodiscard]] Observed observe(const Options& options);
 

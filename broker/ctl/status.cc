@@ -183,11 +183,12 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         if (selection.all()) {
                 output.write((head.empty() ? describe(broker, output.colour()) : head) + "\n");
         }
-        output.write(table.render(options.legend, output.colour(), output.width()));
-        if (options.legend) {
-                output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
-        }
-        if (!unknown.empty()) {
+        if (unknown.empty()) {
+                output.write(table.render(options.legend, output.colour(), output.width()));
+                if (options.legend) {
+                        output.write(fmt::format("\n{} listed.\n", count(table.rows(), "service")));
+                }
+        } else {
                 if (!selection.all()) {
                         complain_as("stopped", ESHUTDOWN, fmt::format("what serves is not known: {}", unknown));
                 }

@@ -73,6 +73,7 @@ def test_others_than_root_are_told_that_they_cannot_know(broker):
     broker.stop()
     status, said = told_nobody(broker, "status")
     assert status == 3 and "not running, whether dispatch goes on only root can see" in said
+    assert "listed" not in said, "how many services there are is not known either"
     status, said = told_nobody(broker, "status", "web")
     assert status == 3 and "only root can see" in said and "no policy names" not in said
     assert told(broker, "status", "none")[0] == 4

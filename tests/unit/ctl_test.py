@@ -225,6 +225,11 @@ def test_with_json_a_failure_is_an_object_whatever_failed(mode, arguments, statu
     assert f"sockbrokerctl: {said['message']}" in done.stderr
 
 
+def test_a_file_that_cannot_be_read_is_named():
+    done = ctl("import", "tubular", "/nowhere/bindings.json")
+    assert (done.returncode, done.stdout) == (1, "") and "/nowhere/bindings.json: " in done.stderr
+
+
 def test_version_option_asks_nobody(tmp_path):
     done = ctl("--version", "--runtime-dir", tmp_path)
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "sockbrokerctl", "")
@@ -547,6 +552,9 @@ def test_register_and_wait_say_that_the_broker_hangs(tmp_path):
         hung.bind(str(tmp_path / "control"))
         hung.listen()
         registering, _ = register(["--json=short", "--timeout=300ms"], ["dns"], tmp_path)
+        measuring = ctl("metrics", "--timeout=300ms", "--runtime-dir", tmp_path)
+        assert measuring.returncode == 1 and "does not answer" in measuring.stderr
+        assert "\nsockbroker_up 0\n" in measuring.stdout
         waiting = ctl("wait", "dns", "--for=live", "--json=short", "--timeout=300ms", "--runtime-dir", tmp_path)
         for done, status in (registering, 1), (waiting, 3):
             assert done.returncode == status and "does not answer" in done.stderr
