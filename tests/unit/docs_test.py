@@ -103,6 +103,15 @@ def test_the_manual_of_sockbroker_run_describes_each_option(option):
     assert option in manual("sockbroker-run.1").partition(".SH OPTIONS")[2].partition(".SH PROFILES")[0]
 
 
+@pytest.mark.parametrize("program", ["sockbrokerd", "sockbroker-routes", "sockbroker-exporter"])
+def test_the_manual_of_a_daemon_describes_the_options_of_its_help_and_no_other(program):
+    shown = subprocess.run([pathlib.Path(CTL).parent / program, "--help"], capture_output=True, text=True, check=True)
+    section = manual(f"{program}.8").partition(".SH OPTIONS\n")[2].partition("\n.SH ")[0]
+    described = re.findall(r"--[a-z-]+", "\n".join(re.findall(r"^\.B.*$", section, re.M)))
+    assert set(described) == set(re.findall(r"--[a-z-]+", shown.stdout))
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
 def test_the_manual_of_sockbroker_run_lists_each_exit_status():
     source = (ROOT / "sandbox/run/options.h").read_text()
     statuses = re.findall(r"kExit\w+ = (\d+);", source)
