@@ -295,7 +295,8 @@ std::string_view trimmed(std::string_view text) {
 Parsed<Include> take_include(Tokens& tokens) {
         const std::string_view name = tokens.next();
         if (!valid_profile_name(name) || !tokens.empty()) {
-                return mistake("\"include\" is followed by the name of one profile, without its folder and .profile");
+                return mistake(
+                        "\"include\" is followed by the name of one profile, without its directory and .profile");
         }
         return Include{std::string(name)};
 }

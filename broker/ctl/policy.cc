@@ -200,15 +200,15 @@ namespace {
 std::string slip_of_config_dir(const std::string& dir) {
         struct stat status {};
         if (::stat(dir.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
-                return fmt::format("--config-dir={} is not a folder: give the one whose conf.d holds the file", dir);
+                return fmt::format("--config-dir={} is not a directory: give the one whose conf.d holds the file", dir);
         }
         if (::access(dir.c_str(), R_OK | X_OK) != 0) {
-                return fmt::format("cannot read the folder {} given by --config-dir: {}", dir, std::strerror(errno));
+                return fmt::format("cannot read the directory {} given by --config-dir: {}", dir, std::strerror(errno));
         }
         const bool whole = ::access((dir + "/conf.d").c_str(), F_OK) == 0;
         const std::string_view name = std::string_view(dir).substr(0, dir.find_last_not_of('/') + 1);
         if (!whole && (name == "conf.d" || name.ends_with("/conf.d"))) {
-                return fmt::format("--config-dir={} has no conf.d in it: give the folder above", dir);
+                return fmt::format("--config-dir={} has no conf.d in it: give the directory above it", dir);
         }
         return {};
 }

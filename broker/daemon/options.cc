@@ -32,7 +32,7 @@ the kernel deliver packets of whole prefixes and port ranges to them.
                         (default /run/sockbroker)
      --bpffs DIR        BPF file system that keeps dispatch alive
                         (default /run/sockbroker/bpf)
-     --state-dir DIR    Directory of the policy last taken
+     --state-dir DIR    Directory of the last-known-good policy
                         (default /var/lib/sockbroker)
 
 See the sockbrokerd(8) man page for details.

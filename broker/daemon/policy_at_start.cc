@@ -68,8 +68,8 @@ Broker::Loaded Broker::load_folders() const {
                 if (!loaded.supported && read_policy_copy(options_.policy_copy())) {
                         loaded.diagnostics.push_back(
                                 {options_.config_dirs.front() + "/conf.d", 0, Severity::kWarning,
-                                 fmt::format("there is no policy file, here or in any other folder, so there is no "
-                                             "service; the copy of the policy last taken stays in {}",
+                                 fmt::format("there is no policy file, here or in any other directory, so there is no "
+                                             "service; the copy of the last-known-good policy stays in {}",
                                              options_.policy_copy())});
                 }
                 std::ranges::move(first_of_each_file(unknown_interfaces(*loaded.policy, interfaces_now())),
@@ -107,13 +107,13 @@ void Broker::load_at_start() {
 
         const auto copy = read_policy_copy(options_.policy_copy());
         if (!copy) {
-                return degrade(fmt::format("{}; no copy of the policy last taken: {}", why, copy.error().text()));
+                return degrade(fmt::format("{}; no copy of a last-known-good policy: {}", why, copy.error().text()));
         }
         auto parsed = parse_policy(*copy, limits_);
         const std::string failed = parsed.policy ? apply(std::move(*parsed.policy)) : "the copy is damaged";
         policy_digest_ = failed.empty() ? digest_of(*copy) : "";
-        degrade(why + (failed.empty() ? "; the policy last taken serves"
-                                      : "; the policy last taken cannot serve: " + failed));
+        degrade(why + (failed.empty() ? "; the last-known-good policy is in force"
+                                      : "; the last-known-good policy cannot be applied: " + failed));
 }
 
 // Empty: it is not, or not any more.

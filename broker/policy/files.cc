@@ -27,7 +27,7 @@ struct CloseDir {
 
 // The broker's user, and readable_paths().
 constexpr std::string_view kHowToReach =
-        "let the broker's user read it, and no link lead out of /etc, /usr/lib and the folders of policies";
+        "let the broker's user read it, and no link lead out of /etc, /usr/lib and the policy directories";
 
 bool is_null_device(const struct stat& status) {
         return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
@@ -44,11 +44,11 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
         if (!dir) {
                 if (errno != ENOENT) {
-                        return fail_errno(fmt::format("cannot open the folder, {}, or remove it", kHowToReach));
+                        return fail_errno(fmt::format("cannot open the directory, {}, or remove it", kHowToReach));
                 }
                 if (const auto link = link_to_nowhere(folder); !link.empty()) {
                         return fail(fmt::format("{} is a link to nowhere, mend the link or remove it",
-                                                link == folder ? "the folder" : link));
+                                                link == folder ? "the directory" : link));
                 }
                 return std::vector<std::string>{};
         }
@@ -64,7 +64,7 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
                 }
         }
         if (errno != 0) {
-                return fail_errno("cannot list the folder");
+                return fail_errno("cannot list the directory");
         }
         return names;
 }

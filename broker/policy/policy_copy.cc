@@ -60,7 +60,7 @@ Result<void> sync_folder_of(const std::string& path) {
         const auto folder = slash == std::string::npos ? std::string(".") : path.substr(0, slash + 1);
         const OwnedFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!fd || ::fsync(fd.get()) < 0) {
-                return fail_errno("fsync of the folder");
+                return fail_errno("fsync of the directory");
         }
         return {};
 }

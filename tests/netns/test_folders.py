@@ -16,7 +16,7 @@ WEB = section("web", 61001, everywhere())
 def link_to_nowhere(broker):
     shutil.rmtree(broker.config / "conf.d")
     os.symlink("/nowhere/conf.d", broker.config / "conf.d")
-    return f"{broker.config}/conf.d: the folder is a link to nowhere, mend the link or remove it"
+    return f"{broker.config}/conf.d: the directory is a link to nowhere, mend the link or remove it"
 
 
 def link_above(broker):
@@ -28,13 +28,13 @@ def link_above(broker):
 def file_in_its_place(broker):
     shutil.rmtree(broker.config / "conf.d")
     (broker.config / "conf.d").write_text(WEB)
-    return f"{broker.config}/conf.d: cannot open the folder, .*: Not a directory"
+    return f"{broker.config}/conf.d: cannot open the directory, .*: Not a directory"
 
 
 def link_to_itself(broker):
     shutil.rmtree(broker.config / "conf.d")
     os.symlink("conf.d", broker.config / "conf.d")
-    return "conf.d: cannot open the folder, .*: Too many levels of symbolic links"
+    return "conf.d: cannot open the directory, .*: Too many levels of symbolic links"
 
 
 def file_that_is_a_link_to_nowhere(broker):
@@ -82,7 +82,7 @@ def test_a_folder_that_is_none_leaves_the_policy_last_taken_at_a_start(broker, w
     broker.wait_log(message)
     assert who("tcp", "ipv4") == "web"
     status = broker.status()[0]
-    assert status["state"] == "degraded" and "the policy last taken serves" in status["reason"]
+    assert status["state"] == "degraded" and "the last-known-good policy is in force" in status["reason"]
     assert copy_of(broker) == copy
 
 
@@ -100,7 +100,7 @@ def test_folders_without_a_file_are_a_policy_without_services_and_never_replace_
     # pylint: disable=unused-argument
     copy = copy_of(broker)
     gone(broker)
-    warning = f"{broker.config}/conf.d: (warning: )?there is no policy file, here or in any other folder"
+    warning = f"{broker.config}/conf.d: (warning: )?there is no policy file, here or in any other directory"
     if restart:
         broker.kill()
         broker.start()

@@ -232,7 +232,7 @@ def test_verify_reload_and_start_refuse_what_does_not_compile_at_the_same_line(b
     reason = broker.status()[0]["reason"]
     assert reason.startswith(f"policy refused at start, 1 error (the first: "
                              f"{broker.config}/conf.d/90-many.conf:{line}: ")
-    assert reason.endswith("; the policy last taken serves")
+    assert reason.endswith("; the last-known-good policy is in force")
     broker.wait_log(re.escape(errors[0]["message"]))
 
 

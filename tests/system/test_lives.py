@@ -123,7 +123,7 @@ def test_a_bad_policy_at_start_leaves_the_policy_last_taken_in_force(echo, messa
     echo.run("systemctl start sockbrokerd.socket sockbrokerd.service")
     status = echo.status()
     assert status["state"] == "degraded"
-    assert "policy last taken serves" in status["reason"]
+    assert "last-known-good policy is in force" in status["reason"]
     assert echo.rows("bindings") == bindings
     assert echo.entries(cursor, message_ids["reload-failed"])
     if lost:

@@ -167,19 +167,19 @@ def test_verify_checks_the_settings_of_the_broker_and_its_limits(policy):
 def test_verify_a_folder_that_is_not_there_is_a_slip(tmp_path):
     done = ctl("verify", f"--config-dir={tmp_path}/nowhere")
     assert done.returncode == 1
-    assert f"cannot read the folder {tmp_path}/nowhere given by --config-dir" in done.stderr
+    assert f"cannot read the directory {tmp_path}/nowhere given by --config-dir" in done.stderr
 
 
 def test_verify_names_the_folder_to_give_where_a_file_or_the_conf_d_itself_is_named(policy):
     folder = policy(good=GOOD)
     done = ctl("verify", f"--config-dir={folder}/conf.d/good.conf")
     assert (done.returncode, done.stdout) == (1, "")
-    assert (f"--config-dir={folder}/conf.d/good.conf is not a folder: give the one whose conf.d holds the file"
+    assert (f"--config-dir={folder}/conf.d/good.conf is not a directory: give the one whose conf.d holds the file"
             in done.stderr)
     for name in f"{folder}/conf.d", f"{folder}/conf.d//":
         done = ctl("verify", f"--config-dir={name}")
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"--config-dir={name} has no conf.d in it: give the folder above" in done.stderr
+        assert f"--config-dir={name} has no conf.d in it: give the directory above it" in done.stderr
     assert ctl("verify", f"--config-dir={folder}/").returncode == 0
 
 

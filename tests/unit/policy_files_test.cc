@@ -135,13 +135,14 @@ TEST_F(PolicyFiles, WhatCannotBeReadIsAnErrorAndNeverPassedOver) {
         const auto files = read_policy_files(dirs_);
         EXPECT_EQ(
                 said(files.diagnostics),
-                (Strings{"run/conf.d: cannot open the folder, let the broker's user read it, and no link lead out of "
-                         "/etc, "
-                         "/usr/lib and the folders of policies, or remove it: Not a directory",
-                         "etc/conf.d/10-a.conf: is neither a regular file nor a link to one or to /dev/null, remove it",
-                         "etc/conf.d/20-b.conf: cannot read the file: No such file or directory",
-                         "etc/conf.d/40-fifo.conf: is neither a regular file nor a link to one or to /dev/null, remove "
-                         "it"}));
+                (Strings{
+                        "run/conf.d: cannot open the directory, let the broker's user read it, and no link lead out of "
+                        "/etc, "
+                        "/usr/lib and the policy directories, or remove it: Not a directory",
+                        "etc/conf.d/10-a.conf: is neither a regular file nor a link to one or to /dev/null, remove it",
+                        "etc/conf.d/20-b.conf: cannot read the file: No such file or directory",
+                        "etc/conf.d/40-fifo.conf: is neither a regular file nor a link to one or to /dev/null, remove "
+                        "it"}));
         EXPECT_EQ(found(files), (Strings{"etc/conf.d/30-good.conf"}));
         EXPECT_FALSE(load_policy(dirs_, {}).policy);
 }
@@ -158,7 +159,7 @@ TEST_F(PolicyFiles, WithoutPermissionIsAnError) {
         EXPECT_EQ(said(files.diagnostics),
                   (Strings{"etc/conf.d/10-a.conf: cannot read the file, let the broker's user read it, and no link "
                            "lead out "
-                           "of /etc, /usr/lib and the folders of policies: Permission denied"}));
+                           "of /etc, /usr/lib and the policy directories: Permission denied"}));
 }
 
 TEST_F(PolicyFiles, AreBoundedInSize) {

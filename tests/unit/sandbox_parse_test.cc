@@ -118,7 +118,7 @@ INSTANTIATE_TEST_SUITE_P(
                         "f0:1: \"/\" in column 11 has no meaning here; conditions are ==, in {...}, & MASK == and !& "
                         "MASK"},
                 Mistake{"include base.profile\nallow read\n",
-                        "f0:1: \"include\" is followed by the name of one profile, without its folder and .profile"},
+                        "f0:1: \"include\" is followed by the name of one profile, without its directory and .profile"},
                 Mistake{"include base\nallow read\n", "f0:1: no profile base: No such file or directory"},
                 Mistake{std::string("allow read\0\n", 12), "f0:1: byte 0x00 in column 11"},
                 Mistake{"allow read\r\n", "f0:1: byte 0x0d in column 11"},
