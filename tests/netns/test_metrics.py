@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from harness import broker as broker_module
-from harness import client
+from harness import client, promtool
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
 HEAD = re.compile(r"# (HELP|TYPE) (sockbroker_\w+) (.+)")
@@ -102,6 +102,13 @@ def test_what_the_metrics_say(broker, spawn, exporter):
     assert ADDRESS["ipv4"] not in text and str(one.pid) not in text
     status, text = broker.ctl("metrics")
     assert status == 0 and value(parse(text, open_metrics=True), "up") == 1
+
+
+@promtool.needed
+def test_promtool_has_nothing_to_say_of_the_metrics(broker, spawn, exporter):
+    broker.policy(section("web", 61001, everywhere(), "Accounting=binding", "Announce=any")).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    assert promtool.run("check", "metrics", text=scrape(exporter)[1]) == (0, "")
 
 
 def test_without_a_broker_it_is_down_and_what_the_kernel_counts_goes_on(broker, exporter):

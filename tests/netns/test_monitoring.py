@@ -2,14 +2,10 @@
 """Alert rules and dashboard in docs/monitoring: of metrics that there are, and what they say."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-
-import pytest
 
 from harness import broker as broker_module
+from harness import promtool
 from words import everywhere, section
 
 FOLDER = broker_module.TOP / "docs/monitoring"
@@ -48,14 +44,8 @@ def test_the_dashboard_has_panels_of_its_own_that_do_not_overlap():
         assert panel["datasource"]["uid"] == "${datasource}" and panel["targets"]
 
 
-@pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ and not shutil.which("promtool"),
-                    reason="promtool is not installed, and only SOCKBROKER_LONG unpacks it")
+@promtool.needed
 def test_the_alerts_fire_when_they_are_meant_to():
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        unpacked = subprocess.run([broker_module.TOP / "tests/servers/unpack", "prometheus"], stdout=subprocess.PIPE,
-                                  text=True, check=True).stdout.strip()
-        promtool = f"{unpacked}/usr/bin/promtool"
     for command in ["check", "rules", RULES.name], ["test", "rules", "sockbroker.rules.test.yml"]:
-        done = subprocess.run([promtool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        status, said = promtool.run(*command, folder=FOLDER)
+        assert status == 0, said
