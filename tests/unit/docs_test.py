@@ -181,7 +181,8 @@ def test_completion_knows_values_of_options():
 
 def test_completion_asks_the_broker_for_services(tmp_path):
     tool = tmp_path / "sockbrokerctl"
-    tool.write_text('#!/bin/sh\ntest "$1 $2" = "--runtime-dir /r" || exit 3\nprintf "web tcp\\ndns udp\\ndns tcp\\n"\n')
+    status = '{"state":"running","services":[{"service":"web","sockets":1},{"service":"dns","sockets":0}]}'
+    tool.write_text(f'#!/bin/sh\ntest "$1 $2" = "--runtime-dir /r" || exit 3\necho \'{status}\'\n')
     tool.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert complete("--runtime-dir", "=", "/r", "unregister", "", env=env) == ["dns", "web"]
