@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace sockbroker {
 
@@ -78,6 +79,10 @@ public:
         // Never blocks: what does not fit into the queue is dropped and counted. Writes to standard error as well when
         // that is not the journal.
         void write(Entry entry) noexcept;
+        // One of no service and no peer.
+        void note(int priority, std::string message) noexcept {
+                write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
+        }
         // Sees each entry that is written from now on, before the journal has it, in the thread that writes it.
         void tap(std::function<void(const Entry&)> see) { tap_ = std::move(see); }
         // Entries that did not reach the journal since the start, whether already reported there or not. A machine

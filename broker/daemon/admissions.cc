@@ -73,7 +73,7 @@ struct Admissions::Waiting {
         Then then;
 };
 
-Admissions::Admissions(Names& names, CurrentPolicy policy) : names_(names), policy_(std::move(policy)) {
+Admissions::Admissions(Names& names, const PolicyInForce& policy) : names_(names), policy_(policy) {
         // Those of messages lie among the descriptors of this process.
         rlimit descriptors{};
         const std::size_t quarter = getrlimit(RLIMIT_NOFILE, &descriptors) == 0 ? descriptors.rlim_cur / 4 : kMaxOfAll;
@@ -105,7 +105,7 @@ void Admissions::judge(const std::string& service, const Peer& peer, std::size_t
         const auto waiting = std::make_shared<Waiting>();
         waiting->arrived_usec = steady_usec();
         const auto fresh_since = waiting->arrived_usec - kFreshUsec;
-        const auto policy = policy_();
+        const auto policy = policy_.shared();  // the verdict is of it
         const auto verdict = admit(*policy, peer, service, names_.answered_since(fresh_since));
         if (verdict && !service.empty()) {
                 return then(verdict);
@@ -159,7 +159,7 @@ void Admissions::ask(const std::shared_ptr<Waiting>& waiting, const std::vector<
                 }
                 // Whoever is admitted by what is known already waits for no other name.
                 return !waiting->service.empty() && answer.id == (of_user ? waiting->peer.uid : waiting->peer.gid) &&
-                       admit(*policy_(), waiting->peer, waiting->service,
+                       admit(*policy_, waiting->peer, waiting->service,
                              names_.answered_since(waiting->arrived_usec - kFreshUsec))
                                .has_value();
         };
@@ -167,7 +167,7 @@ void Admissions::ask(const std::shared_ptr<Waiting>& waiting, const std::vector<
                 if (const auto again = std::exchange(waiting->again, {}); !again.empty()) {
                         return ask(waiting, again);
                 }
-                const auto policy = policy_();
+                const auto policy = policy_.shared();
                 const auto verdict = admit(*policy, waiting->peer, waiting->service,
                                            names_.for_admission(waiting->arrived_usec - kFreshUsec));
                 waiting->ticket.reset();

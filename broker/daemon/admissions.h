@@ -14,6 +14,7 @@
 #include <string>
 
 #include "broker/daemon/names.h"
+#include "broker/daemon/policy_in_force.h"
 #include "broker/policy/decide.h"
 
 namespace sockbroker {
@@ -24,8 +25,7 @@ public:
         // its number to others, hence so short.
         static constexpr std::int64_t kFreshUsec = 1'000'000;
 
-        using CurrentPolicy = std::function<std::shared_ptr<const Policy>()>;
-        Admissions(Names& names, CurrentPolicy policy);
+        Admissions(Names& names, const PolicyInForce& policy);
 
         // Calls `then` once, before it returns or later, with the verdict of the policy of that moment; the Admission
         // is good for as long as that policy is. `descriptors`: how many the request keeps open while it waits.
@@ -40,7 +40,7 @@ private:
         void ask(const std::shared_ptr<Waiting>& waiting, const std::vector<Question>& questions);
 
         Names& names_;
-        CurrentPolicy policy_;
+        const PolicyInForce& policy_;
         // Of one user, and of one unit, since a user may have many uids: each request that waits counts, and each of
         // its descriptors.
         std::size_t max_of_sender_ = 0;

@@ -1,60 +1,59 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/broker.h"
-#include "broker/daemon/event.h"
-#include "broker/daemon/holds.h"
-#include "broker/daemon/migration.h"
 
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <utility>
 
 #include <fmt/format.h>
+
+#include "broker/daemon/migration.h"
+#include "broker/peer/on_behalf.h"
 
 namespace sockbroker {
 
 namespace {
 
-std::int64_t now_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+// Less than is configured where the maps could not be made larger.
+PolicyLimits limits_of(const BrokerConfig& config, const Capacity& capacity) {
+        return {.max_bindings = std::min(config.limits.max_bindings, capacity.bindings),
+                .max_services = std::min(config.limits.max_services, capacity.services),
+                .max_accounted = std::min(config.limits.max_accounted, capacity.accounted)};
 }
 
-// Whose unit was not looked up yet, and who has none: both without one.
-std::string name_of(const Peer& peer) {
-        if (peer.pid == 0) {
-                return "a sender without credentials";
-        }
-        const auto who = fmt::format("pid {}, uid {}", peer.pid, peer.uid);
-        return peer.unit.empty() ? who : fmt::format("unit {}, {}", peer.unit, who);
-}
-
-Answer answer(ResultCode code, std::string message, Rows rows = {}) {
-        return Answer{.code = code, .message = std::move(message), .rows = std::move(rows)};
+RoutesOptions routes_of(const DaemonOptions& options, const BrokerConfig& config) {
+        return {.socket_path = options.runtime_dir + "/routes",
+                .memory_path = options.state_dir + "/routes",
+                .spans = {.up_usec = config.routes.up_usec, .down_usec = config.routes.down_usec},
+                .table = config.routes.announce_table};
 }
 
 }  // namespace
 
-Broker::Broker(DaemonOptions options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane, Audit& audit,
-               Names& names)
-        : options_(std::move(options)),
-          folders_(options_.config_dirs),
-          limits_(config.limits),
-          dataplane_(std::move(dataplane)),
-          audit_(audit),
+Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane,
+               const Helpers& helpers)
+        : dataplane_(std::move(dataplane)),
+          audit_(helpers.audit),
+          names_(helpers.names),
           registry_(*dataplane_),
+          refusals_(audit_),
+          held_(helpers.event, helpers.crew, helpers.has_store, registry_, policy_, refusals_, audit_),
+          routes_(helpers.event, routes_of(options, config), registry_, audit_),
+          departures_(audit_, held_, routes_),
+          replies_(dataplane_->unit_programs(), policy_, registry_, refusals_, audit_),
+          reloads_(PolicySource(options, limits_of(config, dataplane_->capacity())), policy_, registry_, names_,
+                   helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
-          replies_(dataplane_->unit_programs()),
-          names_(names),
-          admissions_(names, [this] { return policy_; }),
+          report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
+                  flows_, helpers.netns_cookie),
+          registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, audit_,
+                     {config.rate_interval_usec, config.rate_burst}, options.netns, helpers.netns_cookie),
+          admissions_(names_, policy_),
+          matching_(policy_, admissions_, names_, registry_, departures_, refusals_),
           no_socket_(*dataplane_, monitors_),
           notify_rates_({config.rate_interval_usec, config.notify_burst}),
-          uid_rates_({config.rate_interval_usec, config.rate_burst}),
-          service_rates_({config.rate_interval_usec, config.rate_burst}),
-          started_usec_(now_usec()) {
-        // Where the maps could not be made larger.
-        limits_.max_bindings = std::min(limits_.max_bindings, dataplane_->capacity().bindings);
-        limits_.max_accounted = std::min(limits_.max_accounted, dataplane_->capacity().accounted);
-        limits_.max_services = std::min(limits_.max_services, dataplane_->capacity().services);
+          uid_rates_({config.rate_interval_usec, config.rate_burst}) {
         audit_.tap([this](const Entry& entry) { monitors_.tell(entry); });
 }
 
@@ -62,20 +61,15 @@ Broker::~Broker() {
         audit_.tap({});
 }
 
-Result<std::unique_ptr<Broker>> Broker::start(DaemonOptions options, const BrokerConfig& config,
-                                              std::unique_ptr<Dataplane> dataplane, Audit& audit, Names& names,
-                                              std::uint64_t netns_cookie) {
-        std::unique_ptr<Broker> broker(new Broker(std::move(options), config, std::move(dataplane), audit, names));
-        broker->netns_cookie_ = netns_cookie;
-        broker->registry_.take_up();
-        broker->load_at_start();
-        broker->probe_liveness();
-        audit.write({.action = Action::kStart, .message = broker->status_text()});
-        return broker;
-}
-
-void Broker::probe_liveness() {
-        tell_departures(registry_.refresh_all(), Action::kGone, kGoneWhy);
+void Broker::start(std::vector<StoredFd> stored, std::vector<StoredFd> strangers) {
+        registry_.take_up();
+        auto routes = reloads_.load_at_start();
+        departures_.gone(registry_.refresh_all());
+        audit_.write({.action = Action::kStart, .message = reloads_.status_text()});
+        held_.take_up(std::move(stored));
+        departures_.gone(registry_.refresh_all());
+        held_.drop_strangers(std::move(strangers));
+        routes_.take(std::move(routes));
 }
 
 bool Broker::probe_some() {
@@ -85,9 +79,17 @@ bool Broker::probe_some() {
         flows_.sweep_if_due(steady_usec());
         replies_.sweep_if_due(steady_usec());
         constexpr auto kTimePerTurn = std::chrono::milliseconds(2);
-        tell_departures(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn), Action::kGone,
-                        kGoneWhy);
+        departures_.gone(registry_.refresh_some(sweep_, std::chrono::steady_clock::now() + kTimePerTurn));
         return !sweep_.done;
+}
+
+void Broker::tell_left_out() {
+        if (const auto thrown = thrown_in_callbacks.exchange(0); thrown > 0) {
+                audit_.note(3, fmt::format("{} events were not handled to their end, for want of memory (MemoryMax= of "
+                                           "the unit?)",
+                                           thrown));
+        }
+        refusals_.tell_left_out();
 }
 
 void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {
@@ -95,90 +97,83 @@ void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& re
                 handle_message(channel, message, reply);
         } catch (const std::exception& error) {
                 // Memory, in the first place: it costs this peer its request and nobody else.
-                reply(answer(ResultCode::kInternal, error.what()));
+                reply(Answer{.code = ResultCode::kInternal, .message = error.what()});
         }
 }
 
 void Broker::handle_message(Channel channel, const IncomingPtr& message, const Reply& reply) {
         const Peer peer = claimed_by(*message);
+        const auto refuse = [&](const Refusal& refusal, const Peer& refused, const std::string& service) {
+                reply(refusals_.refuse(refusal, refused, service));
+        };
         if (channel == Channel::kNotify) {
                 if (const auto& refusal = rate_of(channel, *message)) {
-                        return reply(refuse(*refusal, peer, {}));
+                        return refuse(*refusal, peer, {});
                 }
         }
         if (const auto& refusal = message->not_taken) {
-                return reply(refuse(*refusal, peer, {}));
+                return refuse(*refusal, peer, {});
         }
         if (message->truncated) {
-                return reply(refuse(refuse_truncated(), peer, {}));
+                return refuse(refuse_truncated(), peer, {});
         }
         if (message->malformed) {
-                return reply(refuse(*message->malformed, peer, {}));
+                return refuse(*message->malformed, peer, {});
         }
         const auto request = parse_request(channel, message->text, message->count);
         if (!request) {
-                return reply(refuse(request.error(), peer, {}));
+                return refuse(request.error(), peer, {});
         }
         switch (request->verb) {
         case Verb::kNothing:
                 return reply({});
         case Verb::kBarrier:
-                return reply(answer(ResultCode::kOk, "all earlier messages were handled"));
+                return reply({.message = "all earlier messages were handled"});
         case Verb::kStatus:
-                return reply(answer(ResultCode::kOk, status_text(), status_rows()));
+                return reply(report_.status());
         case Verb::kList:
-                return reply(answer(ResultCode::kOk, "", list_rows()));
+                return reply(report_.list());
         case Verb::kBindings:
-                return reply(answer(ResultCode::kOk, "", binding_rows(false)));
+                return reply(report_.bindings(false));
         case Verb::kCounted:
-                return reply(answer(ResultCode::kOk, "", binding_rows(true)));
+                return reply(report_.bindings(true));
         case Verb::kVersion:
-                return reply(answer(
-                        ResultCode::kOk, "sockbroker " SOCKBROKER_VERSION,
-                        rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{},\"netns\":\"{:x}\"}}\n",
-                                                  SOCKBROKER_VERSION, Dataplane::layout_version(), netns_cookie_))));
+                return reply(report_.version());
         default:
                 break;
         }
         if (channel == Channel::kControl) {
                 if (const auto& refusal = rate_of(channel, *message)) {
-                        return reply(refuse(*refusal, peer, request->service));
+                        return refuse(*refusal, peer, request->service);
                 }
         }
         if (request->verb == Verb::kExplain) {
-                return reply(explain(*request));
+                return reply(report_.explain(*request));
         }
         const auto& identified = sender_of(*message, *request);
         if (!identified) {
-                Answer refused = refuse(identified.error(), peer, request->service);
+                Answer refused = refusals_.refuse(identified.error(), peer, request->service);
                 refused.cause = message->pid_not_believed ? "PID" : "";
                 return reply(std::move(refused));
         }
         switch (request->verb) {
         case Verb::kStore:
-                return when_judged(
-                        *message, request->service, *identified,
-                        request->migrate ? with_migration(reply, dataplane_->migration_program()) : reply,
-                        [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
-                                message->settled = true;
-                                answered(store(admission, *message, admitted));
-                        });
+                return store(message, *request, *identified, reply);
         case Verb::kRemove:
         case Verb::kUnregister:
                 return remove(*request, *identified, reply);
         case Verb::kReload:
                 if (identified->uid != 0) {
-                        return reply(
-                                refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {}));
+                        return refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {});
                 }
-                return reload(reply, static_cast<std::int64_t>(request->timeout_usec));
+                return reloads_.reload(reply, static_cast<std::int64_t>(request->timeout_usec));
         case Verb::kDiff:
         case Verb::kKeep:
                 if (identified->uid != 0) {
-                        return reply(refuse({ResultCode::kNotRoot, "only root may compare or keep policies", {}},
-                                            *identified, {}));
+                        return refuse({ResultCode::kNotRoot, "only root may compare or keep policies", {}}, *identified,
+                                      {});
                 }
-                return request->verb == Verb::kDiff ? diff(reply) : keep(reply);
+                return request->verb == Verb::kDiff ? reloads_.diff(reply) : reloads_.keep(reply);
         case Verb::kUnload:
                 return unload(*identified, reply);
         case Verb::kDrain:
@@ -187,11 +182,14 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         case Verb::kMonitor:
                 return reply(monitor(*identified));
         case Verb::kMatch:
-                return match(request->bind, *identified, reply);
+                return matching_.match(request->bind, *identified, reply);
         case Verb::kPrepare:
-                return prepare(*request, *identified, reply);
+                return when_admitted(request->service, *identified, 0, reply,
+                                     [this](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                                             answered(replies_.prepare(admission, admitted));
+                                     });
         case Verb::kHold:
-                return reply(hold_over_stop(*request, *identified));
+                return reply(held_.hold_over_stop(*request, *identified));
         default:
                 return retrieve(*request, *identified, *message, reply);
         }
@@ -201,14 +199,14 @@ void Broker::act_on(const Admissions::Verdict& verdict, const std::string& servi
                     const Reply& reply, const Act& act) {
         try {
                 if (!verdict) {
-                        return reply(refuse(verdict.error(), peer, service));
+                        return reply(refusals_.refuse(verdict.error(), peer, service));
                 }
                 Peer admitted = peer;
                 admitted.user_name = verdict->user;
                 admitted.group_name = verdict->group;
                 act(*verdict, admitted, reply);
         } catch (const std::exception& error) {  // as in handle(), which may have returned
-                reply(answer(ResultCode::kInternal, error.what()));
+                reply(Answer{.code = ResultCode::kInternal, .message = error.what()});
         }
 }
 
@@ -219,165 +217,69 @@ void Broker::when_admitted(const std::string& service, const Peer& peer, std::si
         });
 }
 
-// The same for a message that was judged before its descriptors were taken.
-void Broker::when_judged(const Incoming& message, const std::string& service, const Peer& peer, const Reply& reply,
-                         const Act& act) {
-        if (message.verdict && message.judged_by == policy_) {
-                return act_on(*message.verdict, service, peer, reply, act);
-        }
-        when_admitted(service, peer, message.count, reply, act);
-}
-
-Answer Broker::refuse(const Refusal& refusal, const Peer& peer, const std::string& service) {
-        tally_.refusals[static_cast<std::size_t>(refusal.code)]++;
-        if (const auto suppressed = refusals_.count(peer.unit, peer.uid, steady_usec())) {
-                std::string message = fmt::format("{} was refused: {}", name_of(peer), refusal.message);
-                if (*suppressed > 0) {
-                        message += fmt::format(
-                                " ({} more refusals of this sender, or of others of its unit and range "
-                                "of uids, were not written)",
-                                *suppressed);
-                }
-                audit_.write({.action = Action::kRefuse,
-                              .priority = 4,
-                              .message = std::move(message),
-                              .service = service,
-                              .result = std::string(to_string(refusal.code)),
-                              .rule = refusal.rule,
-                              .unit = peer.unit,
-                              .has_peer = true,
-                              .uid = peer.uid,
-                              .pid = peer.pid});
-        }
-        return answer(refusal.code, refusal.message);
-}
-
-Answer Broker::store(const Admission& admission, const Incoming& message, const Peer& peer) {
-        const Service& service = *admission.service;
-        if (const auto wait = service_rates_.take(service.name, steady_usec()); wait != 0) {
-                return refuse(
-                        {ResultCode::kRateLimited,
-                         fmt::format("too many sockets are registered for {}, ask again in {} ms (RateLimitBurst= "
-                                     "in sockbrokerd.conf)",
-                                     service.name, wait / 1000 + 1),
-                         {}},
-                        peer, service.name);
-        }
-        auto found = offers_of(message);
-        if (!found) {
-                return refuse(found.error(), peer, service.name);
-        }
-        std::vector<SocketFacts> all;
-        for (const auto& offer : *found) {
-                all.push_back(offer.facts);
-        }
-        const auto distinct = distinct_sockets(all);
-        std::vector<Offer> offers;
-        std::vector<SocketFacts> facts;
-        for (const std::size_t i : distinct) {
-                offers.push_back((*found)[i]);
-                facts.push_back(all[i]);
-        }
-        const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
-        if (!assignments) {
-                auto refusal = assignments.error();
-                if (refusal.code == ResultCode::kForeignNetns && !options_.netns.empty()) {
-                        refusal.message = fmt::format("this is the broker of network namespace {}: {}", options_.netns,
-                                                      refusal.message);
-                }
-                return refuse(refusal, peer, service.name);
-        }
-        tell_departures(registry_.refresh_holders(service.name), Action::kGone, kGoneWhy);
-        for (std::size_t i = 0; i < offers.size(); i++) {
-                offers[i].serves = (*assignments)[i];
-        }
-        const auto refusal = [&] {
-                return check_occupancy(*policy_, service, facts, *assignments,
-                                       registry_.occupancy(service.name, peer, offers));
+void Broker::store(const IncomingPtr& message, const Request& request, const Peer& peer, const Reply& reply) {
+        const auto told = request.migrate ? with_migration(reply, dataplane_->migration_program()) : reply;
+        const auto act = [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                message->settled = true;
+                answered(registrar_.store(admission, *message, admitted));
         };
-        if (refusal()) {  // by what is remembered; what counts is what lives
-                tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
-                if (const auto still = refusal()) {
-                        return refuse(*still, peer, service.name);
-                }
+        // Judged before its descriptors were taken, maybe.
+        if (message->verdict && message->judged_by == policy_.shared()) {
+                return act_on(*message->verdict, request.service, peer, told, act);
         }
-        tell_departures(registry_.make_room(offers.size()), Action::kGone,
-                        "it was displaced, and others need its place");
-        // Before the first datagram comes.
-        const auto replies = prepare_replies(service, peer, facts);
-        const auto handed = registry_.commit(service, peer, offers);
-        if (!handed) {
-                return refuse(handed.error(), peer, service.name);
-        }
-        hold(service, *handed, message);
-        tell_handed(admission, *handed);
-        auto taken = answer(ResultCode::kOk, fmt::format("registered {} socket{} for {}", offers.size(),
-                                                         offers.size() == 1 ? "" : "s", service.name));
-        taken.warnings = warn(admission, peer, facts);
-        if (!replies) {
-                taken.warnings.push_back(tell_no_replies(service, peer, replies.error()));
-        }
-        return taken;
+        when_admitted(request.service, peer, message->count, told, act);
 }
 
 void Broker::remove(const Request& request, const Peer& peer, const Reply& reply) {
         const bool any = request.verb == Verb::kUnregister && peer.uid == 0;
         if (!request.service.empty()) {
-                return reply(remove_of(request.service, any, peer));
+                return reply(registrar_.remove(request.service, any, peer));
         }
         when_admitted({}, peer, 0, reply,
                       [this](const Admission& admission, const Peer& admitted, const Reply& answered) {
-                              answered(remove_of(admission.service->name, false, admitted));
+                              answered(registrar_.remove(admission.service->name, false, admitted));
                       });
 }
 
-Answer Broker::remove_of(const std::string& name, bool any, const Peer& peer) {
-        if (policy_->find(name) == nullptr) {
-                return refuse({ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", name), {}},
-                              peer, name);
-        }
-        const auto gone = [&](const std::string&, const Registration& registration) {
-                return any || is_owner(peer, registration);
+void Broker::retrieve(const Request& request, const Peer& peer, const Message& message, const Reply& reply) {
+        const auto process = std::make_shared<OwnedFd>(process_of(message, peer));
+        const Act give_back = [this, process](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                reply_with(answered, [&] { return held_.give_back(admission, admitted, *process); });
         };
-        tell_departures(registry_.refresh(name), Action::kGone, kGoneWhy);
-        const bool nothing_there = registry_.registrations(name).empty();
-        const auto departures = registry_.remove(name, gone);
-        if (!departures) {
-                return refuse({ResultCode::kInternal, departures.error().text(), {}}, peer, name);
-        }
-        if (departures->empty()) {
-                const auto code = nothing_there ? ResultCode::kNotHeld : ResultCode::kNotPermitted;
-                return refuse({code,
-                               nothing_there ? fmt::format("{} has no socket here", name)
-                                             : fmt::format("the sockets of {} were registered by others, only root may "
-                                                           "unregister them",
-                                                           name),
-                               {}},
-                              peer, name);
-        }
-        tell_departures(departures, Action::kUnregister, fmt::format("asked by {}", peer.to_string()));
-        return answer(ResultCode::kOk, fmt::format("unregistered {} socket{} of {}", departures->size(),
-                                                   departures->size() == 1 ? "" : "s", name));
+        const Act settle = [this, give_back](const Admission& admission, const Peer& admitted, const Reply& answered) {
+                const auto& service = admission.service->name;
+                held_.settle(service, [this, service, admitted, give_back, answered] {
+                        bool judged = false;
+                        (void)guarded([&] {
+                                when_admitted(service, admitted, 0, answered, give_back);  // by the policy of now
+                                judged = true;
+                        });
+                        if (!judged) {
+                                reply_with(answered,
+                                           [] { return Answer{.code = ResultCode::kInternal, .message = {}}; });
+                        }
+                });
+        };
+        when_admitted(request.service, peer, 0, reply, settle);
 }
 
 Answer Broker::monitor(const Peer& peer) {
         if (peer.uid != 0) {
-                return refuse({ResultCode::kNotRoot,
-                               "only root may monitor: events tell what others asked for; the journal has them for "
-                               "those who may read it",
-                               {}},
-                              peer, {});
+                return refusals_.refuse({ResultCode::kNotRoot,
+                                         "only root may monitor: events tell what others asked for; the journal has "
+                                         "them for those who may read it",
+                                         {}},
+                                        peer, {});
         }
         if (!monitors_.any()) {
                 no_socket_.begin(*policy_, steady_usec());
         }
-        Answer result = answer(ResultCode::kOk, "the broker ends");
-        result.feed = monitors_.open();
+        Answer result{.message = "the broker ends", .feed = monitors_.open()};
         if (result.feed == nullptr) {
-                return refuse({ResultCode::kBusy,
-                               fmt::format("{} monitors run already, end one of them", Monitors::kMaxReaders),
-                               {}},
-                              peer, {});
+                return refusals_.refuse({ResultCode::kBusy,
+                                         fmt::format("{} monitors run already, end one of them", Monitors::kMaxReaders),
+                                         {}},
+                                        peer, {});
         }
         return result;
 }

@@ -2,11 +2,11 @@
 //
 // What class Broker makes of a message before its request is judged: how often its sender may ask, who that is, whether
 // its descriptors are worth a look and who is to keep them, and what came of that look.
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "broker/daemon/broker.h"
-#include "broker/daemon/event.h"
-#include "broker/daemon/holds.h"
 #include "broker/peer/on_behalf.h"
 
 namespace sockbroker {
@@ -48,11 +48,6 @@ const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const R
         return *message.identified;
 }
 
-// Whether the broker keeps sockets of the service, for which it needs their descriptors.
-bool Broker::is_kept(const Service& service) const {
-        return holds_ != nullptr && service.hold_usec > 0;
-}
-
 void Broker::plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then) {
         Intake intake;
         intake.charge.uid = uid_of(*message);
@@ -75,9 +70,9 @@ void Broker::plan(Channel channel, const IncomingPtr& message, const std::functi
         const auto judged = [this, message, intake](const Admissions::Verdict& verdict) {
                 Intake judged_intake = intake;
                 judged_intake.charge.admitted = judged_intake.probe = verdict.has_value();
-                if (verdict && is_kept(*verdict->service)) {
+                if (verdict && verdict->service->hold_usec > 0) {
                         judged_intake.holder = verdict->service->name;
-                        message->in_holder = holds_->in_holder(judged_intake.holder);
+                        message->in_holder = held_.in_holder(judged_intake.holder);
                 }
                 return judged_intake;
         };
@@ -89,7 +84,7 @@ void Broker::plan(Channel channel, const IncomingPtr& message, const std::functi
         admissions_.judge(request->service, *peer, 1,
                           [this, message, then, judged](const Admissions::Verdict& verdict) {
                                   message->verdict = verdict;
-                                  message->judged_by = policy_;
+                                  message->judged_by = policy_.shared();
                                   then(judged(verdict));
                           });
 }
@@ -109,7 +104,7 @@ void Broker::park(Incoming& message) {
 
 void Broker::drop(const Message& message) {
         const Peer peer = claimed_by(message);
-        (void)refuse(
+        (void)refusals_.refuse(
                 {ResultCode::kRateLimited,
                  fmt::format("too many messages of uid {} wait behind one for whose service the host does not answer",
                              peer.uid),
@@ -128,22 +123,6 @@ std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {
                                    "sockbrokerd.conf)",
                                    uid, notify ? "messages" : "requests", wait / 1000 + 1, notify ? "Notify" : ""),
                        {}};
-}
-
-// What a hand has looked at.
-std::expected<std::vector<Offer>, Refusal> Broker::offers_of(const Incoming& message) {
-        std::vector<Offer> offers;
-        if (message.arrived.size() != message.count) {
-                return std::unexpected(
-                        Refusal{ResultCode::kBusy,
-                                "policy came to admit this sender only after its message was on its way, send it again",
-                                {}});
-        }
-        offers.reserve(message.arrived.size());
-        for (const auto& one : message.arrived) {
-                offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
-        }
-        return offers;
 }
 
 }  // namespace sockbroker

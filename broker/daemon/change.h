@@ -10,31 +10,25 @@
 #include <string>
 #include <vector>
 
-#include "broker/daemon/broker.h"
+#include "broker/daemon/reloads.h"
 #include "broker/daemon/route_plan.h"
 #include "broker/policy/changes.h"
 
 namespace sockbroker {
 
-[[nodiscard]] std::int64_t wall_usec();  // since the epoch
-[[nodiscard]] std::string count_errors(std::size_t errors);
-// " (the first: FILE:LINE: MESSAGE)", for those who see nothing but one line; empty: there is none.
-[[nodiscard]] std::string first_error(const std::vector<Diagnostic>& diagnostics);
-
-// One change of the rules, from its beginning to its answers. Belongs to the worker while it has a job, else to the
-// loop.
-struct Broker::Change {
+// From its beginning to its answers. Belongs to the worker while it has a job, else to the loop.
+struct Reloads::Change {
         std::vector<Reply> replies;
         // What for: a reload; the policy in force, for other interfaces; the one before, which was not kept in time; or
         // nothing at all, only to say what a reload would do.
         enum class Kind : std::uint8_t { kReload, kInterfaces, kBack, kDiff };
         Kind kind = Kind::kReload;
         std::int64_t confirm_usec = 0;  // of a reload: back again unless it is kept by then; 0: it is
-        Loaded loaded;
+        LoadedPolicy loaded;
         std::shared_ptr<const std::vector<Diagnostic>> told;  // for the answers
         std::shared_ptr<const Policy> policy;
-        std::vector<AccountName> names;                 // of it
-        std::map<AccountName, AccountAnswer> doubtful;  // those of them that match nobody, or have no answer
+        std::vector<AccountName> names;  // of it
+        Doubtful doubtful;
         Interfaces interfaces;
         Registry::Change numbers;
         Result<void> installed;
@@ -45,6 +39,11 @@ struct Broker::Change {
         std::string lost;                                  // rows of sockets that a reload has taken away
         Result<void> copied;
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+
+        // The diagnostics are for the answers from now on.
+        void tell() { told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(loaded.diagnostics, {})); }
+        // Each asker once.
+        void answer(ResultCode code, const std::string& message);
 };
 
 }  // namespace sockbroker

@@ -8,8 +8,8 @@
 #include <fmt/format.h>
 
 #include "broker/base/json_text.h"
-#include "broker/daemon/broker.h"
-#include "broker/daemon/change.h"
+#include "broker/daemon/report.h"
+#include "broker/daemon/wall_clock.h"
 #include "broker/policy/precedence.h"
 
 namespace sockbroker {
@@ -134,11 +134,11 @@ std::string line_of(const Policy& policy, const MetBinding& met) {
 
 }  // namespace
 
-std::vector<std::string> Broker::how_to_serve_again(const Service& service) const {
+std::vector<std::string> Report::how_to_serve_again(const Service& service) const {
         std::vector<std::string> notes;
-        if (const auto last = last_gone_.find(service.name); last != last_gone_.end()) {
+        if (const auto* last = departures_.last_of(service.name); last != nullptr) {
                 notes.push_back(fmt::format("the last socket of {} went {} s ago: {}", service.name,
-                                            (wall_usec() - last->second.usec) / 1'000'000, last->second.why));
+                                            (wall_usec() - last->usec) / 1'000'000, last->why));
         }
         std::string who;
         for (const auto& text : {matchers_of("Unit", service.units), matchers_of("User", service.users),
@@ -152,13 +152,13 @@ std::vector<std::string> Broker::how_to_serve_again(const Service& service) cons
         return notes;
 }
 
-Answer Broker::explain(const Request& request) {
+Answer Report::explain(const Request& request) {
         const LookUp look_up{
                 .protocol = request.bind.protocol,
                 .local = request.bind.at,
                 .remote = request.client.from.value_or(Endpoint{.address = {.family = request.bind.at.address.family}}),
-                .ifindex = index_of(interfaces_, request.client.interface)};
-        const auto explained = dataplane_->explain(look_up);
+                .ifindex = index_of(policy_.interfaces(), request.client.interface)};
+        const auto explained = dataplane_.explain(look_up);
         if (!explained) {
                 return {.code = ResultCode::kInternal, .message = explained.error().text()};
         }
@@ -166,8 +166,8 @@ Answer Broker::explain(const Request& request) {
         if (request.client.from) {
                 packet.from = request.client.from->address;
         }
-        const auto met = bindings_met(*policy_, interfaces_, packet, explained->steps.size() + kMostNext);
-        const auto& names = dataplane_->service_names();
+        const auto met = bindings_met(*policy_, policy_.interfaces(), packet, explained->steps.size() + kMostNext);
+        const auto& names = dataplane_.service_names();
         const auto name_of = [&](const Explained::Step& step) {
                 return step.service < names.size() ? names[step.service] : std::string();
         };
@@ -177,7 +177,7 @@ Answer Broker::explain(const Request& request) {
         for (std::size_t i = 0; agree && i < explained->steps.size(); i++) {
                 agree = name_of(explained->steps[i]) == met.first[i].service->name;
         }
-        if (!agree && changing_) {
+        if (!agree && reloads_.changing()) {
                 return {.code = ResultCode::kBusy, .message = "the policy is being replaced, ask again"};
         }
 
@@ -188,7 +188,7 @@ Answer Broker::explain(const Request& request) {
                 service = name_of(step);
                 binding = agree ? line_of(*policy_, met.first[i]) : "";
                 if (!step.delivered && registry_.registrations(service).size() <= kAskAll) {
-                        tell_departures(registry_.refresh(service), Action::kGone, kGoneWhy);
+                        departures_.gone(registry_.refresh(service));
                 }
                 const auto sockets = registry_.registrations(service);
                 const auto found = std::ranges::find(sockets, explained->cookie, &Registration::cookie);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/holdable.h"
 
+#include <fmt/format.h>
+
 namespace sockbroker {
 
 // PID 1 itself keeps what its .socket units opened.
@@ -17,6 +19,11 @@ Held held_of(const Service& service, const Registration& registration) {
                 .gone_usec = registration.gone_usec,
                 .hold_usec = service.hold_usec,
                 .until_usec = registration.hold_until_usec};
+}
+
+std::string seconds(std::int64_t usec) {
+        return usec % kUsec == 0 ? fmt::format("{} s", usec / kUsec)
+                                 : fmt::format("{:.3f} s", static_cast<double>(usec) / static_cast<double>(kUsec));
 }
 
 }  // namespace sockbroker

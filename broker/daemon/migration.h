@@ -4,7 +4,7 @@
 // the client here, never the other way.
 #pragma once
 
-#include "broker/daemon/broker.h"
+#include "broker/daemon/answer.h"
 
 namespace sockbroker {
 

@@ -4,12 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "broker/base/event.h"
 #include "broker/base/json_text.h"
 #include "broker/base/printable.h"
+#include "broker/daemon/wall_clock.h"
 
 namespace sockbroker {
 
@@ -25,11 +25,6 @@ namespace {
 using Json = JsonText;
 
 constexpr std::size_t kMaxMessage = 4096;
-
-std::int64_t wall_clock_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
 
 Json text_or_null(std::string_view text) {
         return text.empty() ? Json(nullptr) : Json(text);
@@ -55,7 +50,7 @@ Json old_owner(const Entry& entry) {
 
 std::string line_of(std::string_view action, const Entry& entry, const Json& count) {
         const std::string message = printable(std::string_view(entry.message).substr(0, kMaxMessage));
-        return Json({{"time", wall_clock_usec()},
+        return Json({{"time", wall_usec()},
                      {"action", action},
                      {"priority", entry.priority},
                      {"service", text_or_null(entry.service)},

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "broker/daemon/wall_clock.h"
 #include "broker/names/process.h"
 
 namespace sockbroker {
@@ -18,11 +18,6 @@ namespace {
 
 constexpr std::size_t kPatientFlights = kNamesThreads / 2;  // of policies, and of names that are slow
 constexpr std::int64_t kBetweenReplacements = 1'000'000;
-
-std::int64_t epoch_usec() {
-        using namespace std::chrono;
-        return duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
-}
 
 // systemd gives a number of this range to one DynamicUser= service after the other (systemd.io/UIDS-GIDS).
 bool is_recycled(const AccountAnswer& answer) {
@@ -319,7 +314,7 @@ void Names::silent_now(const Question& question, Entry& entry) {
                 return;
         }
         if (entry.known.silent_since_usec == 0) {
-                entry.known.silent_since_usec = epoch_usec();
+                entry.known.silent_since_usec = wall_usec();
                 silent_++;
         }
         if (retry_usec_ == 0) {

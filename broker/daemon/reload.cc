@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// How a policy comes into force: at the start at once, later in steps. What takes long with a million bindings
-// (reading, checking, compiling, writing to the kernel) is the worker's; the loop goes on and judges by the policy in
-// force. In between, and at the end, the loop does what registrations touch too: numbers of services, who departs.
+// The way of every change, and a reload's end.
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "broker/base/interface_index.h"
-#include "broker/daemon/broker.h"
+#include "broker/base/printable.h"
+#include "broker/daemon/answer.h"
 #include "broker/daemon/change.h"
-#include "broker/daemon/event.h"
-#include "broker/daemon/worker.h"
+#include "broker/daemon/diagnostics.h"
+#include "broker/daemon/revocation.h"
+#include "broker/daemon/wall_clock.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/values.h"
-#include "broker/registry/check_rules.h"
 
 namespace sockbroker {
 
@@ -38,80 +38,52 @@ std::string name_changes(const Interfaces& before, const Interfaces& after) {
 // All names of a policy may take so long together; what then has no answer counts as it was last known.
 constexpr std::int64_t kNamesOfPolicyUsec = 5'000'000;
 
-std::vector<Question> questions_of(const std::vector<AccountName>& names) {
-        std::vector<Question> questions;
-        questions.reserve(names.size());
-        std::ranges::transform(names, std::back_inserter(questions), question_of);
-        return questions;
-}
-
 }  // namespace
 
-void Broker::in_worker(const std::shared_ptr<Change>& change, void (Broker::*job)(Change&) const,
-                       void (Broker::*then)(const std::shared_ptr<Change>&)) {
-        const auto done = [this, change, then](const std::string& failure) {
-                try {
-                        if (!failure.empty()) {
-                                return refuse_change(change, failure);
-                        }
-                        (this->*then)(change);
-                } catch (const std::exception& error) {  // none may cross the C callback
-                        refuse_change(change, error.what());
-                }
-        };
-        if (worker_ != nullptr) {
-                worker_->run([this, change, job] { (this->*job)(*change); }, done);
-        } else {
-                (this->*job)(*change);
-                done({});
-        }
+Reloads::Reloads(PolicySource source, PolicyInForce& policy, Registry& registry, Names& names, Worker& worker,
+                 Departures& departures, ReplyPrograms& replies, HeldSockets& held, Routes& routes, Audit& audit)
+        : source_(std::move(source)),
+          policy_(policy),
+          registry_(registry),
+          names_(names),
+          worker_(worker),
+          departures_(departures),
+          replies_(replies),
+          held_(held),
+          routes_(routes),
+          audit_(audit) {}
+
+PolicyStatus Reloads::status() const {
+        PolicyStatus status = status_;
+        status.trial_until_usec = trial_ ? wall_usec() + trial_->until_usec - steady_usec() : 0;
+        return status;
 }
 
-// Nobody waits for names at the start. Until they are known nothing is taken away for them.
-void Broker::ask_names_after_start() {
-        const auto change = std::make_shared<Change>();
-        change->policy = policy_;
-        change->names = account_names(*policy_);
-        names_.ask(questions_of(change->names), Names::Urgency::kPolicy, kNamesOfPolicyUsec, {}, [this, change] {
-                if (change->policy != policy_) {
-                        return;  // a reload has asked since
-                }
-                find_doubtful(names_.last_known(), *change);
-                tell_diagnostics(warnings_of(*change), 0);
-                revoke_unadmitted();
-        });
+std::string Reloads::status_text() const {
+        return printable(fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
+                                     status_.degraded.empty() ? "" : ", degraded: " + status_.degraded));
 }
 
 // The rules are in force.
-void Broker::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
-                  const std::vector<Departure>& departures) {
-        policy_ = std::move(policy);
-        if (const auto before = snapshot_before_.lock()) {
-                before->policy.reset();
-        }
-        snapshot_before_ = std::exchange(snapshot_, std::make_shared<Snapshot>(policy_));
-        interfaces_ = std::move(interfaces);
-        policy_since_usec_ = wall_usec();
-        tell_departures(departures, Action::kRevoke, "policy has no such service any more");
+void Reloads::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
+                   const std::vector<Departure>& departures) {
+        policy_.replace(std::move(policy), std::move(interfaces));
+        departures_.tell(departures, Action::kRevoke, "policy has no such service any more");
         revoke_unadmitted();
-        follow_replies();
-        follow_holds();
+        replies_.follow_policy();
+        held_.follow_policy();
 }
 
-// A reload takes away what the new policy would refuse.
-void Broker::revoke_unadmitted() {
+// Takes away what is not admitted any more, by what is known of names.
+void Reloads::revoke_unadmitted() {
         const auto accounts = names_.last_known();
         const auto gone = [&](const std::string& service, const Registration& registration) {
-                const auto* found = policy_->find(service);
-                return found == nullptr || !stays_admitted(*found, registration.registrant, accounts) ||
-                       std::ranges::none_of(found->bindings, [&](const Binding& binding) {
-                               return registration.serves_in(binding.protocol, binding.prefix.address.family);
-                       });
+                return !why_revoked(*policy_, service, registration, accounts).empty();
         };
-        tell_departures(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
+        departures_.tell(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
 }
 
-void Broker::reload(Reply reply, std::int64_t confirm_usec) {
+void Reloads::reload(Reply reply, std::int64_t confirm_usec) {
         // Of several that are answered together the shortest time counts, and any at all.
         waiting_confirm_usec_ = confirm_usec == 0            ? waiting_confirm_usec_
                                 : waiting_confirm_usec_ == 0 ? confirm_usec
@@ -123,8 +95,8 @@ void Broker::reload(Reply reply, std::int64_t confirm_usec) {
 }
 
 // All that wait are answered by this one, which begins after they asked.
-void Broker::begin_reload() {
-        std::shared_ptr<Change> change;
+void Reloads::begin_reload() {
+        ChangePtr change;
         (void)guarded([&] { change = std::make_shared<Change>(); });
         auto replies = std::exchange(waiting_, {});
         if (change == nullptr) {
@@ -135,16 +107,57 @@ void Broker::begin_reload() {
         }
         change->replies = std::move(replies);
         change->confirm_usec = std::exchange(waiting_confirm_usec_, 0);
+        begin(change, &Reloads::read);
+}
+
+std::uint64_t Reloads::refresh_interfaces() {
+        if (changing_) {
+                interfaces_changed_ = true;  // since those were looked up
+                return interfaces_took_usec_;
+        }
+        auto interfaces = find_interfaces(*policy_, interfaces_now());
+        if (interfaces == policy_.interfaces()) {
+                return 0;
+        }
+        const auto change = std::make_shared<Change>();
+        change->kind = Change::Kind::kInterfaces;
+        change->policy = policy_.shared();
+        change->interfaces = std::move(interfaces);
+        begin(change, &Reloads::install);
+        return interfaces_took_usec_;
+}
+
+void Reloads::begin(const ChangePtr& change, Step first) {
         changing_ = true;
+        go_on(change, first);
+}
+
+// Whatever is thrown, which may not cross the C callback: or no change would ever begin again.
+void Reloads::go_on(const ChangePtr& change, Step step) {
         try {
-                in_worker(change, &Broker::read_change, &Broker::ask_names);
-        } catch (const std::exception& error) {  // or no reload would ever begin again
-                refuse_change(change, error.what());
+                (this->*step)(change);
+        } catch (const std::exception& error) {
+                refuse(*change, error.what());
         }
 }
 
-void Broker::read_change(Change& change) const {
-        change.loaded = load_folders();
+void Reloads::in_worker(const ChangePtr& change, Job job, Step then) {
+        worker_.run([this, change, job] { (this->*job)(*change); },
+                    [this, change, then](const std::string& failure) {
+                            if (failure.empty()) {
+                                    go_on(change, then);
+                            } else {
+                                    refuse(*change, failure);
+                            }
+                    });
+}
+
+void Reloads::read(const ChangePtr& change) {
+        in_worker(change, &Reloads::read_job, &Reloads::ask_names);
+}
+
+void Reloads::read_job(Change& change) const {
+        change.loaded = source_.load();
         if (change.loaded.policy) {
                 change.policy = std::make_shared<const Policy>(std::move(*change.loaded.policy));
                 change.interfaces = find_interfaces(*change.policy, interfaces_now());
@@ -152,74 +165,82 @@ void Broker::read_change(Change& change) const {
         }
 }
 
-// Each once, and outside the loop, which goes on meanwhile.
-void Broker::ask_names(const std::shared_ptr<Change>& change) {
-        names_.ask(questions_of(change->names), Names::Urgency::kPolicy, kNamesOfPolicyUsec, {}, [this, change] {
-                try {
-                        find_doubtful(names_.last_known(), *change);
-                        in_worker(change, &Broker::check_names, &Broker::number_change);
-                } catch (const std::exception& error) {
-                        refuse_change(change, error.what());
-                }
-        });
+void Reloads::ask_names(const ChangePtr& change) {
+        ask_each(change->names, [this, change] { go_on(change, &Reloads::check_names); });
 }
 
-void Broker::find_doubtful(const Accounts& accounts, Change& change) const {
-        for (const auto& name : change.names) {
+// Once, and outside the loop, which goes on meanwhile.
+void Reloads::ask_each(const std::vector<AccountName>& names, std::function<void()> then) {
+        std::vector<Question> questions;
+        questions.reserve(names.size());
+        std::ranges::transform(names, std::back_inserter(questions), question_of);
+        names_.ask(questions, Names::Urgency::kPolicy, kNamesOfPolicyUsec, {}, std::move(then));
+}
+
+void Reloads::check_names(const ChangePtr& change) {
+        change->doubtful = find_doubtful(change->names);
+        in_worker(change, &Reloads::check_names_job, &Reloads::install);
+}
+
+Reloads::Doubtful Reloads::find_doubtful(const std::vector<AccountName>& names) const {
+        Doubtful doubtful;
+        const auto accounts = names_.last_known();
+        for (const auto& name : names) {
                 const auto answer =
                         name.kind == AccountKind::kUser ? accounts.user(name.name) : accounts.group(name.name);
                 const auto* known = names_.find(name);
                 const bool silent = known != nullptr && known->silent_since_usec != 0;
                 const auto id = answer.id();
                 if (silent || !id || is_overflow_id(*id)) {
-                        change.doubtful.emplace(name, silent ? AccountAnswer::none() : answer);
+                        doubtful.emplace(name, silent ? AccountAnswer::none() : answer);
                 }
         }
+        return doubtful;
 }
 
-std::vector<Diagnostic> Broker::warnings_of(const Change& change) {
-        const auto look = [&](AccountKind kind, const std::string& name) {
-                const auto found = change.doubtful.find({kind, name});
-                return found == change.doubtful.end() ? AccountAnswer(std::optional(0U)) : found->second;
-        };
-        if (change.doubtful.empty()) {
+std::vector<Diagnostic> Reloads::account_warnings(const Policy& policy, const Doubtful& doubtful) {
+        if (doubtful.empty()) {
                 return {};
         }
+        const auto look = [&](AccountKind kind, const std::string& name) {
+                const auto found = doubtful.find({kind, name});
+                return found == doubtful.end() ? AccountAnswer(std::optional(0U)) : found->second;
+        };
         return first_of_each_file(unknown_accounts(
-                *change.policy, {.user = [&](const std::string& name) { return look(AccountKind::kUser, name); },
-                                 .group = [&](const std::string& name) { return look(AccountKind::kGroup, name); }}));
+                policy, {.user = [&](const std::string& name) { return look(AccountKind::kUser, name); },
+                         .group = [&](const std::string& name) { return look(AccountKind::kGroup, name); }}));
 }
 
-void Broker::check_names(Change& change) const {
+void Reloads::check_names_job(Change& change) const {
         if (change.policy != nullptr) {
-                std::ranges::move(warnings_of(change), std::back_inserter(change.loaded.diagnostics));
+                std::ranges::move(account_warnings(*change.policy, change.doubtful),
+                                  std::back_inserter(change.loaded.diagnostics));
         }
 }
 
-void Broker::number_change(const std::shared_ptr<Change>& change) {
+void Reloads::install(const ChangePtr& change) {
         if (change->kind == Change::Kind::kDiff) {
-                return finish_diff(change);
+                return compare(change);
         }
         if (change->kind == Change::Kind::kReload) {
-                tell_diagnostics(change->loaded.diagnostics, change->loaded.errors);
-                change->told =
-                        std::make_shared<const std::vector<Diagnostic>>(std::exchange(change->loaded.diagnostics, {}));
+                tell_diagnostics(audit_, change->loaded.diagnostics, change->loaded.errors);
+                change->tell();
         }
         if (change->policy == nullptr) {
-                return refuse_change(change, {});
+                return refuse(*change, {});
         }
         auto numbers = registry_.begin_change(*change->policy);
         if (!numbers) {
-                return refuse_change(change, numbers.error().text());
+                return refuse(*change, numbers.error().text());
         }
         change->numbers = std::move(*numbers);
-        in_worker(change, &Broker::install_change, &Broker::finish_change);
+        in_worker(change, &Reloads::install_job, &Reloads::finish);
 }
 
-void Broker::install_change(Change& change) const {
+void Reloads::install_job(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
         if (!change.installed && change.kind == Change::Kind::kReload) {
-                change.blamed = check_rules(*change.policy, limits_.max_bindings);  // the lines that it is about
+                change.blamed = source_.check(*change.policy);  // the lines that it is about
         }
         if (change.installed && change.kind != Change::Kind::kInterfaces) {
                 // Without memory for them the routes of before stay.
@@ -232,116 +253,123 @@ void Broker::install_change(Change& change) const {
                 return;
         }
         try {
-                change.copied = write_policy_copy(options_.policy_copy(), change.loaded.files);
+                change.copied = source_.write_copy(change.loaded.files);
         } catch (const std::exception& error) {
                 // The rules are in force: whatever throws from here on must not look as if they were refused.
                 change.copied = fail(error.what());
         }
 }
 
-void Broker::finish_change(const std::shared_ptr<Change>& change) {
+void Reloads::finish(const ChangePtr& change) {
         if (!change->installed) {
                 auto& loaded = change->loaded;
                 if (!loaded.add_errors(std::move(change->blamed))) {
-                        return refuse_change(change, change->installed.error().text());
+                        return refuse(*change, change->installed.error().text());
                 }
-                tell_diagnostics(loaded.diagnostics, loaded.errors);
+                tell_diagnostics(audit_, loaded.diagnostics, loaded.errors);
                 loaded.diagnostics.insert(loaded.diagnostics.begin(), change->told->begin(), change->told->end());
-                change->told = std::make_shared<const std::vector<Diagnostic>>(std::move(loaded.diagnostics));
-                return refuse_change(change, {});
+                change->tell();
+                return refuse(*change, {});
         }
         if (change->kind == Change::Kind::kReload) {
-                (void)guarded([&] { change->lost = sockets_lost_to(*change->policy); });
+                (void)guarded([&] { change->lost = rows_of_revoked(*change->policy, registry_, names_.last_known()); });
         }
         // Whatever goes wrong from here on, the numbers are in use.
         const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
         if (change->kind == Change::Kind::kBack) {
-                return finish_back(change, departures);
+                finish_back(*change, departures);
+        } else if (change->kind == Change::Kind::kInterfaces) {
+                finish_interfaces(*change);
+        } else {
+                finish_reload(*change, departures);
         }
-        if (change->kind == Change::Kind::kInterfaces) {
-                note(6, fmt::format("rules follow a change of interfaces: {}",
-                                    name_changes(interfaces_, change->interfaces)));
-                interfaces_ = std::move(change->interfaces);
-                const auto took = std::chrono::steady_clock::now() - change->began;
-                interfaces_took_usec_ =
-                        static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
-                return end_change();
-        }
-        // The policy is in force, and nothing from here on may look as if it had been refused.
-        tally_.reloads_taken++;
+        end();
+}
+
+void Reloads::finish_interfaces(Change& change) {
+        audit_.note(6, fmt::format("rules follow a change of interfaces: {}",
+                                   name_changes(policy_.interfaces(), change.interfaces)));
+        policy_.set_interfaces(std::move(change.interfaces));
+        const auto took = std::chrono::steady_clock::now() - change.began;
+        interfaces_took_usec_ =
+                static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+}
+
+// The policy is in force, and nothing from here on may look as if it had been refused.
+void Reloads::finish_reload(Change& change, const std::vector<Departure>& departures) {
+        status_.reloads_taken++;
         std::string message;
         bool whole = false;
         (void)guarded([&] {
-                begin_trial(*change);
-                take(change->policy, std::move(change->interfaces), departures);
-                take_routes(std::move(change->routes));
-                policy_digest_ = change->loaded.digest;
-                names_.keep_only(change->names);
-                degrade(change->copied ? std::string{} : change->copied.error().text());
+                begin_trial(change);
+                take(change.policy, std::move(change.interfaces), departures);
+                routes_.take(std::move(change.routes));
+                status_.digest = change.loaded.digest;
+                names_.keep_only(change.names);
+                status_.degrade(change.copied ? std::string{} : change.copied.error().text());
                 message = fmt::format("policy taken: {}", status_text());
-                if (change->confirm_usec != 0) {
+                if (change.confirm_usec != 0) {
                         message += ", and the one before comes back unless this one is kept in time";
                 }
                 audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
                 whole = true;
         });
         if (!whole) {
-                (void)guarded([&] { degrade("not all of the policy in force was carried out for want of memory"); });
+                (void)guarded(
+                        [&] { status_.degrade("not all of the policy in force was carried out for want of memory"); });
         }
-        answer_change(*change, ResultCode::kOk, message);
-        end_change();
+        change.answer(ResultCode::kOk, message);
 }
 
-// Each asker once.
-void Broker::answer_change(Change& change, ResultCode code, const std::string& message) {
-        for (const auto& reply : std::exchange(change.replies, {})) {
+void Reloads::Change::answer(ResultCode code, const std::string& message) {
+        for (const auto& reply : std::exchange(replies, {})) {
                 reply_with(reply, [&] {
-                        return Answer{
-                                .code = code, .message = message, .rows = diagnostic_rows(change.told, change.lost)};
+                        return Answer{.code = code, .message = message, .rows = diagnostic_rows(told, lost)};
                 });
         }
 }
 
 // Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
-void Broker::refuse_change(const std::shared_ptr<Change>& change, const std::string& why) {
-        (void)guarded([&] { registry_.abandon_change(change->numbers); });
+void Reloads::refuse(Change& change, const std::string& why) {
+        (void)guarded([&] { registry_.abandon_change(change.numbers); });
         std::string message;
-        (void)guarded([&] { message = tell_refused(*change, why); });
+        (void)guarded([&] { message = tell_refused(change, why); });
         (void)guarded([&] {
-                answer_change(*change, ResultCode::kMalformed,
-                              change->kind == Change::Kind::kDiff
-                                      ? why.empty() ? "a reload would refuse the policy" : why
-                                      : message);
+                change.answer(ResultCode::kMalformed, change.kind == Change::Kind::kDiff
+                                                              ? why.empty() ? "a reload would refuse the policy" : why
+                                                              : message);
         });
-        end_change();
+        end();
 }
 
-std::string Broker::tell_refused(const Change& change, const std::string& why) {
+// What to answer; the reason of `degraded` has the first error too.
+std::string Reloads::tell_refused(const Change& change, const std::string& why) {
         if (change.kind == Change::Kind::kDiff) {
                 return {};  // nothing was to change
         }
         if (change.kind == Change::Kind::kBack) {
-                degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
-                note(3, degraded_);
+                status_.degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
+                audit_.note(3, status_.degraded);
                 return {};
         }
         if (change.kind == Change::Kind::kInterfaces) {
-                note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
-                                    name_changes(interfaces_, change.interfaces), why));
+                audit_.note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
+                                           name_changes(policy_.interfaces(), change.interfaces), why));
                 return {};
         }
-        tally_.reloads_refused++;
-        note_refused(change.loaded.digest);
+        status_.reloads_refused++;
+        status_.refuse(change.loaded.digest);
         // Whoever asked gets each error beside it; `status` and systemd have no other line than this.
         auto message = why.empty() ? fmt::format("policy refused, {}, the running policy stays",
                                                  count_errors(change.loaded.errors))
                                    : fmt::format("policy refused, the running policy stays: {}", why);
-        degrade(message + (why.empty() && change.told != nullptr ? first_error(*change.told) : ""));
-        audit_.write({.action = Action::kReloadFailed, .priority = 3, .message = degraded_, .result = "malformed"});
+        status_.degrade(message + (why.empty() && change.told != nullptr ? first_error(*change.told) : ""));
+        audit_.write(
+                {.action = Action::kReloadFailed, .priority = 3, .message = status_.degraded, .result = "malformed"});
         return message;
 }
 
-void Broker::end_change() {
+void Reloads::end() {
         changing_ = false;
         if (on_status_) {
                 on_status_();
@@ -353,28 +381,6 @@ void Broker::end_change() {
         } else if (std::exchange(interfaces_changed_, false)) {
                 (void)refresh_interfaces();
         }
-}
-
-std::uint64_t Broker::refresh_interfaces() {
-        if (changing_) {
-                interfaces_changed_ = true;  // since those were looked up
-                return interfaces_took_usec_;
-        }
-        auto interfaces = find_interfaces(*policy_, interfaces_now());
-        if (interfaces == interfaces_) {
-                return 0;
-        }
-        const auto change = std::make_shared<Change>();
-        change->kind = Change::Kind::kInterfaces;
-        change->policy = policy_;
-        change->interfaces = std::move(interfaces);
-        changing_ = true;
-        try {
-                number_change(change);
-        } catch (const std::exception& error) {
-                refuse_change(change, error.what());
-        }
-        return interfaces_took_usec_;
 }
 
 }  // namespace sockbroker

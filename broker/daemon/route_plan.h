@@ -35,6 +35,12 @@ struct RoutePlan {
         [[nodiscard]] std::vector<Prefix> announced_while(const std::vector<bool>& up) const;
 };
 
+// What has come of it.
+struct RouteSum {
+        std::uint32_t local = 0, announced = 0;  // that stand
+        std::uint32_t refused = 0;
+};
+
 [[nodiscard]] RoutePlan route_plan_of(const Policy& policy);
 
 }  // namespace sockbroker

@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/daemon/change.h"
+#include "broker/daemon/wall_clock.h"
 
 namespace sockbroker {
 
@@ -36,7 +36,7 @@ Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry,
                  .lost =
                          [this](const std::string& why) {
                                  lost_ = why;
-                                 note(4, warnings().back());
+                                 audit_.note(4, warnings().back());
                                  finish_waiting(true);
                          }}) {
         sd_event_source* source = nullptr;
@@ -56,10 +56,6 @@ Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry,
 }
 
 Routes::~Routes() = default;
-
-void Routes::note(int priority, std::string message) {
-        audit_.write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
-}
 
 void Routes::schedule(std::int64_t at_usec) {
         if (due_usec_ != 0 && due_usec_ <= at_usec) {
@@ -235,7 +231,7 @@ void Routes::tell(routes::Kind of, RouteLink::List list) {
         told_any_ = true;
         if (!list->empty()) {
                 if (const auto written = memory_.set_may_stand(true); !written) {
-                        note(3, written.error().text());
+                        audit_.note(3, written.error().text());
                 }
         }
         auto& state = kind(of);
@@ -246,14 +242,16 @@ void Routes::tell(routes::Kind of, RouteLink::List list) {
 void Routes::reported(const routes::Report& report) {
         auto& state = kind(report.kind);
         if (!std::exchange(lost_, std::string()).empty()) {
-                note(5, fmt::format("{} is there", options_.socket_path));
+                audit_.note(5, fmt::format("{} is there", options_.socket_path));
         }
         const bool repaired = report.number == state.acknowledged && state.acknowledged != 0;
         if (repaired && report.added + report.removed > 0) {
-                note(4,
-                     fmt::format("somebody has changed {} routes of the broker, or they may not be where they were: {} "
-                                 "made again, {} removed",
-                                 to_string(report.kind), report.added, report.removed));
+                audit_.note(
+                        4,
+                        fmt::format(
+                                "somebody has changed {} routes of the broker, or they may not be where they were: {} "
+                                "made again, {} removed",
+                                to_string(report.kind), report.added, report.removed));
         }
         tell_of_refused(report, state);
         state.report = report;
@@ -271,7 +269,7 @@ void Routes::reported(const routes::Report& report) {
         // Nothing is to stand and nothing does: sockbroker-routes may end, and the next broker need not ask.
         if (plan_ != nullptr && plan_->empty() && std::ranges::all_of(kinds_, nothing)) {
                 if (const auto written = memory_.set_may_stand(false); !written) {
-                        note(3, written.error().text());
+                        audit_.note(3, written.error().text());
                 }
                 link_.leave();
                 kinds_ = {};
@@ -307,7 +305,7 @@ std::string describe_refused(const routes::Report& report, std::uint32_t table) 
 void Routes::tell_of_refused(const routes::Report& report, OfKind& state) {
         auto said = describe_refused(report, options_.table);
         if (!said.empty() && said != state.refused) {
-                note(4, said);
+                audit_.note(4, said);
         }
         state.refused = std::move(said);
 }
@@ -405,7 +403,7 @@ Routes::OfService Routes::of(const std::string& service) const {
                 .drained = memory_.drained().contains(service)};
 }
 
-Routes::Sum Routes::sum() const {
+RouteSum Routes::sum() const {
         const auto& local = kind(routes::Kind::kLocal).report;
         const auto& announce = kind(routes::Kind::kAnnounce).report;
         return {.local = local ? local->standing : 0,

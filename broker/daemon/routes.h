@@ -48,11 +48,7 @@ public:
                 bool drained = false;
         };
         [[nodiscard]] OfService of(const std::string& service) const;
-        struct Sum {
-                std::uint32_t local = 0, announced = 0;  // that stand
-                std::uint32_t refused = 0;
-        };
-        [[nodiscard]] Sum sum() const;
+        [[nodiscard]] RouteSum sum() const;
         [[nodiscard]] std::vector<std::string> warnings() const;
 
         // `done` once the kernel has it, or it is clear that this takes longer. Errors: see RouteMemory.
@@ -99,7 +95,6 @@ private:
         void tell_of_services(const routes::Report& report);
         void when_in_kernel(Done done);
         void finish_waiting(bool all);
-        void note(int priority, std::string message);
         [[nodiscard]] OfKind& kind(routes::Kind of) { return kinds_.at(static_cast<std::size_t>(of)); }
         [[nodiscard]] const OfKind& kind(routes::Kind of) const { return kinds_.at(static_cast<std::size_t>(of)); }
 

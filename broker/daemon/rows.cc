@@ -158,9 +158,10 @@ Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics,
 }
 
 std::string status_line(const BrokerStatus& status) {
+        const auto& policy = status.policy;
         std::string refusals;
-        for (std::size_t i = 0; i < status.tally.refusals.size(); i++) {
-                if (const auto count = status.tally.refusals[i]; count > 0) {
+        for (std::size_t i = 0; i < status.refusals.size(); i++) {
+                if (const auto count = status.refusals[i]; count > 0) {
                         refusals += fmt::format("{}\"{}\":{}", refusals.empty() ? "" : ",",
                                                 to_string(static_cast<ResultCode>(i)), count);
                 }
@@ -169,22 +170,22 @@ std::string status_line(const BrokerStatus& status) {
         return joined(
                 line_of({
                         {"version", SOCKBROKER_VERSION},
-                        {"state", status.degraded.empty() ? "running" : "degraded"},
-                        {"reason", text_or_null(status.degraded)},
+                        {"state", policy.degraded.empty() ? "running" : "degraded"},
+                        {"reason", text_or_null(policy.degraded)},
                         {"since", status.since_usec},
-                        {"degraded_since", status.degraded.empty() ? Json(nullptr) : Json(status.degraded_since_usec)},
+                        {"degraded_since", policy.degraded.empty() ? Json(nullptr) : Json(policy.degraded_since_usec)},
                         {"policy",
                          {{"files", status.policy_files},
                           {"services", status.policy_services},
                           {"bindings", status.policy_bindings},
                           {"since", status.policy_since_usec},
-                          {"digest", text_or_null(status.policy_digest)},
-                          {"trial_until", status.policy_trial_until_usec == 0 ? Json(nullptr)
-                                                                              : Json(status.policy_trial_until_usec)}}},
+                          {"digest", text_or_null(policy.digest)},
+                          {"trial_until",
+                           policy.trial_until_usec == 0 ? Json(nullptr) : Json(policy.trial_until_usec)}}},
                         {"refused_policy",
-                         status.refused_digest.empty()
+                         policy.refused_digest.empty()
                                  ? Json(nullptr)
-                                 : Json({{"digest", status.refused_digest}, {"since", status.refused_since_usec}})},
+                                 : Json({{"digest", policy.refused_digest}, {"since", policy.refused_since_usec}})},
                         {"sockets", {{"live", status.live}, {"draining", status.draining}, {"held", status.held}}},
                         {"capacity",
                          {{"bindings", status.capacity.bindings},
@@ -195,10 +196,10 @@ std::string status_line(const BrokerStatus& status) {
                         {"journal_lost", status.journal_lost},
                         {"warnings", status.warnings},
                         {"routes",
-                         {{"local", status.local_routes},
-                          {"announced", status.announced_routes},
-                          {"refused", status.refused_routes}}},
-                        {"reloads", {{"ok", status.tally.reloads_taken}, {"refused", status.tally.reloads_refused}}},
+                         {{"local", status.routes.local},
+                          {"announced", status.routes.announced},
+                          {"refused", status.routes.refused}}},
+                        {"reloads", {{"ok", policy.reloads_taken}, {"refused", policy.reloads_refused}}},
                 }),
                 last);
 }

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "broker/daemon/policy_status.h"
+#include "broker/daemon/route_plan.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
@@ -60,25 +62,15 @@ struct SocketCount {
 // {file, line, severity, message}, a line each; null: none. Then lines that are made already.
 [[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics, std::string last = {});
 
-// What has happened since the start, by result.
-struct Tally {
-        std::array<std::uint64_t, static_cast<std::size_t>(ResultCode::kInternal) + 1> refusals{};
-        std::uint64_t reloads_taken = 0;
-        std::uint64_t reloads_refused = 0;
-};
+using RefusalCounts = std::array<std::uint64_t, static_cast<std::size_t>(ResultCode::kInternal) + 1>;  // by result
 
 struct BrokerStatus {
-        std::string degraded;  // why; empty: running
-        std::int64_t degraded_since_usec = 0;
+        PolicyStatus policy;
         std::int64_t since_usec = 0;
         std::size_t policy_files = 0;
         std::size_t policy_services = 0;
         std::size_t policy_bindings = 0;
         std::int64_t policy_since_usec = 0;
-        std::string policy_digest;
-        std::int64_t policy_trial_until_usec = 0;  // reload --confirm=; 0: it is kept
-        std::string refused_digest;                // of the policy that was refused last; empty: none was
-        std::int64_t refused_since_usec = 0;
         std::size_t live = 0;
         std::size_t draining = 0;
         std::size_t held = 0;
@@ -87,10 +79,8 @@ struct BrokerStatus {
         std::uint64_t refused = 0;
         std::uint64_t journal_lost = 0;
         std::vector<std::string> warnings;  // of the host, to people
-        Tally tally;
-        std::uint32_t local_routes = 0;  // that stand
-        std::uint32_t announced_routes = 0;
-        std::uint32_t refused_routes = 0;
+        RefusalCounts refusals{};
+        RouteSum routes;
 };
 [[nodiscard]] std::string status_line(const BrokerStatus& status);
 

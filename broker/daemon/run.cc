@@ -16,13 +16,11 @@
 #include "broker/daemon/control_server.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/fd_store.h"
-#include "broker/daemon/holds.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
-#include "broker/daemon/routes.h"
 #include "broker/daemon/worker.h"
 #include "broker/helper/helper.h"
 #include "broker/names/process.h"
@@ -38,17 +36,15 @@ constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 
 // What the handlers of the loop share. Members that watch stand after what they watch.
 struct Loop {
-        std::unique_ptr<Broker> broker;
         OwnedEvent event;
         OwnedFd manager;   // PID 1; none: it did not start this process
         OwnedFd listener;  // of the control socket
         OwnedFd labels;    // of the one for tubular's clients, maybe
         std::unique_ptr<hands::Zygote> zygote;
         std::unique_ptr<hands::Crew> crew;
-        std::unique_ptr<Names> names;
+        std::unique_ptr<Broker> broker;
+        std::unique_ptr<Names> names;  // it and the worker call the broker
         std::unique_ptr<Worker> worker;
-        std::unique_ptr<Holds> holds;
-        std::unique_ptr<Routes> routes;
         std::unique_ptr<NotifyIntake> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource ending;
@@ -64,7 +60,7 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
         bool begun = false;
         (void)guarded([&] {
-                loop->broker->reload([](const Answer&) { sd_notify(0, "READY=1"); });
+                loop->broker->reloads().reload([](const Answer&) { sd_notify(0, "READY=1"); });
                 begun = true;
         });
         if (!begun) {  // for want of memory: the policy stays as it is
@@ -82,9 +78,9 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
                         return;
                 }
                 loop->broker->tell_left_out();
-                loop->broker->go_back_if_not_kept();
+                loop->broker->reloads().go_back_if_not_kept();
                 if (loop->links == nullptr) {
-                        (void)loop->broker->refresh_interfaces();
+                        (void)loop->broker->reloads().refresh_interfaces();
                 }
         });
         sd_event_source_set_time_relative(source, next);
@@ -118,7 +114,8 @@ int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         return r < 0 ? sd_event_exit(event, 0) : 0;
 }
 
-Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesOptions routes, Audit& audit) {
+Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets sockets, NetnsSockets netns,
+                  OpenedDataplane opened, Audit& audit) {
         sd_event* event = loop.event.get();
         for (const int signal : {SIGTERM, SIGINT}) {
                 if (const int r = sd_event_add_signal(event, nullptr, signal, on_end, &loop); r < 0) {
@@ -143,7 +140,6 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesO
                 return std::unexpected(worker.error());
         }
         loop.worker = std::move(*worker);
-        loop.broker->use(*loop.worker);
         loop.listener = std::move(sockets.control);
         loop.labels = std::move(sockets.labels);
         auto crew = hands::Crew::start(
@@ -151,36 +147,36 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesO
                 {.control = loop.listener.get(),
                  .labels = loop.labels.get(),
                  .notify = sockets.notify.get(),
-                 .staging = loop.broker->staging_fd(),
+                 .staging = opened.dataplane->staging_fd(),
                  .manager = loop.manager.get()},
                 {.connected = [&loop](hands::Connection one) { loop.control->admit(std::move(one)); },
-                 .lost = [&broker = *loop.broker](
-                                 const std::string& service,
-                                 const std::vector<std::uint64_t>& cookies) { broker.on_lost(service, cookies); },
-                 .forgotten = [&loop](const std::string& name) { loop.holds->forgotten(name); },
+                 .lost =
+                         [&loop](const std::string& service, const std::vector<std::uint64_t>& cookies) {
+                                 loop.broker->held().on_lost(service, cookies);
+                         },
+                 .forgotten = [&loop](const std::string& name) { loop.broker->held().on_forgotten(name); },
                  .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
         if (!crew) {
                 return std::unexpected(crew.error());
         }
         loop.crew = std::move(*crew);
-        loop.holds = std::make_unique<Holds>(
-                event, *loop.crew, loop.manager.valid(),
-                Holds::Hooks{.gone = [&broker = *loop.broker](const Held& held) { broker.on_gone(held); },
-                             .there = [&broker = *loop.broker](const Held& held) { broker.on_there(held); },
-                             .ended = [&broker = *loop.broker](const Held& held,
-                                                               HoldEnd why) { broker.on_hold_end(held, why); }});
-        loop.broker->use(*loop.holds);
-        loop.broker->take_up_holds(std::move(sockets.stored));
-        loop.broker->drop_strangers(std::move(sockets.strangers));
-        loop.routes = std::make_unique<Routes>(event, std::move(routes), loop.broker->registry(), audit);
-        loop.broker->use(*loop.routes);
-        auto links = LinkWatch::open(event, std::move(netns.watch),
-                                     [&broker = *loop.broker] { return broker.refresh_interfaces(); });
+        loop.broker = std::make_unique<Broker>(options, opened.config, std::move(opened.dataplane),
+                                               Broker::Helpers{.event = event,
+                                                               .audit = audit,
+                                                               .names = *loop.names,
+                                                               .worker = *loop.worker,
+                                                               .crew = *loop.crew,
+                                                               .has_store = loop.manager.valid(),
+                                                               .netns_cookie = netns.cookie});
+        loop.broker->start(std::move(sockets.stored), std::move(sockets.strangers));
+        auto& reloads = loop.broker->reloads();
+        auto links =
+                LinkWatch::open(event, std::move(netns.watch), [&reloads] { return reloads.refresh_interfaces(); });
         if (links) {
                 loop.links = std::move(*links);
-                (void)loop.broker->refresh_interfaces();  // what changed since the policy was loaded
+                (void)reloads.refresh_interfaces();  // what changed since the policy was loaded
         } else {
-                loop.broker->note(4, links.error().text());
+                audit.note(4, links.error().text());
         }
         auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, *loop.crew);
         if (!notify) {
@@ -190,13 +186,6 @@ Result<void> fill(Loop& loop, IntakeSockets sockets, NetnsSockets netns, RoutesO
         loop.control =
                 std::make_unique<ControlServer>(event, *loop.broker, *loop.crew, [event] { sd_event_exit(event, 0); });
         return {};
-}
-
-RoutesOptions routes_of(const DaemonOptions& options, const BrokerConfig& config) {
-        return {.socket_path = options.runtime_dir + "/routes",
-                .memory_path = options.state_dir + "/routes",
-                .spans = {.up_usec = config.routes.up_usec, .down_usec = config.routes.down_usec},
-                .table = config.routes.announce_table};
 }
 
 // A broker that cannot start, and is started again and again, watches no clock: clients of a service that went
@@ -277,17 +266,17 @@ Result<void> run_daemon(const DaemonOptions& options) {
 
         Audit audit;
         if (!missing->empty()) {
-                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = *missing});
+                audit.note(4, *missing);
         }
         for (auto& note : opened->notes) {
-                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = std::move(note)});
+                audit.note(4, std::move(note));
         }
         Loop loop;
         loop.zygote = std::move(*zygote);
         if (manager) {
                 loop.manager = std::move(*manager);
         } else {
-                audit.write({.action = Action::kDiagnostic, .priority = 4, .message = manager.error().text()});
+                audit.note(4, manager.error().text());
         }
         sd_event* event = nullptr;
         if (const int r = sd_event_new(&event); r < 0) {
@@ -295,32 +284,27 @@ Result<void> run_daemon(const DaemonOptions& options) {
         }
         loop.event.reset(event);
         auto names = Names::start(event, std::move(*names_socket), [&audit](int priority, std::string message) {
-                audit.write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message)});
+                audit.note(priority, std::move(message));
         });
         if (!names) {
                 return std::unexpected(names.error());
         }
         loop.names = std::move(*names);
-        auto broker =
-                Broker::start(options, opened->config, std::move(opened->dataplane), audit, *loop.names, netns->cookie);
-        if (!broker) {
-                return std::unexpected(broker.error());
-        }
-        loop.broker = std::move(*broker);
-        if (auto filled = fill(loop, std::move(*sockets), std::move(*netns), routes_of(options, opened->config), audit);
+        if (auto filled = fill(loop, options, std::move(*sockets), std::move(*netns), std::move(*opened), audit);
             !filled) {
                 return filled;
         }
         guard.names.clear();
         // However a reload was asked for, `systemctl status` says at once what came of it.
-        loop.broker->on_status([&broker = *loop.broker] {
+        auto& reloads = loop.broker->reloads();
+        reloads.on_status([&reloads] {
                 // Where memory is short the next one tells.
-                (void)guarded([&] { sd_notifyf(0, "STATUS=%s", broker.status_text().c_str()); });
+                (void)guarded([&] { sd_notifyf(0, "STATUS=%s", reloads.status_text().c_str()); });
         });
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);
 #endif
-        sd_notifyf(0, "READY=1\nSTATUS=%s", loop.broker->status_text().c_str());
+        sd_notifyf(0, "READY=1\nSTATUS=%s", reloads.status_text().c_str());
         const int r = sd_event_loop(loop.event.get());
         sd_notify(0, "STOPPING=1");
         audit.write({.action = Action::kStop, .message = "the broker ends"});

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//
-// VERB=match: which service would take a socket, for programs that bind as they always did. Changes nothing. Whether a
-// service admits may be a question to the host, so candidates are asked one after another, and all of one rank.
+#include "broker/daemon/matching.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <fmt/format.h>
 
 #include "broker/base/json_text.h"
-#include "broker/daemon/broker.h"
 #include "broker/policy/takers.h"
 
 namespace sockbroker {
@@ -44,7 +46,7 @@ SocketFacts facts_of(const WantedBind& bind) {
 
 }  // namespace
 
-struct Broker::Match {
+struct Matching::Match {
         std::shared_ptr<const Policy> policy;  // the candidates are of it
         WantedBind bind;
         Peer peer;
@@ -55,11 +57,12 @@ struct Broker::Match {
         std::string turned_away;      // what the best of the others said
 };
 
-void Broker::match(const WantedBind& bind, const Peer& peer, const Reply& reply) {
+void Matching::match(const WantedBind& bind, const Peer& peer, const Reply& reply) {
         if (const auto refusal = unknown_names(*policy_, bind)) {
-                return reply(refuse(*refusal, peer, bind.services.size() == 1 ? bind.services.front() : ""));
+                return reply(refusals_.refuse(*refusal, peer, bind.services.size() == 1 ? bind.services.front() : ""));
         }
-        auto one = std::make_shared<Match>(Match{.policy = policy_, .bind = bind, .peer = peer, .reply = reply});
+        auto one =
+                std::make_shared<Match>(Match{.policy = policy_.shared(), .bind = bind, .peer = peer, .reply = reply});
         one->candidates = takers(*policy_, bind, peer);
         if (one->candidates.empty() && bind.services.empty()) {
                 if (const auto* other = find_binder(*policy_, bind); other != nullptr && !may_admit(*other, peer)) {
@@ -72,10 +75,10 @@ void Broker::match(const WantedBind& bind, const Peer& peer, const Reply& reply)
                         one->turned_away = admit(*policy_, peer, name, {}).error().message;
                 }
         }
-        match_next(one);
+        next(one);
 }
 
-void Broker::match_next(const std::shared_ptr<Match>& match) {
+void Matching::next(const std::shared_ptr<Match>& match) {
         while (match->next < match->candidates.size()) {
                 const Taker& taker = match->candidates[match->next];
                 if (!match->admitted.empty() &&
@@ -103,7 +106,7 @@ void Broker::match_next(const std::shared_ptr<Match>& match) {
                         (void)guarded([&] {
                                 if (!verdict && verdict.error().code == ResultCode::kRateLimited) {
                                         done = true;
-                                        return match->reply(refuse(verdict.error(), match->peer, {}));
+                                        return match->reply(refusals_.refuse(verdict.error(), match->peer, {}));
                                 }
                                 if (verdict) {
                                         match->admitted.push_back(match->candidates[match->next]);
@@ -111,7 +114,7 @@ void Broker::match_next(const std::shared_ptr<Match>& match) {
                                         match->turned_away = verdict.error().message;
                                 }
                                 match->next++;
-                                match_next(match);
+                                next(match);
                                 done = true;
                         });
                         if (!done) {
@@ -120,15 +123,15 @@ void Broker::match_next(const std::shared_ptr<Match>& match) {
                         }
                 });
         }
-        match_end(*match);
+        match->reply(end(*match));
 }
 
-void Broker::match_end(const Match& match) {
+Answer Matching::end(const Match& match) {
         if (match.admitted.empty()) {
                 const auto& named = match.bind.services;
                 const auto instead = what_is_admitted(*match.policy, match.bind, match.peer, names_.last_known());
-                return match.reply(refuse(no_taker(match.bind, instead, match.turned_away), match.peer,
-                                          named.size() == 1 ? named.front() : ""));
+                return refusals_.refuse(no_taker(match.bind, instead, match.turned_away), match.peer,
+                                        named.size() == 1 ? named.front() : "");
         }
         if (match.admitted.size() > 1) {
                 std::vector<std::string> names;
@@ -136,12 +139,12 @@ void Broker::match_end(const Match& match) {
                 for (const auto& taker : match.admitted) {
                         names.push_back(taker.service->name);
                 }
-                return match.reply(refuse(too_many_takers(match.bind, names), match.peer, {}));
+                return refusals_.refuse(too_many_takers(match.bind, names), match.peer, {});
         }
         const Taker& taker = match.admitted.front();
         const Service& service = *taker.service;
         if (service.handover == Handover::kRefuse) {
-                tell_departures(registry_.refresh(service.name), Action::kGone, kGoneWhy);
+                departures_.gone(registry_.refresh(service.name));
                 const std::vector<SocketFacts> facts{facts_of(match.bind)};
                 const std::vector<Assignment> serves{{.ipv4 = facts[0].family == SocketFamily::kIpv4,
                                                       .ipv6 = facts[0].family == SocketFamily::kIpv6}};
@@ -149,11 +152,11 @@ void Broker::match_end(const Match& match) {
                 const auto busy = check_occupancy(*match.policy, service, facts, serves,
                                                   registry_.occupancy(service.name, match.peer, offers));
                 if (busy && busy->code == ResultCode::kBusy) {
-                        return match.reply(refuse(*busy, match.peer, service.name));
+                        return refusals_.refuse(*busy, match.peer, service.name);
                 }
         }
-        match.reply(Answer{.message = fmt::format("{} takes it", service.name),
-                           .rows = rows_of_lines(taker_line(*match.policy, taker))});
+        return {.message = fmt::format("{} takes it", service.name),
+                .rows = rows_of_lines(taker_line(*match.policy, taker))};
 }
 
 }  // namespace sockbroker

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Where policies come from: the folders, and the copy of the one last taken. Never changes, and so is safe in any
+// thread.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/base/result.h"
+#include "broker/daemon/merged_folders.h"
+#include "broker/daemon/options.h"
+#include "broker/policy/diagnostic.h"
+#include "broker/policy/files.h"
+#include "broker/policy/parse.h"
+
+namespace sockbroker {
+
+struct LoadedPolicy {
+        std::vector<PolicyFile> files;
+        std::optional<Policy> policy;  // none if anything is wrong
+        std::vector<Diagnostic> diagnostics;
+        // By a file, be it empty. What no file supports is taken, for nobody knows better, but never replaces
+        // the copy of the policy last taken: a mount that is missing must not be what is left of a policy.
+        bool supported = false;
+        std::string digest;      // of the files
+        std::size_t errors = 0;  // in all, see findings.h
+
+        bool add_errors(std::vector<Diagnostic> more);  // whether there are any
+};
+
+class PolicySource {
+public:
+        PolicySource(const DaemonOptions& options, const PolicyLimits& limits)
+                : config_dirs_(options.config_dirs),
+                  copy_(options.policy_copy()),
+                  folders_(config_dirs_),
+                  limits_(limits) {}
+
+        [[nodiscard]] LoadedPolicy load() const;
+        // What keeps the kernel from taking its rules.
+        [[nodiscard]] std::vector<Diagnostic> check(const Policy& policy) const;
+
+        [[nodiscard]] Result<std::vector<PolicyFile>> read_copy() const { return read_policy_copy(copy_); }
+        [[nodiscard]] Result<void> write_copy(const std::vector<PolicyFile>& files) const {
+                return write_policy_copy(copy_, files);
+        }
+        [[nodiscard]] std::optional<Policy> parse(const std::vector<PolicyFile>& copy) const {
+                return parse_policy(copy, limits_).policy;
+        }
+
+private:
+        const std::vector<std::string> config_dirs_;
+        const std::string copy_;
+        const MergedFolders folders_;
+        const PolicyLimits limits_;
+};
+
+}  // namespace sockbroker

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What is made of each refusal, whoever refuses: it is counted, written to the journal unless its sender fills that,
+// and answered.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "broker/audit/audit.h"
+#include "broker/daemon/answer.h"
+#include "broker/daemon/refusal_log.h"
+#include "broker/peer/peer.h"
+#include "broker/protocol/result_code.h"
+
+namespace sockbroker {
+
+class Refusals {
+public:
+        explicit Refusals(Audit& audit) : audit_(audit) {}
+
+        // `service` may be empty, or one that does not exist.
+        [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
+        // An entry for those that the journal does not have one by one. To be called every second or so.
+        void tell_left_out();
+
+        [[nodiscard]] const RefusalCounts& counts() const { return counts_; }
+        [[nodiscard]] std::uint64_t total() const { return log_.total(); }
+
+private:
+        Audit& audit_;
+        RefusalLog log_;
+        RefusalCounts counts_{};
+};
+
+}  // namespace sockbroker

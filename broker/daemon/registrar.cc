@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+#include "broker/daemon/registrar.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/daemon/entries.h"
+#include "broker/policy/warnings.h"
+
+namespace sockbroker {
+
+namespace {
+
+// What a hand has looked at.
+std::expected<std::vector<Offer>, Refusal> offers_of(const Incoming& message) {
+        std::vector<Offer> offers;
+        if (message.arrived.size() != message.count) {
+                return std::unexpected(
+                        Refusal{ResultCode::kBusy,
+                                "policy came to admit this sender only after its message was on its way, send it again",
+                                {}});
+        }
+        offers.reserve(message.arrived.size());
+        for (const auto& one : message.arrived) {
+                offers.push_back({.entry = one.entry, .errnum = one.errnum, .facts = one.facts});
+        }
+        return offers;
+}
+
+// "tcp 192.0.2.0/24:80, 2001:db8::/64:80 and more": what a socket serves, as far as the first bindings tell.
+std::string served_by(const Service& service, const Registration& registration) {
+        constexpr std::size_t kLookedAt =
+                256;  // a service may have a million, and register ten thousand times a second
+        constexpr std::size_t kShown = 3;
+        std::string text;
+        std::size_t shown = 0;
+        const auto looked_at = std::min(service.bindings.size(), kLookedAt);
+        bool more = looked_at < service.bindings.size();
+        for (const auto& binding : std::span(service.bindings).first(looked_at)) {
+                if (binding.protocol != registration.protocol ||
+                    !takes(registration.family, binding.prefix.address.family)) {
+                        continue;
+                }
+                if (shown == kShown) {
+                        more = true;
+                        break;
+                }
+                const bool ipv6 = binding.prefix.address.family == Family::kIpv6;
+                text += fmt::format("{}{}{}/{}{}:{}", shown++ == 0 ? "" : ", ", ipv6 ? "[" : "",
+                                    binding.prefix.address.to_string(), binding.prefix.length, ipv6 ? "]" : "",
+                                    binding.ports.to_string());
+        }
+        return shown == 0 ? service.name : fmt::format("{} ({}{})", service.name, text, more ? " and more" : "");
+}
+
+}  // namespace
+
+Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures& departures, ReplyPrograms& replies,
+                     HeldSockets& held, Routes& routes, Refusals& refusals, Audit& audit, RateSettings rate,
+                     std::string netns, std::uint64_t netns_cookie)
+        : policy_(policy),
+          registry_(registry),
+          departures_(departures),
+          replies_(replies),
+          held_(held),
+          routes_(routes),
+          refusals_(refusals),
+          audit_(audit),
+          rates_(rate),
+          netns_(std::move(netns)),
+          netns_cookie_(netns_cookie) {}
+
+Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer) {
+        const Service& service = *admission.service;
+        if (const auto wait = rates_.take(service.name, steady_usec()); wait != 0) {
+                return refusals_.refuse(
+                        {ResultCode::kRateLimited,
+                         fmt::format("too many sockets are registered for {}, ask again in {} ms (RateLimitBurst= "
+                                     "in sockbrokerd.conf)",
+                                     service.name, wait / 1000 + 1),
+                         {}},
+                        peer, service.name);
+        }
+        auto found = offers_of(message);
+        if (!found) {
+                return refusals_.refuse(found.error(), peer, service.name);
+        }
+        std::vector<SocketFacts> all;
+        for (const auto& offer : *found) {
+                all.push_back(offer.facts);
+        }
+        const auto distinct = distinct_sockets(all);
+        std::vector<Offer> offers;
+        std::vector<SocketFacts> facts;
+        for (const std::size_t i : distinct) {
+                offers.push_back((*found)[i]);
+                facts.push_back(all[i]);
+        }
+        const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
+        if (!assignments) {
+                auto refusal = assignments.error();
+                if (refusal.code == ResultCode::kForeignNetns && !netns_.empty()) {
+                        refusal.message =
+                                fmt::format("this is the broker of network namespace {}: {}", netns_, refusal.message);
+                }
+                return refusals_.refuse(refusal, peer, service.name);
+        }
+        departures_.gone(registry_.refresh_holders(service.name));
+        for (std::size_t i = 0; i < offers.size(); i++) {
+                offers[i].serves = (*assignments)[i];
+        }
+        const auto refusal = [&] {
+                return check_occupancy(*policy_, service, facts, *assignments,
+                                       registry_.occupancy(service.name, peer, offers));
+        };
+        if (refusal()) {  // by what is remembered; what counts is what lives
+                departures_.gone(registry_.refresh(service.name));
+                if (const auto still = refusal()) {
+                        return refusals_.refuse(*still, peer, service.name);
+                }
+        }
+        departures_.tell(registry_.make_room(offers.size()), Action::kGone,
+                         "it was displaced, and others need its place");
+        // Before the first datagram comes.
+        const auto replies = replies_.prepare(service, peer, facts);
+        const auto handed = registry_.commit(service, peer, offers);
+        if (!handed) {
+                return refusals_.refuse(handed.error(), peer, service.name);
+        }
+        held_.hold(service, *handed, message);
+        tell_handed(admission, *handed);
+        Answer taken{.message = fmt::format("registered {} socket{} for {}", offers.size(),
+                                            offers.size() == 1 ? "" : "s", service.name),
+                     .warnings = warn(admission, peer, facts)};
+        if (!replies) {
+                taken.warnings.push_back(replies_.tell_none(service, peer, replies.error()));
+        }
+        return taken;
+}
+
+Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
+        if (policy_->find(name) == nullptr) {
+                return refusals_.refuse(
+                        {ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", name), {}}, peer,
+                        name);
+        }
+        const auto gone = [&](const std::string&, const Registration& registration) {
+                return any || is_owner(peer, registration);
+        };
+        departures_.gone(registry_.refresh(name));
+        const bool nothing_there = registry_.registrations(name).empty();
+        const auto departures = registry_.remove(name, gone);
+        if (!departures) {
+                return refusals_.refuse({ResultCode::kInternal, departures.error().text(), {}}, peer, name);
+        }
+        if (departures->empty()) {
+                const auto code = nothing_there ? ResultCode::kNotHeld : ResultCode::kNotPermitted;
+                return refusals_.refuse(
+                        {code,
+                         nothing_there ? fmt::format("{} has no socket here", name)
+                                       : fmt::format("the sockets of {} were registered by others, only root may "
+                                                     "unregister them",
+                                                     name),
+                         {}},
+                        peer, name);
+        }
+        departures_.tell(departures, Action::kUnregister, fmt::format("asked by {}", peer.to_string()));
+        return {.message = fmt::format("unregistered {} socket{} of {}", departures->size(),
+                                       departures->size() == 1 ? "" : "s", name)};
+}
+
+void Registrar::tell_handed(const Admission& admission, const std::vector<CommitResult>& handed) {
+        const auto& service = admission.service->name;
+        routes_.look_at(service);
+        for (const auto& one : handed) {
+                Entry entry = entry_of(Action::kRegister, service, one.added);
+                entry.result = to_string(ResultCode::kOk);
+                entry.rule = admission.rule;
+                entry.message = fmt::format("{} of {} serves {}", socket_name(one.added),
+                                            one.added.registrant.to_string(), served_by(*admission.service, one.added));
+                for (const auto& old : one.displaced) {
+                        Entry handover = entry;
+                        handover.action = Action::kHandover;
+                        handover.message = fmt::format("{} serves from {} now, no longer from {}", service,
+                                                       one.added.registrant.to_string(), old.registrant.to_string());
+                        handover.old_unit = old.registrant.unit;
+                        handover.old_cookie = old.cookie;
+                        handover.old_uid = old.registrant.uid;
+                        handover.old_pid = old.registrant.pid;
+                        audit_.write(std::move(handover));
+                }
+                audit_.write(std::move(entry));
+        }
+}
+
+std::vector<std::string> Registrar::warn(const Admission& admission, const Peer& peer,
+                                         const std::vector<SocketFacts>& sockets) {
+        constexpr std::size_t kGroupsShown = 4;
+        const Service& service = *admission.service;
+        Served served{};
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        served[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
+                                first_choice(registry_.registrations(service.name), protocol, family) != nullptr;
+                }
+        }
+        auto warnings = registration_warnings(service, sockets, served);
+        const auto before = warnings.size();
+        for (const auto& socket : sockets) {
+                for (const auto& other : registry_.bound_alike(service.name, socket)) {
+                        if (warnings.size() < before + kGroupsShown) {
+                                warnings.push_back(group_warning(service, socket, other));
+                        }
+                }
+        }
+        for (const auto& warning : warnings) {
+                Entry entry =
+                        entry_by(peer, Action::kWarn, 4, service.name,
+                                 fmt::format("{} was registered by {}: {}", service.name, peer.to_string(), warning));
+                entry.result = to_string(ResultCode::kOk);
+                entry.rule = admission.rule;
+                audit_.write(std::move(entry));
+        }
+        return warnings;
+}
+
+}  // namespace sockbroker

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Sockets that are registered, and those that their owners take back. Whoever asks is admitted already; what is judged
+// here is the sockets.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "broker/audit/audit.h"
+#include "broker/daemon/answer.h"
+#include "broker/daemon/departures.h"
+#include "broker/daemon/held_sockets.h"
+#include "broker/daemon/incoming.h"
+#include "broker/daemon/policy_in_force.h"
+#include "broker/daemon/rate_limit.h"
+#include "broker/daemon/refusals.h"
+#include "broker/daemon/reply_programs.h"
+#include "broker/daemon/routes.h"
+#include "broker/registry/registry.h"
+
+namespace sockbroker {
+
+class Registrar {
+public:
+        // `rate`: of each service. `netns`: its name, for people; may be empty.
+        Registrar(const PolicyInForce& policy, Registry& registry, Departures& departures, ReplyPrograms& replies,
+                  HeldSockets& held, Routes& routes, Refusals& refusals, Audit& audit, RateSettings rate,
+                  std::string netns, std::uint64_t netns_cookie);
+
+        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer);
+        // Those of the peer, or `any`.
+        [[nodiscard]] Answer remove(const std::string& service, bool any, const Peer& peer);
+
+private:
+        void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
+        // What is probably not as it was meant, of a registration that was taken; the journal has it too.
+        [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
+                                                    const std::vector<SocketFacts>& sockets);
+
+        const PolicyInForce& policy_;
+        Registry& registry_;
+        Departures& departures_;
+        ReplyPrograms& replies_;
+        HeldSockets& held_;
+        Routes& routes_;
+        Refusals& refusals_;
+        Audit& audit_;
+        RateLimit<std::string> rates_;
+        const std::string netns_;
+        const std::uint64_t netns_cookie_;
+};
+
+}  // namespace sockbroker

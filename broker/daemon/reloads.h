@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// How a policy comes into force: at the start at once, later in steps. What takes long with a million bindings
+// (reading, checking, compiling, writing to the kernel) is the worker's; the loop goes on and judges by the policy in
+// force. In between, and at the end, the loop does what registrations touch too: numbers of services, who departs. One
+// change at a time; who asks meanwhile has the next one.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/audit/audit.h"
+#include "broker/daemon/answer.h"
+#include "broker/daemon/departures.h"
+#include "broker/daemon/held_sockets.h"
+#include "broker/daemon/names.h"
+#include "broker/daemon/policy_in_force.h"
+#include "broker/daemon/policy_source.h"
+#include "broker/daemon/policy_status.h"
+#include "broker/daemon/reply_programs.h"
+#include "broker/daemon/routes.h"
+#include "broker/daemon/worker.h"
+#include "broker/registry/registry.h"
+
+namespace sockbroker {
+
+class Reloads {
+public:
+        // The worker must end before this does, and the names too: both have what calls it. From `departures` on: what
+        // follows a policy that has come into force.
+        Reloads(PolicySource source, PolicyInForce& policy, Registry& registry, Names& names, Worker& worker,
+                Departures& departures, ReplyPrograms& replies, HeldSockets& held, Routes& routes, Audit& audit);
+
+        // The policy of the folders, else the copy of the one last taken, else none at all (degraded). Its routes are
+        // what does not follow yet; null: none could be taken.
+        [[nodiscard]] std::shared_ptr<const RoutePlan> load_at_start();
+
+        // Loads the policy of the folders anew; rows of the answer are its diagnostics. Asked while another one is on
+        // its way, it begins after that. With `confirm_usec` the policy before comes back unless keep() is called in
+        // time.
+        void reload(Reply reply, std::int64_t confirm_usec = 0);
+        void keep(const Reply& reply);
+        void go_back_if_not_kept();  // to be called every second or so
+        // What a reload would do, and nothing else.
+        void diff(Reply reply);
+
+        // Looks the names of Interface= up again, and installs the rules anew if one means another interface now. Says
+        // how long that took the last time, in microseconds.
+        std::uint64_t refresh_interfaces();
+
+        // The rules in the kernel may not be those of the policy in force.
+        [[nodiscard]] bool changing() const { return changing_; }
+        [[nodiscard]] PolicyStatus status() const;
+        [[nodiscard]] std::string status_text() const;  // STATUS= for systemd, one printable line
+        // Called when it may have changed.
+        void on_status(std::function<void()> changed) { on_status_ = std::move(changed); }
+
+private:
+        struct Change;
+        using ChangePtr = std::shared_ptr<Change>;
+        using Step = void (Reloads::*)(const ChangePtr&);
+        using Job = void (Reloads::*)(Change&) const;           // the worker's
+        using Doubtful = std::map<AccountName, AccountAnswer>;  // names that match nobody, or have no answer
+
+        [[nodiscard]] std::string apply(Policy policy, std::shared_ptr<const RoutePlan>& routes);
+        void ask_names_after_start();
+
+        void begin_reload();
+        void begin_diff();
+        void begin(const ChangePtr& change, Step first);
+        void go_on(const ChangePtr& change, Step step);
+        void in_worker(const ChangePtr& change, Job job, Step then);
+        // In this order; those that only compare leave it after the names.
+        void read(const ChangePtr& change);
+        void read_job(Change& change) const;
+        void ask_names(const ChangePtr& change);
+        void check_names(const ChangePtr& change);
+        void check_names_job(Change& change) const;
+        void install(const ChangePtr& change);
+        void install_job(Change& change) const;
+        void finish(const ChangePtr& change);
+        void finish_reload(Change& change, const std::vector<Departure>& departures);
+        void finish_back(Change& change, const std::vector<Departure>& departures);
+        void finish_interfaces(Change& change);
+        void compare(const ChangePtr& change);
+        void compare_job(Change& change) const;
+        void finish_diff(const ChangePtr& change);
+        void refuse(Change& change, const std::string& why);
+        void end();
+
+        void ask_each(const std::vector<AccountName>& names, std::function<void()> then);
+        [[nodiscard]] Doubtful find_doubtful(const std::vector<AccountName>& names) const;
+        [[nodiscard]] static std::vector<Diagnostic> account_warnings(const Policy& policy, const Doubtful& doubtful);
+        void take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
+                  const std::vector<Departure>& departures);
+        void revoke_unadmitted();
+        void begin_trial(Change& change);
+        [[nodiscard]] std::string tell_refused(const Change& change, const std::string& why);
+
+        const PolicySource source_;
+        PolicyInForce& policy_;
+        Registry& registry_;
+        Names& names_;
+        Worker& worker_;
+        Departures& departures_;
+        ReplyPrograms& replies_;
+        HeldSockets& held_;
+        Routes& routes_;
+        Audit& audit_;
+        PolicyStatus status_;
+        struct Trial {
+                std::shared_ptr<const Policy> before;
+                std::string digest_before;
+                std::vector<PolicyFile> files;  // of the one on trial
+                std::int64_t until_usec = 0;    // CLOCK_MONOTONIC
+        };
+        std::optional<Trial> trial_;
+        bool changing_ = false;       // one is on its way
+        std::vector<Reply> waiting_;  // for the reload after that
+        std::int64_t waiting_confirm_usec_ = 0;
+        std::vector<Reply> waiting_diffs_;
+        bool interfaces_changed_ = false;
+        std::uint64_t interfaces_took_usec_ = 0;
+        std::function<void()> on_status_;
+};
+
+}  // namespace sockbroker
