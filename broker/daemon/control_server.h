@@ -23,7 +23,6 @@ namespace sockbroker {
 
 class ControlServer {
 public:
-        static constexpr std::size_t kMaxRecordBytes = std::size_t{64} * 1024;
         // However fast a peer reads: then all others have their turn before its answer goes on.
         static constexpr std::size_t kRecordsPerTurn = 2;
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
