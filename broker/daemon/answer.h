@@ -35,18 +35,19 @@ struct Answer {
 };
 using Reply = std::function<void(Answer)>;
 
-// Replies with what `make` returns, or at least that it could not be made: who waits for a later answer has no
-// deadline.
-template <class Make>
-void reply_with(const Reply& reply, const Make& make) {
-        bool replied = false;
-        (void)guarded([&] {
-                reply(make());
-                replied = true;
-        });
-        if (!replied) {
+// Does what ends in a reply, or at least replies that memory did not suffice for it: who waits for a later answer has
+// no deadline.
+template <class Act>
+void or_fail(const Reply& reply, const Act& act) {
+        if (!succeeds(act)) {
                 (void)guarded([&] { reply(Answer{.code = ResultCode::kInternal, .message = {}}); });
         }
+}
+
+// The same, with what `make` returns.
+template <class Make>
+void reply_with(const Reply& reply, const Make& make) {
+        or_fail(reply, [&] { reply(make()); });
 }
 
 }  // namespace sockbroker

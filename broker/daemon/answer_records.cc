@@ -72,17 +72,16 @@ std::string AnswerRecords::last() const {
 bool AnswerRecords::more_lines() {
         while (taken_ == lines_.size() && answer_.rows) {
                 taken_ = 0;
-                auto lines = answer_.rows();
-                if (!lines) {
-                        answer_.code = lines.error().code;
-                        answer_.message = lines.error().message;
+                auto made = answer_.rows();
+                if (!made) {
+                        answer_.code = made.error().code;
+                        answer_.message = made.error().message;
                 }
-                if (lines && *lines) {
-                        lines_ = std::move(**lines);
-                } else {
-                        lines_ = {};
+                auto lines = made ? std::move(*made) : std::nullopt;
+                if (!lines) {
                         answer_.rows = nullptr;
                 }
+                lines_ = std::move(lines).value_or("");
         }
         return taken_ < lines_.size();
 }

@@ -22,6 +22,24 @@ PolicyLimits limits_of(const BrokerConfig& config, const Capacity& capacity) {
                 .max_accounted = std::min(config.limits.max_accounted, capacity.accounted)};
 }
 
+// Empty: of others, policy or whose sockets they are about says who may ask.
+std::string_view why_root_only(Verb verb) {
+        switch (verb) {
+        case Verb::kReload:
+                return "only root may reload the policy";
+        case Verb::kDiff:
+        case Verb::kKeep:
+                return "only root may compare or keep policies";
+        case Verb::kUnload:
+                return "only root may take dispatch away";
+        case Verb::kMonitor:
+                return "only root may monitor: events tell what others asked for; the journal has them for those who "
+                       "may read it";
+        default:
+                return {};
+        }
+}
+
 RoutesOptions routes_of(const DaemonOptions& options, const BrokerConfig& config) {
         return {.socket_path = options.runtime_dir + "/routes",
                 .memory_path = options.state_dir + "/routes",
@@ -156,6 +174,9 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
                 refused.cause = message->pid_not_believed ? "PID" : "";
                 return reply(std::move(refused));
         }
+        if (const auto why = why_root_only(request->verb); !why.empty() && identified->uid != 0) {
+                return refuse({ResultCode::kNotRoot, std::string(why), {}}, *identified, {});
+        }
         switch (request->verb) {
         case Verb::kStore:
                 return store(message, *request, *identified, reply);
@@ -163,17 +184,11 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         case Verb::kUnregister:
                 return remove(*request, *identified, reply);
         case Verb::kReload:
-                if (identified->uid != 0) {
-                        return refuse({ResultCode::kNotRoot, "only root may reload the policy", {}}, *identified, {});
-                }
                 return reloads_.reload(reply, static_cast<std::int64_t>(request->timeout_usec));
         case Verb::kDiff:
+                return reloads_.diff(reply);
         case Verb::kKeep:
-                if (identified->uid != 0) {
-                        return refuse({ResultCode::kNotRoot, "only root may compare or keep policies", {}}, *identified,
-                                      {});
-                }
-                return request->verb == Verb::kDiff ? reloads_.diff(reply) : reloads_.keep(reply);
+                return reloads_.keep(reply);
         case Verb::kUnload:
                 return unload(*identified, reply);
         case Verb::kDrain:
@@ -249,28 +264,14 @@ void Broker::retrieve(const Request& request, const Peer& peer, const Message& m
         const Act settle = [this, give_back](const Admission& admission, const Peer& admitted, const Reply& answered) {
                 const auto& service = admission.service->name;
                 held_.settle(service, [this, service, admitted, give_back, answered] {
-                        bool judged = false;
-                        (void)guarded([&] {
-                                when_admitted(service, admitted, 0, answered, give_back);  // by the policy of now
-                                judged = true;
-                        });
-                        if (!judged) {
-                                reply_with(answered,
-                                           [] { return Answer{.code = ResultCode::kInternal, .message = {}}; });
-                        }
+                        // By the policy of now.
+                        or_fail(answered, [&] { when_admitted(service, admitted, 0, answered, give_back); });
                 });
         };
         when_admitted(request.service, peer, 0, reply, settle);
 }
 
 Answer Broker::monitor(const Peer& peer) {
-        if (peer.uid != 0) {
-                return refusals_.refuse({ResultCode::kNotRoot,
-                                         "only root may monitor: events tell what others asked for; the journal has "
-                                         "them for those who may read it",
-                                         {}},
-                                        peer, {});
-        }
         if (!monitors_.any()) {
                 no_socket_.begin(*policy_, steady_usec());
         }

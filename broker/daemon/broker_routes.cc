@@ -18,9 +18,7 @@ void Broker::drain(const Request& request, const Peer& peer, const Reply& reply)
         const auto* found = policy_->find(service);
         // What was drained once can be undrained, also when policy has it no more.
         if (found == nullptr && (drain || !routes_.of(service).drained)) {
-                return reply(refusals_.refuse(
-                        {ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", service), {}},
-                        peer, service));
+                return reply(refusals_.refuse_unknown(service, peer));
         }
         if (peer.uid != 0) {
                 return reply(refusals_.refuse({ResultCode::kNotRoot, "only root may drain a service, or end that", {}},
@@ -51,10 +49,6 @@ void Broker::drain(const Request& request, const Peer& peer, const Reply& reply)
 }
 
 void Broker::unload(const Peer& peer, const Reply& reply) {
-        if (peer.uid != 0) {
-                return reply(
-                        refusals_.refuse({ResultCode::kNotRoot, "only root may take dispatch away", {}}, peer, {}));
-        }
         routes_.withdraw_all([this, peer, reply](bool in_kernel) {
                 reply_with(reply, [&] { return take_dispatch_away(peer, in_kernel); });
         });

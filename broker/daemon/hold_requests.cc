@@ -27,9 +27,7 @@ Answer not_held(const std::string& service) {
 Answer HeldSockets::hold_over_stop(const Request& request, const Peer& peer) {
         const std::string& service = request.service;
         if (policy_->find(service) == nullptr) {
-                return refusals_.refuse(
-                        {ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", service), {}},
-                        peer, service);
+                return refusals_.refuse_unknown(service, peer);
         }
         std::size_t kept = 0;
         std::vector<std::uint64_t> concerned;

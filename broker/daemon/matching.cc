@@ -102,10 +102,8 @@ void Matching::next(const std::shared_ptr<Match>& match) {
                         break;
                 }
                 return admissions_.judge(name, match->peer, 0, [this, match](const Admissions::Verdict& verdict) {
-                        bool done = false;
-                        (void)guarded([&] {
+                        or_fail(match->reply, [&] {
                                 if (!verdict && verdict.error().code == ResultCode::kRateLimited) {
-                                        done = true;
                                         return match->reply(refusals_.refuse(verdict.error(), match->peer, {}));
                                 }
                                 if (verdict) {
@@ -115,12 +113,7 @@ void Matching::next(const std::shared_ptr<Match>& match) {
                                 }
                                 match->next++;
                                 next(match);
-                                done = true;
                         });
-                        if (!done) {
-                                (void)guarded(
-                                        [&] { match->reply(Answer{.code = ResultCode::kInternal, .message = {}}); });
-                        }
                 });
         }
         match->reply(end(*match));

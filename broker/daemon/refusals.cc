@@ -41,6 +41,11 @@ Answer Refusals::refuse(const Refusal& refusal, const Peer& peer, const std::str
         return Answer{.code = refusal.code, .message = refusal.message};
 }
 
+Answer Refusals::refuse_unknown(const std::string& service, const Peer& peer) {
+        return refuse({ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", service), {}}, peer,
+                      service);
+}
+
 void Refusals::tell_left_out() {
         for (const auto& [unit, first_uid, last_uid, count] : log_.take_left_out(steady_usec())) {
                 const auto uids = first_uid == last_uid ? fmt::format("uid {}", first_uid)

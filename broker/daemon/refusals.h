@@ -22,6 +22,7 @@ public:
 
         // `service` may be empty, or one that does not exist.
         [[nodiscard]] Answer refuse(const Refusal& refusal, const Peer& peer, const std::string& service);
+        [[nodiscard]] Answer refuse_unknown(const std::string& service, const Peer& peer);  // policy has it not
         // An entry for those that the journal does not have one by one. To be called every second or so.
         void tell_left_out();
 

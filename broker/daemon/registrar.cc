@@ -143,9 +143,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
 
 Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
         if (policy_->find(name) == nullptr) {
-                return refusals_.refuse(
-                        {ResultCode::kUnknownService, fmt::format("no policy names a service \"{}\"", name), {}}, peer,
-                        name);
+                return refusals_.refuse_unknown(name, peer);
         }
         const auto gone = [&](const std::string&, const Registration& registration) {
                 return any || is_owner(peer, registration);
