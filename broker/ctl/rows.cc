@@ -278,7 +278,11 @@ int show_list(const Options& options) {
                 return show_rows(options, kList, selection, *client);
         }
         const int status = report_unreachable(options, client.error());
-        const auto stopped = nobody_there(client.error()) ? look_at_pins(options) : Stopped{};
+        if (!nobody_there(client.error())) {
+                return status;
+        }
+        const auto stopped = look_at_pins(options);
+        complain(describe(stopped));
         if (!stopped.dispatches.value_or(false)) {
                 return status;
         }
@@ -286,7 +290,6 @@ int show_list(const Options& options) {
         for (const auto& row : stopped.sockets) {
                 rows.take(row);
         }
-        complain(describe(stopped));
         std::vector<std::string> services;
         std::ranges::transform(stopped.services, std::back_inserter(services),
                                [](const Json& service) { return cell(service, "service"); });

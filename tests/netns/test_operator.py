@@ -57,6 +57,8 @@ def test_status_tells_a_stopped_broker_from_an_unloaded_one(broker, spawn):
     status, said = told(broker, "status")
     assert status == 3 and said["dispatches"] is False and said["reason"] == "unloaded: nothing is dispatched"
     assert told(broker, "list") == (3, told(broker, "list")[1]) and told(broker, "list")[1]["result"] == "unreachable"
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "list")
+    assert status == 3 and "unloaded: nothing is dispatched" in said
 
 
 def told_nobody(broker, *arguments):
@@ -74,6 +76,8 @@ def test_others_than_root_are_told_that_they_cannot_know(broker):
     status, said = told_nobody(broker, "status")
     assert status == 3 and "not running, whether dispatch goes on only root can see" in said
     assert "listed" not in said, "how many services there are is not known either"
+    status, said = told_nobody(broker, "list")
+    assert status == 3 and "only root can see" in said
     status, said = told_nobody(broker, "status", "web")
     assert status == 3 and "only root can see" in said and "no policy names" not in said
     assert told(broker, "status", "none")[0] == 4
