@@ -220,6 +220,27 @@ def test_the_libraries_that_a_machine_needs_are_those_the_programs_are_linked_to
             for name in listed} == packages - {"libc6", "libgcc-s1"}
 
 
+@pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ and not os.path.exists("/usr/aarch64-linux-gnu/include/asm"),
+                    reason="linux-libc-dev-arm64-cross is not installed, and only SOCKBROKER_LONG unpacks it")
+def test_the_bpf_programs_are_the_same_bytes_for_arm64(tmp_path):
+    """As docs/install.md says: with the kernel's headers of arm64 instead of this machine's."""
+    top = pathlib.Path("/")
+    if not os.path.exists("/usr/aarch64-linux-gnu/include/asm"):
+        top = pathlib.Path(subprocess.run([ROOT / "tests/servers/unpack", "linux-libc-dev-arm64-cross"],
+                                          stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    build = pathlib.Path(os.environ["SOCKBROKER_BUILD"])
+    programs = sorted((build / "bpf").glob("*.bpf.o"))
+    assert len(programs) == 4
+    for program in programs:
+        target = program.relative_to(build)
+        command = subprocess.run(["ninja", "-C", build, "-t", "commands", target], capture_output=True, text=True,
+                                 check=True).stdout.splitlines()[-1]
+        other = re.sub(r"/usr/include/\S+-linux-gnu", f"{top}/usr/aarch64-linux-gnu/include", command)
+        assert other != command
+        subprocess.run(other.replace(f"-o {target}", f"-o {tmp_path}/other.o"), shell=True, cwd=build, check=True)
+        assert (tmp_path / "other.o").read_bytes() == program.read_bytes(), program.name
+
+
 INLINE = [(document.name, words) for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
           for words in re.findall(r"`([^`\n]+)`", document.read_text())]
 
