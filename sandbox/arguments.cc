@@ -7,7 +7,9 @@
 #include <linux/seccomp.h>
 #include <seccomp.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
 
 namespace sockbroker::sandbox {
 
@@ -68,40 +70,82 @@ std::size_t check(Code& code, const Condition& condition) {
         return none;
 }
 
-}  // namespace
+struct Call {
+        std::uint32_t number;
+        const Rule* rule;
+};
 
-Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal) {
-        Code code;
-        std::vector<std::size_t> passes;
-        code.load(offsetof(seccomp_data, arch));
-        code.put(BPF_JMP | BPF_JEQ | BPF_K, ::seccomp_arch_native(), 1, 0);
-        passes.push_back(code.jump());
-        code.load(offsetof(seccomp_data, nr));
-        for (const auto& [call, rule] : profile.rules) {
-                const int number = ::seccomp_syscall_resolve_name(call.c_str());
-                if (number < 0 || !rule.conditional()) {
-                        continue;
+class Blocks {
+public:
+        Blocks(Code& code, std::uint32_t refusal) : code_(code), refusal_(refusal) {}
+
+        // Of calls in the order of their numbers: a binary search, the number being loaded.
+        void put(std::span<const Call> calls) {
+                if (calls.empty()) {
+                        passes_.push_back(code_.jump());
+                } else if (calls.size() == 1) {
+                        put(calls.front());
+                } else {
+                        const std::size_t half = calls.size() / 2;
+                        code_.put(BPF_JMP | BPF_JGE | BPF_K, calls[half].number, 1, 0);
+                        const std::size_t lower = code_.jump();
+                        put(calls.subspan(half));
+                        code_.land(lower);
+                        put(calls.first(half));
                 }
-                code.put(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(number), 1, 0);
-                const std::size_t other_call = code.jump();
-                for (const Line& line : rule.lines) {
+        }
+
+        // What goes on from here: calls that no block is for, or that it does not decide.
+        void pass() { passes_.push_back(code_.jump()); }
+        void land() {
+                for (const std::size_t pass : passes_) {
+                        code_.land(pass);
+                }
+        }
+
+private:
+        void put(const Call& call) {
+                code_.put(BPF_JMP | BPF_JEQ | BPF_K, call.number, 1, 0);
+                pass();
+                for (const Line& line : call.rule->lines) {
                         std::vector<std::size_t> fails;
                         fails.reserve(line.conditions.size());
                         for (const Condition& condition : line.conditions) {
-                                fails.push_back(check(code, condition));
+                                fails.push_back(check(code_, condition));
                         }
-                        passes.push_back(code.jump());
+                        // Only `allow` has conditions, and what follows would say the same of the name.
+                        code_.answer(SECCOMP_RET_ALLOW);
                         for (const std::size_t fail : fails) {
-                                code.land(fail);
+                                code_.land(fail);
                         }
                 }
-                code.answer(refusal);
-                // Here the number is still loaded: the block has left it and gone elsewhere.
-                code.land(other_call);
+                code_.answer(refusal_);
         }
-        for (const std::size_t pass : passes) {
-                code.land(pass);
+
+        Code& code_;
+        std::uint32_t refusal_;
+        std::vector<std::size_t> passes_;
+};
+
+}  // namespace
+
+Filter::Program arguments_program(const Profile& profile, std::uint32_t refusal) {
+        std::vector<Call> calls;
+        for (const auto& [name, rule] : profile.rules) {
+                const int number = ::seccomp_syscall_resolve_name(name.c_str());
+                if (number >= 0 && rule.conditional()) {
+                        calls.push_back({static_cast<std::uint32_t>(number), &rule});
+                }
         }
+        std::ranges::sort(calls, {}, &Call::number);
+        Code code;
+        Blocks blocks(code, refusal);
+        code.load(offsetof(seccomp_data, arch));
+        code.put(BPF_JMP | BPF_JEQ | BPF_K, ::seccomp_arch_native(), 1, 0);
+        blocks.pass();
+        code.load(offsetof(seccomp_data, nr));
+        blocks.put(calls);
+        blocks.land();
         return code.take();
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The conditions of a profile as BPF: one straight block for each call that has any, line after line, value after
-// value. Not by libseccomp, whose 2.5.4 shares code between calls wrongly once there are many conditions: profiles of
-// tests/unit/sandbox_compile_test.cc allowed calls that no line allows, in the running kernel. Pure.
+// value, found by a binary search, for the kernel asks a filter that looks at arguments with every such call. What a
+// line allows is answered at once. Not by libseccomp, whose 2.5.4 shares code between calls wrongly once there are many
+// conditions: profiles of tests/unit/sandbox_compile_test.cc allowed calls that no line allows, in the running kernel.
+// Pure.
 #pragma once
 
 #include <cstdint>
