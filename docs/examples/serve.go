@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 
-// serve.go SERVICE: registers a listener by the plain protocol, docs/protocol.md. With Go 1.24 and newer listeners
-// are MPTCP unless told otherwise, which the kernel cannot dispatch to.
+// serve.go SERVICE: registers a listener by the plain protocol, docs/protocol.md. From Go 1.24 on listeners are MPTCP
+// ones, which the kernel cannot dispatch to, unless a program says otherwise: as here, from Go 1.21 on, or by
+// ListenConfig.SetMultipathTCP(false).
+
+//go:debug multipathtcp=0
 package main
 
 import (

@@ -36,6 +36,8 @@ frontend web
   bind [::]:80 v6only
   http-request return status 200 content-type text/plain string served
 """
+HAPROXY_SHARDS = HAPROXY.replace("0.0.0.0:80", "0.0.0.0:80 shards by-thread").replace(
+    "v6only", "v6only shards by-thread")
 UNBOUND = """\
 server:
   username: ""
@@ -126,6 +128,7 @@ class Server:
     protocol: str = "http"
     port: int = 80
     options: tuple = ()  # of sockbroker-run
+    share: bool = False  # its workers have sockets of their own
     local: bool = False  # it wants the addresses on an interface
     own_port: bool = False  # it closes connections to any other port, also where nothing comes between
     prepare: tuple = ()  # a command of the same user before it, of the same package
@@ -143,7 +146,7 @@ SERVERS = [
     Server("nginx", "nginx", "nginx", ("-e", "stderr", "-c", "/run/server/nginx.conf"),
            {"nginx.conf": NGINX.format(daemon="off", more="")}),
     Server("nginx, reuseport", "nginx", "nginx", ("-e", "stderr", "-c", "/run/server/nginx.conf"),
-           {"nginx.conf": NGINX.format(daemon="off", more=" reuseport")}),
+           {"nginx.conf": NGINX.format(daemon="off", more=" reuseport")}, share=True),
     Server("unbound", "unbound", "unbound", ("-d", "-c", "/run/server/conf"),
            {"conf": UNBOUND.format(automatic="no")}, "dns", 53,
            ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53")),
@@ -160,6 +163,8 @@ SERVERS = [
     Server("bind9", "bind9", "named", ("-g", "-n", "1", "-c", "/run/server/conf"), {"conf": NAMED, "zone": ZONE}, "dns",
            53, ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53"), local=True),
     Server("HAProxy -W", "haproxy", "haproxy", ("-W", "-db", "-f", "/run/server/conf"), {"conf": HAPROXY}),
+    Server("HAProxy -W, shards", "haproxy", "haproxy", ("-W", "-db", "-f", "/run/server/conf"),
+           {"conf": HAPROXY_SHARDS}, share=True),
     Server("Node.js, cluster", "nodejs", "node", ("/run/server/server.js",), {"server.js": NODE},
            options=("--asked-names",)),
     Server("redis", "redis-server", "redis-server", ("--bind", "0.0.0.0", "::", "--protected-mode", "no", "--save", "",

@@ -19,8 +19,7 @@ UID = 61001
 LONG = "SOCKBROKER_LONG" in os.environ
 ROUNDS, CONNECTIONS = (20, 600) if LONG else (3, 150)
 [SERVER] = [server for server in servers.SERVERS if server.name == "HAProxy -W"]
-SHARDS = servers.HAPROXY.replace("0.0.0.0:80", "0.0.0.0:80 shards by-thread")
-SHARDS = SHARDS.replace("v6only", "v6only shards by-thread")
+SHARDS = servers.HAPROXY_SHARDS
 
 
 def tree(pid):

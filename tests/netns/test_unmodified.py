@@ -114,7 +114,7 @@ def test_a_stock_server_is_reached_as_the_table_says(broker, remote, server):
     dns = server.protocol == "dns"
     broker.policy(section("it", server.uid, binding("tcp", server.port), binding("tcp", OTHER_PORT),
                           binding("udp", server.port) if dns else "",
-                          *(("Handover=share",) if "reuseport" in server.name else ()))).start()
+                          *(("Handover=share",) if server.share else ()))).start()
     sandbox.install()
     sockets = []
     if dns:  # an ordinary user may not bind UDP 53, PID 1 may
