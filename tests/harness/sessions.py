@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Sessions over UDP, as QUIC, DTLS, games and WireGuard have them: a server that knows its clients, and clients that
-number what they send. One that reaches a server which does not know it is lost."""
+"""Sessions over UDP, as QUIC, DTLS, games and WireGuard have them: a server that knows them by an id, wherever they
+come from, and clients that number what they send. One that reaches a server which does not know it is lost."""
 
+import secrets
 import selectors
 import socket
 
@@ -36,10 +37,10 @@ class Server(worker.Child):
             except BlockingIOError:
                 return
             asked, source = service.read_asked_address(control)
-            number = int(data)
-            known = number == 0 or self.sessions.get((peer, asked)) == number - 1
+            session, number = map(int, data.split())
+            known = number == 0 or self.sessions.get((session, asked)) == number - 1
             if known:
-                self.sessions[peer, asked] = number
+                self.sessions[session, asked] = number
             self.socket.sendmsg([f"{'ok' if known else 'lost'} {number}".encode()], [source], 0, peer)
 
 
@@ -48,25 +49,40 @@ class Clients:
 
     def __init__(self, address, port, count):
         self.sockets = []
+        self.ids = []
         self.numbers = []
         self.lost = set()
         self.target = address, port
+        self.moves_to = 20000  # ports that the kernel chooses for nobody
         self.begin(count)
 
-    def begin(self, count):
-        for _ in range(count):
+    def begin(self, count, ports=()):
+        for number in range(count):
             sock = socket.socket(client.family_of(self.target[0]), socket.SOCK_DGRAM)
+            if ports:
+                sock.bind(("", ports[number]))
             sock.settimeout(TIMEOUT)
             sock.connect(self.target)
             self.sockets.append(sock)
+            self.ids.append(secrets.randbits(64))
             self.numbers.append(0)
+
+    def move(self):
+        """All go on from a port that nobody had, as a client does behind a NAT that has forgotten it."""
+        moved, kept = list(self.sockets), (self.ids, self.numbers)
+        self.sockets, self.ids, self.numbers = [], [], []
+        self.begin(len(moved), range(self.moves_to, self.moves_to + len(moved)))
+        self.moves_to += len(moved)
+        self.ids, self.numbers = kept
+        for sock in moved:
+            sock.close()
 
     def round(self, at_once=200):
         """Each sends its next number and reads the answer; lost is who was not known, or had none."""
         for first in range(0, len(self.sockets), at_once):
             some = range(first, min(first + at_once, len(self.sockets)))
             for i in some:
-                self.sockets[i].send(str(self.numbers[i]).encode())
+                self.sockets[i].send(f"{self.ids[i]} {self.numbers[i]}".encode())
             for i in some:
                 try:
                     answer = self.sockets[i].recv(256).decode()

@@ -124,6 +124,12 @@ class Program(sandbox.Sandboxed):
         return pid
 
 
+def start(*words, uid=61001, before=()):
+    """Any program, by itself."""
+    return subprocess.Popen([*before, *sandbox.command("--supervise", *words, uid=uid, ambient="")],
+                            stdin=subprocess.DEVNULL)
+
+
 def _is_supervisor_of(comm, pid):
     with contextlib.suppress(OSError):
         if comm.read_text().strip() != "sockbroker-sup":

@@ -4,6 +4,8 @@
 // taken anew never gets a flow of the socket that was there.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <iostream>
 #include <random>
 #include <thread>
 
@@ -67,10 +69,43 @@ protected:
                 return std::ranges::count_if(all, [&](const Client& one) { return ask(one) == socket.cookie; });
         }
 
+        // As many sources as that, which nobody has, speak so many times each.
+        void flood(std::size_t sources, int times) {
+                constexpr std::size_t kAtOnce = 65536;
+                for (std::size_t done = 0; done < sources; done += kAtOnce) {
+                        for (const Client& one : clients(std::min(kAtOnce, sources - done))) {
+                                for (int i = 0; i < times; i++) {
+                                        (void)ask(one);
+                                }
+                        }
+                }
+        }
+
+        void forget_all() {
+                const auto map = pinned("flows");
+                const auto lines = Mapping<sb_flow_line>::create(map.get(), SB_FLOW_LINES, "flows");
+                ASSERT_TRUE(lines);
+                for (std::uint32_t line = 0; line < SB_FLOW_LINES; line++) {
+                        (*lines)[line] = {};
+                }
+        }
+
         ServiceId id_ = 0;
         ServiceId other_ = 0;
         std::mt19937 random_{20261128};
 };
+
+// That fewer than all ways of a set are taken, where so many flows fall on all sets by chance (Poisson).
+double share_with_a_place(double flows) {
+        const double mean = flows / SB_FLOW_LINES;
+        double term = std::exp(-mean);
+        double sum = 0;
+        for (int taken = 0; taken < SB_FLOW_WAYS; taken++) {
+                sum += term;
+                term *= mean / (taken + 1);
+        }
+        return sum;
+}
 
 TEST_F(Flows, go_on_to_the_socket_that_has_served_them_and_new_ones_to_the_newest) {
         for (const auto family : {Family::kIpv4, Family::kIpv6}) {
@@ -169,6 +204,50 @@ TEST_F(Flows, that_are_unknown_displace_nobody_who_speaks) {
                 EXPECT_EQ(answered_by(second, clients(60000)), 60000);
         }
         EXPECT_EQ(answered_by(first, sessions), 1000);
+}
+
+TEST_F(Flows, that_are_unknown_displace_by_chance_those_that_have_spoken_once) {
+        const auto first = make_socket(Protocol::kUdp, Family::kIpv4);
+        const auto second = make_socket(Protocol::kUdp, Family::kIpv4);
+        const Slot one = install(first, id_);
+        const Slot two = install(second, id_);
+        for (const std::size_t invented : {131072U, 262144U, 524288U}) {
+                forget_all();
+                serve_by({one}, Family::kIpv4);
+                const auto begun = clients(1000);
+                EXPECT_EQ(answered_by(first, begun), 1000);
+                flood(invented, 1);
+                serve_by({two, one}, Family::kIpv4);
+                const auto stayed = answered_by(first, begun);
+                std::cout << invented
+                          << " datagrams of invented sources between the first and the second of a session: "
+                          << 1000 - stayed << " of 1,000 lost\n";
+                EXPECT_NEAR(static_cast<double>(stayed), 1000 * share_with_a_place(static_cast<double>(invented)), 60);
+        }
+}
+
+TEST_F(Flows, that_are_unknown_and_speak_twice_leave_no_place_for_new_ones) {
+        const auto first = make_socket(Protocol::kUdp, Family::kIpv4);
+        const auto second = make_socket(Protocol::kUdp, Family::kIpv4);
+        const Slot one = install(first, id_);
+        const Slot two = install(second, id_);
+        for (const std::size_t invented : {131072U, 262144U, 524288U}) {
+                forget_all();
+                serve_by({one}, Family::kIpv4);
+                const auto before = clients(1000);
+                EXPECT_EQ(answered_by(first, before), 1000);
+                EXPECT_EQ(answered_by(first, before), 1000);
+                flood(invented, 2);
+                const auto begun = clients(1000);
+                EXPECT_EQ(answered_by(first, begun), 1000);
+                EXPECT_EQ(answered_by(first, begun), 1000);
+                serve_by({two, one}, Family::kIpv4);
+                EXPECT_EQ(answered_by(first, before), 1000);
+                const auto stayed = answered_by(first, begun);
+                std::cout << invented << " pairs of invented sources: " << 1000 - stayed
+                          << " of 1,000 sessions lost that began afterwards, none of before\n";
+                EXPECT_NEAR(static_cast<double>(stayed), 1000 * share_with_a_place(static_cast<double>(invented)), 60);
+        }
 }
 
 TEST_F(Flows, never_reach_another_service_however_slots_are_used_again) {

@@ -65,6 +65,48 @@ def test_sessions_over_many_hand_overs(broker, serve, remote, family, stay):
     clients.close()
 
 
+@each_family
+@pytest.mark.parametrize("stay", [True, False], ids=["stay", "spread"])
+def test_sessions_of_a_service_that_shares_when_servers_join(broker, serve, remote, family, stay):
+    begin(broker, "Handover=share", *(["UdpFlows=stay"] if stay else []))
+    serve(family)
+    with inside(remote.pid):
+        clients = sessions.Clients(ADDRESS[family], PORT, SESSIONS)
+    clients.round()
+    clients.round()
+    for _ in range(HANDOVERS):
+        serve(family)
+        with inside(remote.pid):
+            clients.begin(2)
+        clients.round()
+    print(f"{len(clients.lost)} of {len(clients.sockets)} sessions lost while {HANDOVERS} servers joined")
+    assert clients.lost == set() if stay else len(clients.lost) > SESSIONS / 2
+    clients.close()
+
+
+@each_family
+def test_a_client_that_changes_its_port_goes_on_only_where_the_newest_has_its_session(broker, serve, remote, family):
+    """sk_lookup sees no id of a session: by its new port it is a new flow."""
+    begin(broker, "UdpFlows=stay")
+    serve(family)
+    with inside(remote.pid):
+        clients = sessions.Clients(ADDRESS[family], PORT, 100)
+        clients.round()
+        clients.move()
+        clients.round()
+    assert clients.lost == set(), "there is one instance"
+    serve(family)
+    with inside(remote.pid):
+        clients.begin(100)
+        clients.round()
+        clients.round()
+        assert clients.lost == set()
+        clients.move()
+        clients.round()
+    assert clients.lost == set(range(100)), "those that the older instance has"
+    clients.close()
+
+
 def flows(broker):
     return {row["cookie"]: row.get("flows") for row in broker.list()}
 

@@ -9,9 +9,8 @@ import socket
 
 import pytest
 
-from harness import client, earlier, faults, namespace, pins, sandbox, servers, units, worker
+from harness import client, earlier, faults, namespace, pins, units, worker
 from harness.until import until
-from test_unmodified import ADDRESSES, Running, ask as ask_server, binding, serving
 from waiting import inside
 from words import ADDRESS, PORT, PREFIXES, add_routes, each_family, listen
 
@@ -360,26 +359,3 @@ def test_s5_killed_at_any_point_nothing_is_left_and_nothing_lost(broker, serve, 
         assert broker.reload()[0] == 0
     assert sum("cgroup_" in point for point in passed) >= 4, passed
     assert ask(ADDRESS["ipv4"]) == b"who"
-
-
-@pytest.mark.parametrize("server", [server for server in servers.SERVERS if server.protocol == "dns"],
-                         ids=lambda server: server.name)
-def test_s5_a_stock_name_server_with_no_privilege_and_no_socket_unit(broker, remote, slice_, server):
-    """UDP and TCP port 53 of two prefixes, both families. Those that are installed, with SOCKBROKER_LONG all."""
-    add_routes()
-    if server.local:
-        for address in (address for family in ADDRESSES.values() for address in family):
-            namespace.run("ip", "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
-    broker.policy(section("it", UNIT, binding("tcp", server.port), binding("udp", server.port),
-                          "UdpReply=original")).start()
-    sandbox.install()
-    running = Running(server, [], slice_.unit(UNIT))
-    try:
-        until(f"it to serve: {running.said()}", lambda: len(serving(broker)) == len(server.offers()) or
-              running.process.poll() is not None)
-        assert running.process.poll() is None, running.said()
-        found = {(protocol, family): {ask_server(remote, protocol, address, server) for address in ADDRESSES[family]}
-                 for protocol, family in server.offers()}
-        assert set(map(tuple, found.values())) == {("yes",)}, (found, running.said())
-    finally:
-        running.end()
