@@ -20,7 +20,7 @@ HeldSockets::HeldSockets(sd_event* event, hands::Crew& crew, bool has_store, Reg
           refusals_(refusals),
           audit_(audit),
           holds_(event, crew, has_store,
-                 {.gone = [this](const Held& held) { on_gone(held); },
+                 {.gone = [this](const Held& held) { return on_gone(held); },
                   .there = [this](const Held& held) { on_there(held); },
                   .ended = [this](const Held& held, HoldEnd why) { on_end(held, why); }}) {}
 
@@ -95,12 +95,11 @@ void HeldSockets::follow_policy() {
         }
 }
 
-void HeldSockets::on_gone(const Held& held) {
+bool HeldSockets::on_gone(const Held& held) {
         const auto* one = find(held.key.service, held.key.cookie);
         if (one == nullptr ||
             !is_live(registry_.registrations(held.key.service), registry_.distribution(held.key.service), *one)) {
-                holds_.release(held.key);  // displaced: nobody would be waiting for the next instance
-                return;
+                return false;  // displaced
         }
         if (const auto done = registry_.set_gone(held.key.service, held.key.cookie, held.gone_usec); !done) {
                 audit_.note(3, "cannot note that a service is gone: " + done.error().text());
@@ -113,6 +112,7 @@ void HeldSockets::on_gone(const Held& held) {
                 socket_name(*one),
                 seconds(held.until_usec != 0 ? (held.until_usec - held.gone_usec) / kUsec * kUsec : held.hold_usec));
         audit_.write(std::move(entry));
+        return true;
 }
 
 void HeldSockets::on_there(const Held& held) {

@@ -60,7 +60,7 @@ public:
         [[nodiscard]] std::vector<std::string> warnings() const;
 
 private:
-        void on_gone(const Held& held);
+        [[nodiscard]] bool on_gone(const Held& held);
         void on_there(const Held& held);
         void on_end(const Held& held, HoldEnd why);
         void end_hold(const Held& held, const std::string& why);

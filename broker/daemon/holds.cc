@@ -291,8 +291,9 @@ void Holds::set_gone(Kept& kept, std::int64_t gone_usec) {
         }
         kept.unread = {};  // what it read itself, before its end, says nothing of others
         set_clock(kept, gone_usec, kept.held.hold_usec);
-        const Held copy = kept.held;  // it may be released by what follows
-        hooks_.gone(copy);
+        if (!hooks_.gone(kept.held)) {
+                release(kept.held.key);
+        }
 }
 
 void Holds::end(const HoldKey& key, HoldEnd why) {

@@ -57,9 +57,11 @@ enum class HoldEnd : std::uint8_t {
 
 class Holds {
 public:
+        // They do not call back.
         struct Hooks {
-                // The registrant went: the clock starts.
-                std::function<void(const Held&)> gone;
+                // The registrant went: the clock starts. False: nobody would wait for the next instance, it is given
+                // up.
+                std::function<bool(const Held&)> gone;
                 // It did not, after all: nobody could be asked about its unit before, or others read the socket.
                 std::function<void(const Held&)> there;
                 // The descriptor is given up; with the kernel's last close the socket is gone.
