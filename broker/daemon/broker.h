@@ -74,7 +74,7 @@ public:
         // A message to the datagram socket that is not handled, since too many of its sender wait already.
         void drop(const Message& message);
 
-        // Finds sockets whose last descriptor was closed, or that take no look-ups any more: asks some of them, for two
+        // Finds sockets whose last descriptor was closed, or that take no lookups any more: asks some of them, for two
         // milliseconds at most. False: all were asked since it began anew.
         [[nodiscard]] bool probe_some();
         // Of refusals that the journal does not have one by one, and of events that memory did not suffice for.

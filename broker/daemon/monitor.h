@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What VERB=monitor reads: the entries of the journal as they are made, and counts of look-ups that found no socket.
+// What VERB=monitor reads: the entries of the journal as they are made, and counts of lookups that found no socket.
 // All readers share one bounded ring of lines and have but a place in it each. One that is slow misses lines, which a
 // line of its own then says, and nobody waits for it. Where nobody reads, nothing is made.
 #pragma once

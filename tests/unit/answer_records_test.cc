@@ -94,8 +94,8 @@ TEST(AnswerRecords, AFeedHasARecordWhenSomethingHappens) {
 
 TEST(AnswerRecords, TheNextAnswerBeginsAnew) {
         AnswerRecords records(false);
-        records.begin({.rows = rows_of_lines("of the one before\n")});
-        EXPECT_EQ(records.current(), "of the one before\n");
+        records.begin({.rows = rows_of_lines(line_of(AnswerRecords::kMaxBytes) + "of the one before\n")});
+        EXPECT_EQ(records.current(), line_of(AnswerRecords::kMaxBytes));
         records.begin({.message = "next"});
         EXPECT_EQ(records.current(), format_result(ResultCode::kOk, "next"));
         EXPECT_TRUE(records.is_last());
