@@ -17,7 +17,7 @@ from machine import Machine
 PAGES = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), *sorted((SOURCE / "docs/man").iterdir())]
 # A machine on which the files have just come: what its first boot has done is undone.
 BEFORE_INSTALL = """
-systemctl disable --now sockbrokerd.socket sockbrokerd.service; sockbrokerctl unload
+systemctl disable --now sockbrokerd.socket sockbrokerd.service sockbroker-routes.socket; sockbrokerctl unload
 sed -i /^sockbroker:/d /etc/passwd /etc/group /etc/shadow /etc/gshadow
 rm -rf /run/sockbroker/n* /run/sockbroker/control /var/lib/sockbroker /var/lib/systemd/catalog/database
 ! getent passwd sockbroker
