@@ -184,7 +184,7 @@ int dispatch(struct bpf_sk_lookup *ctx)
 
 #ifndef SB_EXPLAIN
 /*
- * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes look-ups still.
+ * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes lookups still.
  * One that its owner has shut down or connected stays in the map and keeps its cookie. The slot comes as the client's
  * address: a test run takes no ingress interface.
  */

@@ -36,7 +36,7 @@
 SB_GIVEN const union sb_line *sb_line_at(__u32 index);	  /* of the arena; or NULL */
 SB_GIVEN const struct sb_table *sb_table_at(__u32 index); /* or NULL */
 
-/* Where a look-up is. */
+/* Where a lookup is. */
 struct sb_packet {
 	__u64 high; /* the address: IPv4 in the lower half of `high` */
 	__u64 low;

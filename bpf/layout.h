@@ -123,7 +123,7 @@ struct sb_header {
 
 /*
  * The record is the truth, and the store of its index the one switch of a service's sockets. `newest` is a copy of
- * its first slots, 16 bits each, [SB_WHICH()], for the look-up that needs no more. It is 0 while the record changes,
+ * its first slots, 16 bits each, [SB_WHICH()], for the lookup that needs no more. It is 0 while the record changes,
  * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits;
  * the two of UDP where flows stay or the asked address is noted.
  */
@@ -334,7 +334,7 @@ SB_INLINE __u32 sb_scale(__u32 hash, __u32 lines)
 	return product * lines >> 32;
 }
 
-/* One more word of what makes a flow: addresses and ports as they stand in the look-up, starting from the secret. */
+/* One more word of what makes a flow: addresses and ports as they stand in the lookup, starting from the secret. */
 SB_INLINE __u64 sb_flow(__u64 flow, __u64 word)
 {
 	flow = (flow ^ word) * 0x9fb21c651e98df25ULL;

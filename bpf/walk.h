@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The walk of one look-up through the rule memory: which rules match, in which order. No map and no helper is named
+ * The walk of one lookup through the rule memory: which rules match, in which order. No map and no helper is named
  * here, so that the same lines run in the kernel and in the unit test of the compiler: whoever includes it gives what
  * is declared first, and in bpf/find.h.
  */
@@ -202,7 +202,7 @@ SB_INLINE int sb_walk_on(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 	return SK_PASS;
 }
 
-/* The whole of one look-up. `generation` is read once by the caller: all else follows from it. */
+/* The whole of one lookup. `generation` is read once by the caller: all else follows from it. */
 SB_INLINE int sb_walk(struct bpf_sk_lookup *ctx, __u32 generation, __u32 lines)
 {
 	const struct sb_table *table;

@@ -68,7 +68,7 @@ allow getsockopt  # reads only
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PASSRIGHTS, SO_TIMESTAMP, SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE}
 allow sendmsg sendto recvmsg recvfrom
 
-# The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes look-ups,
+# The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes lookups,
 # by a program that is never attached. LINK_DETACH is unload. LINK_CREATE and OBJ_PIN put a program that is loaded
 # already into the cgroup of a unit (UdpReply=original), and its link beside the maps. No program and no map is made
 # here, and no pin opened.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Look-ups that found no socket, for those who monitor: what the counters of the dispatch program have grown by, once a
+// Lookups that found no socket, for those who monitor: what the counters of the dispatch program have grown by, once a
 // second and only while somebody reads. A packet costs nothing by it.
 #pragma once
 

@@ -292,7 +292,7 @@ std::optional<std::uint64_t> Dataplane::cookie(Slot slot) const {
         return value;
 }
 
-bool Dataplane::takes_look_ups(Slot slot, Protocol protocol, Family family) const {
+bool Dataplane::takes_lookups(Slot slot, Protocol protocol, Family family) const {
         bpf_sk_lookup context{};
         context.family = family == Family::kIpv4 ? AF_INET : AF_INET6;
         context.protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;

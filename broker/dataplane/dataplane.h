@@ -194,7 +194,7 @@ public:
         [[nodiscard]] std::optional<std::uint64_t> cookie(Slot slot) const;
         // Whether lookups of this protocol and family may choose the socket in the slot. One that its owner has shut
         // down or connected stays in its slot and keeps its cookie, but cannot be chosen.
-        [[nodiscard]] bool takes_look_ups(Slot slot, Protocol protocol, Family family) const;
+        [[nodiscard]] bool takes_lookups(Slot slot, Protocol protocol, Family family) const;
         // Every slot with a registrant on record, live or not: to rebuild the registry after a start.
         [[nodiscard]] std::vector<std::pair<Slot, Registrant>> registrants() const;
 

@@ -53,7 +53,7 @@ Result<std::vector<Departure>> Registry::remove_all(const Gone& gone) {
 bool Registry::is_dead(const std::string&, const Registration& registration) const {
         const auto family = registration.serves.ipv4 ? Family::kIpv4 : Family::kIpv6;
         return dataplane_.cookie(registration.slot) != registration.cookie ||
-               !dataplane_.takes_look_ups(registration.slot, registration.protocol, family);
+               !dataplane_.takes_lookups(registration.slot, registration.protocol, family);
 }
 
 Result<std::vector<Departure>> Registry::refresh(const std::string& service) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * What the dispatch program is measured against: nothing, one fixed socket (the floor), and the common design of two
- * look-ups in a longest-prefix trie keyed by protocol, port and prefix: with the port and again with port 0, the longer
+ * lookups in a longest-prefix trie keyed by protocol, port and prefix: with the port and again with port 0, the longer
  * prefix wins. It is spared what a real one has besides: counters, sources, reserve sockets. A trie for each family.
  */
 #include <linux/bpf.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What one look-up costs: the dispatch program, two-LPM, one fixed socket and an empty program, by BPF_PROG_TEST_RUN.
+// What one lookup costs: the dispatch program, two-LPM, one fixed socket and an empty program, by BPF_PROG_TEST_RUN.
 // The programs take turns in every round, keys are fresh in every round, and only ratios of one round are compared.
 // Runs in a network namespace of its own and under the three capabilities that the broker has, since the verifier makes
 // slower programs without CAP_PERFMON. Refuses to measure programs whose answers differ.

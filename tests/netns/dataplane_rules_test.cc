@@ -178,7 +178,7 @@ TEST_F(DataplaneTest, hand_over_loses_nothing_and_mixes_nothing_up) {
         stop = true;
         changer.join();
         EXPECT_GT(handovers, 1000U);
-        std::printf("%u hand-overs, %llu look-ups\n", 2 * handovers, static_cast<unsigned long long>(2 * asked));
+        std::printf("%u hand-overs, %llu lookups\n", 2 * handovers, static_cast<unsigned long long>(2 * asked));
         for (const ServiceId id : services) {
                 const auto counters = dataplane_->counters(id);
                 EXPECT_EQ(counters.lookups, asked);

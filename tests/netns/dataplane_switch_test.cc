@@ -124,7 +124,7 @@ TEST_F(SwitchTest, a_block_goes_to_one_service_or_the_other_as_a_whole) {
         EXPECT_EQ(of_a.assigned + of_b.assigned, asked) << "a packet was lost";
         EXPECT_EQ(of_a.no_socket + of_b.no_socket, 0U);
         EXPECT_EQ(dataplane_->counters(ghost).no_socket, of_a.assigned) << "the way to a is over ghost, and no other";
-        std::printf("%u switches, %llu look-ups: %llu to a, %llu to b\n", switches.load(),
+        std::printf("%u switches, %llu lookups: %llu to a, %llu to b\n", switches.load(),
                     static_cast<unsigned long long>(asked), static_cast<unsigned long long>(of_a.assigned),
                     static_cast<unsigned long long>(of_b.assigned));
 }

@@ -2,7 +2,7 @@
 //
 // Programs of other owners in the broker's neighbourhood: sk_lookup programs that pass, drop or redirect before or
 // after ours, and an XDP and a TC program that look for the listener of a packet. All of them act on kPort only, so
-// that a client's own look-ups are left alone.
+// that a client's own lookups are left alone.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>

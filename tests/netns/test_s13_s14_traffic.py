@@ -71,7 +71,7 @@ def test_s14_clients_go_on_connecting_during_a_syn_flood(name, cookies):
 def test_s14_a_syn_does_not_write_to_the_listener_where_tproxy_does():
     """TPROXY takes a reference on the listener for each SYN and drops it again: two atomic writes to one cache line
     that every processor needs. sk_lookup finds a listener under RCU and leaves its count alone, as bind() does.
-    With cookies no request holds the listener either, so whatever moves the count is the look-up."""
+    With cookies no request holds the listener either, so whatever moves the count is the lookup."""
     seen = {}
     for name in ("bind", TPROXY, OURS):
         with pair.Pair(name, "tcp", 4, flooders=2) as both:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The compiler of rules at size: all prefix lengths, a million bindings, prefixes chosen by an enemy. What a look-up
+// The compiler of rules at size: all prefix lengths, a million bindings, prefixes chosen by an enemy. What a lookup
 // reads does not grow, and the room that a binding is given is enough.
 #include <gtest/gtest.h>
 
@@ -118,7 +118,7 @@ Reads reads_of(const CompiledRules& compiled, const std::vector<Rule>& rules, un
         return result;
 }
 
-// The promise behind the speed: what a look-up reads does not grow with the number of bindings.
+// The promise behind the speed: what a lookup reads does not grow with the number of bindings.
 TEST(Compile, a_look_up_reads_no_more_of_a_million_bindings_than_of_one) {
         for (const Family family : {Family::kIpv4, Family::kIpv6}) {
                 for (const unsigned lengths : {1U, 4U, 12U}) {
@@ -217,7 +217,7 @@ TEST(Compile, orders_of_lengths_never_lose_a_rule) {
         }
 }
 
-// Whoever writes prefixes into one place of the filter makes look-ups there as slow as without it, and no others.
+// Whoever writes prefixes into one place of the filter makes lookups there as slow as without it, and no others.
 TEST(Compile, prefixes_that_crowd_one_beginning_cost_the_others_nothing) {
         std::vector<Rule> rules = nested(Family::kIpv6, 41, 1);
         const std::vector<Rule> others = of_all_lengths(Family::kIpv6, 96, 5000, 3);

@@ -284,7 +284,7 @@ TEST(Interfaces, ThatAreNotThereOrCannotBeHeldAreWarnings) {
         EXPECT_EQ(find_interfaces(*parsed.policy, index_of), (Interfaces{{"big", 0}, {"eth0", 2}, {"gone", 0}}));
 }
 
-// One was renamed to the other between two look-ups: a rule of each would contradict the other's.
+// One was renamed to the other between two lookups: a rule of each would contradict the other's.
 TEST(Interfaces, TwoNamesOfOneIndexCountForNeither) {
         const auto parsed = parse("[Service a]\nUser=1\nListenStream=80\nInterface=new old other\n");
         ASSERT_TRUE(parsed.policy);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Candidate lengths: which prefix lengths a look-up has to probe, by a hash of the first bits of the address
+// Candidate lengths: which prefix lengths a lookup has to probe, by a hash of the first bits of the address
 // (bpf/layout.h). How many bits, and whether at all, is chosen here from how the prefixes lie. Knows nothing of rules.
 // As in a Bloom filter there are false positives, never false negatives.
 #pragma once

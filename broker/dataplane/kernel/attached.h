@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The sk_lookup programs of others in this network namespace: all run for each look-up, in the order in which they were
+// The sk_lookup programs of others in this network namespace: all run for each lookup, in the order in which they were
 // attached, and the last one that chooses a socket wins.
 #pragma once
 

@@ -34,7 +34,7 @@ void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::ui
         sb_service& service = services[id];
         const auto behind = records_behind(std::atomic_ref(service.record).load(), all_records());  // may want memory
         // All protocols and families change in the one store of the record, which was written before. Without the copy
-        // of its first slots look-ups go by the record, so the copy may be changed around it.
+        // of its first slots lookups go by the record, so the copy may be changed around it.
         std::atomic_ref(service.newest).store(0, std::memory_order_release);
         std::atomic_ref(service.record).store(record, std::memory_order_seq_cst);
         std::atomic_ref(service.newest).store(newest, std::memory_order_release);

@@ -16,7 +16,7 @@ def _extent(values, digits=2):
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
-def look_ups(report):
+def lookups(report):
     """(goal, wanted, measured, verdict) of lookup_bench's JSON. A goal over several rows is met when the worst one
     meets it."""
     rows, result = report["rows"], []

@@ -27,8 +27,8 @@ def _block(name, lines):
     return f"${name} << EOD\n" + "\n".join(" ".join(str(x) for x in line) for line in lines) + "\nEOD\n"
 
 
-def look_ups(report, family, path):
-    """Nanoseconds of one look-up by number of bindings: four prefix lengths, one service."""
+def lookups(report, family, path):
+    """Nanoseconds of one lookup by number of bindings: four prefix lengths, one service."""
     rows = sorted((row for row in report["rows"] if row["family"] == family and row["lengths"] == "4 lengths"
                    and row["services"] == 1), key=lambda row: row["bindings"])
     script, curves = "", []
@@ -42,13 +42,13 @@ def look_ups(report, family, path):
     script += f"""
 set logscale xy
 set xlabel 'bindings'
-set ylabel 'nanoseconds a look-up (median, bars: quartiles)'
+set ylabel 'nanoseconds a lookup (median, bars: quartiles)'
 set xtics ('1' 1, '100' 100, '10,000' 10000, '100,000' 100000, '1,000,000' {MILLION})
 set xrange [0.7:1.5e6]
 set yrange [20:*]
 plot {', '.join(curves)}
 """
-    _draw(path, f"One look-up, {family.replace('ipv', 'IPv')}, four prefix lengths, one service", script)
+    _draw(path, f"One lookup, {family.replace('ipv', 'IPv')}, four prefix lengths, one service", script)
 
 
 def datagrams(report, path):

@@ -9,7 +9,7 @@ GOALS = ["goal", "wanted", "measured, median (quartiles)", ""]
 
 def all_goals(reports):
     rows = []
-    for name, function in (("look-ups", goals.look_ups), ("stalls", goals.stalls), ("traffic", goals.traffic),
+    for name, function in (("lookups", goals.lookups), ("stalls", goals.stalls), ("traffic", goals.traffic),
                            ("control", goals.control), ("supervise", goals.supervise)):
         if name in reports:
             rows += function(reports[name])
@@ -33,7 +33,7 @@ def where(reports):
     return "\n".join(lines)
 
 
-def look_ups(report):
+def lookups(report):
     def line(row):
         return [row["family"], row["lengths"], f"{row['services']:,}", f"{row['bindings']:,}",
                 cell(row["hot"]["ours_over_floor"]), cell(row["cold"]["ours_over_floor"]),

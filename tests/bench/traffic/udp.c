@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Datagrams out and in. With veth the receiver's half of the kernel, look-up included, runs within the sender's system
+// Datagrams out and in. With veth the receiver's half of the kernel, lookup included, runs within the sender's system
 // call, on the sender's processor; only the reading from the socket runs on the other one.
 #include <errno.h>
 #include <stdlib.h>
