@@ -59,7 +59,7 @@ Result<ProfileFile> find(const std::string& name, const std::vector<std::string>
         return fail(fmt::format("there is no {}{} in {}", name, kSuffix, fmt::join(folders, ", ")));
 }
 
-// Names of drop-ins and their paths, of the first folder that has each.
+// Names of drop-ins and their paths, of the first directory that has each.
 Result<std::map<std::string, std::string>> drop_ins(const std::string& name, const std::vector<std::string>& folders) {
         std::map<std::string, std::string> found;
         for (const std::string& folder : folders) {

@@ -23,7 +23,7 @@ struct Directories {
         void override_by(const Directories& named);
 };
 
-// Each directory's folder netns/NAME. Errors: a name that a unit, a path or a bpffs would not take as it stands.
+// Each directory's directory netns/NAME. Errors: a name that a unit, a path or a bpffs would not take as it stands.
 [[nodiscard]] Result<Directories> directories_of_netns(std::string_view name);
 
 }  // namespace sockbroker

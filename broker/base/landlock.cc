@@ -32,7 +32,7 @@ constexpr std::uint64_t kWrite =
         kRead | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE;
 constexpr std::uint64_t kPin =
         LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE;
-// What a rule for a file, not a folder, may name.
+// What a rule for a file, not a directory, may name.
 constexpr std::uint64_t kOfFiles = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | kTruncate;
 
 // Number of rights of the file system by ABI: 13 at first, then refer, truncate, and ioctl of devices.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Landlock: which files a process may still touch, whatever its uid and capabilities, and for good. Knows nothing of
-// what the folders are for. System calls by number: libc has none, and Debian 12's header ends at the second ABI.
+// what the directories are for. System calls by number: libc has none, and Debian 12's header ends at the second ABI.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace sockbroker {
 
-// Folders and what lies below them. Those that do not exist are left out, and stay out of reach if they come later.
+// Directories and what lies below them. Those that do not exist are left out, and stay out of reach if they come later.
 struct FileAccess {
         std::vector<std::string> read;
         std::vector<std::string> write;  // and read: regular files may be made, written, renamed within, and removed

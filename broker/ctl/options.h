@@ -46,7 +46,7 @@ struct Options : Directories {
         bool keep = false;
         bool offline = false;
         bool strict = false;
-        std::string root;        // under which the folders of policies are looked for; empty: /
+        std::string root;        // under which the directories of policies are looked for; empty: /
         std::string from;        // of a client, ADDRESS:PORT; empty: not given
         std::string interface;   // where its packet comes in
         std::int32_t pid = 0;    // whose sockets; 0: not given

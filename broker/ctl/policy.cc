@@ -195,8 +195,8 @@ int reload_policy(const Options& options) {
 
 namespace {
 
-// What is wrong with the folder of --config-dir=, empty if nothing. One that is not there is empty to the broker; one
-// that was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
+// What is wrong with the directory of --config-dir=, empty if nothing. One that is not there is empty to the broker;
+// one that was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
 std::string slip_of_config_dir(const std::string& dir) {
         struct stat status {};
         if (::stat(dir.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
@@ -252,7 +252,7 @@ int verify_policy(const Options& options) {
         std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
         if (!of_files && of_host) {
-                // A broker that was given a folder by hand is whoever started it.
+                // A broker that was given a directory by hand is whoever started it.
                 const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);
                 if (!broker) {
                         complain(broker.error().text());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Landlock's rules are of the folders that were there at the start. A merge of systemd-sysext(8) or systemd-confext(8),
-// or any other mount over one of them, puts another folder in its place, which stays out of reach until the next start.
+// Landlock's rules are of the directories that were there at the start. A merge of systemd-sysext(8) or
+// systemd-confext(8), or any other mount over one of them, puts another directory in its place, which stays out of
+// reach until the next start.
 #pragma once
 
 #include <sys/types.h>
@@ -15,7 +16,7 @@ class MergedFolders {
 public:
         explicit MergedFolders(const std::vector<std::string>& paths);  // what they are now, or the nearest above them
 
-        // Those in whose place another folder is now that this process may not read.
+        // Those in whose place another directory is now that this process may not read.
         [[nodiscard]] std::vector<std::string> out_of_reach() const;
 
 private:

@@ -11,7 +11,7 @@
 
 namespace sockbroker {
 
-// The directories are those of --netns, of --config-dir (then one folder) and the like, or the default ones.
+// The directories are those of --netns, of --config-dir (then one directory) and the like, or the default ones.
 struct DaemonOptions : Directories {
         bool load = false;   // the programs, and no more
         bool links = false;  // leave sockets for the broker, and no more

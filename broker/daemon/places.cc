@@ -170,7 +170,7 @@ Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
                         return std::unexpected(made.error());
                 }
         }
-        if (!is_bpffs(options.bpffs)) {  // nor is it a folder on one
+        if (!is_bpffs(options.bpffs)) {  // nor is it a directory on one
                 if (mount("bpf", options.bpffs.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) {
                         return fail_errno(
                                 fmt::format("no BPF file system on {0} and it cannot be mounted; as root: "

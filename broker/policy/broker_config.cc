@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// sockbrokerd.conf: the first one found in the folders, then the drop-ins of sockbrokerd.conf.d, by file name, which
-// win. A key with an error keeps its default, the others count: limits that fall back together would refuse a policy
-// over a typo elsewhere.
+// sockbrokerd.conf: the first one found in the directories, then the drop-ins of sockbrokerd.conf.d, by file name,
+// which win. A key with an error keeps its default, the others count: limits that fall back together would refuse a
+// policy over a typo elsewhere.
 #include <algorithm>
 #include <array>
 

@@ -38,7 +38,7 @@ bool is_drop_in_name(std::string_view name) {
         return name.size() > 5 && name.ends_with(".conf") && name.front() != '.';
 }
 
-// Names of one folder; a folder that does not exist has none. A link to nowhere is not that: what it meant is not
+// Names of one directory; a directory that does not exist has none. A link to nowhere is not that: what it meant is not
 // known.
 Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
@@ -128,11 +128,11 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         return read_to_end(fd.get(), static_cast<std::size_t>(status.st_size), limit);
 }
 
-FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder) {
+FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory) {
         FoundFiles found;
         std::map<std::string, std::string> paths;  // name to the path that counts
         for (const auto& dir : config_dirs) {
-                const auto folder = fmt::format("{}/{}", dir, subfolder);
+                const auto folder = fmt::format("{}/{}", dir, subdirectory);
                 auto names = list_drop_ins(folder);
                 if (!names) {
                         found.diagnostics.push_back({folder, 0, Severity::kError, names.error().text()});

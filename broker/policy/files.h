@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Finds and reads what parse_policy() takes: conf.d/*.conf of the four folders, merged by file name, with
+// Finds and reads what parse_policy() takes: conf.d/*.conf of the four directories, merged by file name, with
 // masking; sockbrokerd.conf and sockbrokerd.conf.d/ for the broker's own limits; and the copy of the policy last taken.
 #pragma once
 
@@ -18,7 +18,7 @@ struct FoundFiles {
         bool any = false;                     // there is a file at all, though it may be empty or mask another
 };
 
-// conf.d/*.conf of each folder; a folder that does not exist is empty.
+// conf.d/*.conf of each directory; a directory that does not exist is empty.
 [[nodiscard]] FoundFiles read_policy_files(const std::vector<std::string>& config_dirs);
 
 // Of the paths and texts of files, by which one policy is told from another. Not for security.

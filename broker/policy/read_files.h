@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Reading whole files with a bound, and the rule of drop-in folders: of several files with one name only the first is
-// looked at. Shared by policies, the broker's own limits and the copy of the policy.
+// Reading whole files with a bound, and the rule of drop-in directories: of several files with one name only the first
+// is looked at. Shared by policies, the broker's own limits and the copy of the policy.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 // Of a path that does not exist: the part of it that is a link whose target is not there; empty: it has none.
 [[nodiscard]] std::string link_to_nowhere(const std::string& path);
 
-// `subfolder`/*.conf of each folder, as read_policy_files() says.
-[[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subfolder);
+// `subdirectory`/*.conf of each directory, as read_policy_files() says.
+[[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory);
 
 }  // namespace sockbroker

@@ -7,7 +7,7 @@ namespace sockbroker {
 
 namespace {
 
-// A folder of policies may be made later: a rule needs what is there, so it is the nearest one above.
+// A directory of policies may be made later: a rule needs what is there, so it is the nearest one above.
 std::string nearest(std::filesystem::path path) {
         std::error_code ignored;
         while (path.has_relative_path() && !std::filesystem::exists(path, ignored)) {

@@ -9,7 +9,8 @@
 
 namespace sockbroker {
 
-// Folders, with all that lies below. Links lead to where they point: one beyond these folders cannot be followed.
+// Directories, with all that lies below. Links lead to where they point: one beyond these directories cannot be
+// followed.
 [[nodiscard]] std::vector<std::string> readable_paths(const std::vector<std::string>& config_dirs);
 
 }  // namespace sockbroker

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A real NSS library of the tests' own, behind "files": it finds what lies in a folder, and does what the tests say:
+"""A real NSS library of the tests' own, behind "files": it finds what lies in a directory, and does what the tests say:
 answer, have no answer, be slow, hang, crash. It writes down what it was asked."""
 
 import os

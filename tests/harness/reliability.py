@@ -2,7 +2,7 @@
 """Rows of the table in docs/reliability.md: traffic during an event, what of it failed and by which cause.
 
 The same tests run short in ./check and long under tests/load/reliability, which sets SOCKBROKER_RELIABILITY to the
-folder that takes one JSON file a row, and SOCKBROKER_CONNECTIONS to the least number of connections and queries of a
+directory that takes one JSON file a row, and SOCKBROKER_CONNECTIONS to the least number of connections and queries of a
 row.
 """
 

@@ -180,7 +180,7 @@ SERVERS = [
 
 
 def root_of(server):
-    """The folder of unpacked packages, made where it is not there."""
+    """The directory of unpacked packages, made where it is not there."""
     done = subprocess.run([broker.TOP / "tests/servers/unpack", server.package], capture_output=True, text=True,
                           timeout=300, check=False)
     return pathlib.Path(done.stdout.strip()) if done.returncode == 0 else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The folders of policies: what is not what it should be refuses the load, and takes neither rules, sockets nor the
+"""The directories of policies: what is not what it should be refuses the load, and takes neither rules, sockets nor the
 copy of the policy last taken away."""
 
 import os

@@ -166,7 +166,7 @@ def passed(names, sockets, program, *words):
              "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(made)), " \
              f"LISTEN_FDNAMES={':'.join(names)!r})\n" \
              "os.execv(sys.argv[1], sys.argv[1:])\n"
-    with open(broker_module.BUILD / program, "rb") as tool:  # whose folders may be closed to that user
+    with open(broker_module.BUILD / program, "rb") as tool:  # whose directories may be closed to that user
         done = subprocess.run(["/usr/bin/python3", "-c", script, f"/proc/self/fd/{tool.fileno()}", *words],
                               pass_fds=[tool.fileno()], capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout, done.stderr.replace(f"{tool.name}", program)

@@ -52,7 +52,7 @@ def write_files(broker, files):
 
 
 def errors_of(broker, lines):
-    """Diagnostics as the table writes them: file names without the folder."""
+    """Diagnostics as the table writes them: file names without the directory."""
     folder = f"{broker.config}/conf.d/"
     return [f"{line['file']}:{line['line']}: {line['message']}".replace(folder, "")
             for line in lines if line["severity"] == "error"]

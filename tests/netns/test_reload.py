@@ -65,7 +65,7 @@ def test_each_reload_is_answered_by_its_own_result(broker, million, spawn):  # p
         broker.policy("nonsense\n", "99-bad.conf")
         second.send("VERB=reload")
         assert broker.ask("VERB=version").result == "ok", "others are not kept waiting"
-        first.receive()  # it may have read the folder before or after
+        first.receive()  # it may have read the directory before or after
         reply = second.receive()
         assert reply.result == "malformed" and reply.message == "policy refused, 1 error, the running policy stays"
         assert [line["line"] for line in reply.lines] == [1]
@@ -203,7 +203,7 @@ def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # 
 
 
 def test_a_file_system_mounted_over_the_policies_is_told_to_need_a_restart(broker, spawn):
-    """As a merge of systemd-sysext or systemd-confext does it: Landlock's rules are of the folders below."""
+    """As a merge of systemd-sysext or systemd-confext does it: Landlock's rules are of the directories below."""
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     handed_over(spawn("web"), "tcp", "ipv4")

@@ -13,7 +13,7 @@ from harness import client, kernel, namespace, sandbox, service, worker
 from words import ADDRESS, PORT, PREFIXES, everywhere, section
 
 SIDES = ("left", "right")
-# Passes a listener to a program as systemd would: sys.argv[1] is the folder that has it.
+# Passes a listener to a program as systemd would: sys.argv[1] is the directory that has it.
 PASS = """
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", 0))

@@ -69,7 +69,7 @@ def test_sockets_made_are_registered_and_passed_on(web):
     values, fds = shown(output)
     assert values == {"LISTEN_PID": values["PID"], "PID": values["PID"], "LISTEN_FDS": "4",
                       "LISTEN_FDNAMES": "web:web:web:web"}
-    assert fds - {7} == {0, 1, 2, 3, 4, 5, 6}  # 7 is the folder that ls reads
+    assert fds - {7} == {0, 1, 2, 3, 4, 5, 6}  # 7 is the directory that ls reads
     assert web.log().count("register: ") == 4
 
 
@@ -204,7 +204,7 @@ def test_no_other_descriptor_comes_through(alone):  # pylint: disable=unused-arg
     script = 'exec "$@" 5</etc/hostname 9</etc/hostname'
     done = subprocess.run(["bash", "-c", script, "-", *sandbox.command("ls", "/proc/self/fd")], capture_output=True,
                           text=True, timeout=sandbox.TIMEOUT, check=True)
-    assert {int(fd) for fd in done.stdout.split()} - {3} == {0, 1, 2}  # 3 is the folder that ls reads
+    assert {int(fd) for fd in done.stdout.split()} - {3} == {0, 1, 2}  # 3 is the directory that ls reads
 
 
 def test_the_made_sockets_can_be_joined_by_the_next_instance(web):  # pylint: disable=unused-argument

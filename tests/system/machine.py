@@ -60,8 +60,8 @@ class Machine:
                  under: tuple[pathlib.Path, ...] = ()):
         """`stage`: where the project was installed to; None: nowhere, and the machine begins with all of `root`, so
         that packages can be installed. `root`: another Debian than this machine's, as mmdebstrap makes. `masked`:
-        services that may be installed here and are not wanted. `under`: folders whose usr/ the machine has beneath that
-        of `stage`, the first lowest."""
+        services that may be installed here and are not wanted. `under`: directories whose usr/ the machine has beneath
+        that of `stage`, the first lowest."""
         number = Machine._made  # several at once have names of their own, the first the shortest
         Machine._made += 1
         self._name = f"sockbroker-test-{f'{number}-' if number else ''}{os.getpid()}"

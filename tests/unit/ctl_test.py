@@ -28,7 +28,7 @@ def ctl(*arguments, env=None, **options):
 
 @pytest.fixture
 def policy(tmp_path):
-    """Writes conf.d files; returns the folder for --config-dir."""
+    """Writes conf.d files; returns the directory for --config-dir."""
 
     def write(folder=tmp_path, **files):
         (folder / "conf.d").mkdir()
@@ -93,7 +93,8 @@ def ordinary_user():
 
 def test_verify_needs_no_privilege(policy):
     preexec = ordinary_user if os.geteuid() == 0 else None
-    # pytest's folders and the build tree are closed to that user: a folder of its own, and a program opened before.
+    # pytest's directories and the build tree are closed to that user: a directory of its own, and a program opened
+    # before.
     with tempfile.TemporaryDirectory() as name, open(CTL, "rb") as program:
         folder = policy(pathlib.Path(name), good=GOOD)
         folder.chmod(0o755)
@@ -410,7 +411,7 @@ def test_pager_and_colours_can_be_turned_off(arguments, env, expected, tmp_path)
 
 @pytest.fixture(name="peer")
 def _peer(tmp_path):
-    """peer(records...): a folder whose control socket gives that answer, once."""
+    """peer(records...): a directory whose control socket gives that answer, once."""
     made = []
 
     def make(*records):

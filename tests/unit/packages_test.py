@@ -39,7 +39,7 @@ def installed():
 
 
 def takes(pattern, file):
-    """A pattern takes a file, or the folder that it is in."""
+    """A pattern takes a file, or the directory that it is in."""
     parts = file.split("/")
     return any(fnmatch.fnmatch("/".join(parts[:count]), pattern) for count in range(1, len(parts) + 1))
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Which files count, against a real file system: folders, masking, what is no regular file; the copy of the policy;
+// Which files count, against a real file system: directories, masking, what is no regular file; the copy of the policy;
 // sockbrokerd.conf.
 #include <sys/stat.h>
 #include <unistd.h>
@@ -131,7 +131,7 @@ TEST_F(PolicyFiles, WhatCannotBeReadIsAnErrorAndNeverPassedOver) {
         fs::create_directory(root_ / "etc/conf.d/10-a.conf");
         fs::create_symlink("nowhere", root_ / "etc/conf.d/20-b.conf");
         ASSERT_EQ(::mkfifo((root_ / "etc/conf.d/40-fifo.conf").c_str(), 0600), 0);
-        (void)put("run/conf.d", "a file in place of a folder");
+        (void)put("run/conf.d", "a file in place of a directory");
         const auto files = read_policy_files(dirs_);
         EXPECT_EQ(
                 said(files.diagnostics),
