@@ -11,97 +11,24 @@
 #include "bpf/layout.h"
 #include "bpf/shared_maps.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, union sb_line);
-} arena SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 8);
-	__type(key, __u32);
-	__type(value, struct sb_table);
-} tables SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_service);
-} services SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, union sb_record);
-} records SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_counters);
-} counters SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_binding_counter);
-} binding_counters SEC(".maps");
+SB_MAPPED_ARRAY(1, union sb_line) arena SEC(".maps");
+SB_MAPPED_ARRAY(8, struct sb_table) tables SEC(".maps");
+SB_MAPPED_ARRAY(1, struct sb_service) services SEC(".maps");
+SB_MAPPED_ARRAY(1, union sb_record) records SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 0, 1, struct sb_counters) counters SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 0, 1, struct sb_binding_counter) binding_counters SEC(".maps");
 
 /* Values of eight bytes: user space then reads cookies from it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_slot);
-} slots SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, SB_FLOW_LINES);
-	__type(key, __u32);
-	__type(value, struct sb_flow_line);
-} flows SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_SOCKMAP, 0, 1, __u64) sockets SEC(".maps");
+SB_MAPPED_ARRAY(1, struct sb_slot) slots SEC(".maps");
+SB_MAPPED_ARRAY(SB_FLOW_LINES, struct sb_flow_line) flows SEC(".maps");
 
 /* For the broker, but for the cookie. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_registrant);
-} registrants SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_ARRAY, 0, 1, struct sb_registrant) registrants SEC(".maps");
 
 /* The last two are for the broker alone. */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_name);
-} names SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_ARRAY, 0, 1, struct sb_name) names SEC(".maps");
 
 /* Which binding each of binding_counters is of, by a hash of all that makes it what it is. 0: of none. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} counted SEC(".maps");
+SB_MAP(BPF_MAP_TYPE_ARRAY, 0, 1, __u64) counted SEC(".maps");

@@ -10,22 +10,23 @@
 
 #include "bpf/layout.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sb_header);
-} header SEC(".maps");
+/* A map of the kinds whose keys are indices. */
+#define SB_MAP(kind, flags, entries, value_type)                                                                       \
+	struct {                                                                                                       \
+		__uint(type, kind);                                                                                    \
+		__uint(map_flags, flags);                                                                              \
+		__uint(max_entries, entries);                                                                          \
+		__type(key, __u32);                                                                                    \
+		__type(value, value_type);                                                                             \
+	}
+
+/* An array that user space maps; and then its values begin where cache lines do. */
+#define SB_MAPPED_ARRAY(entries, value_type) SB_MAP(BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, entries, value_type)
+
+SB_MAPPED_ARRAY(1, struct sb_header) header SEC(".maps");
 
 /* Which address a client has asked, for UdpReply=original. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE); /* so that values begin where cache lines do */
-	__uint(max_entries, SB_REPLY_LINES);
-	__type(key, __u32);
-	__type(value, struct sb_reply_line);
-} replies SEC(".maps");
+SB_MAPPED_ARRAY(SB_REPLY_LINES, struct sb_reply_line) replies SEC(".maps");
 
 /* Of the cgroup of a unit. The dispatch program has it only so that it is there. */
 struct {
