@@ -16,13 +16,13 @@ std::string wrong_option(char* const* argv) {
 
 }  // namespace
 
-Result<int> read_options(int argc, char* const* argv, const char* short_options, const option* long_options,
+Result<int> read_options(int argc, char* const* argv, const char* short_options, std::span<const option> long_options,
                          const std::function<Result<void>(const GivenOption&)>& take) {
         ::optind = 0;  // glibc: start anew, and read POSIXLY_CORRECT again
         ::opterr = 0;
         while (true) {
                 int index = -1;
-                const int code = ::getopt_long(argc, argv, short_options, long_options, &index);
+                const int code = ::getopt_long(argc, argv, short_options, long_options.data(), &index);
                 if (code == -1) {
                         return ::optind;
                 }
@@ -33,10 +33,11 @@ Result<int> read_options(int argc, char* const* argv, const char* short_options,
                         return fail("option " + printable(wrong_option(argv)) +
                                     " is unknown, ambiguous, or takes no value, see --help");
                 }
-                const GivenOption given{.code = code,
-                                        .name = index >= 0 ? std::string("--") + long_options[index].name
-                                                           : std::string("-") + static_cast<char>(code),
-                                        .value = ::optarg == nullptr ? "" : ::optarg};
+                const GivenOption given{
+                        .code = code,
+                        .name = index >= 0 ? std::string("--") + long_options[static_cast<std::size_t>(index)].name
+                                           : std::string("-") + static_cast<char>(code),
+                        .value = ::optarg == nullptr ? "" : ::optarg};
                 if (auto taken = take(given); !taken) {
                         return std::unexpected(std::move(taken.error()));
                 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See options.h. A new option gets its line in kLongOptions, in the switch, in help_text(), in sockbrokerctl(1) and in
-// the shell completion; a test compares them.
+// See options.h. A new option gets its line in kLongOptions, in the switch, in help_text(), in sockbrokerctl(1)
+// and in the shell completion; a test compares them.
 #include "broker/ctl/options.h"
 
 #include <fmt/format.h>
@@ -34,31 +34,27 @@ enum LongOption : int {
         kPid
 };
 
-constexpr option kLongOptions[] = {
-        {"help", no_argument, nullptr, 'h'},
-        {"version", no_argument, nullptr, kVersion},
-        {"quiet", no_argument, nullptr, 'q'},
-        {"full", no_argument, nullptr, 'l'},
-        {"json", required_argument, nullptr, kJson},
-        {"no-legend", no_argument, nullptr, kNoLegend},
-        {"no-pager", no_argument, nullptr, kNoPager},
-        {"for", required_argument, nullptr, kFor},
-        {"confirm", required_argument, nullptr, kConfirm},
-        {"keep", no_argument, nullptr, kKeep},
-        {"offline", no_argument, nullptr, kOffline},
-        {"strict", no_argument, nullptr, kStrict},
-        {"root", required_argument, nullptr, kRoot},
-        {"from", required_argument, nullptr, kFrom},
-        {"interface", required_argument, nullptr, kInterface},
-        {"timeout", required_argument, nullptr, kTimeout},
-        {"pid", required_argument, nullptr, kPid},
-        {"netns", required_argument, nullptr, DirectoryOptions::kNetns},
-        {"config-dir", required_argument, nullptr, DirectoryOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, DirectoryOptions::kRuntimeDir},
-        {"bpffs", required_argument, nullptr, DirectoryOptions::kBpffs},
-        {"state-dir", required_argument, nullptr, DirectoryOptions::kStateDir},
-        {nullptr, 0, nullptr, 0},
-};
+constexpr auto kLongOptions = table_of(
+        std::array{
+                flag("help", 'h'),
+                flag("version", kVersion),
+                flag("quiet", 'q'),
+                flag("full", 'l'),
+                valued("json", kJson),
+                flag("no-legend", kNoLegend),
+                flag("no-pager", kNoPager),
+                valued("for", kFor),
+                valued("confirm", kConfirm),
+                flag("keep", kKeep),
+                flag("offline", kOffline),
+                flag("strict", kStrict),
+                valued("root", kRoot),
+                valued("from", kFrom),
+                valued("interface", kInterface),
+                valued("timeout", kTimeout),
+                valued("pid", kPid),
+        },
+        DirectoryOptions::kRows);
 
 Result<JsonMode> parse_json_mode(std::string_view text) {
         if (text == "short") {

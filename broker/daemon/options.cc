@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/options.h"
 
+#include <array>
 #include <cstdlib>
 
 #include <fmt/format.h>
@@ -42,19 +43,15 @@ constexpr int kUsage = 2;
 
 enum LongOption : int { kVersion = 256, kDumpSeccomp, kLinks, kLoad };
 
-constexpr option kLongOptions[] = {
-        {"help", no_argument, nullptr, 'h'},
-        {"version", no_argument, nullptr, kVersion},
-        {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
-        {"links", no_argument, nullptr, kLinks},
-        {"load", no_argument, nullptr, kLoad},
-        {"netns", required_argument, nullptr, DirectoryOptions::kNetns},
-        {"config-dir", required_argument, nullptr, DirectoryOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, DirectoryOptions::kRuntimeDir},
-        {"bpffs", required_argument, nullptr, DirectoryOptions::kBpffs},
-        {"state-dir", required_argument, nullptr, DirectoryOptions::kStateDir},
-        {nullptr, 0, nullptr, 0},
-};
+constexpr auto kLongOptions = table_of(
+        std::array{
+                flag("help", 'h'),
+                flag("version", kVersion),
+                flag("dump-seccomp", kDumpSeccomp),
+                flag("links", kLinks),
+                flag("load", kLoad),
+        },
+        DirectoryOptions::kRows);
 
 int dump_filter() {
         const auto filter = describe_filter();

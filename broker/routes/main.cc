@@ -2,6 +2,7 @@
 //
 // sockbroker-routes: makes the routes that policy asks for, sockbroker-routes(8). The one process of the broker's that
 // has CAP_NET_ADMIN.
+#include <array>
 #include <cstdlib>
 #include <exception>
 
@@ -34,15 +35,14 @@ constexpr int kUsage = 2;
 
 enum LongOption : int { kVersion = 256, kDumpSeccomp };
 
-constexpr option kLongOptions[] = {
-        {"help", no_argument, nullptr, 'h'},
-        {"version", no_argument, nullptr, kVersion},
-        {"dump-seccomp", no_argument, nullptr, kDumpSeccomp},
-        {"netns", required_argument, nullptr, sockbroker::DirectoryOptions::kNetns},
-        {"config-dir", required_argument, nullptr, sockbroker::DirectoryOptions::kConfigDir},
-        {"runtime-dir", required_argument, nullptr, sockbroker::DirectoryOptions::kRuntimeDir},
-        {nullptr, 0, nullptr, 0},
-};
+constexpr auto kLongOptions = sockbroker::table_of(std::array{
+        sockbroker::flag("help", 'h'),
+        sockbroker::flag("version", kVersion),
+        sockbroker::flag("dump-seccomp", kDumpSeccomp),
+        sockbroker::valued("netns", sockbroker::DirectoryOptions::kNetns),
+        sockbroker::valued("config-dir", sockbroker::DirectoryOptions::kConfigDir),
+        sockbroker::valued("runtime-dir", sockbroker::DirectoryOptions::kRuntimeDir),
+});
 
 int complain(const std::string& text, int status = EXIT_FAILURE) {
         fmt::print(stderr, "sockbroker-routes: {}\n", text);

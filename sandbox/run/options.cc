@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See options.h. A new option gets its line in kLongOptions, in the switch, in help_text(), in sockbroker-run(1) and in
-// the shell completion; a test compares them.
+// See options.h. A new option gets its line in kLongOptions, in the switch, in help_text(), in sockbroker-run(1)
+// and in the shell completion; a test compares them.
 #include "sandbox/run/options.h"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 
@@ -36,24 +37,23 @@ enum LongOption : int {
         kVersion
 };
 
-constexpr option kLongOptions[] = {
-        {"help", no_argument, nullptr, 'h'},
-        {"version", no_argument, nullptr, kVersion},
-        {"profile", required_argument, nullptr, kProfile},
-        {"service", required_argument, nullptr, kService},
-        {"no-register", no_argument, nullptr, kNoRegister},
-        {"retrieve", no_argument, nullptr, kRetrieve},
-        {"listen-stream", required_argument, nullptr, kListenStream},
-        {"listen-datagram", required_argument, nullptr, kListenDatagram},
-        {"runtime-dir", required_argument, nullptr, kRuntimeDir},
-        {"supervise", no_argument, nullptr, kSupervise},
-        {"bind", required_argument, nullptr, kBind},
-        {"asked-names", no_argument, nullptr, kAskedNames},
-        {"user-namespace", required_argument, nullptr, kUserNamespace},
-        {"log-denials", no_argument, nullptr, kLogDenials},
-        {"dump", no_argument, nullptr, kDump},
-        {nullptr, 0, nullptr, 0},
-};
+constexpr auto kLongOptions = table_of(std::array{
+        flag("help", 'h'),
+        flag("version", kVersion),
+        valued("profile", kProfile),
+        valued("service", kService),
+        flag("no-register", kNoRegister),
+        flag("retrieve", kRetrieve),
+        valued("listen-stream", kListenStream),
+        valued("listen-datagram", kListenDatagram),
+        valued("runtime-dir", kRuntimeDir),
+        flag("supervise", kSupervise),
+        valued("bind", kBind),
+        flag("asked-names", kAskedNames),
+        valued("user-namespace", kUserNamespace),
+        flag("log-denials", kLogDenials),
+        flag("dump", kDump),
+});
 
 std::unexpected<Error> no_service(const std::string& name) {
         return fail(fmt::format("\"{}\" cannot be a service, names are 1 to 40 of A-Z a-z 0-9 . _ -", printable(name)));
