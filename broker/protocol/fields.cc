@@ -46,6 +46,22 @@ std::optional<Key> find_key(Channel channel, std::string_view name) {
         return std::nullopt;
 }
 
+std::optional<std::uint64_t> parse_positive(std::string_view value, std::uint64_t most) {
+        const auto number = parse_number(value, most);
+        return number && *number != 0 ? std::optional<std::uint64_t>(*number) : std::nullopt;
+}
+
+// What was parsed, or the refusal: KEY="value" and why not.
+template <class Field, class Parsed>
+std::expected<void, Refusal> keep(Field& field, const Parsed& parsed, Key key, std::string_view value,
+                                  std::string_view why_not) {
+        if (!parsed) {
+                return malformed(fmt::format("{}={} {}", kNames[key], quoted(value), why_not));
+        }
+        field = static_cast<Field>(*parsed);
+        return {};
+}
+
 std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_view value) {
         switch (key) {
         case kFdName:
@@ -56,49 +72,18 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                         }
                 }
                 return {};
-        case kPid: {
-                const auto number = parse_number(value, kMaxPid);
-                if (!number || *number == 0) {
-                        return malformed(fmt::format("PID={} is no number of a process", quoted(value)));
-                }
-                fields.pid = static_cast<std::int32_t>(*number);
-                return {};
-        }
-        case kProtocol: {
-                const auto protocol = parse_protocol(value);
-                if (!protocol) {
-                        return malformed(fmt::format("PROTOCOL={} is not taken, it is tcp or udp", quoted(value)));
-                }
-                fields.protocol = *protocol;
-                return {};
-        }
-        case kAddress: {
-                const auto address = parse_address(value);
-                if (!address) {
-                        return malformed(
-                                fmt::format("ADDRESS={} is no address; IPv6 stands without brackets, and a "
-                                            "v4-mapped address is asked as the IPv4 one",
-                                            quoted(value)));
-                }
-                fields.address = *address;
-                return {};
-        }
-        case kPort: {
-                const auto number = parse_number(value, 65535);
-                if (!number || *number == 0) {
-                        return malformed(fmt::format("PORT={} is no port from 1 to 65535", quoted(value)));
-                }
-                fields.port = static_cast<std::uint16_t>(*number);
-                return {};
-        }
-        case kFrom: {
-                const auto from = parse_endpoint(value);
-                if (!from) {
-                        return malformed(fmt::format("FROM={} is not ADDRESS:PORT, IPv6 in brackets", quoted(value)));
-                }
-                fields.from = *from;
-                return {};
-        }
+        case kPid:
+                return keep(fields.pid, parse_positive(value, kMaxPid), key, value, "is no number of a process");
+        case kProtocol:
+                return keep(fields.protocol, parse_protocol(value), key, value, "is not taken, it is tcp or udp");
+        case kAddress:
+                return keep(fields.address, parse_address(value), key, value,
+                            "is no address; IPv6 stands without brackets, and a v4-mapped address is asked as the IPv4 "
+                            "one");
+        case kPort:
+                return keep(fields.port, parse_positive(value, 65535), key, value, "is no port from 1 to 65535");
+        case kFrom:
+                return keep(fields.from, parse_endpoint(value), key, value, "is not ADDRESS:PORT, IPv6 in brackets");
         case kInterface:
                 if (value.empty() || value.size() > kMaxInterfaceName) {
                         return malformed(fmt::format("INTERFACE={} is no name of an interface, of 1 to {} bytes",
@@ -114,15 +99,9 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                 fields.verb = *verb;
                 return {};
         }
-        case kTimeout: {
-                const auto number = parse_number(value, kMaxHoldUsec);
-                if (!number) {
-                        return malformed(fmt::format("TIMEOUT_USEC={} is no number of microseconds, 12 hours at most",
-                                                     quoted(value)));
-                }
-                fields.timeout_usec = *number;
-                return {};
-        }
+        case kTimeout:
+                return keep(fields.timeout_usec, parse_number(value, kMaxHoldUsec), key, value,
+                            "is no number of microseconds, 12 hours at most");
         case kFdPoll:
                 if (value != "0") {
                         return malformed(fmt::format("FDPOLL={} is not taken, the only value is 0", quoted(value)));
