@@ -3,12 +3,9 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <fcntl.h>
 #include <sys/random.h>
 
 #include <algorithm>
-#include <memory>
-#include <vector>
 
 #include <fmt/format.h>
 
@@ -19,36 +16,11 @@
 #include "broker/dataplane/kernel/libbpf_log.h"
 #include "broker/dataplane/kernel/link.h"
 #include "broker/dataplane/kernel/loaded.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "dispatch.skel.h"
-#pragma GCC diagnostic pop
+#include "broker/dataplane/kernel/skeleton.h"
 
 namespace sockbroker {
 
 namespace {
-
-using Skeleton = std::unique_ptr<dispatch, void (*)(dispatch*)>;
-
-std::array<bpf_map*, kMaps> maps_of(const dispatch& skeleton) {
-        return in_order(skeleton.maps);
-}
-
-void set_sizes(const dispatch& skeleton, const Capacity& capacity, std::uint32_t lines) {
-        const auto set = [&](bpf_map* map, std::uint32_t entries) { bpf_map__set_max_entries(map, entries); };
-        set(skeleton.maps.arena, 2 * lines);
-        set(skeleton.maps.services, service_ids(capacity.services) + 1);
-        set(skeleton.maps.names, service_ids(capacity.services) + 1);
-        set(skeleton.maps.counters, service_ids(capacity.services) + 1);
-        set(skeleton.maps.records, record_entries(capacity));
-        set(skeleton.maps.binding_counters, counter_entries(capacity.accounted));
-        set(skeleton.maps.counted, counter_entries(capacity.accounted));
-        set(skeleton.maps.sockets, slot_entries(capacity));
-        set(skeleton.maps.slots, slot_entries(capacity));
-        set(skeleton.maps.registrants, slot_entries(capacity));
-}
 
 // Of the pinned maps, before anything is touched. Where the pin is missing it is this build's: open_pinned() says what
 // to do.
@@ -74,12 +46,12 @@ Result<void> check_layout(const PinDir& pins, std::uint32_t layout) {
 }
 
 // The maps that an earlier broker pinned; the link is not taken yet.
-Result<KernelObjects> open_pinned(const PinDir& pins, const dispatch& skeleton) {
+Result<KernelObjects> open_pinned(const PinDir& pins, const Skeleton& skeleton) {
         auto found = open_pinned_maps(pins);
         if (!found) {
                 return found;
         }
-        const auto maps = maps_of(skeleton);
+        const auto maps = skeleton.maps();
         for (std::size_t i = 0; i < kMaps; i++) {
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
@@ -116,14 +88,14 @@ Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines,
         return {};
 }
 
-Result<void> pin_all(const PinDir& pins, const dispatch& skeleton) {
-        const auto maps = maps_of(skeleton);
+Result<void> pin_all(const PinDir& pins, const Skeleton& skeleton) {
+        const auto maps = skeleton.maps();
         for (std::size_t i = 0; i < kMaps; i++) {
                 if (auto pinned = pins.pin(kMapPins[i], bpf_map__fd(maps[i])); !pinned) {
                         return pinned;
                 }
         }
-        const int program = bpf_program__fd(skeleton.progs.dispatch);
+        const int program = skeleton.program();
         if (auto pinned = pins.pin(kProgramPin, program); !pinned) {
                 return pinned;
         }
@@ -144,43 +116,7 @@ Result<void> check_capacity(const Capacity& capacity) {
         return {};
 }
 
-// The programs of this build over the maps of the skeleton, which are made unless they were given to it.
-Result<void> load(dispatch& skeleton) {
-        if (const int error = dispatch__load(&skeleton); error != 0) {
-                return fail(error, fmt::format("cannot load the dispatch program; it needs CAP_BPF, CAP_PERFMON, "
-                                               "CAP_NET_ADMIN and a kernel from 6.1: {}",
-                                               LibbpfLog::tail()));
-        }
-        return {};
-}
-
-// Descriptors that outlive the skeleton.
-Result<void> keep_fds(const dispatch& skeleton, KernelObjects& objects) {
-        objects.probe.reset(fcntl(bpf_program__fd(skeleton.progs.probe), F_DUPFD_CLOEXEC, 3));
-        objects.migration.reset(fcntl(bpf_program__fd(skeleton.progs.migrate), F_DUPFD_CLOEXEC, 3));
-        if (!objects.probe || !objects.migration) {
-                return fail_errno("cannot keep a program");
-        }
-        const auto maps = maps_of(skeleton);
-        for (std::size_t i = 0; i < kMaps; i++) {
-                objects.maps[i].reset(fcntl(bpf_map__fd(maps[i]), F_DUPFD_CLOEXEC, 3));
-                if (!objects.maps[i]) {
-                        return fail_errno(fmt::format("cannot keep the map {}", kMapPins[i]));
-                }
-        }
-        return {};
-}
-
-Result<Skeleton> open_skeleton() {
-        Skeleton skeleton(dispatch__open(), dispatch__destroy);
-        if (!skeleton) {
-                return fail_errno(
-                        fmt::format("cannot open the dispatch program built into this broker: {}", LibbpfLog::tail()));
-        }
-        return skeleton;
-}
-
-Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Capacity& capacity) {
+Result<KernelObjects> make_anew(const PinDir& pins, Skeleton& skeleton, const Capacity& capacity) {
         if (auto checked = check_capacity(capacity); !checked) {
                 return std::unexpected(checked.error());
         }
@@ -192,24 +128,24 @@ Result<KernelObjects> make_anew(const PinDir& pins, dispatch& skeleton, const Ca
         result.capacity = capacity;
         result.service_ids = service_ids(capacity.services);
         result.lines = lines_for(capacity.bindings);
-        set_sizes(skeleton, result.capacity, result.lines);
-        auto done = load(skeleton);
-        done = done ? keep_fds(skeleton, result) : done;
+        skeleton.set_sizes(result.capacity, result.lines);
+        auto done = skeleton.load();
+        done = done ? skeleton.keep_fds(result) : done;
         done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, 0) : done;
         done = done ? pin_all(pins, skeleton) : done;
         return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
 }
 
-Result<KernelObjects> take_up(const PinDir& pins, int link, dispatch& skeleton, KernelObjects found) {
-        const auto maps = maps_of(skeleton);
+Result<KernelObjects> take_up(const PinDir& pins, int link, Skeleton& skeleton, KernelObjects found) {
+        const auto maps = skeleton.maps();
         for (std::size_t i = 0; i < kMaps; i++) {
                 if (const int error = bpf_map__reuse_fd(maps[i], found.maps[i].get()); error != 0) {
                         return fail(error, fmt::format("cannot take up {}", pins.path_of(kMapPins[i])));
                 }
         }
-        auto done = load(skeleton);
-        done = done ? keep_fds(skeleton, found) : done;
-        const int fd = bpf_program__fd(skeleton.progs.dispatch);
+        auto done = skeleton.load();
+        done = done ? skeleton.keep_fds(found) : done;
+        const int fd = skeleton.program();
         done = done ? forget_load(pins) : done;
         done = done ? take_over_link(pins, link, fd) : done;
         done = done ? pins.replace(kProgramPin, fd) : done;
@@ -224,7 +160,7 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
         if (auto checked = check_capacity(capacity); !checked) {
                 return std::unexpected(checked.error());
         }
-        auto skeleton = open_skeleton();
+        auto skeleton = Skeleton::open();
         if (!skeleton) {
                 return std::unexpected(skeleton.error());
         }
@@ -233,18 +169,18 @@ Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& be
         result.capacity = capacity;
         result.service_ids = std::max(before.service_ids, service_ids(capacity.services));
         result.lines = std::max(before.lines, lines_for(capacity.bindings));
-        set_sizes(**skeleton, result.capacity, result.lines);
+        skeleton->set_sizes(result.capacity, result.lines);
         Result<void> done;
         for (const auto map : kNeverGrown) {
-                const auto index = static_cast<std::size_t>(map);
-                if (done && bpf_map__reuse_fd(maps_of(**skeleton).at(index), before.fd(map)) != 0) {
-                        done = fail_errno(fmt::format("cannot take the map {} along", kMapPins.at(index)));
+                if (done && bpf_map__reuse_fd(skeleton->map(map), before.fd(map)) != 0) {
+                        done = fail_errno(fmt::format("cannot take the map {} along",
+                                                      kMapPins.at(static_cast<std::size_t>(map))));
                 }
         }
-        done = done ? load(**skeleton) : done;
-        done = done ? keep_fds(**skeleton, result) : done;
+        done = done ? skeleton->load() : done;
+        done = done ? skeleton->keep_fds(result) : done;
         done = done ? copy_state(before, result) : done;
-        const int program = bpf_program__fd((*skeleton)->progs.dispatch);
+        const int program = skeleton->program();
         done = done ? forget_load(pins) : done;
         done = done ? pin_grown(pins, result, program) : done;
         done = done ? take_over_link(pins, link, program) : done;
@@ -260,7 +196,7 @@ Capacity larger(const Capacity& one, const Capacity& other) {
 }
 
 // The kernel keeps it for each cgroup with the programs that are attached there, and those stay.
-Result<void> take_units(const PinDir& pins, std::uint32_t layout, const dispatch& skeleton) {
+Result<void> take_units(const PinDir& pins, std::uint32_t layout, const Skeleton& skeleton) {
         if (layout < 7) {
                 return {};  // had none
         }
@@ -269,14 +205,14 @@ Result<void> take_units(const PinDir& pins, std::uint32_t layout, const dispatch
         if (!units) {
                 return std::unexpected(units.error());
         }
-        return bpf_map__reuse_fd(skeleton.maps.units, units->get()) == 0
+        return bpf_map__reuse_fd(skeleton.map(KernelMap::kUnits), units->get()) == 0
                        ? Result<void>{}
                        : fail_errno(fmt::format("cannot take the map {} along", name));
 }
 
 // From maps of an earlier layout into new ones of this: what outlives a broker is copied, the rules are not. So the old
 // program goes on beside the new one until there are rules: see forget_earlier().
-Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton, std::uint32_t layout,
+Result<KernelObjects> move_over(const PinDir& pins, int link, Skeleton& skeleton, std::uint32_t layout,
                                 const Capacity& wanted) {
         const auto attached = check_link(pins, link);
         if (!attached) {
@@ -292,15 +228,15 @@ Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton
         result.capacity = larger(wanted, before->capacity);
         result.service_ids = std::max(before->service_ids, service_ids(result.capacity.services));
         result.lines = lines_for(result.capacity.bindings);
-        set_sizes(skeleton, result.capacity, result.lines);
+        skeleton.set_sizes(result.capacity, result.lines);
         auto done = check_capacity(result.capacity);
         done = done ? take_units(pins, layout, skeleton) : done;
-        done = done ? load(skeleton) : done;
-        done = done ? keep_fds(skeleton, result) : done;
+        done = done ? skeleton.load() : done;
+        done = done ? skeleton.keep_fds(result) : done;
         done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secret) : done;
         done = done ? copy_earlier(*before, result) : done;
         done = done ? forget_load(pins) : done;
-        done = done ? pin_beside(pins, result, bpf_program__fd(skeleton.progs.dispatch), link) : done;
+        done = done ? pin_beside(pins, result, skeleton.program(), link) : done;
         done = done ? settle_move(pins) : done;
         if (!done) {
                 (void)settle_move(pins);  // what was pinned goes, where the move has not come into force
@@ -311,7 +247,7 @@ Result<KernelObjects> move_over(const PinDir& pins, int link, dispatch& skeleton
         return result;
 }
 
-Result<KernelObjects> take_up_or_grow(const PinDir& pins, int link, dispatch& skeleton, const Capacity& capacity) {
+Result<KernelObjects> take_up_or_grow(const PinDir& pins, int link, Skeleton& skeleton, const Capacity& capacity) {
         if (auto settled = settle_growth(pins); !settled) {
                 return std::unexpected(settled.error());
         }
@@ -351,7 +287,7 @@ Result<KernelObjects> take_up_or_grow(const PinDir& pins, int link, dispatch& sk
 
 Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& capacity) {
         const LibbpfLog log;
-        const auto skeleton = open_skeleton();
+        auto skeleton = Skeleton::open();
         if (!skeleton) {
                 return std::unexpected(skeleton.error());
         }
@@ -360,7 +296,7 @@ Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& ca
         }
         const auto link = pins.get(kLinkPin);
         if (!link && link.error().errnum == ENOENT) {
-                return make_anew(pins, **skeleton, capacity);
+                return make_anew(pins, *skeleton, capacity);
         }
         if (!link) {
                 return std::unexpected(link.error());
@@ -372,8 +308,8 @@ Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& ca
         if (auto known = check_layout(pins, *layout); !known) {
                 return std::unexpected(known.error());
         }
-        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(pins, link->get(), **skeleton, capacity)
-                                           : move_over(pins, link->get(), **skeleton, *layout, capacity);
+        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(pins, link->get(), *skeleton, capacity)
+                                           : move_over(pins, link->get(), *skeleton, *layout, capacity);
         return opened ? take_earlier_link(pins, std::move(*opened)) : std::move(opened);
 }
 

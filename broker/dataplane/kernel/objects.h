@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The program, its maps and its link as kernel objects: made and pinned, or found and taken up. Knows nothing of what
-// the maps mean beyond magic, layout and sizes. The only file beside its .cc that touches the libbpf skeleton.
+// the maps mean beyond magic, layout and sizes.
 #pragma once
 
 #include <array>
