@@ -9,7 +9,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <type_traits>
+#include <utility>
 
 namespace sockbroker {
 
@@ -50,6 +53,14 @@ template <class Act>
 int guarded(const Act& act) noexcept {
         (void)succeeds(act);
         return 0;
+}
+
+// A callback that may be empty; what it throws ends here.
+template <class... Values>
+void call(const std::function<void(Values...)>& callback, std::type_identity_t<Values>... values) noexcept {
+        if (callback) {
+                (void)succeeds([&] { callback(std::forward<Values>(values)...); });
+        }
 }
 
 }  // namespace sockbroker

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/crew_state.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,17 +10,12 @@
 #include <utility>
 
 #include "broker/hands/queue_state.h"
-#include "broker/protocol/peek.h"
 
 namespace sockbroker::hands {
 
 namespace {
 
 constexpr std::uint64_t kTickUsec = 25'000;
-// Doors that were full of what is kept, and wait for something in it. One user cannot do that to all of them: his
-// descriptors on their way are counted, 524,288 of a user of systemd's default, and each door has up to 32,768
-// connections with one at least.
-constexpr std::size_t kMaxEndingDoors = 24;
 
 unsigned by_processors() {
         return std::clamp(std::thread::hardware_concurrency(), 2U, 4U);
@@ -37,32 +31,9 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
           roster_(event, zygote, options,
                   {.answered = [this](Hand& hand, ParsedAnswer& answer) { return answered(hand, answer); },
                    .gone = [this](Hand& hand) { lost(hand.child()); }}),
-          intake_(Role::kIntake, options.hands == 0 ? by_processors() : options.hands, roster_),
-          disposal_(Role::kDisposal, options.hands == 0 ? by_processors() : options.hands, roster_),
-          quarantine_(roster_),
-          holders_(roster_, hooks_, last_job_),
-          door_(event, options.control, options.labels,
-                {.connected = [this](Connection one) { connected(std::move(one)); },
-                 .ended = [this] { door_ended(); }}) {
-        ending_doors_.reserve(kMaxEndingDoors);
-}
-
-namespace {
-
-Result<void> make_ready(int listener) {
-        if (auto prepared = prepare_for_peeking(listener); !prepared) {
-                return prepared;
-        }
-        // One that was passed may block, although those of systemd do not: accepting until nobody waits would hang the
-        // door.
-        const int flags = fcntl(listener, F_GETFL);
-        if (flags < 0 || fcntl(listener, F_SETFL, flags | O_NONBLOCK) != 0) {
-                return fail_errno("cannot make a listening socket of the broker non-blocking");
-        }
-        return {};
-}
-
-}  // namespace
+          hands_(roster_, options.hands == 0 ? by_processors() : options.hands, hooks_, last_job_),
+          doors_(event, zygote, roster_, options.control, options.labels,
+                 {.connected = [this](Connection one) { connected(std::move(one)); }, .missing = [this] { wake(); }}) {}
 
 Result<void> Crew::State::start() {
         auto watched =
@@ -86,19 +57,11 @@ Result<void> Crew::State::start() {
         }
         timer_.reset(source);
         (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        if (options_.control >= 0) {
-                for (const int listener : {options_.control, options_.labels}) {
-                        if (auto made = listener < 0 ? Result<void>() : make_ready(listener); !made) {
-                                return made;
-                        }
-                }
-                open_door();
-                if (door_child_ == 0) {
-                        return fail("cannot have the process made that accepts connections");
-                }
+        if (auto opened = doors_.start(); !opened) {
+                return opened;
         }
-        intake_.fill();
-        disposal_.fill();
+        hands_.intake.fill();
+        hands_.disposal.fill();
         wake();
         return {};
 }
@@ -108,50 +71,44 @@ bool Crew::State::push(std::unique_ptr<Job>& job) {
         job->since_usec = steady_usec();
         if (job->barred) {
                 wake();
-                return quarantine_.push(job);
+                return hands_.quarantine.push(job);
         }
         if (!job->holder.empty()) {
-                holders_.push(job);
+                hands_.holders.push(job);
         } else {
-                (job->order.probe ? intake_ : disposal_).push(job);
+                (job->order.probe ? hands_.intake : hands_.disposal).push(job);
         }
         wake();
         return true;
 }
 
 void Crew::State::connected(Connection one) {
-        if (orphans_.capacity() < orphans_.size() + open_ + 1) {
-                orphans_.reserve(2 * (orphans_.size() + open_ + 1));
-        }
-        open_++;
+        orphans_.opened();
         if (!succeeds([&] { hooks_.connected(std::move(one)); })) {
-                open_--;
+                orphans_.closed();
                 throw std::bad_alloc();
         }
 }
 
 void Crew::State::close(std::uint64_t id, OwnedFd connection, Charge charge) noexcept {
-        intake_.cancel(id);
-        disposal_.cancel(id);
-        holders_.cancel(id);
-        const bool at_work = intake_.disown(id) || disposal_.disown(id) || holders_.disown(id);
-        const bool in_use = at_work || roster_.is_at(id);
+        hands_.cancel(id);
+        const bool in_use = hands_.disown(id) || roster_.is_at(id);
         shutdown(connection.get(), SHUT_RDWR);
-        open_ -= open_ > 0 ? 1 : 0;
-        if (door_.has(id)) {
+        orphans_.closed();
+        if (doors_.current().has(id)) {
                 connection.reset();  // the door's is the last
-                door_.close(id, roster_.offender(charge), roster_.bars(charge), in_use);
+                doors_.current().close(id, roster_.offender(charge), roster_.bars(charge), in_use);
                 return;
         }
         if (in_use || look_at_queue(connection.get()) == QueueState::kRecord) {
-                orphans_.push_back({std::move(connection), std::move(charge)});
+                orphans_.add(std::move(connection), std::move(charge));
                 close_orphans();
         }
 }
 
 void Crew::State::release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept {
-        holders_.release(holder, cookie, std::move(name));
-        holders_.dispatch(steady_usec());
+        hands_.holders.release(holder, cookie, std::move(name));
+        hands_.holders.dispatch(steady_usec());
         wake();
 }
 
@@ -159,20 +116,15 @@ void Crew::State::close_orphans() noexcept {
         while (!orphans_.empty()) {
                 std::unique_ptr<Job> job;
                 const bool pushed = succeeds([&] {
-                        job = std::make_unique<Job>();
-                        job->given.reserve(1);
-                        job->order.kind = OrderKind::kPut;
-                        job->charge = std::move(orphans_.back().charge);
+                        job = orphans_.next();
                         job->barred = roster_.bars(job->charge);
-                        job->given.push_back(std::move(orphans_.back().connection));
-                        orphans_.pop_back();
                         if (!push(job)) {
                                 throw std::bad_alloc();
                         }
                 });
                 if (!pushed) {
-                        if (job && !job->given.empty()) {
-                                orphans_.push_back({std::move(job->given.front()), std::move(job->charge)});
+                        if (job) {
+                                orphans_.give_back(*job);
                         }
                         wake();  // and try again
                         return;
@@ -194,7 +146,7 @@ bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
         case AnswerKind::kTaken:
                 return taken(hand, answer);
         case AnswerKind::kForgotten:
-                if (!holders_.forgotten(hand, answer.job)) {
+                if (!hands_.holders.forgotten(hand, answer.job)) {
                         return roster_.is_leaving(hand.child());
                 }
                 wake();  // it may have nothing to keep any more
@@ -220,7 +172,7 @@ bool Crew::State::answered(Hand& hand, ParsedAnswer& answer) {
 }
 
 void Crew::State::begin_batch(Hand& hand, Charge whose, std::int64_t now) {
-        disposal_.begin(whose);
+        hands_.disposal.begin(whose);
         hand.begin_batch(std::move(whose), now);
         wake();
 }
@@ -231,8 +183,8 @@ bool Crew::State::end_batch(Hand& hand, std::int64_t now) {
         if (!whose) {
                 return false;
         }
-        disposal_.end(*whose, took, now);
-        disposal_.dispatch(now);
+        hands_.disposal.end(*whose, took, now);
+        hands_.disposal.dispatch(now);
         return true;
 }
 
@@ -253,11 +205,11 @@ bool Crew::State::taken(Hand& hand, const ParsedAnswer& answer) {
 
 void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
         const auto job = hand.end_job();
-        Pool* const pool = pool_of(hand.role());
+        Pool* const pool = hands_.pool_of(hand.role());
         if (pool != nullptr) {
                 pool->end(job->charge, now - hand.since_usec(), now);
         } else {
-                holders_.note(hand, *job, answer);
+                hands_.holders.note(hand, *job, answer);
         }
         if (job->charge.admitted && job->order.probe) {
                 roster_.note_served(job->charge.uid);
@@ -271,7 +223,7 @@ void Crew::State::finish(Hand& hand, ParsedAnswer& answer, std::int64_t now) {
         if (pool != nullptr) {
                 pool->dispatch(now);
         } else {
-                holders_.dispatch(now);
+                hands_.holders.dispatch(now);
         }
 }
 
@@ -280,40 +232,33 @@ void Crew::State::finish_quarantined(Hand& hand, const ParsedAnswer& answer) {
         const auto job = hand.end_job();
         const bool full = answer.errnum == EMFILE;
         if (full) {
-                quarantine_.retire_full(child);
+                hands_.quarantine.retire_full(child);
                 wake();
         }
         call(job->done, {.outcome = full ? Outcome::kBusy : Outcome::kBarred,
                          .errnum = answer.errnum,
                          .truncated = answer.truncated,
                          .count = answer.count});
-        quarantine_.dispatch(steady_usec());
+        hands_.quarantine.dispatch(steady_usec());
 }
 
 void Crew::State::forked(std::uint32_t child, pid_t pid) {
-        if (child == door_child_) {
-                if (pid == 0) {
-                        door_child_ = 0;  // the timer tries again
-                }
+        if (doors_.forked(child, pid)) {
                 return;
         }
         const std::int64_t now = steady_usec();
         if (pid == 0) {
-                if (auto hand = remove(child)) {
+                if (auto hand = hands_.remove(child)) {
                         roster_.forget(*hand);
                 }
                 wake();
-        } else if (!intake_.forked(child, pid, now) && !disposal_.forked(child, pid, now) &&
-                   !quarantine_.forked(child, pid, now)) {
-                (void)holders_.forked(child, pid, now);
+        } else {
+                hands_.forked(child, pid, now);
         }
 }
 
 void Crew::State::exited(std::uint32_t child) {
-        if (child == door_child_) {
-                door_.finish();  // which ends with ended()
-        }
-        if (std::erase(ending_doors_, child) != 0) {
+        if (doors_.exited(child)) {
                 return;
         }
         lost(child);  // if nobody has noticed yet
@@ -328,13 +273,13 @@ void Crew::State::exited(std::uint32_t child) {
 }
 
 void Crew::State::lost(std::uint32_t child) {
-        if (auto hand = remove(child)) {
+        if (auto hand = hands_.remove(child)) {
                 give_up(std::move(hand), Outcome::kLost);
         }
 }
 
 void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
-        Pool* const pool = pool_of(hand->role());
+        Pool* const pool = hands_.pool_of(hand->role());
         const auto now = steady_usec();
         const auto took = now - hand->since_usec();
         std::optional<Charge> charge = hand->end_batch(now);
@@ -363,22 +308,22 @@ void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
         const bool ends = why != Outcome::kLate || hand->role() != Role::kHolder;
         roster_.leave_behind(std::move(hand), std::move(charge), std::move(job), ends);
         if (charged && roster_.ledger().bars_uid(uid)) {
-                door_.bar(uid);
+                doors_.current().bar(uid);
         }
         if (roster_.bars({.uid = kNobody})) {
-                door_.bar(kNobody);
+                doors_.current().bar(kNobody);
         }
         if (pool != nullptr) {
                 pool->fill();
         } else {
-                quarantine_.fill();
-                holders_.replace();
+                hands_.quarantine.fill();
+                hands_.holders.replace();
         }
-        turn_away_barred(intake_);
-        turn_away_barred(disposal_);
+        turn_away_barred(hands_.intake);
+        turn_away_barred(hands_.disposal);
         wake();
         call(done, {.outcome = why});
-        holders_.tell_lost();
+        hands_.holders.tell_lost();
 }
 
 // What waited for a hand when its sender came to be barred. The queue of `notify` goes on by quarantine; a connection
@@ -398,7 +343,7 @@ void Crew::State::turn_away_barred(Pool& pool) noexcept {
                         continue;
                 }
                 if (job->order.kind == OrderKind::kPut && !job->given.empty()) {
-                        orphans_.push_back({std::move(job->given.front()), std::move(job->charge)});  // has room
+                        orphans_.give_back(*job);
                 } else {
                         call(job->done, {.outcome = Outcome::kBusy});
                 }
@@ -406,38 +351,12 @@ void Crew::State::turn_away_barred(Pool& pool) noexcept {
 }
 
 void Crew::State::forgive() {
-        door_.unbar([&](uid_t uid) {
+        doors_.current().unbar([&](uid_t uid) {
                 return uid == kNobody ? !roster_.bars({.uid = kNobody}) : !roster_.ledger().bars_uid(uid);
         });
-        door_.forgive([&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, kNobody)); });
-        quarantine_.release();
-}
-
-std::unique_ptr<Hand> Crew::State::remove(std::uint32_t child) {
-        auto hand = intake_.remove(child);
-        hand = hand ? std::move(hand) : disposal_.remove(child);
-        hand = hand ? std::move(hand) : quarantine_.remove(child);
-        return hand ? std::move(hand) : holders_.remove(child);
-}
-
-void Crew::State::open_door() noexcept {
-        if (ending_doors_.size() >= kMaxEndingDoors) {
-                return wake();  // until one has ended
-        }
-        const std::uint32_t child = roster_.next_child();
-        if (succeeds([&] { door_child_ = door_.open(zygote_, child) ? child : 0; }) && door_child_ != 0) {
-                return;
-        }
-        door_child_ = 0;
-        wake();  // the timer tries again
-}
-
-void Crew::State::door_ended() {
-        if (door_child_ != 0) {
-                ending_doors_.push_back(door_child_);
-                zygote_.kill(std::exchange(door_child_, 0));
-                open_door();
-        }
+        doors_.current().forgive(
+                [&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, kNobody)); });
+        hands_.quarantine.release();
 }
 
 void Crew::State::wake() {
@@ -449,74 +368,30 @@ void Crew::State::wake() {
 }
 
 void Crew::State::tick() {
-        if (options_.control >= 0 && door_child_ == 0) {
-                open_door();
-        }
-        for (Hand* const hand : working()) {
+        doors_.reopen();
+        for (Hand* const hand : hands_.working()) {
                 // What it has said already counts, however late this loop is.
                 if (hand->is_late(steady_usec()) && !hand->listen()) {
                         lost(hand->child());
                 } else if (hand->is_late(steady_usec())) {
-                        give_up(remove(hand->child()), Outcome::kLate);
+                        give_up(hands_.remove(hand->child()), Outcome::kLate);
                 }
         }
         const std::int64_t now = steady_usec();
         close_orphans();
-        expire(intake_, now - kMaxWaitUsec);
-        expire(disposal_, now - kMaxWaitUsec);
-        expire(quarantine_, now - kMaxWaitUsec);
-        expire(holders_, now - kMaxWaitUsec);
-        intake_.fill();
-        disposal_.fill();
-        quarantine_.fill();
-        quarantine_.release();
-        holders_.replace();
-        holders_.retire();
-        intake_.dispatch(now);
-        disposal_.dispatch(now);
-        quarantine_.dispatch(now);
-        holders_.dispatch(now);
-        holders_.tell_lost();
-        if (!holders_.owes_a_word()) {
-                roster_.end_left_behind();
-        }
-        if (orphans_.empty() && working().empty() && intake_.settled() && disposal_.settled() &&
-            quarantine_.settled() && holders_.settled() && !roster_.has_unended() &&
-            (options_.control < 0 || door_child_ != 0)) {
-                ticking_ = false;
-                (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
-        }
-}
-
-template <class Pool>
-void Crew::State::expire(Pool& pool, std::int64_t since_usec) {
-        while (const auto job = pool.pop_older(since_usec)) {
+        while (const auto job = hands_.pop_older(now - kMaxWaitUsec)) {
                 call(job->done, {.outcome = Outcome::kBusy});
         }
-}
-
-std::vector<Hand*> Crew::State::working() const {
-        std::vector<Hand*> all;
-        intake_.add_working(all);
-        disposal_.add_working(all);
-        quarantine_.add_working(all);
-        holders_.add_working(all);
-        return all;
-}
-
-Pool* Crew::State::pool_of(Role role) {
-        return role == Role::kIntake ? &intake_ : role == Role::kDisposal ? &disposal_ : nullptr;
-}
-
-void Crew::State::call(const std::function<void()>& callback) noexcept {
-        if (callback) {
-                (void)guarded(callback);
+        hands_.fill();
+        hands_.dispatch(now);
+        hands_.holders.tell_lost();
+        if (!hands_.holders.owes_a_word()) {
+                roster_.end_left_behind();
         }
-}
-
-void Crew::State::call(const Done& done, const Taken& result) noexcept {
-        if (done) {
-                (void)guarded([&] { done(result); });
+        if (orphans_.empty() && hands_.working().empty() && hands_.settled() && doors_.settled() &&
+            !roster_.has_unended()) {
+                ticking_ = false;
+                (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_OFF);
         }
 }
 

@@ -7,14 +7,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 
+#include "broker/hands/all_hands.h"
 #include "broker/hands/crew.h"
-#include "broker/hands/door.h"
+#include "broker/hands/doors.h"
 #include "broker/hands/hand.h"
-#include "broker/hands/holders.h"
-#include "broker/hands/pool.h"
-#include "broker/hands/quarantine.h"
+#include "broker/hands/orphans.h"
 #include "broker/hands/roster.h"
 
 namespace sockbroker::hands {
@@ -25,7 +23,7 @@ public:
 
         Result<void> start();
         Roster& roster() { return roster_; }
-        Holders& holders() { return holders_; }
+        Holders& holders() { return hands_.holders; }
 
         // False, and where it throws: the job is the caller's still. Only for what is barred nobody can be had.
         bool push(std::unique_ptr<Job>& job);
@@ -51,44 +49,23 @@ private:
         void give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept;
         void forgive();
         void turn_away_barred(Pool& pool) noexcept;
-        std::unique_ptr<Hand> remove(std::uint32_t child);
-        void open_door() noexcept;
         void connected(Connection one);
         void close_orphans() noexcept;
-        // It may take as long to end as what lies in its connections likes: another one takes its place at once.
-        void door_ended();
 
         // --- time
 
         void wake();
         void tick();
-        template <class Pool>
-        void expire(Pool& pool, std::int64_t since_usec);
-        [[nodiscard]] std::vector<Hand*> working() const;
-        Pool* pool_of(Role role);
-        static void call(const std::function<void()>& callback) noexcept;
-        static void call(const Done& done, const Taken& result) noexcept;
 
         sd_event* event_;
         Zygote& zygote_;
         const Options options_;
         Hooks hooks_;
         Roster roster_;
-        Pool intake_;
-        Pool disposal_;
-        Quarantine quarantine_;
         std::uint32_t last_job_ = 0;
-        Holders holders_;
-        Door door_;
-        std::uint32_t door_child_ = 0;
-        std::vector<std::uint32_t> ending_doors_;  // with room for as many as there may be
-        // Connections of a door that has died, which the core has the last copy of: for a hand of disposal.
-        struct Orphan {
-                OwnedFd connection;
-                Charge charge;
-        };
-        std::vector<Orphan> orphans_;  // with room for all that are open
-        std::size_t open_ = 0;
+        AllHands hands_;
+        Doors doors_;
+        Orphans orphans_;
         OwnedSource timer_;
         bool ticking_ = false;
 };

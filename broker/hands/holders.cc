@@ -217,9 +217,7 @@ bool Holders::forgotten(const Hand& hand, std::uint32_t job) noexcept {
         }
         const std::string name = std::move(found->name);
         holder->unwanted.erase(found);
-        if (hooks_.forgotten) {
-                (void)guarded([&] { hooks_.forgotten(name); });
-        }
+        call(hooks_.forgotten, name);
         return true;
 }
 
