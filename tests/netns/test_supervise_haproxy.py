@@ -11,13 +11,11 @@ import time
 
 import pytest
 
+import under_load
 from harness import sandbox, servers, supervised
-from harness.hammer import Hammer, has_ended, nothing_failed, only_accepted_ones_failed
-from words import add_routes, listen, section
+from harness.hammer import has_ended, nothing_failed, only_accepted_ones_failed
+from under_load import LONG, UID
 
-UID = 61001
-LONG = "SOCKBROKER_LONG" in os.environ
-ROUNDS, CONNECTIONS = (20, 600) if LONG else (3, 150)
 [SERVER] = [server for server in servers.SERVERS if server.name == "HAProxy -W"]
 SHARDS = servers.HAPROXY_SHARDS
 
@@ -53,10 +51,7 @@ class Haproxy:
         return set(tree(self.process.pid)[1:])
 
     def reload(self):
-        """Returns when the workers of before have answered all they had, and ended."""
-        before = self.workers()
-        self.process.send_signal(signal.SIGUSR2)
-        supervised.until(lambda: self.workers() and not before & self.workers())
+        under_load.reload(self, signal.SIGUSR2)
 
     def kill_9(self):
         """All of it at once. The times before and after."""
@@ -76,22 +71,15 @@ def _serve(broker):
     started = []
 
     def begin(configuration, *lines):
-        add_routes()
-        broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80),
-                              *lines)).start()
-        sandbox.install()
-        started.append(Haproxy(configuration).start())
-        wait_for_sockets(broker, 2)
-        return started[0]
+        def make():
+            started.append(Haproxy(configuration).start())
+            return started[0]
+        return under_load.begin(broker, make, 2, *lines)
 
     yield begin
     for one in started:
         one.kill_9()
         print((servers.FOLDER / "log").read_text()[-2000:])
-
-
-def wait_for_sockets(broker, number):
-    supervised.until(lambda: len([one for one in broker.list() if one["state"] == "live"]) >= number)
 
 
 each_layout = pytest.mark.parametrize("configuration, lines", [
@@ -104,26 +92,23 @@ each_layout = pytest.mark.parametrize("configuration, lines", [
 @each_layout
 def test_a_reload_loses_nothing(broker, serve, configuration, lines):
     haproxy = serve(configuration, *lines)
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
-    for _ in range(ROUNDS):
-        haproxy.reload()
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+    hammers = under_load.clients()
+    under_load.again_and_again(hammers, haproxy.reload)
     nothing_failed(hammers, "haproxy SIGUSR2")
     assert broker.process.poll() is None
 
 
 def test_a_configuration_test_loses_nothing(broker, serve):
     haproxy = serve(SHARDS, "Handover=share")
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    hammers = under_load.clients()
     before = broker.list()
-    for _ in range(ROUNDS):
+
+    def check_configuration():
         words = ["--supervise", "--no-register", str(haproxy.program), "-c", "-f", "/run/server/conf"]
         done = subprocess.run(sandbox.command(*words, ambient=""), env=haproxy.environment, capture_output=True,
                               text=True, timeout=sandbox.TIMEOUT, check=False)
         assert done.returncode == 0, done.stderr
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+    under_load.again_and_again(hammers, check_configuration)
     nothing_failed(hammers, "haproxy -c")
     assert broker.list() == before
 
@@ -132,13 +117,13 @@ def test_a_configuration_test_loses_nothing(broker, serve):
 def test_kill_9_with_hold_sec_under_load_loses_only_what_was_accepted(broker, serve, configuration, lines):
     haproxy = serve(configuration, "HoldSec=30", *lines)
     number = len(broker.list())
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
-    deaths = []
-    for _ in range(ROUNDS):
-        deaths.append(haproxy.kill_9())
-        supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+    hammers = under_load.clients()
+
+    def die_and_start_again():
+        death = haproxy.kill_9()
+        under_load.wait_until_held(broker)
         haproxy.start()
-        wait_for_sockets(broker, number)
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+        under_load.wait_for_sockets(broker, number)
+        return death
+    deaths = under_load.again_and_again(hammers, die_and_start_again)
     only_accepted_ones_failed(hammers, deaths, "kill -9 of haproxy")

@@ -12,12 +12,11 @@ import time
 
 import pytest
 
+import under_load
 from harness import sandbox, servers, supervised
 from harness.hammer import Hammer, has_ended, nothing_failed, only_accepted_ones_failed
-from words import add_routes, listen, section
+from under_load import CONNECTIONS, ROUNDS, UID
 
-UID = 61001
-ROUNDS, CONNECTIONS = (20, 600) if "SOCKBROKER_LONG" in os.environ else (3, 150)
 NGINX = servers.NGINX.format(daemon="off", more="").replace('"served\\n"', '"nginx, you asked\\n"')
 
 
@@ -51,10 +50,7 @@ class Nginx:
         return set(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
     def reload(self):
-        """Returns when the workers of before have answered all they had, and ended."""
-        before = self.workers()
-        self.process.send_signal(signal.SIGHUP)
-        supervised.until(lambda: self.workers() and not before & self.workers())
+        under_load.reload(self, signal.SIGHUP)
 
     def end(self):
         with contextlib.suppress(OSError, ValueError):
@@ -70,13 +66,10 @@ def _serve(broker):
     started = []
 
     def begin(configuration, sockets, *lines):
-        add_routes()
-        broker.policy(section("web", UID, listen("tcp", "192.0.2.0/24", 80), listen("tcp", "2001:db8::/64", 80),
-                              *lines)).start()
-        sandbox.install()
-        started.append(Nginx(configuration).start())
-        wait_for_sockets(broker, sockets)
-        return started[0]
+        def make():
+            started.append(Nginx(configuration).start())
+            return started[0]
+        return under_load.begin(broker, make, sockets, *lines)
 
     yield begin
     for nginx in started:
@@ -93,36 +86,27 @@ def _nginx(serve):
     return serve(NGINX, 2, "HoldSec=30", "Handover=replace")
 
 
-def wait_for_sockets(broker, number):
-    supervised.until(lambda: len([one for one in broker.list() if one["state"] == "live"]) >= number)
-
-
 def test_a_reload_loses_nothing(broker, nginx):
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
-    for _ in range(ROUNDS):
-        nginx.reload()
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+    hammers = under_load.clients()
+    under_load.again_and_again(hammers, nginx.reload)
     nothing_failed(hammers, "nginx -s reload")
     assert broker.process.poll() is None
 
 
 def test_a_reload_of_workers_with_sockets_of_their_own_loses_nothing(serve):
     nginx = serve(NGINX.replace(":80;", ":80 reuseport;").replace(" 80;", " 80 reuseport;"), 4, "Handover=share")
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
-    for _ in range(ROUNDS):
-        nginx.reload()
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+    hammers = under_load.clients()
+    under_load.again_and_again(hammers, nginx.reload)
     nothing_failed(hammers, "nginx -s reload, reuseport")
 
 
 def test_a_configuration_test_loses_nothing(broker, nginx):  # pylint: disable=unused-argument
     hammers = [Hammer("192.0.2.7", 80)]
-    for _ in range(ROUNDS):
+
+    def check_configuration():
         status, _, said = sandbox.run("--supervise", "--no-register", *nginx.words, "-t", ambient="")
         assert status == 0 and "test is successful" in said, said
-        hammers[0].more(CONNECTIONS)
+    under_load.again_and_again(hammers, check_configuration)
     nothing_failed(hammers, "nginx -t")
     assert {one["pid"] for one in broker.list()} == {nginx.process.pid}
 
@@ -130,8 +114,8 @@ def test_a_configuration_test_loses_nothing(broker, nginx):  # pylint: disable=u
 def test_an_upgrade_of_the_program_loses_nothing(broker, nginx):
     """SIGUSR2: the new master inherits the sockets, over execve(2). nginx does so only where it is a daemon."""
     nginx.become_daemon()
-    wait_for_sockets(broker, 2)
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
+    under_load.wait_for_sockets(broker, 2)
+    hammers = under_load.clients()
     for _ in range(max(1, ROUNDS // 3)):
         old = nginx.pid()
         os.kill(old, signal.SIGUSR2)
@@ -168,7 +152,7 @@ def kill_9(broker, nginx):
             os.kill(int(pid), signal.SIGKILL)
     supervised.until(lambda: all(map(has_ended, workers)))
     after = time.monotonic()
-    supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+    under_load.wait_until_held(broker)
     return before, after
 
 
@@ -186,16 +170,16 @@ def test_kill_9_with_hold_sec_loses_no_client_that_waits(broker, nginx):
             with connection:
                 assert b"200 OK" in connection.recv(4096)
         assert {one["cookie"] for one in broker.list()} == cookies
-        wait_for_sockets(broker, 2)
+        under_load.wait_for_sockets(broker, 2)
 
 
 def test_kill_9_with_hold_sec_under_load_loses_only_what_was_accepted(broker, nginx):
-    hammers = [Hammer("192.0.2.7", 80), Hammer("2001:db8::7", 80)]
-    deaths = []
-    for _ in range(ROUNDS):
-        deaths.append(kill_9(broker, nginx))
+    hammers = under_load.clients()
+
+    def die_and_start_again():
+        death = kill_9(broker, nginx)
         nginx.start()
-        wait_for_sockets(broker, 2)
-        for hammer in hammers:
-            hammer.more(CONNECTIONS // 2)
+        under_load.wait_for_sockets(broker, 2)
+        return death
+    deaths = under_load.again_and_again(hammers, die_and_start_again)
     only_accepted_ones_failed(hammers, deaths, "kill -9 of nginx")
