@@ -19,6 +19,7 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/dataplane/dataplane.h"
+#include "tests/support/lookup.h"
 #include "tests/support/oracle.h"
 
 namespace sockbroker {
@@ -58,35 +59,14 @@ struct Reply {
 };
 
 inline Reply run(int program, const oracle::Packet& packet, int repeat = 1, std::uint16_t from_port = 40000) {
-        bpf_sk_lookup in{};
+        bpf_sk_lookup in = context_of(packet);
         bpf_sk_lookup out{};
-        const bool v4 = packet.to.family == Family::kIpv4;
-        in.family = v4 ? AF_INET : AF_INET6;
-        in.protocol = packet.protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
-        std::memcpy(v4 ? &in.local_ip4 : &in.local_ip6[0], packet.to.bytes.data(), v4 ? 4 : 16);
-        std::memcpy(v4 ? &in.remote_ip4 : &in.remote_ip6[0], packet.from.bytes.data(), v4 ? 4 : 16);
-        in.local_port = packet.port;
         in.remote_port = htons(from_port);
         // The kernel takes no ingress_ifindex here (EINVAL): interfaces are tested by real packets.
         LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &in, .ctx_out = &out, .ctx_size_in = sizeof in,
                     .ctx_size_out = sizeof out, .repeat = repeat);
         EXPECT_EQ(bpf_prog_test_run_opts(program, &options), 0) << strerror(errno);
         return {options.retval == 1, out.cookie};
-}
-
-inline Rule rule(Protocol protocol, std::string_view prefix, PortRange ports, ServiceId service,
-                 Absent absent = Absent::kRefuse) {
-        return {.protocol = protocol,
-                .prefix = *parse_prefix(prefix),
-                .ports = ports,
-                .service = service,
-                .absent = absent};
-}
-
-inline oracle::Packet packet(Protocol protocol, std::string_view to, std::uint16_t port) {
-        oracle::Packet result{.protocol = protocol, .to = *parse_address(to), .port = port};
-        result.from.family = result.to.family;
-        return result;
 }
 
 class DataplaneTest : public testing::Test {

@@ -4,11 +4,9 @@
 // the compiler, one of them in a program: the walk calls functions without an argument for the rules.
 #pragma once
 
-#include <arpa/inet.h>
 #include <linux/bpf.h>
 
 #include <array>
-#include <cstring>
 #include <functional>
 #include <set>
 #include <span>
@@ -17,6 +15,7 @@
 
 #include "bpf/walk.h"
 #include "broker/dataplane/compile/compile.h"
+#include "tests/support/lookup.h"
 #include "tests/support/oracle.h"
 
 struct CompiledRules {
@@ -106,13 +105,7 @@ inline Result<CompiledRules> compile_rules(const std::vector<Rule>& rules, std::
 
 inline Answer walk(const CompiledRules& compiled, const Packet& packet, const std::function<bool(ServiceId)>& live,
                    std::uint32_t generation = 0) {
-        bpf_sk_lookup ctx{};
-        const bool v4 = packet.to.family == Family::kIpv4;
-        ctx.family = v4 ? AF_INET : AF_INET6;
-        ctx.protocol = packet.protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
-        std::memcpy(v4 ? &ctx.local_ip4 : &ctx.local_ip6[0], packet.to.bytes.data(), v4 ? 4 : 16);
-        std::memcpy(v4 ? &ctx.remote_ip4 : &ctx.remote_ip6[0], packet.from.bytes.data(), v4 ? 4 : 16);
-        ctx.local_port = packet.port;
+        bpf_sk_lookup ctx = context_of(packet);
         ctx.ingress_ifindex = packet.ifindex;
         const Walk walk(compiled, generation);
         walked_live = &live;
@@ -143,15 +136,12 @@ inline bool all_live(ServiceId) {
 }
 
 inline Rule rule(std::string_view prefix, PortRange ports, ServiceId service, Absent absent = Absent::kRefuse) {
-        return {.protocol = Protocol::kUdp,
-                .prefix = *parse_prefix(prefix),
-                .ports = ports,
-                .service = service,
-                .absent = absent};
+        return rule(Protocol::kUdp, prefix, ports, service, absent);
 }
 
 inline Packet packet(std::string_view to, std::uint16_t port, std::string_view from = "", std::uint32_t ifindex = 0) {
-        Packet result{.protocol = Protocol::kUdp, .to = *parse_address(to), .port = port, .ifindex = ifindex};
+        Packet result = packet(Protocol::kUdp, to, port);
+        result.ifindex = ifindex;
         result.from = from.empty() ? result.to : *parse_address(from);
         return result;
 }
