@@ -13,7 +13,7 @@ import pytest
 from harness import namespace, routers, routes
 from harness.load import Load
 from harness.until import until
-from words import ADDRESS, PORT, PREFIXES, handed_over, listen, section
+from words import ADDRESS, PORT, PREFIXES, listen, section
 
 WEB = "".join(listen("tcp", prefix) for prefix in PREFIXES.values())
 BOTH = list(PREFIXES.values())

@@ -8,8 +8,7 @@ import subprocess
 import pytest
 
 from harness import broker as broker_module
-from harness import wire
-from words import LOOPBACK, PREFIXES, add_routes, everywhere, handed_over, listen, open_socket, section
+from words import PREFIXES, handed_over, listen, open_socket, section
 
 UID = 61001
 BOTH = listen("tcp", PREFIXES["ipv4"]) + listen("tcp", PREFIXES["ipv6"])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The broker's own sandbox, from outside while it serves, and from inside a broker that was taken over."""
 
-import contextlib
 import ctypes
 import errno
 import os

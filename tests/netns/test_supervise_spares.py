@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from harness import sandbox, supervised
-from test_supervise import UID, ask, everything, send
+from test_supervise import ask, everything, send
 from words import add_routes
 
 

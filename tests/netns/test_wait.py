@@ -10,7 +10,7 @@ import pytest
 
 from harness import broker as broker_module
 from waiting import COUNT, HalfOpen, outcomes
-from words import ADDRESS, PORT, add_routes, everywhere, handed_over, open_socket, section, who
+from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section, who
 
 HANDSHAKE = 4  # seconds, as sockbrokerctl(1) says
 
