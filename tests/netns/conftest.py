@@ -11,7 +11,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import broker as broker_module  # noqa: E402
-from harness import client, namespace, neighbours, service, worker  # noqa: E402
+from harness import client, namespace, neighbours, routes, service, worker  # noqa: E402
+from stage import Stage  # noqa: E402
 
 LIMIT = int(os.environ.get("SOCKBROKER_TEST_SECONDS", "150"))  # for one test: far more than any needs
 
@@ -83,9 +84,33 @@ def remote(netns):  # pylint: disable=unused-argument
     host.kill()
 
 
+@pytest.fixture(name="stage")
+def _stage(broker, spawn, remote):
+    """Of the rows of docs/reliability.md."""
+    return Stage(broker, spawn, remote)
+
+
 @pytest.fixture(name="neighbours")
 def _neighbours(netns):  # pylint: disable=unused-argument
     """Programs of other owners, loaded and not attached."""
     loaded = neighbours.Neighbours()
     yield loaded
     loaded.close()
+
+
+@pytest.fixture(name="maker")
+def _maker(broker):
+    """The real sockbroker-routes; the test starts it."""
+    made = routes.RouteMaker(broker)
+    yield made
+    made.discard()
+
+
+@pytest.fixture(name="talk")
+def _talk(broker, maker):
+    """What a broker says to it, said by the test."""
+    (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=1000000\n")
+    maker.start()
+    opened = routes.Talk(maker.path)
+    yield opened
+    opened.close()
