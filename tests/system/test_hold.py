@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-ADDRESS = "203.0.113.7"
+from held import ADDRESS, until_bus, until_state
+
 WITHOUT_HOLD = """\
 [Service steady]
 Unit=steady.service
@@ -18,8 +19,7 @@ def steady(broker):
     broker.example("steady", "steady.service")
     broker.run("systemctl start steady.service")
     broker.until_registered("steady", 1)
-    broker.until("the bus",
-                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    until_bus(broker)
     return broker
 
 
@@ -27,11 +27,6 @@ def row(broker):
     rows = broker.registered("steady")
     assert len(rows) == 1, rows
     return rows[0]
-
-
-def until_state(broker, state):
-    return broker.until(f"state {state}", lambda: (rows := broker.registered("steady")) and rows[0]["state"] == state
-                        and rows[0])
 
 
 def crash(broker):
@@ -238,8 +233,7 @@ def test_two_hundred_sockets_of_two_services_are_held_over_the_death_of_the_brok
     broker.run("systemctl kill -s KILL sockbrokerd")
     broker.until("another broker", lambda: broker.pid() not in (0, pid) and broker.show(
         "sockbrokerd", "ActiveState") == "active")
-    broker.until("the bus",
-                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+    until_bus(broker)
     assert states() == {("crowd", "live"), ("other", "live")}
     # All names in one string of the environment, which the kernel bounds.
     passed = broker.out(f"tr '\\0' '\\n' </proc/{broker.pid()}/environ | grep ^LISTEN_FDNAMES=")
@@ -299,118 +293,6 @@ def test_the_broker_starts_again_however_many_sockets_it_holds(broker):
     broker.until("another broker", lambda: broker.pid() not in (0, pid) and broker.show(
         "sockbrokerd", "ActiveState") == "active", timeout=60)
     assert (count("held"), count("live")) == (4096, 0)
-
-
-WORKER = """\
-[Service]
-ExecStart=/bin/sh -c '/opt/system-tests/client.py store steady 127.0.0.1 8099 hold & exec sleep infinity'
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-@pytest.fixture
-def worker(broker):
-    """A worker of a unit that goes on without it; its row."""
-    broker.policy("steady.conf", WITHOUT_HOLD.replace("steady.service", "worker.service") + "HoldSec=3\n")
-    broker.run("systemctl reload sockbrokerd")
-    broker.unit("worker.service", WORKER)
-    broker.run("systemctl start worker.service")
-    broker.until("the bus",
-                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
-    one, = broker.until_registered("steady", 1)
-    assert one["unit"] == "worker.service"
-    return one
-
-
-def test_clients_of_a_dead_worker_hang_no_longer_than_holdsec_though_its_unit_goes_on(broker, worker, message_ids):
-    cursor = broker.cursor()
-    broker.run(f"kill -9 {worker['pid']}")
-    until_state(broker, "held")
-    began = time.monotonic()
-    waiting = broker.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
-    waiting.communicate(timeout=15)
-    assert waiting.returncode != 0 and time.monotonic() - began < 8, "reset, when the hold was over"
-    broker.until("nothing registered", lambda: not broker.registered("steady"))
-    began = time.monotonic()
-    assert "ConnectionRefusedError" in broker.client("tcp", ADDRESS, 443, "x", check=False).stderr
-    assert time.monotonic() - began < 2
-    assert broker.show("worker.service", "ActiveState") == "active"
-    assert len(broker.entries(cursor, message_ids["expire"])) == len(broker.entries(cursor, message_ids["hold"])) == 1
-
-
-def test_the_next_worker_of_the_same_unit_has_the_socket_of_a_dead_one(broker, worker):
-    broker.run(f"kill -9 {worker['pid']}")
-    until_state(broker, "held")
-    waiting = broker.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
-    main = broker.show("worker.service", "MainPID")
-    broker.start(f"echo $$ >/sys/fs/cgroup/system.slice/worker.service/cgroup.procs; exec sockbrokerctl retrieve "
-                 "steady -- "
-                 "/opt/system-tests/client.py serve next")
-    assert waiting.communicate(timeout=10)[0] == "next queued"
-    now = until_state(broker, "live")
-    assert (now["cookie"], now["unit"]) == (worker["cookie"], "worker.service") and str(now["pid"]) != main
-
-
-HELPED = """\
-[Service]
-ExecStart=/opt/system-tests/client.py helped steady 127.0.0.1 8099 {pause}
-"""
-
-
-@pytest.mark.parametrize("pause", ["0", "2.5"])
-def test_what_a_helper_registered_goes_on_being_served_after_the_helpers_end(broker, pause):
-    """Its hold is over HoldSec= after the helper's end, unless the broker has seen meanwhile that somebody reads it."""
-    broker.policy("steady.conf", WITHOUT_HOLD.replace("steady.service", "helped.service") + "HoldSec=8\n")
-    broker.run("systemctl reload sockbrokerd")
-    broker.unit("helped.service", HELPED.format(pause=pause))
-    cursor = broker.cursor()
-    broker.run("systemctl start helped.service")
-    until_state(broker, "held")
-    if pause == "0":
-        broker.until_said(cursor, "sockbrokerd.service", "the tcp socket 127.0.0.1:8099 of steady is not held any "
-                                                         "more: "
-                          "nobody came for it within 8 s")
-    else:  # long enough in the queue to be seen there
-        assert broker.client("tcp", ADDRESS, 443, "seen").stdout == "seen"
-        broker.until_said(cursor, "sockbrokerd.service",
-                          "others than the process that registered it read a socket of steady, it is not held")
-    assert until_state(broker, "live")
-    assert broker.client("tcp", ADDRESS, 443, "served").stdout == "served"
-    # With the unit all is over; only what is kept still waits for the next instance.
-    broker.run("systemctl kill -s KILL helped.service")
-    if pause == "0":
-        broker.until("nothing registered", lambda: not broker.registered("steady"))
-    else:
-        until_state(broker, "held")
-
-
-NEST = """\
-[Service]
-Delegate=yes
-ExecStart=/bin/sh -c 'cd /sys/fs/cgroup/system.slice/nest.service && mkdir inner && \\
-        (echo 0 >inner/cgroup.procs; exec /opt/system-tests/client.py store steady 127.0.0.1 8099 hold) & \\
-        exec sleep infinity'
-"""
-
-
-def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broker):
-    """A user manager, a container, a delegated subtree: the broker goes by the process."""
-    broker.policy("steady.conf", WITHOUT_HOLD.replace("steady.service", "nest.service") + "HoldSec=2\n")
-    broker.run("systemctl reload sockbrokerd")
-    broker.unit("nest.service", NEST)
-    broker.run("systemctl start nest.service")
-    one, = broker.until_registered("steady", 1)
-    assert one["unit"] == "nest.service"
-    broker.run("systemctl restart sockbrokerd")
-    broker.until("the bus",
-                 lambda: broker.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
-    assert broker.registered("steady") == [one], "live, as before"
-    broker.run(f"kill -9 {one['pid']}")
-    until_state(broker, "held")
-    assert broker.show("nest.service", "ActiveState") == "active"
-    broker.until("a refusal", lambda: "ConnectionRefusedError" in broker.client(
-        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=8)
 
 
 def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
