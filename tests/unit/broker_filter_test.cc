@@ -19,59 +19,17 @@
 
 #include <algorithm>
 #include <csignal>
-#include <fstream>
+#include <functional>
 #include <set>
-#include <sstream>
 
 #include "broker/daemon/confine.h"
-#include "broker/names/process.h"
-#include "broker/routes/server.h"
-#include "sandbox/compile.h"
-#include "sandbox/evaluator.h"
-#include "sandbox/parse.h"
 #include "tests/unit/support/child.h"
-#include "tests/unit/support/fate.h"
+#include "tests/unit/support/filtered_call.h"
 
 namespace sockbroker {
 namespace {
 
-using sandbox::test::answer;
-using sandbox::test::Fate;
-
-const std::string kRoot = SOCKBROKER_SOURCE_ROOT;
-
-std::string text_of(const std::string& path) {
-        std::ifstream file(path);
-        std::ostringstream text;
-        text << file.rdbuf();
-        return text.str();
-}
-
-sandbox::Profile the_profile() {
-        const std::string path = kRoot + "/sandbox/broker.profile";
-        auto parsed = sandbox::parse_profile("broker", {{path, text_of(path)}},
-                                             [](const std::string&) { return fail("no include"); });
-        for (const auto& error : parsed.errors) {
-                ADD_FAILURE() << error.to_string();
-        }
-        return parsed.profile.value_or(sandbox::Profile{});
-}
-
-sandbox::Filter the_filter() {
-        auto filter = sandbox::compile(the_profile());
-        return filter ? *filter : sandbox::Filter{};
-}
-
-struct Call {
-        const char* name;
-        sandbox::Arguments arguments;
-        Fate fate;
-};
-
-constexpr std::uint64_t kThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
-                                  CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
-constexpr std::uint64_t kCopy = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
-constexpr std::uint64_t kIn = static_cast<std::uint32_t>(AT_FDCWD);
+using namespace sandbox::test;
 
 const std::vector<Call> kCalls{
         // bpf(2): maps and programs that are open; none is made and no pin opened.
@@ -229,28 +187,9 @@ const std::vector<Call> kCalls{
         {"iopl", {}, Fate::kEnosys},
 };
 
-int number_of(const std::string& name) {
-        return seccomp_syscall_resolve_name(name.c_str());
-}
-
-seccomp_data data_of(const Call& call) {
-        seccomp_data data{.nr = number_of(call.name), .arch = seccomp_arch_native()};
-        std::ranges::copy(call.arguments, data.args);
-        return data;
-}
-
-std::string text_of(const Call& call) {
-        std::ostringstream text;
-        text << call.name;
-        for (const auto argument : call.arguments) {
-                text << ' ' << argument;
-        }
-        return text.str();
-}
-
 // How a child under the filter ends that calls `inside`; -N: by signal N.
 int end_of_child(const std::function<int()>& inside) {
-        const sandbox::Filter filter = the_filter();
+        const sandbox::Filter filter = filter_of("broker");
         const pid_t child = fork();
         if (child == 0) {
                 prctl(PR_SET_DUMPABLE, 0);  // no core of those that are killed
@@ -272,7 +211,7 @@ int errno_after(int number, const sandbox::Arguments& a) {
 TEST(BrokerFilter, IsBuiltInAsItStandsInTheTree) {
         const auto built_in = describe_filter();
         ASSERT_TRUE(built_in) << built_in.error().text();
-        EXPECT_EQ(*built_in, sandbox::dump(the_profile()));
+        EXPECT_EQ(*built_in, sandbox::dump(profile_of("broker")));
 }
 
 // Whoever widens the filter sees it here, and so does the reviewer. To write it anew:
@@ -281,91 +220,8 @@ TEST(BrokerFilter, IsTheOneThatWasReviewed) {
         EXPECT_EQ(describe_filter().value_or(""), text_of(kRoot + "/tests/data/broker_filter.txt"));
 }
 
-// The same for the process that asks NSS.
-TEST(NamesFilter, IsTheOneThatWasReviewed) {
-        EXPECT_EQ(describe_names_filter().value_or(""), text_of(kRoot + "/tests/data/names_filter.txt"));
-}
-
-// And for the one process that has a capability.
-TEST(RoutesFilter, IsTheOneThatWasReviewed) {
-        EXPECT_EQ(routes::describe_routes_filter().value_or(""), text_of(kRoot + "/tests/data/routes_filter.txt"));
-}
-
-TEST(RoutesFilter, SpeaksToTheKernelAndToTheBrokerAndToNobodyElse) {
-        const std::string path = kRoot + "/sandbox/routes.profile";
-        auto parsed = sandbox::parse_profile("routes", {{path, text_of(path)}},
-                                             [](const std::string&) { return fail("no include"); });
-        ASSERT_TRUE(parsed.profile) << parsed.errors.front().to_string();
-        const auto filter = sandbox::compile(*parsed.profile);
-        ASSERT_TRUE(filter);
-        constexpr std::uint64_t kRouteSocket = 4, kEvents = 5, kConnection = 6, kAnAddress = 0x7f0000000000;
-        const std::vector<Call> calls{
-                {"sendto", {kRouteSocket, 0, 100}, Fate::kAllowed},
-                {"sendto", {kRouteSocket, 0, 100, 0, kAnAddress}, Fate::kEperm},
-                {"sendto", {kEvents, 0, 100}, Fate::kEperm},
-                {"sendto", {kConnection, 0, 100}, Fate::kAllowed},
-                {"sendmsg", {kRouteSocket}, Fate::kEnosys},
-                {"sendmmsg", {kRouteSocket}, Fate::kEnosys},
-                {"write", {kRouteSocket}, Fate::kEperm},
-                {"write", {2}, Fate::kAllowed},
-                {"accept4", {3}, Fate::kAllowed},
-                {"accept4", {kConnection}, Fate::kEperm},
-                {"socket", {AF_NETLINK, SOCK_RAW}, Fate::kEnosys},
-                {"connect", {kRouteSocket}, Fate::kEnosys},
-                {"bind", {kRouteSocket}, Fate::kEnosys},
-                {"setsockopt", {kRouteSocket}, Fate::kEnosys},
-                {"ioctl", {kRouteSocket}, Fate::kEnosys},
-                {"openat", {}, Fate::kEnosys},
-                {"dup", {kRouteSocket}, Fate::kEnosys},
-                {"fcntl", {kRouteSocket}, Fate::kEnosys},
-                {"clone", {}, Fate::kEnosys},
-                {"setns", {}, Fate::kEnosys},
-                {"unshare", {}, Fate::kEnosys},
-                {"mount", {}, Fate::kEnosys},
-                {"kill", {}, Fate::kEnosys},
-                {"bpf", {}, Fate::kKilled},
-                {"execve", {}, Fate::kKilled},
-                {"ptrace", {}, Fate::kKilled},
-                {"mmap", {0, 0, PROT_READ | PROT_EXEC}, Fate::kEperm},
-        };
-        for (const Call& call : calls) {
-                EXPECT_EQ(sandbox::evaluate(*filter, data_of(call)), answer(call.fate)) << text_of(call);
-        }
-}
-
-TEST(NamesFilter, MakesNoProcessOfAnotherProgramAndChangesNoFile) {
-        const std::string path = kRoot + "/sandbox/names.profile";
-        auto parsed = sandbox::parse_profile("names", {{path, text_of(path)}},
-                                             [](const std::string&) { return fail("no include"); });
-        ASSERT_TRUE(parsed.profile) << parsed.errors.front().to_string();
-        const auto filter = sandbox::compile(*parsed.profile);
-        ASSERT_TRUE(filter);
-        const std::vector<Call> calls{
-                {"execve", {}, Fate::kKilled},
-                {"bpf", {BPF_OBJ_GET}, Fate::kKilled},
-                {"ptrace", {}, Fate::kKilled},
-                {"kill", {}, Fate::kEperm},
-                {"clone", {kThread}, Fate::kAllowed},
-                {"clone", {CLONE_NEWUSER}, Fate::kEperm},
-                {"openat", {kIn, 0, O_RDONLY | O_CLOEXEC}, Fate::kAllowed},
-                {"openat", {kIn, 0, O_WRONLY}, Fate::kEperm},
-                {"openat", {kIn, 0, kCopy}, Fate::kEperm},
-                {"unlink", {}, Fate::kEnosys},
-                {"chmod", {}, Fate::kEnosys},
-                {"rename", {}, Fate::kEnosys},
-                {"mount", {}, Fate::kEnosys},
-                {"mmap", {0, 0, PROT_READ | PROT_EXEC}, Fate::kAllowed},
-                {"mmap", {0, 0, PROT_WRITE | PROT_EXEC}, Fate::kEperm},
-                {"socket", {AF_UNIX, SOCK_STREAM}, Fate::kAllowed},
-                {"socket", {AF_PACKET, SOCK_RAW}, Fate::kEperm},
-        };
-        for (const Call& call : calls) {
-                EXPECT_EQ(sandbox::evaluate(*filter, data_of(call)), answer(call.fate)) << text_of(call);
-        }
-}
-
 TEST(BrokerFilter, DecidesEachCallOfTheTable) {
-        const sandbox::Filter filter = the_filter();
+        const sandbox::Filter filter = filter_of("broker");
         for (const Call& call : kCalls) {
                 ASSERT_NE(number_of(call.name), __NR_SCMP_ERROR) << call.name;
                 EXPECT_EQ(sandbox::evaluate(filter, data_of(call)), answer(call.fate)) << text_of(call);
@@ -373,7 +229,7 @@ TEST(BrokerFilter, DecidesEachCallOfTheTable) {
 }
 
 TEST(BrokerFilter, TheTableHasEachConditionAndEachDenialOfTheProfile) {
-        for (const auto& [name, rule] : the_profile().rules) {
+        for (const auto& [name, rule] : profile_of("broker").rules) {
                 const auto denied = std::ranges::count_if(
                         kCalls, [&](const Call& call) { return name == call.name && call.fate != Fate::kAllowed; });
                 const auto allowed = std::ranges::count_if(
@@ -401,7 +257,7 @@ TEST(BrokerFilter, TheKernelRefusesEachDeniedCallOfTheTable) {
 TEST(BrokerFilter, TheKernelKnowsNoCallThatTheProfileDoesNotName) {
         // uretprobe and uprobe of x86: newer kernels ask no filter, and end who makes them without such a probe.
         std::set<int> named{335, 336};
-        for (const auto& [name, rule] : the_profile().rules) {
+        for (const auto& [name, rule] : profile_of("broker").rules) {
                 named.insert(number_of(name));
         }
         EXPECT_EQ(end_of_child([&] {
@@ -439,7 +295,7 @@ TEST(BrokerFilter, AbortStillEndsTheProcess) {
 TEST(BrokerFilter, DangerousCallsHaveConditionsOrAReason) {
         for (const char* name : {"bpf", "socket", "setsockopt", "mmap", "mprotect", "clone", "ioctl", "prctl", "fcntl",
                                  "openat", "pidfd_send_signal", "prlimit64", "memfd_create", "membarrier"}) {
-                const auto profile = the_profile();
+                const auto profile = profile_of("broker");
                 const auto found = profile.rules.find(name);
                 ASSERT_NE(found, profile.rules.end()) << name;
                 for (const auto& line : found->second.lines) {

@@ -1,23 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Who is admitted to which service, which sockets fit, and when a service is full or taken; each refusal with its
-// message and the place in the policy that decided.
+// Who is admitted to which service; each refusal with its message and the place in the policy that decided.
 #include "broker/policy/decide.h"
-
-#include <sys/socket.h>
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/support/policy.h"
+
 namespace sockbroker {
 namespace {
-
-constexpr std::uint64_t kNetns = 7;
-
-Policy parse(const std::string& text) {
-        auto parsed = parse_policy({{"x.conf", text}}, {});
-        EXPECT_TRUE(parsed.policy) << parsed.diagnostics.at(0).to_string();
-        return std::move(*parsed.policy);
-}
 
 const Accounts kAccounts{
         .user = [](const std::string& name) -> std::optional<uid_t> {
@@ -61,7 +52,7 @@ struct Admitted {
 };
 
 TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
-        const auto policy = parse(kMatchers);
+        const auto policy = test::policy_of(kMatchers);
         const Admitted cases[] = {
                 {"unit", {1, 5, 5, "a.service"}, "x.conf:2"},
                 {"unit", {1, 5, 5, "b.service"}, "x.conf:2"},
@@ -103,7 +94,7 @@ TEST(Admit, AllThatAreGivenMustMatchAndOneValueOfEachSuffices) {
 }
 
 TEST(Admit, ARefusalNamesTheMatchersThatFailed) {
-        const auto policy = parse(kMatchers);
+        const auto policy = test::policy_of(kMatchers);
         const auto message = [&](const char* service, const Peer& peer) {
                 return admit(policy, peer, service, kAccounts).error().message;
         };
@@ -122,7 +113,7 @@ TEST(Admit, ARefusalNamesTheMatchersThatFailed) {
 }
 
 TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
-        const auto result = admit(parse(kMatchers), {1, 0, 0, "a.service"}, "auth", kAccounts);
+        const auto result = admit(test::policy_of(kMatchers), {1, 0, 0, "a.service"}, "auth", kAccounts);
         EXPECT_EQ(result.error().code, ResultCode::kUnknownService);
         EXPECT_EQ(result.error().message,
                   "no policy has a section [Service auth], check FDNAME= or add one and reload");
@@ -130,12 +121,12 @@ TEST(Admit, AServiceThatNoPolicyNamesIsUnknown) {
 }
 
 TEST(Admit, WithoutANameTheNearestServiceSaysWhyItDoesNotAdmit) {
-        const auto policy = parse(kMatchers);
+        const auto policy = test::policy_of(kMatchers);
         const auto message = [&](const Peer& peer) { return admit(policy, peer, "", kAccounts).error().message; };
         EXPECT_EQ(message({1, 7, 7, "unit.service"}),
                   "no service admits a sender with uid 7, gid 7, in unit unit.service; the nearest is unit: "
                   "Unit=a.service b.service c@.service at x.conf:2 does not match, the sender runs in unit.service");
-        const auto one = parse("[Service web]\nUser=61001\nListenStream=80\n");
+        const auto one = test::policy_of("[Service web]\nUser=61001\nListenStream=80\n");
         EXPECT_EQ(admit(one, {1, 7, 7, ""}, "", kAccounts).error().message,
                   "no service admits a sender with uid 7, gid 7, in no system unit; the nearest is web: User=61001 at "
                   "x.conf:2 does not match, the sender has uid 7");
@@ -144,7 +135,7 @@ TEST(Admit, WithoutANameTheNearestServiceSaysWhyItDoesNotAdmit) {
 }
 
 TEST(Admit, WithoutANameTheOneServiceThatFitsIsFound) {
-        const auto policy = parse(kMatchers);
+        const auto policy = test::policy_of(kMatchers);
         const auto found = admit(policy, {1, 5, 44, ""}, "", kAccounts);
         ASSERT_TRUE(found) << found.error().message;
         EXPECT_EQ(found->service->name, "group");
@@ -172,7 +163,7 @@ const Accounts kAway{
 };
 
 TEST(Admit, ANameWithoutAnAnswerAdmitsNobodyAndTheRefusalSaysSo) {
-        const auto policy = parse("[Service a]\nUser=gone web\nListenStream=80\n");
+        const auto policy = test::policy_of("[Service a]\nUser=gone web\nListenStream=80\n");
         EXPECT_TRUE(admit(policy, {1, 33, 5, ""}, "a", kAway));
         const auto refused = admit(policy, {1, 34, 5, ""}, "a", kAway);
         ASSERT_FALSE(refused);
@@ -184,7 +175,7 @@ TEST(Admit, ANameWithoutAnAnswerAdmitsNobodyAndTheRefusalSaysSo) {
 }
 
 TEST(Admit, TellsTheNamesThatAdmitted) {
-        const auto policy = parse("[Service a]\nUser=5 web\nGroup=www\nListenStream=80\n");
+        const auto policy = test::policy_of("[Service a]\nUser=5 web\nGroup=www\nListenStream=80\n");
         const auto by_name = admit(policy, {1, 33, 44, ""}, "a", kAccounts);
         ASSERT_TRUE(by_name);
         EXPECT_EQ(by_name->user, account_hash("web"));
@@ -195,9 +186,9 @@ TEST(Admit, TellsTheNamesThatAdmitted) {
 }
 
 TEST(NamesThatMatter, AreThoseThatNoUnitAndNoNumberSettles) {
-        const auto policy =
-                parse("[Service a]\nUnit=a.service\nUser=web 5\nListenStream=80\n"
-                      "[Service b]\nUser=7 more\nGroup=www\nListenStream=81\n");
+        const auto policy = test::policy_of(
+                "[Service a]\nUnit=a.service\nUser=web 5\nListenStream=80\n"
+                "[Service b]\nUser=7 more\nGroup=www\nListenStream=81\n");
         using Names = std::vector<AccountName>;
         EXPECT_EQ(names_that_matter(policy, {1, 6, 6, "a.service"}, "a"), (Names{{AccountKind::kUser, "web"}}));
         EXPECT_EQ(names_that_matter(policy, {1, 5, 6, "a.service"}, "a"), Names{});
@@ -211,7 +202,7 @@ TEST(NamesThatMatter, AreThoseThatNoUnitAndNoNumberSettles) {
 
 TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
         const auto stays = [](const std::string& text, const Peer& peer) {
-                const auto policy = parse(text + "ListenStream=80\n");
+                const auto policy = test::policy_of(text + "ListenStream=80\n");
                 return stays_admitted(policy.services.front(), peer, kAway);
         };
         const Peer by_name{
@@ -230,7 +221,8 @@ TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
 }
 
 TEST(UnknownAccounts, AreWarningsAtTheirPlace) {
-        const auto policy = parse("[Service a]\nUser=web not-yet 61001\nGroup=nogroup www gone\nListenStream=80\n");
+        const auto policy =
+                test::policy_of("[Service a]\nUser=web not-yet 61001\nGroup=nogroup www gone\nListenStream=80\n");
         const auto warnings = unknown_accounts(policy, kAway);
         ASSERT_EQ(warnings.size(), 3U);
         EXPECT_EQ(warnings[2].to_string(),
@@ -242,186 +234,6 @@ TEST(UnknownAccounts, AreWarningsAtTheirPlace) {
                   "x.conf:2: User=: not-yet does not exist on this host, so it matches nobody");
         EXPECT_EQ(warnings[1].to_string(),
                   "x.conf:3: Group=: nogroup stands for ids that the kernel cannot name, so it matches nobody");
-}
-
-SocketFacts socket(Protocol protocol, SocketFamily family, std::uint16_t port = 80) {
-        SocketFacts facts;
-        const bool tcp = protocol == Protocol::kTcp;
-        facts.domain = family == SocketFamily::kIpv4 ? AF_INET : AF_INET6;
-        facts.type = tcp ? SOCK_STREAM : SOCK_DGRAM;
-        facts.protocol_number = tcp ? 6 : 17;
-        facts.listening = tcp;
-        facts.netns_cookie = kNetns;
-        facts.protocol = protocol;
-        facts.family = family;
-        facts.bound = {*parse_address(family == SocketFamily::kIpv4   ? "127.0.0.1"
-                                      : family == SocketFamily::kIpv6 ? "::1"
-                                                                      : "::"),
-                       port};
-        return facts;
-}
-
-constexpr auto kTcp = Protocol::kTcp;
-constexpr auto kUdp = Protocol::kUdp;
-constexpr auto k4 = SocketFamily::kIpv4;
-constexpr auto k6 = SocketFamily::kIpv6;
-constexpr auto kDual = SocketFamily::kDual;
-
-const char* const kBindings = R"([Service both]
-User=1
-ListenStream=80
-ListenDatagram=192.0.2.0/24:53
-[Service four]
-User=1
-ListenStream=192.0.2.0/24:*
-[Service many]
-User=1
-Handover=share
-ListenStream=0.0.0.0/0:8080
-ListenStream=[::]/0:8080
-[Service six]
-User=1
-ListenDatagram=[2001:db8::]/32:1000-2000
-)";
-
-struct Fit {
-        const char* service;
-        std::vector<SocketFacts> sockets;
-        const char* serves;  // a word a socket: 4, 6, 46; empty: wrong-socket
-};
-
-TEST(CheckSockets, EachServesTheFamiliesThatItCanAndNoneTwice) {
-        const auto policy = parse(kBindings);
-        const Fit cases[] = {
-                {"both", {socket(kTcp, k4)}, "4"},
-                {"both", {socket(kTcp, k6)}, "6"},
-                {"both", {socket(kTcp, kDual)}, "46"},
-                {"both", {socket(kTcp, k4), socket(kTcp, k6)}, "4 6"},
-                {"both", {socket(kTcp, kDual), socket(kTcp, k4)}, "6 4"},
-                {"both", {socket(kTcp, k6), socket(kTcp, kDual)}, "6 4"},
-                {"both", {socket(kTcp, k4), socket(kUdp, k4, 53)}, "4 4"},
-                {"both", {socket(kTcp, kDual), socket(kUdp, kDual, 53)}, "46 46"},
-                {"both", {socket(kUdp, k6, 53)}, ""},
-                {"both", {socket(kTcp, k4), socket(kTcp, k4)}, ""},
-                {"both", {socket(kTcp, kDual), socket(kTcp, kDual)}, ""},
-                {"both", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, k6)}, ""},
-                {"four", {socket(kTcp, k4, 12345)}, "4"},
-                {"four", {socket(kTcp, kDual)}, "46"},
-                {"four", {socket(kTcp, k6)}, ""},
-                {"four", {socket(kUdp, k4)}, ""},
-                {"four",
-                 {socket(kTcp, k4), socket(kTcp, kDual)},
-                 ""},  // the second has nothing left that a binding uses
-                {"many", {socket(kTcp, k4), socket(kTcp, k4), socket(kTcp, k4)}, "4 4 4"},
-                {"many", {socket(kTcp, kDual), socket(kTcp, kDual)}, "46 46"},
-                {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, kDual)}, "6 4 6"},
-                {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, k6)}, ""},
-                {"six", {socket(kUdp, k6, 4)}, "6"},  // the port is the service's affair
-                {"six", {socket(kUdp, kDual, 1500)}, "46"},
-                {"six", {socket(kUdp, k4, 1500)}, ""},
-        };
-        for (const auto& one : cases) {
-                const auto* service = policy.find(one.service);
-                const auto result = check_sockets(policy, *service, one.sockets, kNetns);
-                std::string serves;
-                if (result) {
-                        ASSERT_EQ(result->size(), one.sockets.size());
-                        for (const auto& assignment : *result) {
-                                serves += serves.empty() ? "" : " ";
-                                serves += assignment.ipv4 ? "4" : "";
-                                serves += assignment.ipv6 ? "6" : "";
-                        }
-                } else {
-                        EXPECT_EQ(result.error().code, ResultCode::kWrongSocket) << result.error().message;
-                        EXPECT_EQ(result.error().rule, policy.location(service->where));
-                }
-                EXPECT_EQ(serves, one.serves) << "case " << &one - cases;
-        }
-}
-
-TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
-        const auto policy = parse(kBindings);
-        const auto message = [&](const char* service, const std::vector<SocketFacts>& sockets) {
-                return check_sockets(policy, *policy.find(service), sockets, kNetns).error().message;
-        };
-        EXPECT_EQ(message("four", {socket(kTcp, k6, 8080)}),
-                  "service four has no ListenStream= binding of IPv6 that the socket bound to [::1]:8080 could serve, "
-                  "add one "
-                  "or hand over another socket");
-        EXPECT_EQ(message("four", {socket(kUdp, kDual, 53)}),
-                  "service four has no ListenDatagram= binding of IPv4 or IPv6 that the socket bound to [::]:53 could "
-                  "serve, "
-                  "add one or hand over another socket");
-        EXPECT_EQ(
-                message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
-                "the sockets bound to 127.0.0.1:80 and 127.0.0.1:81 are both for TCP and IPv4 of service both, each of "
-                "its clients, whatever the port, would come to one of them: make another service for the other port "
-                "(a section of its own, and its name as FDNAME= or FileDescriptorName=). Handover=share would mix "
-                "the clients of port 80 and port 81");
-        EXPECT_EQ(message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 80)}),
-                  "the sockets bound to 127.0.0.1:80 and 127.0.0.1:80 are both for TCP and IPv4 of service both, each "
-                  "client would find one of them only: hand over one, or, where they are workers that all answer "
-                  "alike, say Handover=share");
-}
-
-TEST(CheckSockets, WhatIsWrongWithTheSocketItselfComesFirst) {
-        const auto policy = parse(kBindings);
-        auto foreign = socket(kTcp, k4);
-        foreign.netns_cookie = kNetns + 1;
-        auto deaf = socket(kTcp, k4);
-        deaf.listening = false;
-        const auto code = [&](const std::vector<SocketFacts>& sockets) {
-                return check_sockets(policy, *policy.find("six"), sockets, kNetns).error().code;
-        };
-        EXPECT_EQ(code({foreign}), ResultCode::kForeignNetns);
-        EXPECT_EQ(code({deaf}), ResultCode::kNotListening);
-        EXPECT_EQ(code({SocketFacts{}}), ResultCode::kWrongSocket);
-        EXPECT_EQ(code({socket(kUdp, k6), foreign}), ResultCode::kForeignNetns)
-                << "every socket of a message is checked";
-}
-
-TEST(CheckOccupancy, TheQuotaIsCountedAsAfterTheSwitch) {
-        const auto policy = parse("[Service a]\nUser=1\nListenStream=80\nMaxSockets=3\n");
-        const auto& service = policy.services[0];
-        const std::vector<SocketFacts> two{socket(kTcp, k4), socket(kTcp, k6)};
-        const std::vector<Assignment> families{{true, false}, {false, true}};
-        EXPECT_FALSE(check_occupancy(policy, service, two, families, {.live = 1}));
-        const auto refusal = check_occupancy(policy, service, two, families, {.live = 2});
-        ASSERT_TRUE(refusal);
-        EXPECT_EQ(refusal->code, ResultCode::kQuota);
-        EXPECT_EQ(refusal->message,
-                  "service a would have 4 live sockets, MaxSockets=3 allows no more: close old ones or raise it");
-        EXPECT_EQ(refusal->rule, "x.conf:1");
-        EXPECT_TRUE(check_occupancy(policy, service, two, families, {.live = 4294967295})) << "the sum does not wrap";
-}
-
-TEST(CheckOccupancy, HandoverRefuseLetsNobodyDisplaceALiveSocket) {
-        const auto policy =
-                parse("[Service a]\nUser=1\nListenStream=80\nHandover=refuse\nMaxSockets=2\n"
-                      "[Service b]\nUser=1\nListenStream=81\n");
-        const auto& refuses = policy.services[0];
-        const auto& replaces = policy.services[1];
-        const std::vector<SocketFacts> one{socket(kTcp, kDual)};
-        const std::vector<Assignment> both{{true, true}};
-        const std::vector<Assignment> only6{{false, true}};
-        Occupancy taken{.live = 1};
-        taken.holder[0][0] = "pid 12, uid 1000, unit a.service";
-
-        const auto refusal = check_occupancy(policy, refuses, one, both, taken);
-        ASSERT_TRUE(refusal);
-        EXPECT_EQ(refusal->code, ResultCode::kBusy);
-        EXPECT_EQ(refusal->message,
-                  "TCP IPv4 of service a is served by pid 12, uid 1000, unit a.service and Handover=refuse lets nobody "
-                  "displace "
-                  "it, end that one first");
-        EXPECT_EQ(refusal->rule, "x.conf:1");
-        EXPECT_FALSE(check_occupancy(policy, refuses, one, only6, taken)) << "the other family is free";
-        EXPECT_FALSE(check_occupancy(policy, replaces, one, both, taken));
-        EXPECT_FALSE(check_occupancy(policy, refuses, one, both, {}));
-
-        taken.live = 2;
-        EXPECT_EQ(check_occupancy(policy, refuses, one, both, taken)->code, ResultCode::kQuota)
-                << "quota comes before busy";
 }
 
 }  // namespace
