@@ -28,6 +28,7 @@
 #include "broker/dataplane/compile/compile.h"
 #include "broker/dataplane/dataplane.h"
 #include "tests/bench/baselines.h"
+#include "tests/bench/spread.h"
 #include "tests/bench/workload.h"
 
 namespace sockbroker::bench {
@@ -78,27 +79,6 @@ Answer run(int program, const bpf_sk_lookup& in, int repeat) {
                 die(fmt::format("cannot run a program: {}", strerror(errno)));
         }
         return {options.duration, out.cookie};
-}
-
-// Mean without the slowest twentieth, which interrupts made.
-double trimmed_mean(std::vector<unsigned>& values) {
-        std::sort(values.begin(), values.end());
-        const std::size_t kept = std::max<std::size_t>(1, values.size() * 19 / 20);
-        double sum = 0;
-        for (std::size_t i = 0; i < kept; i++) {
-                sum += values[i];
-        }
-        return sum / static_cast<double>(kept);
-}
-
-struct Spread {
-        double low, median, high;  // quartiles
-};
-
-Spread spread(std::vector<double> values) {
-        std::sort(values.begin(), values.end());
-        const auto at = [&](double part) { return values[static_cast<std::size_t>(part * (values.size() - 1) + 0.5)]; };
-        return {at(0.25), at(0.5), at(0.75)};
 }
 
 Json to_json(const Spread& value) {

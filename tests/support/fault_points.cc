@@ -5,68 +5,39 @@
 // pinned map: those are mapped read-only here, so that each store faults and is counted before it is carried out by
 // itself. Between two changes nothing that outlives the process differs, so a kill before each is a kill at every
 // instruction. Stores into the half of the rule memory that no program reads count once, and so do updates of maps that
-// nothing pins yet.
+// nothing pins yet. The calls of the C library that are replaced for this are in fault_calls.cc.
 #include "tests/support/fault_points.h"
 
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
-#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
 
+#include "tests/support/fault_calls.h"
+
 #ifndef __x86_64__
 #error "single steps over stores are written for x86-64"
 #endif
 
-namespace {
-
-using sockbroker::FaultPoints;
-
-constexpr std::uintptr_t kPage = 4096;
-constexpr long long kTrapFlag = 0x100;
-
-// Not glibc's, which is replaced below.
-long raw(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
-        long result = 0;
-        register long r10 asm("r10") = d;
-        register long r8 asm("r8") = e;
-        register long r9 asm("r9") = f;
-        asm volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-        return result;
-}
-
-long checked(long result) {
-        if (result < 0 && result > -4096) {
-                errno = static_cast<int>(-result);
-                return -1;
-        }
-        return result;
-}
-
-long address(const void* pointer) {
-        return static_cast<long>(reinterpret_cast<std::uintptr_t>(pointer));
-}
+namespace sockbroker::faults {
 
 FaultPoints* shared = nullptr;
+
+namespace {
+
 long owner = 0;  // the broker; 0: any process. Helpers that it forks change nothing that outlives them
+
+}  // namespace
 
 void point(const char* what, const char* on) {
         if (shared == nullptr || (owner != 0 && raw(SYS_getpid) != owner) ||
@@ -83,7 +54,6 @@ void point(const char* what, const char* on) {
         }
 }
 
-// One of a row of the same.
 void point_once(const char* what, const char* on) {
         const std::uint32_t last = shared == nullptr ? 0 : __atomic_load_n(&shared->count, __ATOMIC_SEQ_CST);
         std::array<char, 48> text{};
@@ -93,16 +63,17 @@ void point_once(const char* what, const char* on) {
         }
 }
 
-bool exists(int directory, const char* path) {
-        return raw(SYS_faccessat, directory, address(path), F_OK) == 0;
-}
-
 const char* base_name(const char* path) {
         const char* slash = strrchr(path, '/');
         return slash == nullptr ? path : slash + 1;
 }
 
 // Maps in this process's memory.
+
+namespace {
+
+constexpr std::uintptr_t kPage = 4096;
+constexpr long long kTrapFlag = 0x100;
 
 struct Range {
         std::uintptr_t begin = 0;
@@ -147,6 +118,8 @@ void on_step(int, siginfo_t*, void* context) {
         }
 }
 
+}  // namespace
+
 bpf_map_info map_info(int fd) {
         bpf_map_info info{};
         bpf_attr attribute{};
@@ -179,9 +152,21 @@ void* map_memory(void* hint, std::size_t length, int how, int flags, int fd, off
         return reinterpret_cast<void*>(result);
 }
 
+void forget_memory(std::uintptr_t begin, std::size_t length) {
+        for (Range& range : ranges) {  // a large map is mapped in pieces
+                if (range.end != 0 && range.begin >= begin && range.begin < begin + length) {
+                        range = {};
+                }
+        }
+}
+
 // bpf(2).
 
+namespace {
+
 std::array<std::uint32_t, 64> fresh{};  // ids of maps that nothing pins yet
+
+}  // namespace
 
 void note_fresh(std::uint32_t id, bool is_fresh) {
         for (auto& one : fresh) {
@@ -191,6 +176,8 @@ void note_fresh(std::uint32_t id, bool is_fresh) {
                 }
         }
 }
+
+namespace {
 
 void change_of_map(const char* what, const bpf_attr& attribute) {
         const int fd = static_cast<int>(attribute.map_fd);
@@ -224,6 +211,8 @@ bool copies_sockets(int program) {
                std::string_view(info.name) == "copy";
 }
 
+}  // namespace
+
 void before_bpf(long command, const bpf_attr& attribute) {
         switch (command) {
         case BPF_MAP_UPDATE_ELEM:
@@ -249,12 +238,7 @@ void before_bpf(long command, const bpf_attr& attribute) {
         }
 }
 
-int open_file(const char* path, int flags, mode_t mode) {
-        if ((flags & (O_CREAT | O_TRUNC)) != 0) {
-                point("open", base_name(path));
-        }
-        return static_cast<int>(checked(raw(SYS_openat, AT_FDCWD, address(path), flags, mode)));
-}
+namespace {
 
 void start() {
         struct sigaction action {};
@@ -283,10 +267,12 @@ __attribute__((constructor)) void start_from_environment() {
 }
 
 }  // namespace
+}  // namespace sockbroker::faults
 
 namespace sockbroker {
 
 FaultPoints& FaultPoints::here() {
+        using namespace faults;
         if (shared == nullptr) {
                 const long memory = raw(SYS_mmap, 0, sizeof(FaultPoints), PROT_READ | PROT_WRITE,
                                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -300,118 +286,3 @@ FaultPoints& FaultPoints::here() {
 }
 
 }  // namespace sockbroker
-
-// The calls of the C library that change something, and those that map memory.
-extern "C" {
-
-long syscall(long number, ...) noexcept {
-        va_list list;
-        va_start(list, number);
-        std::array<long, 6> a{};
-        for (long& one : a) {
-                one = va_arg(list, long);
-        }
-        va_end(list);
-        if (shared != nullptr && number == SYS_bpf) {
-                before_bpf(a[0], *reinterpret_cast<const bpf_attr*>(a[1]));
-        }
-        if (shared != nullptr && number == SYS_seccomp) {
-                return 0;  // the broker's own filter lets nobody ask what a map is called, nor kill
-        }
-        const long result = raw(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-        if (shared != nullptr && number == SYS_bpf && a[0] == BPF_MAP_CREATE && result >= 0) {
-                note_fresh(map_info(static_cast<int>(result)).id, true);
-        }
-        return checked(result);
-}
-
-void* mmap(void* hint, std::size_t length, int how, int flags, int fd, off_t offset) noexcept {
-        return map_memory(hint, length, how, flags, fd, offset);
-}
-
-void* mmap64(void* hint, std::size_t length, int how, int flags, int fd, off64_t offset) noexcept {
-        return map_memory(hint, length, how, flags, fd, offset);
-}
-
-int munmap(void* memory, std::size_t length) noexcept {
-        const auto begin = reinterpret_cast<std::uintptr_t>(memory);
-        for (Range& range : ranges) {  // a large map is mapped in pieces
-                if (range.end != 0 && range.begin >= begin && range.begin < begin + length) {
-                        range = {};
-                }
-        }
-        return static_cast<int>(checked(raw(SYS_munmap, address(memory), static_cast<long>(length))));
-}
-
-int rename(const char* from, const char* to) noexcept {
-        point("rename to", base_name(to));
-        return static_cast<int>(checked(raw(SYS_rename, address(from), address(to))));
-}
-
-int unlink(const char* path) noexcept {
-        if (exists(AT_FDCWD, path)) {
-                point("unlink", base_name(path));
-        }
-        return static_cast<int>(checked(raw(SYS_unlink, address(path))));
-}
-
-int unlinkat(int directory, const char* path, int flags) noexcept {
-        point("unlink", base_name(path));
-        return static_cast<int>(checked(raw(SYS_unlinkat, directory, address(path), flags)));
-}
-
-int mkdir(const char* path, mode_t mode) noexcept {
-        if (!exists(AT_FDCWD, path)) {
-                point("mkdir", base_name(path));
-        }
-        return static_cast<int>(checked(raw(SYS_mkdir, address(path), mode)));
-}
-
-int mount(const char* what, const char* where, const char* kind, unsigned long flags, const void* data) noexcept {
-        point("mount", base_name(where));
-        return static_cast<int>(checked(
-                raw(SYS_mount, address(what), address(where), address(kind), static_cast<long>(flags), address(data))));
-}
-
-int chmod(const char* path, mode_t mode) noexcept {
-        point("chmod", base_name(path));
-        return static_cast<int>(checked(raw(SYS_chmod, address(path), mode)));
-}
-
-int bind(int fd, const sockaddr* to, socklen_t length) noexcept {
-        point("bind", "a socket");
-        return static_cast<int>(checked(raw(SYS_bind, fd, address(to), length)));
-}
-
-int open(const char* path, int flags, ...) {
-        va_list list;
-        va_start(list, flags);
-        const auto mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
-        va_end(list);
-        return open_file(path, flags, mode);
-}
-
-int open64(const char* path, int flags, ...) {
-        va_list list;
-        va_start(list, flags);
-        const auto mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
-        va_end(list);
-        return open_file(path, flags, mode);
-}
-
-ssize_t write(int fd, const void* data, std::size_t size) {
-        if (shared != nullptr) {
-                struct stat status {};
-                if (raw(SYS_newfstatat, fd, address(""), address(&status), AT_EMPTY_PATH) == 0 &&
-                    S_ISREG(status.st_mode)) {
-                        point_once("write", "a file");
-                }
-        }
-        return checked(raw(SYS_write, fd, address(data), static_cast<long>(size)));
-}
-
-int fsync(int fd) {
-        point("fsync", "a file");
-        return static_cast<int>(checked(raw(SYS_fsync, fd)));
-}
-}
