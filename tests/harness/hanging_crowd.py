@@ -30,6 +30,7 @@ WAYS = {"notify": ("notify", b"X=1"), "control": ("control", b"X=1"), "kept": ("
         "admitted-control": ("control", b"FDSTORE=1\nFDNAME=evil"),
         "file-notify": ("notify", b"X=1"), "file-control": ("control", b"X=1")}
 KEPT = 2300
+BARRED = b"keep processes of the broker waiting"  # of the answer to whoever gets no hand
 CLONE_NEWNS = 0x00020000
 
 
@@ -128,6 +129,20 @@ def _send(way, fds, uid, cgroup):
     return ended[1] == 0
 
 
+def _until_barred(uid):
+    """Until what hangs was found, and who has sent it gets no hand any more."""
+    if os.fork() == 0:
+        kernel.drop_privileges(uid, uid)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with _connect("control") as sock, open(os.devnull, "rb") as one, contextlib.suppress(ConnectionError):
+                socket.send_fds(sock, [b"VERB=version"], [one.fileno()])
+                if BARRED in sock.recv(4096):
+                    os._exit(0)
+        os._exit(1)
+    assert os.wait()[1] == 0, "nobody was barred"
+
+
 def _send_plain(uid, count):
     if os.fork() == 0:
         kernel.drop_privileges(uid, uid)
@@ -149,7 +164,7 @@ def main(way, count, uid, uids, cgroups):
     sent = 0
     for i, fds in enumerate(messages):
         if way == "kept" and i == 4:
-            time.sleep(1)  # until they are found to hang
+            _until_barred(uid)
             _send_plain(uid, KEPT)
         sent += _send(way, fds, uid + i % uids, cgroups[i % uids % len(cgroups)] if cgroups else None)
     print("ready", sent, flush=True)
