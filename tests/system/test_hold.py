@@ -111,8 +111,7 @@ def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_b
     waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
     if when == "after":
         steady.run("systemctl restart sockbrokerd")
-        steady.until("the bus",
-                     lambda: steady.run("busctl --no-pager list | grep -q sockbrokerd", check=False).returncode == 0)
+        until_bus(steady)
     assert until_state(steady, "held")["cookie"] == before["cookie"]
     steady.run("systemctl start steady.service")
     assert another_instance(steady, before)["cookie"] == before["cookie"]
