@@ -55,7 +55,7 @@ std::expected<Request, Refusal> judge_match(const Fields& fields) {
         Request request{.verb = Verb::kMatch, .pid = fields.pid};
         request.bind = {.protocol = fields.protocol, .at = {.address = fields.address, .port = fields.port}};
         if (fields.has(kFdName)) {
-                request.bind.services = split_names(*fields.values[kFdName]);
+                request.bind.services = split_names(fields.values[kFdName].value_or(""));
         }
         return request;
 }

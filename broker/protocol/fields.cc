@@ -48,7 +48,7 @@ std::optional<Key> find_key(Channel channel, std::string_view name) {
 
 std::optional<std::uint64_t> parse_positive(std::string_view value, std::uint64_t most) {
         const auto number = parse_number(value, most);
-        return number && *number != 0 ? std::optional<std::uint64_t>(*number) : std::nullopt;
+        return number && *number != 0 ? number : std::nullopt;
 }
 
 // What was parsed, or the refusal: KEY="value" and why not.
