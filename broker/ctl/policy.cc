@@ -237,6 +237,12 @@ ParsedPolicy parse_files(const std::vector<std::string>& paths, const PolicyLimi
 }  // namespace
 
 int verify_policy(const Options& options) {
+        // Four directories that are not there are a policy without services; a root that was named is meant to exist.
+        if (!options.root.empty() && ::access(options.root.c_str(), R_OK | X_OK) != 0) {
+                complain(fmt::format("cannot read the directory {} given by --root: {}", options.root,
+                                     std::strerror(errno)));
+                return kExitFailed;
+        }
         if (const std::string slip = slip_of_config_dir(options.config_dir);
             !options.config_dir.empty() && !slip.empty()) {
                 complain(slip);
@@ -251,6 +257,11 @@ int verify_policy(const Options& options) {
 
         std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
+        if (!of_files && parsed.policy && parsed.policy->files.empty() && !read_policy_files(dirs).any) {
+                diagnostics.push_back({dirs.front() + "/conf.d", 0, Severity::kWarning,
+                                       "there is no policy file, here or in any other directory, so there is no "
+                                       "service"});
+        }
         if (!of_files && of_host) {
                 // A broker that was given a directory by hand is whoever started it.
                 const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);

@@ -114,6 +114,20 @@ def test_verify_a_folder_that_is_not_there_is_a_slip(tmp_path):
     assert f"cannot read the directory {tmp_path}/nowhere given by --config-dir" in done.stderr
 
 
+def test_verify_of_a_root_that_is_not_there_is_a_failure(tmp_path):
+    done = ctl("verify", "--offline", f"--root={tmp_path}/nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot read the directory {tmp_path}/nowhere given by --root" in done.stderr
+    assert ctl("verify", "--offline", f"--root={tmp_path}").returncode == 0
+
+
+def test_verify_warns_of_a_policy_without_a_file(tmp_path, policy):
+    done = ctl("verify", "--offline", "--strict", f"--root={tmp_path}")
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{tmp_path}/etc/sockbroker/conf.d: warning: there is no policy file, here or in any")
+    assert ctl("verify", "--offline", "--strict", "--config-dir", policy(none="")).returncode == 0, "one says so"
+
+
 def test_verify_names_the_folder_to_give_where_a_file_or_the_conf_d_itself_is_named(policy):
     folder = policy(good=GOOD)
     done = ctl("verify", f"--config-dir={folder}/conf.d/good.conf")
