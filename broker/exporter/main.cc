@@ -4,14 +4,17 @@
 // it asks the broker as anybody may, and what its clients do costs the broker nothing but that question, one at a time.
 #include <fmt/format.h>
 #include <microhttpd.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <string_view>
 
@@ -39,7 +42,31 @@ constexpr const char* kHelp =
 struct Exporter {
         Options options;
         std::mutex one_question;  // at a time: scrapes of many clients are no load on the broker
+        std::deque<int> open;     // connections, the oldest first; of libmicrohttpd's thread alone
 };
+
+// Anybody on the host may connect, and send his request as slowly as he likes: near the limit the oldest connection
+// makes room. A scrape takes milliseconds.
+void on_connection(void* self, MHD_Connection* connection, void**, MHD_ConnectionNotificationCode code) {
+        const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        auto& open = static_cast<Exporter*>(self)->open;
+        if (info == nullptr) {
+                return;
+        }
+        if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+                std::erase(open, info->connect_fd);
+                return;
+        }
+        try {
+                open.push_back(info->connect_fd);
+        } catch (const std::bad_alloc&) {
+                return;  // it ends when it was idle for long enough
+        }
+        if (open.size() > kMaxConnections / 2) {
+                (void)shutdown(open.front(), SHUT_RDWR);
+                open.pop_front();
+        }
+}
 
 MHD_Result answer(MHD_Connection* connection, unsigned status, std::string_view type, std::string text) {
         MHD_Response* response = MHD_create_response_from_buffer(text.size(), text.data(), MHD_RESPMEM_MUST_COPY);
@@ -117,7 +144,7 @@ int run(int argc, char** argv) {
                 MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, nullptr, nullptr, on_request,
                 &exporter, MHD_OPTION_LISTEN_SOCKET, SD_LISTEN_FDS_START, MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
                 MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{32} * 1024,
-                MHD_OPTION_END);
+                MHD_OPTION_NOTIFY_CONNECTION, on_connection, &exporter, MHD_OPTION_END);
         if (daemon == nullptr) {
                 fmt::print(stderr, "sockbroker-exporter: cannot serve on the socket that was passed\n");
                 return kExitFailed;

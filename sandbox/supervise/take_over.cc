@@ -63,7 +63,15 @@ int bind_at_place(int fd, const std::string& service, const Asked& asked, std::s
                         }
                 }
         }
-        return errnum;
+        if (errnum != EADDRINUSE || asked.protocol != Protocol::kTcp) {
+                return errnum;
+        }
+        // Who has one of these ports on all addresses, as anybody may, must not keep the program from its own.
+        say(fmt::format(
+                "bind to {}: somebody has port {} on all addresses, so the socket gets a port of the kernel's "
+                "choice, and if it is held no later instance finds it (ss -ltnp 'sport = {}' names him)",
+                describe(asked), ports.back(), ports.back()));
+        return bind_to(fd, {.address = place_of(service, family, 0), .port = 0}, asked.ipv6);
 }
 
 // For a configuration test: as asked where the program may, else where it disturbs nobody.

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Metrics: the tool's, and those of the process that serves them over HTTP."""
 
+import contextlib
 import re
 import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -119,6 +121,16 @@ def test_without_a_broker_it_is_down_and_what_the_kernel_counts_goes_on(broker, 
     samples = parse(scrape(exporter)[1], open_metrics=False)
     assert value(samples, "up") == 0 and value(samples, "service_lookups_total", service="web") == 0
     assert broker.ctl("metrics")[0] == 3
+
+
+def test_connections_that_send_no_whole_request_keep_nobody_from_the_metrics(broker, exporter):
+    broker.start()
+    with contextlib.ExitStack() as idle:
+        for _ in range(100):
+            one = idle.enter_context(socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(exporter).port), 10))
+            one.sendall(b"GET /metrics HTTP/1.1\r\n")
+        with urllib.request.urlopen(f"{exporter}/metrics", timeout=5) as response:  # sooner than idle ones end
+            assert value(parse(response.read().decode(), open_metrics=False), "up") == 1
 
 
 def test_other_questions_than_that_are_answered_shortly(exporter):

@@ -119,6 +119,17 @@ def test_a_port_that_somebody_has_on_all_addresses_is_taken_over_all_the_same(br
         assert ask("192.0.2.1", 8080) == f"served {program.process.pid}"
 
 
+@pytest.mark.parametrize("at", ["0.0.0.0", "::"])
+def test_who_has_the_port_of_the_place_on_all_addresses_keeps_nobody_from_port_80(web, at):
+    squatted = socket.create_server(("::", 20080), family=socket.AF_INET6, dualstack_ipv6=True)
+    with squatted, supervised.Program() as program:
+        program.do(f"s = sock('tcp', '{at}', 80)")
+        program.do("serve(s)")
+        for address in ["192.0.2.1", "2001:db8::1"] if ":" in at else ["192.0.2.1"]:
+            assert ask(address, 80) == f"served {program.process.pid}"
+        assert "somebody has port 20080 on all addresses" in program.errors()
+
+
 def test_a_bind_that_no_service_takes_is_refused_and_in_the_journal(web):
     with supervised.Program() as program:
         assert program.do("sock('tcp', '0.0.0.0', 81)") == "EACCES"
