@@ -14,16 +14,16 @@ namespace sockbroker {
 std::shared_ptr<const RoutePlan> Reloads::load_at_start() {
         auto loaded = source_.load();
         tell_diagnostics(audit_, loaded.diagnostics, loaded.errors);
-        std::shared_ptr<const RoutePlan> routes;
         std::string why;
         if (loaded.policy) {
-                why = apply(*loaded.policy, routes);
-                if (why.empty()) {
+                const auto routes = apply(*loaded.policy);
+                if (routes) {
                         status_.digest = loaded.digest;
                         const auto written = loaded.supported ? source_.write_copy(loaded.files) : Result<void>();
                         status_.degrade(written ? std::string{} : written.error().text());
-                        return routes;
+                        return *routes;
                 }
+                why = routes.error().text();
                 loaded.diagnostics.clear();
                 if (loaded.add_errors(source_.check(*loaded.policy))) {
                         tell_diagnostics(audit_, loaded.diagnostics, loaded.errors);
@@ -40,27 +40,27 @@ std::shared_ptr<const RoutePlan> Reloads::load_at_start() {
         const auto copy = source_.read_copy();
         if (!copy) {
                 status_.degrade(fmt::format("{}; no copy of a last-known-good policy: {}", why, copy.error().text()));
-                return routes;
+                return nullptr;
         }
         auto parsed = source_.parse(*copy);
-        const std::string failed = parsed ? apply(std::move(*parsed), routes) : "the copy is damaged";
-        status_.digest = failed.empty() ? digest_of(*copy) : "";
-        status_.degrade(why + (failed.empty() ? "; the last-known-good policy is in force"
-                                              : "; the last-known-good policy cannot be applied: " + failed));
-        return routes;
+        const auto routes = parsed ? apply(std::move(*parsed))
+                                   : Result<std::shared_ptr<const RoutePlan>>(fail("the copy is damaged"));
+        status_.digest = routes ? digest_of(*copy) : "";
+        status_.degrade(why + (routes ? "; the last-known-good policy is in force"
+                                      : "; the last-known-good policy cannot be applied: " + routes.error().text()));
+        return routes.value_or(nullptr);
 }
 
-// Empty: taken. Otherwise why not.
-std::string Reloads::apply(Policy policy, std::shared_ptr<const RoutePlan>& routes) {
+Result<std::shared_ptr<const RoutePlan>> Reloads::apply(Policy policy) {
         auto interfaces = find_interfaces(policy, interfaces_now());
         auto departures = registry_.set_policy(policy, interfaces);
         if (!departures) {
-                return departures.error().text();
+                return std::unexpected(departures.error());
         }
-        routes = std::make_shared<const RoutePlan>(route_plan_of(policy));
+        auto routes = std::make_shared<const RoutePlan>(route_plan_of(policy));
         take(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces), *departures);
         ask_names_after_start();
-        return {};
+        return routes;
 }
 
 // Nobody waits for names at the start. Until they are known nothing is taken away for them.

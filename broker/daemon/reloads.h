@@ -67,7 +67,7 @@ private:
         using Job = void (Reloads::*)(Change&) const;           // the worker's
         using Doubtful = std::map<AccountName, AccountAnswer>;  // names that match nobody, or have no answer
 
-        [[nodiscard]] std::string apply(Policy policy, std::shared_ptr<const RoutePlan>& routes);
+        [[nodiscard]] Result<std::shared_ptr<const RoutePlan>> apply(Policy policy);  // at once; its routes
         void ask_names_after_start();
 
         void begin_reload();
