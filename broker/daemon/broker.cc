@@ -135,8 +135,8 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         if (message->truncated) {
                 return refuse(refuse_truncated(), peer, {});
         }
-        if (message->malformed) {
-                return refuse(*message->malformed, peer, {});
+        if (const auto& refusal = message->malformed) {
+                return refuse(*refusal, peer, {});
         }
         const auto request = parse_request(channel, message->text, message->count);
         if (!request) {
@@ -239,8 +239,8 @@ void Broker::store(const IncomingPtr& message, const Request& request, const Pee
                 answered(registrar_.store(admission, *message, admitted));
         };
         // Judged before its descriptors were taken, maybe.
-        if (message->verdict && message->judged_by == policy_.shared()) {
-                return act_on(*message->verdict, request.service, peer, told, act);
+        if (const auto& verdict = message->verdict; verdict && message->judged_by == policy_.shared()) {
+                return act_on(*verdict, request.service, peer, told, act);
         }
         when_admitted(request.service, peer, message->count, told, act);
 }
