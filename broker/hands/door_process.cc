@@ -5,22 +5,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <deque>
-#include <map>
 #include <optional>
-#include <set>
+#include <string>
 #include <unordered_map>
-#include <vector>
 
 #include <fmt/format.h>
 
-#include "broker/hands/ledger.h"
+#include "broker/hands/discards.h"
 #include "broker/hands/queue_state.h"
 #include "broker/hands/wire.h"
 #include "broker/protocol/message.h"
@@ -30,9 +26,7 @@ namespace sockbroker::hands {
 
 namespace {
 
-constexpr int kAcceptsPerTurn = 64;  // between two looks at what the core orders
-// Connections that wait for a hand of disposal: no more are accepted then.
-constexpr std::size_t kMaxDiscardsWaiting = 1024;
+constexpr int kAcceptsPerTurn = 64;                             // between two looks at what the core orders
 constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 50'000'000};  // without descriptors, at most
 
 struct Accepted {
@@ -40,21 +34,18 @@ struct Accepted {
         uid_t uid = 0;
 };
 
-struct Discard {
-        OwnedFd fd;
-        uid_t uid = 0;
-        std::uint32_t offender = 0;
-};
-
 class DoorProcess {
 public:
         DoorProcess(std::size_t max_fds, ClosedByDoor& closed, bool labels)
-                : max_kept_(max_fds / 2),
+                : max_waiting_(max_fds / 2),
                   closed_(closed),
                   door_(closed.door),
                   too_many_(format_result(
                           ResultCode::kRateLimited,
                           fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))),
+                  too_many_waiting_(format_result(
+                          ResultCode::kRateLimited,
+                          "too many connections of this user wait to be closed, with descriptors that he has sent")),
                   barred_here_(
                           format_result(ResultCode::kRateLimited,
                                         "descriptors that this user has sent keep processes of the broker waiting: "
@@ -62,9 +53,9 @@ public:
                   labels_(labels ? kLabels : -1) {}
 
         void run() {
-                while (wait() && kept_.size() < max_kept_) {
+                while (wait() && discards_.size() < max_waiting_) {
                 }
-                // What it keeps is closed with it, which may take as long as its senders like: the core hears of the
+                // What waits is closed with it, which may take as long as its senders like: the core hears of the
                 // end before, and another one takes its place.
                 shutdown(kAnswers, SHUT_RDWR);
                 _exit(EXIT_SUCCESS);
@@ -74,9 +65,9 @@ private:
         bool wait() {
                 const bool accepts = !pausing_ && has_room();
                 const auto if_accepts = static_cast<short>(accepts ? POLLIN : 0);
+                const auto if_discards = static_cast<short>(discards_.has_next() ? POLLOUT : 0);
                 std::array<pollfd, 4> polled{pollfd{kAnswers, static_cast<short>(POLLIN | (report_ ? POLLOUT : 0)), 0},
-                                             pollfd{kOrders, if_accepts, 0},
-                                             pollfd{kBetween, static_cast<short>(discards_.empty() ? 0 : POLLOUT), 0},
+                                             pollfd{kOrders, if_accepts, 0}, pollfd{kBetween, if_discards, 0},
                                              pollfd{labels_, if_accepts, 0}};
                 const int ready = ppoll(polled.data(), polled.size(), pausing_ ? &kPause : nullptr, nullptr);
                 if (ready < 0) {
@@ -93,7 +84,7 @@ private:
                 if (accepts && polled[3].revents != 0) {
                         accept_some(kLabels);
                 }
-                if ((polled[2].revents & POLLOUT) != 0 && !discards_.empty()) {
+                if ((polled[2].revents & POLLOUT) != 0 && discards_.has_next()) {
                         pass_discards();
                 }
                 return true;
@@ -102,9 +93,8 @@ private:
         // --- new connections
 
         // With as many as there may be the core gives some up, and others wait in the kernel's queue for that moment.
-        [[nodiscard]] bool has_room() const {
-                return !report_ && discards_.size() < kMaxDiscardsWaiting && connections_.size() < kMaxAccepted;
-        }
+        // What is to be closed, which may take long, keeps nobody out.
+        [[nodiscard]] bool has_room() const { return !report_ && connections_.size() < kMaxAccepted; }
 
         void accept_some(int listener) {
                 for (int i = 0; i < kAcceptsPerTurn && has_room(); i++) {
@@ -128,16 +118,13 @@ private:
                 ucred connected{};
                 socklen_t size = sizeof connected;
                 if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0) {
-                        return discard({std::move(fd), connected.uid, 0});
+                        return discard(std::move(fd), connected.uid);
                 }
-                const auto counted = per_uid_.find(connected.uid);
-                const bool many =
-                        connected.uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
-                if (const bool barred = barred_.contains(connected.uid); many || barred) {
-                        return refuse(std::move(fd), connected.uid, barred ? barred_here_ : too_many_);
+                if (const std::string* const why = why_refused(connected.uid)) {
+                        return refuse(std::move(fd), connected.uid, *why);
                 }
                 if (!prepared) {
-                        return discard({std::move(fd), connected.uid, 0});
+                        return discard(std::move(fd), connected.uid);
                 }
                 report_ = DoorReport{
                         .id = ++last_id_, .uid = connected.uid, .pid = connected.pid, .labels = labels ? 1U : 0U};
@@ -146,10 +133,21 @@ private:
                 send_report();
         }
 
+        [[nodiscard]] const std::string* why_refused(uid_t uid) const {
+                if (discards_.is_barred(uid)) {
+                        return &barred_here_;
+                }
+                const auto counted = per_uid_.find(uid);
+                if (uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
+                        return &too_many_;
+                }
+                return uid != 0 && discards_.has_too_many(uid) ? &too_many_waiting_ : nullptr;
+        }
+
         // Whether it arrives does not matter, the connection ends here.
         void refuse(OwnedFd fd, uid_t uid, const std::string& why) {
                 (void)send_record(fd.get(), why);
-                discard({std::move(fd), uid, 0});
+                discard(std::move(fd), uid);
         }
 
         void send_report() {
@@ -201,16 +199,13 @@ private:
                         }
                         break;
                 case DoorOrderKind::kForgive:
-                        kept_from_hands_.erase(order.offender);
-                        give_back([&](const Discard& one) { return one.offender == order.offender; });
+                        discards_.forgive(order.offender);
                         break;
                 case DoorOrderKind::kBar:
-                        barred_.insert(order.uid);
-                        keep_waiting();
+                        discards_.bar(order.uid);
                         break;
                 case DoorOrderKind::kUnbar:
-                        barred_.erase(order.uid);
-                        give_back([&](const Discard& one) { return one.uid == order.uid || order.uid == kNobody; });
+                        discards_.unbar(order.uid);
                         break;
                 }
         }
@@ -220,90 +215,52 @@ private:
                 if (found == connections_.end()) {
                         return;
                 }
-                Discard discarded{std::move(found->second.fd), found->second.uid, order.offender};
+                Accepted ended = std::move(found->second);
                 connections_.erase(found);
-                if (const auto counted = per_uid_.find(discarded.uid); --counted->second == 0) {
+                if (const auto counted = per_uid_.find(ended.uid); --counted->second == 0) {
                         per_uid_.erase(counted);
                 }
                 if (order.kind == DoorOrderKind::kKeep) {
-                        kept_from_hands_.insert(order.offender);
-                        keep_waiting();
+                        discards_.keep(order.offender);
                 }
-                discard(std::move(discarded), order.in_use != 0);
+                discard(std::move(ended.fd), ended.uid, order.offender, order.in_use != 0);
         }
 
         // --- closing
 
-        // Here, where nothing lies in its queue; by a hand, where something does; and not for now, where the last hands
-        // that closed things of the same sender have not come back.
-        void discard(Discard one, bool in_use = false) {
-                shutdown(one.fd.get(), SHUT_RDWR);  // nothing more comes into its queue
-                if (!in_use && drop_plain_records(one.fd.get())) {
-                        return;
-                }
-                if (is_kept(one)) {
-                        kept_.push_back(std::move(one));
-                } else {
-                        discards_.push_back(std::move(one));
+        // Here, where nothing lies in its queue; by a hand, where something does.
+        void discard(OwnedFd fd, uid_t uid, std::uint32_t offender = 0, bool in_use = false) {
+                shutdown(fd.get(), SHUT_RDWR);  // nothing more comes into its queue
+                if (in_use || !drop_plain_records(fd.get())) {
+                        discards_.add(uid, offender, std::move(fd));
                 }
         }
 
-        [[nodiscard]] bool is_kept(const Discard& one) const {
-                return barred_.contains(one.uid) || barred_.contains(kNobody) ||
-                       kept_from_hands_.contains(one.offender);
-        }
-
-        // What was to be passed on before it was known.
-        void keep_waiting() {
-                const auto first = std::stable_partition(discards_.begin(), discards_.end(),
-                                                         [&](const Discard& one) { return !is_kept(one); });
-                std::move(first, discards_.end(), std::back_inserter(kept_));
-                discards_.erase(first, discards_.end());
-        }
-
-        template <class Concerned>
-        void give_back(const Concerned& concerned) {
-                const auto first = std::stable_partition(kept_.begin(), kept_.end(), [&](const Discard& one) {
-                        return !concerned(one) || is_kept(one);
-                });
-                std::move(first, kept_.end(), std::back_inserter(discards_));
-                kept_.erase(first, kept_.end());
-        }
-
-        // In the order of their coming, those of one user that stand together in one record. A single one: the queue is
-        // writable only while it is nearly empty, so that few wait there when their sender comes to be barred.
+        // One record: the queue is writable only while it is nearly empty, so that few wait there when their sender
+        // comes to be barred.
         void pass_discards() {
-                const Discard& first = discards_.front();
+                const Discards::Batch batch = discards_.next();
                 const Discarded head{
-                        .uid = first.uid, .offender = first.offender, .door = door_, .number = last_number_ + 1};
-                std::vector<int> fds;
-                for (const Discard& one : discards_) {
-                        if (fds.size() == kMaxDiscarded || one.uid != first.uid || one.offender != first.offender) {
-                                break;
-                        }
-                        fds.push_back(one.fd.get());
-                }
-                if (send_bytes(kBetween, as_bytes_of(head), fds) != 0) {
+                        .uid = batch.uid, .offender = batch.offender, .door = door_, .number = last_number_ + 1};
+                if (send_bytes(kBetween, as_bytes_of(head), batch.connections) != 0) {
                         return;  // all hands are at work
                 }
-                discards_.erase(discards_.begin(), discards_.begin() + static_cast<std::ptrdiff_t>(fds.size()));
+                discards_.sent(batch);
                 closed_.number = ++last_number_;
         }
 
-        const std::size_t max_kept_;
+        const std::size_t max_waiting_;
         ClosedByDoor& closed_;
         const std::uint32_t door_;
         std::uint32_t last_number_ = 0;
         const std::string too_many_;
+        const std::string too_many_waiting_;
         const std::string barred_here_;
         std::uint64_t last_id_ = 0;
         std::unordered_map<std::uint64_t, Accepted> connections_;  // of which the core has a duplicate
         std::unordered_map<uid_t, std::size_t> per_uid_;
         std::optional<DoorReport> report_;  // for which the core's queue had no room
-        std::set<uid_t> barred_;
-        std::set<std::uint32_t> kept_from_hands_;  // offenders
-        std::vector<Discard> kept_;
-        std::deque<Discard> discards_;
+        Discards discards_;
         bool pausing_ = false;
         const int labels_;  // kLabels; -1: none
 };
