@@ -53,14 +53,14 @@ class Clients:
         self.numbers = []
         self.lost = set()
         self.target = address, port
-        self.moves_to = 20000  # ports that the kernel chooses for nobody
+        self.port = 20000  # of the next; one that another had is a flow of his
         self.begin(count)
 
-    def begin(self, count, ports=()):
-        for number in range(count):
+    def begin(self, count):
+        for _ in range(count):
             sock = socket.socket(client.family_of(self.target[0]), socket.SOCK_DGRAM)
-            if ports:
-                sock.bind(("", ports[number]))
+            sock.bind(("", self.port))
+            self.port += 1
             sock.settimeout(TIMEOUT)
             sock.connect(self.target)
             self.sockets.append(sock)
@@ -71,8 +71,7 @@ class Clients:
         """All go on from a port that nobody had, as a client does behind a NAT that has forgotten it."""
         moved, kept = list(self.sockets), (self.ids, self.numbers)
         self.sockets, self.ids, self.numbers = [], [], []
-        self.begin(len(moved), range(self.moves_to, self.moves_to + len(moved)))
-        self.moves_to += len(moved)
+        self.begin(len(moved))
         self.ids, self.numbers = kept
         for sock in moved:
             sock.close()
