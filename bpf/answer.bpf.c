@@ -23,37 +23,81 @@ enum {
 };
 
 /*
- * The address that the client asked, into `address`. Its question is answered by that: the next one may be to another
- * address. 0: it asked none that is known.
+ * What is read by way of the result is read after `value`, on processors too that do not read in order: they all keep
+ * to that where the one gives the address of the other. An atomic would do it as well, and pass the line to and fro.
  */
-static __always_inline int take_asked(__u64 tag, __u32 family, __u32 *address)
+static __always_inline const struct sb_reply_line *after(const struct sb_reply_line *line, __u64 value)
+{
+	asm volatile("%0 &= 0" : "+r"(value));
+	return (const struct sb_reply_line *)((const char *)line + value);
+}
+
+struct asked {
+	__u32 address[4];
+	__u32 family;
+};
+
+enum { NOT_KNOWN = 0, KNOWN = 1, AGAIN = 2, TRIES = 64 };
+
+/* AGAIN: it was written meanwhile. Verified once, for all arguments. */
+__attribute__((noinline)) int try_asked(__u64 tag, struct asked *to)
 {
 	__u32 at = sb_reply_line_of(tag);
-	struct sb_reply_line *line = bpf_map_lookup_elem(&replies, &at);
+	const struct sb_reply_line *line = bpf_map_lookup_elem(&replies, &at);
+	struct sb_reply_answered *last = bpf_map_lookup_elem(&answered, &at);
+	int result = NOT_KNOWN;
 
-	if (!line)
-		return 0;
+	if (!line || !last || !to)
+		return NOT_KNOWN;
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < SB_REPLY_WAYS; i++) {
-		__u32 asked;
+		__u64 found = READ_ONCE(line->tag[i]);
+		__u32 asked, version;
 
-		if (READ_ONCE(line->tag[i]) != tag)
+		if (found == SB_REPLY_BUSY)
+			result = AGAIN;
+		if (found != tag)
 			continue;
-		address[0] = READ_ONCE(line->address[i]);
-		if (family == SB_AF_INET6) {
-			address[1] = READ_ONCE(line->others[i][0]);
-			address[2] = READ_ONCE(line->others[i][1]);
-			address[3] = READ_ONCE(line->others[i][2]);
+		line = after(line, found);
+		asked = version = READ_ONCE(line->asked[i]);
+		if (to->family == SB_AF_INET6)
+			version = READ_ONCE(line->version[i]);
+		line = after(line, asked | version);
+		to->address[0] = READ_ONCE(line->address[i]);
+		found = to->address[0];
+		if (to->family == SB_AF_INET6) {
+			to->address[1] = READ_ONCE(line->others[i][0]);
+			to->address[2] = READ_ONCE(line->others[i][1]);
+			to->address[3] = READ_ONCE(line->others[i][2]);
+			found |= to->address[1] | to->address[2] | to->address[3];
 		}
-		asked = READ_ONCE(line->asked[i]);
-		/* Another one's by now, or being written? */
-		if (__sync_val_compare_and_swap(&line->tag[i], tag, tag) != tag)
-			return 0;
-		if (asked & SB_REPLY_WAITS)
-			*(volatile __u32 *)&line->asked[i] = asked & ~(__u32)SB_REPLY_WAITS;
-		return 1;
+		line = after(line, found);
+		found = READ_ONCE(line->tag[i]);
+		line = after(line, found);
+		if (found != tag)
+			return AGAIN;
+		if (READ_ONCE(*(to->family == SB_AF_INET6 ? &line->version[i] : &line->asked[i])) != version)
+			return AGAIN;
+		*(volatile __u32 *)&last->asked[i] = asked;
+		return KNOWN;
 	}
-	return 0;
+	return result;
+}
+
+/*
+ * The address that the client asked. Its question is answered by that: the next one may be to another address. 0: it
+ * asked none that is known.
+ */
+static __always_inline int take_asked(__u64 tag, struct asked *to)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < TRIES; i++) {
+		int result = try_asked(tag, to);
+
+		if (result != AGAIN)
+			return result;
+	}
+	return NOT_KNOWN;
 }
 
 /* A source other than the socket's own was given with the datagram (IP_PKTINFO): that is the program's matter. */
@@ -61,14 +105,14 @@ SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct asked asked = {.family = SB_AF_INET};
 	struct sb_sip state;
-	__u32 address;
 
 	if (!sk || sk->state == CONNECTED || ctx->msg_src_ip4 != sk->src_ip4)
 		return AS_IT_IS;
 	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET, (__u16)ctx->user_port, ctx->user_ip4);
-	if (take_asked(sb_reply_end(&state), SB_AF_INET, &address))
-		ctx->msg_src_ip4 = address;
+	if (take_asked(sb_reply_end(&state), &asked))
+		ctx->msg_src_ip4 = asked.address[0];
 	return AS_IT_IS;
 }
 
@@ -76,8 +120,8 @@ SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct asked asked = {.family = SB_AF_INET6};
 	struct sb_sip state;
-	__u32 address[4];
 
 	if (!sk || sk->state == CONNECTED)
 		return AS_IT_IS;
@@ -86,11 +130,11 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		return AS_IT_IS;
 	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET6, (__u16)ctx->user_port, ctx->user_ip6[0]);
 	sb_reply_rest(&state, ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
-	if (take_asked(sb_reply_end(&state), SB_AF_INET6, address)) {
-		ctx->msg_src_ip6[0] = address[0];
-		ctx->msg_src_ip6[1] = address[1];
-		ctx->msg_src_ip6[2] = address[2];
-		ctx->msg_src_ip6[3] = address[3];
+	if (take_asked(sb_reply_end(&state), &asked)) {
+		ctx->msg_src_ip6[0] = asked.address[0];
+		ctx->msg_src_ip6[1] = asked.address[1];
+		ctx->msg_src_ip6[2] = asked.address[2];
+		ctx->msg_src_ip6[3] = asked.address[3];
 	}
 	return AS_IT_IS;
 }

@@ -47,59 +47,6 @@ SB_INLINE const struct sb_table *sb_table_at(__u32 index)
 
 #include "bpf/sockets.inc"
 
-/*
- * The way of nearly all packets: the newest socket is there and takes it. Anything else is left to sb_deliver(), which
- * then starts from the beginning, so nothing is counted here but a success.
- */
-SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
-{
-	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
-	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
-	struct bpf_sock *sk;
-	__u32 slot;
-	long error;
-
-	if (!entry || !counter)
-		return 0;
-	slot = READ_ONCE(entry->newest) >> (which * 16 & 48) & 0xffff;
-	sk = bpf_map_lookup_elem(&sockets, &slot); /* none is ever in slot 0 */
-	if (!sk)
-		return 0;
-	error = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
-	bpf_sk_release(sk);
-	if (error)
-		return 0;
-	SB_COUNT(counter->lookups);
-	SB_COUNT(counter->assigned);
-	SB_TELL(SB_TRACE_DELIVERED);
-	SB_TELL_STEP(service);
-	return 1;
-}
-
-/* What is remembered of packets to this service, protocol and family: SB_SLOT_STAY, SB_SLOT_REPLY. */
-SB_GLOBAL __u32 sb_remembers(__u32 index, __u32 which)
-{
-	const union sb_record *record = bpf_map_lookup_elem(&records, &index);
-
-	if (!record || which >= 4)
-		return 0;
-	return record->slot[which][0] & (SB_SLOT_STAY | SB_SLOT_REPLY);
-}
-
-#ifdef SB_EXPLAIN
-#define sb_remember(ctx, slot, service, what, flow) ((void)(slot))
-#else
-/* The packet went to the socket in this slot. One call, so that the verifier follows what it does only once. */
-SB_GLOBAL int sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what, __u64 flow)
-{
-	if (what & SB_SLOT_STAY)
-		sb_note_flow(flow, slot);
-	if (what & SB_SLOT_REPLY)
-		sb_note_reply(ctx, slot, service);
-	return 1;
-}
-#endif
-
 static __always_inline void count_assigned(struct sb_counters *counter, __u32 service)
 {
 	(void)service;
@@ -108,44 +55,125 @@ static __always_inline void count_assigned(struct sb_counters *counter, __u32 se
 	SB_TELL_STEP(service);
 }
 
+/* Gives the packet to the socket in the slot; nothing is counted. None is ever in slot 0. */
+static __always_inline int assign(struct bpf_sk_lookup *ctx, __u32 slot)
+{
+	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &slot);
+	long error;
+
+	if (!sk)
+		return 0;
+	error = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
+	bpf_sk_release(sk);
+	return !error;
+}
+
+#ifdef SB_EXPLAIN
+#define sb_remember(ctx, slot, service, what) ((void)(slot))
+#else
+/* The packet went to the socket in this slot. One call, so that the verifier follows what it does only once. */
+SB_GLOBAL int sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what)
+{
+	if (what & SB_SLOT_STAY)
+		sb_note_flow(sb_flow_hash(ctx, service), slot);
+	if (what & SB_SLOT_REPLY)
+		sb_note_reply(ctx, slot, service);
+	return 1;
+}
+#endif
+
+/* What a service's record has first for this protocol and family, if that is remembered, as UDP alone is; else 0. */
+SB_GLOBAL __u32 sb_remembered(__u32 service, __u32 which)
+{
+	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
+	const union sb_record *record;
+	__u32 index, first;
+
+	if (!entry || which >= 4)
+		return 0;
+	index = READ_ONCE(entry->record);
+	record = bpf_map_lookup_elem(&records, &index);
+	first = record ? record->slot[which][0] : 0;
+	return first & (SB_SLOT_STAY | SB_SLOT_REPLY) ? first : 0;
+}
+
+/*
+ * UDP where flows stay or the asked address is noted, as most of its packets come: of a known flow, or to the newest
+ * socket. 0: nothing has happened yet but that a flow was looked for.
+ */
+SB_GLOBAL int sb_deliver_remembered(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
+{
+	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
+	__u32 first = sb_remembered(service, which), what = first & (SB_SLOT_STAY | SB_SLOT_REPLY), slot = 0;
+
+	if (!first || !counter)
+		return 0;
+	if (first & SB_SLOT_STAY) {
+		slot = sb_try_flow(ctx, sb_flow_hash(ctx, service), service);
+		if (slot)
+			what &= ~(__u32)SB_SLOT_STAY;
+	}
+	if (!slot) {
+		if (first & (SB_SLOT_CHAIN | SB_SLOT_SHARE | SB_SLOT_REUSEPORT))
+			return 0;
+		slot = first & SB_SLOT_NUMBER;
+		if (!assign(ctx, slot))
+			return 0;
+	}
+	if (what)
+		sb_remember(ctx, slot, service, what);
+	SB_COUNT(counter->lookups);
+	count_assigned(counter, service);
+	return 1;
+}
+
+/*
+ * The way of nearly all packets: the newest socket is there and takes it. Anything else is left to sb_deliver(), which
+ * then starts from the beginning, so nothing is counted here but a success.
+ */
+SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
+{
+	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
+	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
+	__u32 slot;
+
+	if (!entry || !counter)
+		return 0;
+	slot = READ_ONCE(entry->newest) >> (which * 16 & 48) & 0xffff;
+	if (SB_RARELY(slot == SB_NEWEST_REMEMBERED))
+		return sb_deliver_remembered(ctx, which, service);
+	if (!assign(ctx, slot))
+		return 0;
+	SB_COUNT(counter->lookups);
+	count_assigned(counter, service);
+	return 1;
+}
+
 SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 {
 	struct sb_counters *counter = bpf_map_lookup_elem(&counters, &service);
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
-	__u32 index, remembers;
-	__u64 fence = 0, flow = 0;
+	__u64 fence = 0;
+	__u32 index, slot = 0;
 
 	if (!counter || !entry)
 		return 0;
+	if (sb_deliver_remembered(ctx, which, service))
+		return 1;
 	SB_COUNT(counter->lookups);
 	index = READ_ONCE(entry->record);
-	remembers = which >= SB_WHICH(1, 0) ? sb_remembers(index, which) : 0;
-	if (SB_RARELY(remembers & SB_SLOT_STAY)) {
-		__u32 slot;
-
-		flow = sb_flow_hash(ctx, service);
-		slot = sb_try_flow(ctx, flow, service);
-		if (slot) {
-			sb_remember(ctx, slot, service, remembers & SB_SLOT_REPLY, 0);
-			count_assigned(counter, service);
-			return 1;
-		}
-	}
 	/*
 	 * The broker switches the record before it takes a socket out of its slot. Who still holds the old record and
 	 * finds the slot empty must look again, or a hand-over would refuse a client.
 	 */
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < 4; i++) {
-		__u32 now, slot = sb_try_record(ctx, index, which, service);
+		__u32 now;
 		__u64 order;
 
-		if (slot) {
-			if (SB_RARELY(remembers))
-				sb_remember(ctx, slot, service, remembers, flow);
-			count_assigned(counter, service);
-			return 1;
-		}
+		slot = sb_try_record(ctx, index, which, service);
+		if (slot)
+			break;
 		/* The slot was read before the record is read again. Only an atomic whose result is used is a barrier.
 		 */
 		order = __sync_fetch_and_add(&fence, 1);
@@ -155,9 +183,14 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 			break;
 		index = now;
 	}
-	SB_COUNT(counter->no_socket);
-	SB_TELL_STEP(service);
-	return 0;
+	if (!slot) {
+		SB_COUNT(counter->no_socket);
+		SB_TELL_STEP(service);
+		return 0;
+	}
+	sb_remember(ctx, slot, service, sb_remembered(service, which));
+	count_assigned(counter, service);
+	return 1;
 }
 
 SB_INLINE void sb_count(__u32 index, int delivered)

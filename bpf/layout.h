@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 8U		       /* second, likewise */
+#define SB_LAYOUT 9U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -121,11 +121,13 @@ struct sb_header {
 	__u64 flow_secret[2]; /* likewise, for where flows and replies stand in their tables */
 };
 
+enum { SB_NEWEST_REMEMBERED = 0xffff };
+
 /*
  * The record is the truth, and the store of its index the one switch of a service's sockets. `newest` is a copy of
  * its first slots, 16 bits each, [SB_WHICH()], for the lookup that needs no more. It is 0 while the record changes,
- * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits;
- * the two of UDP where flows stay or the asked address is noted.
+ * and where the record says more than that: sockets that share, a choice left to the kernel, a slot of over 16 bits.
+ * The two of UDP are SB_NEWEST_REMEMBERED where flows stay or the asked address is noted.
  */
 struct sb_service {
 	__u64 newest;
@@ -194,17 +196,32 @@ struct sb_flow_line {
 enum {
 	SB_REPLY_LINES = 7680,
 	SB_REPLY_WAYS = 4,
-	SB_REPLY_WAITS = 1,  /* no answer was sent since it asked */
-	SB_REPLY_CLOCK = 20, /* a unit of time is so many bits of nanoseconds: 1.05 ms */
+	SB_REPLY_NUMBER = 0x3fff,  /* of `asked`, from the lowest bit: changes with each question */
+	SB_REPLY_SPEAKS = 1 << 14, /* the client has asked again after an answer, as one that has a session does */
+	SB_REPLY_TIME_SHIFT = 15,
+	SB_REPLY_TIMES = 0x1ffff,
+	SB_REPLY_CLOCK = 22,   /* a unit of time is so many bits of nanoseconds: 4.2 ms */
+	SB_REPLY_KEEP = 7680,  /* 32 s: for so long the entry of a client that speaks gives way to nobody */
+	SB_REPLY_LATELY = 24,  /* 100 ms: for so long an answered one does not give way before one that waits */
+	SB_REPLY_SPEAKERS = 3, /* of a set, so that others have a place */
 };
 #define SB_REPLY_BUSY 1ULL /* instead of a tag: the entry is being written */
 
 struct sb_reply_line {
 	__u64 tag[SB_REPLY_WAYS];
-	__u32 asked[SB_REPLY_WAYS];   /* when it last asked, and SB_REPLY_WAITS in the lowest bit */
+	__u32 asked[SB_REPLY_WAYS];   /* its last question: its number, SB_REPLY_SPEAKS, when it came */
 	__u32 address[SB_REPLY_WAYS]; /* its first word, which is all of IPv4 */
 	__u32 others[SB_REPLY_WAYS][3];
-	__u32 unused[4];
+	__u32 version[SB_REPLY_WAYS]; /* changes whenever `others` does */
+};
+
+/*
+ * Beside a line of `replies`: the last question that was answered, as `asked` had it then. A client whose last question
+ * is another one waits. Only who answers writes here, and who takes questions hardly ever reads it: so of the two lines
+ * that both would write, on two processors, only one goes to and fro.
+ */
+struct sb_reply_answered {
+	__u32 asked[SB_REPLY_WAYS];
 };
 
 /* Of a cgroup in which the programs of bpf/answer.bpf.c are: whose it is, and which UDP ports its unit may bind. */

@@ -5,6 +5,15 @@
 #include "bpf/shared_maps.h"
 #include "bpf/siphash.h"
 
+/* Of two that are below 2^63. Without a branch, which the verifier would follow both ways in each round of a loop. */
+SB_INLINE __u64 sb_larger(__u64 one, __u64 other)
+{
+	__u64 more = other - one, less = more >> 63;
+
+	barrier_var(less); /* or clang makes a branch of it */
+	return one + more * (less ^ 1);
+}
+
 /*
  * Of the socket's cookie, the family of the addresses (a socket may be one for both), and the client's port and the
  * first word of its address, which is all of IPv4. sb_reply_rest() adds the others.

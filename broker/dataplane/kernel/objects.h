@@ -31,20 +31,22 @@ enum class KernelMap : std::uint8_t {
         kSlots,
         kFlows,
         kReplies,
+        kAnswered,
         kUnits,
 };
-inline constexpr std::size_t kMaps = 15;
+inline constexpr std::size_t kMaps = 16;
 inline constexpr std::array<const char*, kMaps> kMapPins{
-        "meta",     "arena",   "tables",      "services", "records",
-        "counters", "sockets", "registrants", "names",    "binding_counters",
-        "counted",  "slots",   "flows",       "replies",  "units"};
+        "meta",        "arena", "tables",           "services", "records", "counters", "sockets",
+        "registrants", "names", "binding_counters", "counted",  "slots",   "flows",    "replies",
+        "answered",    "units"};
 
 // Those of a skeleton of the dispatch program or of the one that explains, in the order of KernelMap.
 template <class SkeletonMaps>
 [[nodiscard]] auto in_order(const SkeletonMaps& maps) {
         return std::array{maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
                           maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                          maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.units};
+                          maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.answered,
+                          maps.units};
 }
 
 inline constexpr const char* kProgramPin = "program";

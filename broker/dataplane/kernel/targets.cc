@@ -127,16 +127,19 @@ std::vector<std::uint32_t> records_behind(std::uint32_t index, std::span<const s
 
 std::uint64_t newest_of(const Targets& targets) {
         std::uint64_t newest = 0;
-        if (targets.share || targets.reuse_port) {
-                return newest;
-        }
-        for (std::size_t which = 0; which < (remembered_of(targets) != 0 ? kFirstOfUdp : kWhich); which++) {
+        for (std::size_t which = 0; which < kWhich; which++) {
                 const auto& slots = slots_of(targets, which);
                 // One that does not fit leaves all of them to the record: they must change in one store.
-                if (std::ranges::any_of(slots, [](Slot slot) { return slot > 0xffff; })) {
+                if (std::ranges::any_of(slots, [](Slot slot) { return slot >= SB_NEWEST_REMEMBERED; })) {
                         return 0;
                 }
-                newest |= std::uint64_t{slots.empty() ? 0 : slots.front()} << (which * 16);
+                std::uint64_t word = 0;
+                if (which >= kFirstOfUdp && remembered_of(targets) != 0) {
+                        word = SB_NEWEST_REMEMBERED;
+                } else if (!slots.empty() && !targets.share && !targets.reuse_port) {
+                        word = slots.front();
+                }
+                newest |= word << (which * 16);
         }
         return newest;
 }

@@ -84,6 +84,7 @@ Result<void> UnitPrograms::load(const PinDir& pins, const KernelObjects& objects
         }
         if (bpf_map__reuse_fd(skeleton->maps.header, objects.fd(KernelMap::kHeader)) != 0 ||
             bpf_map__reuse_fd(skeleton->maps.replies, objects.fd(KernelMap::kReplies)) != 0 ||
+            bpf_map__reuse_fd(skeleton->maps.answered, objects.fd(KernelMap::kAnswered)) != 0 ||
             bpf_map__reuse_fd(skeleton->maps.units, objects.fd(KernelMap::kUnits)) != 0 ||
             answer__load(skeleton.get()) != 0) {
                 return fail_errno(fmt::format("cannot load the programs for answers over UDP: {}", LibbpfLog::tail()));
