@@ -24,7 +24,7 @@ std::int64_t own_usec() {
 }
 
 void read_label(Incoming& message) {
-        auto request = request_of_label(message.text);
+        auto request = request_of_label(message.text, message.has_fds);
         message.text = request ? std::move(*request) : "";
         if (!request) {
                 message.malformed = std::move(request.error());

@@ -8,7 +8,7 @@
 
 namespace sockbroker {
 
-std::expected<std::string, Refusal> request_of_label(std::string_view text) {
+std::expected<std::string, Refusal> request_of_label(std::string_view text, bool has_fds) {
         if (!text.ends_with('#') || !valid_service_name(text.substr(0, text.size() - 1))) {
                 return std::unexpected(
                         Refusal{ResultCode::kMalformed,
@@ -16,6 +16,13 @@ std::expected<std::string, Refusal> request_of_label(std::string_view text) {
                                             "characters of [A-Za-z0-9._-]; all else is for the control socket",
                                             kMaxServiceName),
                                 {}});
+        }
+        if (!has_fds) {
+                return std::unexpected(Refusal{ResultCode::kMalformed,
+                                               fmt::format("{} came without a descriptor; send those of the sockets to "
+                                                           "register in the same message (SCM_RIGHTS)",
+                                                           text),
+                                               {}});
         }
         return format_request({.verb = Verb::kStore, .service = std::string(text.substr(0, text.size() - 1))});
 }

@@ -12,8 +12,8 @@
 
 namespace sockbroker {
 
-// The same request in the words of the control socket.
-[[nodiscard]] std::expected<std::string, Refusal> request_of_label(std::string_view text);
+// The same request in the words of the control socket. Refusals are in the words of this one.
+[[nodiscard]] std::expected<std::string, Refusal> request_of_label(std::string_view text, bool has_fds);
 
 // Anything but "OK" is a refusal to such a client: it gets what the control socket would have answered.
 [[nodiscard]] std::string format_label_answer(ResultCode code, std::string_view message);

@@ -107,9 +107,17 @@ def test_all_else_is_malformed_and_closed(broker, text):
 
 def test_nothing_but_registrations(broker):
     broker.policy(section("mine", 0, everywhere())).start()
-    for text in (b"mine#", b"VERB=unload", b"VERB=status"):
+    for text in (b"VERB=unload", b"VERB=status"):
         assert register(text).startswith(b"RESULT=malformed\n")
     assert broker.ask("VERB=version").result == "ok"
+
+
+def test_a_refusal_names_nothing_that_such_a_client_cannot_send(broker):
+    broker.policy(section("mine", 0, everywhere())).start()
+    answer = register(b"mine#")
+    assert answer.startswith(b"RESULT=malformed\nERRNO=74\nMESSAGE=mine# came without a descriptor; "), answer
+    assert b"FDSTORE" not in answer and b"sd_pid_notify" not in answer
+    assert register(b"mine").startswith(b"RESULT=malformed\nERRNO=74\nMESSAGE=this socket takes SERVICE# and ")
 
 
 def test_a_label_means_nothing_to_the_control_socket(broker):

@@ -12,7 +12,7 @@ namespace sockbroker {
 namespace {
 
 TEST(Label, IsTheNameOfTheServiceToRegisterFor) {
-        const auto text = request_of_label("udp_server-1.a#");
+        const auto text = request_of_label("udp_server-1.a#", true);
         ASSERT_TRUE(text) << text.error().message;
         const auto request = parse_request(Channel::kControl, *text, 1);
         ASSERT_TRUE(request) << request.error().message;
@@ -26,10 +26,19 @@ TEST(Label, AllElseIsMalformed) {
              {std::string(), std::string("#"), std::string("web"), std::string("web#\n"), std::string("web##"),
               std::string("web#\0", 5), std::string("web\nMIGRATE=1#"), std::string("FDSTORE=1\nFDNAME=web"),
               std::string("VERB=unload"), std::string("web server#"), long_name + "#"}) {
-                const auto request = request_of_label(text);
+                const auto request = request_of_label(text, true);
                 ASSERT_FALSE(request) << text;
                 EXPECT_EQ(request.error().code, ResultCode::kMalformed);
         }
+}
+
+TEST(Label, WithoutADescriptorIsRefusedInWordsOfThisSocket) {
+        const auto request = request_of_label("web#", false);
+        ASSERT_FALSE(request);
+        EXPECT_EQ(request.error().code, ResultCode::kMalformed);
+        EXPECT_EQ(request.error().message,
+                  "web# came without a descriptor; send those of the sockets to register in "
+                  "the same message (SCM_RIGHTS)");
 }
 
 TEST(Label, TheAnswerIsOkOrWhatTheControlSocketWouldSay) {
