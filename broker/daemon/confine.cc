@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -21,12 +22,17 @@ namespace {
 constexpr std::string_view kProfile =
 #include "broker/daemon/broker_profile.inc"
         ;
+// Until there are rules of this layout, the links in cgroups have the programs of the one before.
+constexpr std::string_view kAfterUpgrade = "allow bpf arg0 == BPF_LINK_UPDATE\n";
 
-Result<sandbox::Profile> built_in_profile() {
-        const auto parsed = sandbox::parse_profile(
-                "broker", {{"broker.profile", std::string(kProfile)}}, [](const std::string& name) {
-                        return Result<sandbox::ProfileFile>(fail(fmt::format("no profile {} is built in", name)));
-                });
+Result<sandbox::Profile> built_in_profile(bool after_upgrade) {
+        std::vector<sandbox::ProfileFile> files{{"broker.profile", std::string(kProfile)}};
+        if (after_upgrade) {
+                files.push_back({"upgrade.profile", std::string(kAfterUpgrade)});
+        }
+        const auto parsed = sandbox::parse_profile("broker", files, [](const std::string& name) {
+                return Result<sandbox::ProfileFile>(fail(fmt::format("no profile {} is built in", name)));
+        });
         if (!parsed.profile) {
                 return fail("the system call filter built into this broker is wrong: " +
                             parsed.errors.front().to_string());
@@ -45,12 +51,12 @@ FileAccess files_of(const DaemonOptions& options) {
 }  // namespace
 
 Result<std::string> describe_filter() {
-        const auto profile = built_in_profile();
+        const auto profile = built_in_profile(false);
         return profile ? Result<std::string>(sandbox::dump(*profile)) : std::unexpected(profile.error());
 }
 
-Result<std::string> confine(const DaemonOptions& options) {
-        const auto profile = built_in_profile();
+Result<std::string> confine(const DaemonOptions& options, bool after_upgrade) {
+        const auto profile = built_in_profile(after_upgrade);
         if (!profile) {
                 return std::unexpected(profile.error());
         }

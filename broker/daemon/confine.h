@@ -14,8 +14,9 @@ namespace sockbroker {
 
 // For all threads that are made from now on, and for good; call it when capabilities are dropped and before there is
 // another thread. The result says what this kernel does not have of it, for the journal; empty: all is in force. An
-// error: system calls could not be restricted, and the broker must not start.
-[[nodiscard]] Result<std::string> confine(const DaemonOptions& options);
+// error: system calls could not be restricted, and the broker must not start. after_upgrade: rules of an earlier layout
+// of the pinned maps are in force, and the broker has to put programs into links when there are new ones.
+[[nodiscard]] Result<std::string> confine(const DaemonOptions& options, bool after_upgrade);
 
 // The system call filter as it is built in, for a person to read.
 [[nodiscard]] Result<std::string> describe_filter();

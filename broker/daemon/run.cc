@@ -259,7 +259,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
         if (!opened) {
                 return std::unexpected(opened.error());
         }
-        const auto missing = confine(options);
+        const auto missing = confine(options, opened->dataplane->earlier_rules());
         if (!missing) {
                 return std::unexpected(missing.error());
         }

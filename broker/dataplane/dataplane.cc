@@ -14,7 +14,6 @@
 
 #include "bpf/layout.h"
 #include "broker/dataplane/compile/compile.h"
-#include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/registrants.h"
 #include "broker/dataplane/kernel/service_counters.h"
@@ -41,6 +40,10 @@ const Capacity& Dataplane::capacity() const {
 
 std::uint32_t Dataplane::earlier_layout() const {
         return state_->kernel.earlier_layout;
+}
+
+bool Dataplane::earlier_rules() const {
+        return static_cast<bool>(state_->kernel.earlier_link);
 }
 
 const std::string& Dataplane::not_grown() const {
@@ -82,9 +85,7 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
         // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.
         state.idle_generation_rests = !state.grace.wait().has_value();
         if (state.kernel.earlier_link) {
-                if (const auto pins = PinDir::open(state.pin_dir)) {
-                        forget_earlier(*pins, state.kernel);
-                }
+                state.end_earlier();
         }
         return {};
 }

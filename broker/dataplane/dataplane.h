@@ -152,6 +152,8 @@ public:
         // State of this layout was found, and taken along but for the rules: what dispatched then goes on until
         // set_rules(). 0: none.
         [[nodiscard]] std::uint32_t earlier_layout() const;
+        // Rules of an earlier layout are in force until there are some of this.
+        [[nodiscard]] bool earlier_rules() const;
 
         // Replaces all rules in one step: a packet sees the old ones or the new. Waits for a grace period. On failure
         // the old ones stay.

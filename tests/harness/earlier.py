@@ -2,9 +2,10 @@
 """Pinned state as an earlier release left it, made from what this build has pinned.
 
 A broker that takes such state along reads maps by their pins and the link, and nothing else of it. So the pins of those
-maps that had another shape are replaced by maps of that shape with the same content; the link's program goes on over
-the maps that it has, whatever they are pinned as. `SOCKBROKER_EARLIER=` names a sockbrokerd of that release for the
-same tests with what it has really pinned.
+maps that had another shape are replaced by maps of that shape with the same content. The programs of the link and of
+units go on over the maps that they have, whatever is pinned, and the next broker makes others: so, as after a real
+upgrade, a program of before and one of today do not understand each other. `SOCKBROKER_EARLIER=` names a sockbrokerd of
+that release for the same tests with what it has really pinned.
 """
 
 import os

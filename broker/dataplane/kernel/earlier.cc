@@ -47,8 +47,11 @@ const Layout* find_layout(std::uint32_t number) {
 struct Carried {
         KernelMap map;
         bpf_map_type type;
-        std::uint32_t bytes;  // 0: as the layout says, see bytes_of()
+        std::uint32_t bytes;      // 0: as the layout says, see bytes_of()
+        std::uint32_t since = 0;  // the layout that had it first
 };
+constexpr std::uint32_t kFlowsSince = 6;  // and in the same form
+constexpr std::uint32_t kUnitsSince = 7;
 constexpr std::array kCarried{
         Carried{KernelMap::kHeader, BPF_MAP_TYPE_ARRAY, 0},
         Carried{KernelMap::kServices, BPF_MAP_TYPE_ARRAY, sizeof(sb_service)},
@@ -59,6 +62,9 @@ constexpr std::array kCarried{
         Carried{KernelMap::kBindingCounters, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(sb_binding_counter)},
         Carried{KernelMap::kCounted, BPF_MAP_TYPE_ARRAY, sizeof(std::uint64_t)},
         Carried{KernelMap::kSockets, BPF_MAP_TYPE_SOCKMAP, sizeof(std::uint64_t)},
+        Carried{KernelMap::kSlots, BPF_MAP_TYPE_ARRAY, sizeof(sb_slot), kFlowsSince},
+        Carried{KernelMap::kFlows, BPF_MAP_TYPE_ARRAY, sizeof(sb_flow_line), kFlowsSince},
+        Carried{KernelMap::kUnits, BPF_MAP_TYPE_CGROUP_STORAGE, sizeof(sb_unit), kUnitsSince},
 };
 
 std::uint32_t bytes_of(const Carried& carried, const Layout& layout) {
@@ -124,6 +130,9 @@ Result<EarlierState> open_earlier(const PinDir& pins, std::uint32_t layout) {
         EarlierState result;
         result.layout = layout;
         for (const Carried& carried : kCarried) {
+                if (layout < carried.since) {
+                        continue;
+                }
                 const char* name = pin_of(carried.map);
                 auto fd = pins.get(name);
                 if (!fd) {
@@ -132,7 +141,8 @@ Result<EarlierState> open_earlier(const PinDir& pins, std::uint32_t layout) {
                 bpf_map_info info{};
                 std::uint32_t length = sizeof info;
                 if (bpf_obj_get_info_by_fd(fd->get(), &info, &length) != 0 || info.type != carried.type ||
-                    info.value_size != bytes_of(carried, *find_layout(layout))) {
+                    info.value_size != bytes_of(carried, *find_layout(layout)) ||
+                    (carried.map == KernelMap::kFlows && info.max_entries != SB_FLOW_LINES)) {
                         return fail(
                                 fmt::format("{} is of another type or size than layout {} says; dispatch goes on as it "
                                             "is; to change over run sockbrokerctl unload, then start again",
@@ -154,7 +164,8 @@ Result<EarlierState> open_earlier(const PinDir& pins, std::uint32_t layout) {
         result.capacity.bindings = header.bindings;
         result.capacity.services = header.services;
         result.capacity.sockets = header.sockets;
-        result.secret = header.secret;
+        result.generation = header.generation;
+        result.secrets = {header.secret, header.flow_secret[0], header.flow_secret[1]};
         return result;
 }
 
@@ -164,16 +175,20 @@ Result<void> copy_earlier(const EarlierState& before, const KernelObjects& after
                                KernelMap::kBindingCounters, KernelMap::kCounted}) {
                 done = done ? copy_array(before.fd(map), after.fd(map), pin_of(map)) : done;
         }
+        if (done && before.layout >= kFlowsSince) {
+                done = copy_array(before.fd(KernelMap::kSlots), after.fd(KernelMap::kSlots), pin_of(KernelMap::kSlots));
+        }
         done = done ? copy_registrants(before, after) : done;
         return done ? copy_sockets(before.fd(KernelMap::kSockets), after.fd(KernelMap::kSockets)) : done;
 }
 
-Result<void> pin_beside(const PinDir& pins, const KernelObjects& objects, int program, int link) {
+Result<void> pin_beside(const PinDir& pins, const EarlierState& before, const KernelObjects& objects, int program,
+                        int link) {
         // One of a move before this, whose rules are in force still: the link that is given has none.
         const auto earlier = pins.get(kEarlierLinkPin);
         const auto attached = earlier ? check_link(pins, earlier->get()) : Result<bool>(false);
         Result<void> done;
-        if (!attached || !*attached) {
+        if (!attached || !*attached || before.generation != 0) {
                 done = pins.replace(kEarlierLinkPin, link);
         }
         for (std::size_t i = 0; i < kMaps && done; i++) {
@@ -225,14 +240,6 @@ Result<KernelObjects> take_earlier_link(const PinDir& pins, KernelObjects object
                                                      : std::unexpected(link.error());
         }
         objects.earlier_link = std::move(*link);
-        sb_header header{};
-        const std::uint32_t key = 0;
-        if (bpf_map_lookup_elem(objects.fd(KernelMap::kHeader), &key, &header) != 0) {
-                return fail_errno("cannot read the map meta");
-        }
-        if (header.generation != 0) {  // there were rules before the broker of then was killed
-                forget_earlier(pins, objects);
-        }
         return objects;
 }
 

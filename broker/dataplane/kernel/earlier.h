@@ -23,12 +23,16 @@ inline constexpr const char* kEarlierLinkPin = "earlier_link";
 
 [[nodiscard]] bool is_earlier_layout(std::uint32_t layout);
 
+// Of sb_header: `secret` and the two of `flow_secret`. 0: the layout had none.
+using Secrets = std::array<std::uint64_t, 3>;
+
 struct EarlierState {
         std::array<OwnedFd, kMaps> maps;  // those that count, else no descriptor
         std::uint32_t layout = 0;
         Capacity capacity;
         std::uint32_t service_ids = 0;
-        std::uint64_t secret = 0;
+        std::uint32_t generation = 0;
+        Secrets secrets{};
 
         [[nodiscard]] int fd(KernelMap map) const { return maps[static_cast<std::size_t>(map)].get(); }
 };
@@ -36,16 +40,17 @@ struct EarlierState {
 // Errors: a map is missing, or of another type or size than its layout says.
 [[nodiscard]] Result<EarlierState> open_earlier(const PinDir& pins, std::uint32_t layout);
 
-// Services, their sockets and whose they are, counters. `after` is at least as large.
+// Services, their sockets and whose they are, counters. `after` is at least as large, and shares the map of flows.
 [[nodiscard]] Result<void> copy_earlier(const EarlierState& before, const KernelObjects& after);
 
 // Attaches the program, pins all beside what is there, and `link` as that of before.
-[[nodiscard]] Result<void> pin_beside(const PinDir& pins, const KernelObjects& objects, int program, int link);
+[[nodiscard]] Result<void> pin_beside(const PinDir& pins, const EarlierState& before, const KernelObjects& objects,
+                                      int program, int link);
 
 // Finishes or undoes what pin_beside() and a crash left.
 [[nodiscard]] Result<void> settle_move(const PinDir& pins);
 
-// Takes the link of before up, if its rules are in force still.
+// Takes the link of before up, where there is one still.
 [[nodiscard]] Result<KernelObjects> take_earlier_link(const PinDir& pins, KernelObjects objects);
 
 // There are rules now: ends the dispatch of before.

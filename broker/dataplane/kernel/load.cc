@@ -127,6 +127,9 @@ Result<std::unique_ptr<Dataplane>> Dataplane::adopt(const std::string& pin_dir) 
         if (done && state->cpus < 1) {
                 done = fail(state->cpus, "cannot find out the number of processors");
         }
+        if (done && objects.earlier_link && state->header[0].generation != 0) {
+                state->end_earlier();  // the broker of then was killed when it had rules
+        }
         done = done ? state->rebuild() : done;
         return done ? Result<std::unique_ptr<Dataplane>>(std::unique_ptr<Dataplane>(new Dataplane(std::move(state))))
                     : std::unexpected(done.error());
@@ -152,6 +155,7 @@ Result<void> Dataplane::unload(const std::string& pin_dir) {
 }
 
 Result<void> Dataplane::unload() {
+        state_->unit_programs->leave();
         return unload_kernel_objects(state_->pin_dir, state_->link.get(), state_->kernel.earlier_link.get());
 }
 

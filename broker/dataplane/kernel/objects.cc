@@ -66,13 +66,14 @@ Result<KernelObjects> open_pinned(const PinDir& pins, const Skeleton& skeleton) 
         return found;
 }
 
-// secret: of the state that is taken along, so that flows of services that share stay where they are; 0: a new one.
-Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines, std::uint64_t secret) {
+// secrets: of the state that is taken along, so that flows stay where they are; each that is 0 is made anew.
+Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines, const Secrets& secrets) {
         const std::uint32_t key = 0;
-        std::array<std::uint64_t, 3> random{};
+        Secrets random{};
         if (getrandom(random.data(), sizeof random, 0) != sizeof random) {
                 return fail_errno("cannot get a random number");
         }
+        const auto secret = [&](std::size_t i) { return secrets.at(i) != 0 ? secrets.at(i) : random.at(i); };
         const sb_header header{.magic = SB_MAGIC,
                                .layout = SB_LAYOUT,
                                .generation = 0,
@@ -80,8 +81,8 @@ Result<void> write_header(int fd, const Capacity& capacity, std::uint32_t lines,
                                .bindings = capacity.bindings,
                                .services = capacity.services,
                                .sockets = capacity.sockets,
-                               .secret = secret != 0 ? secret : random[0],
-                               .flow_secret = {random[1], random[2]}};
+                               .secret = secret(0),
+                               .flow_secret = {secret(1), secret(2)}};
         if (bpf_map_update_elem(fd, &key, &header, BPF_ANY) != 0) {
                 return fail_errno("cannot write the map meta");
         }
@@ -131,7 +132,7 @@ Result<KernelObjects> make_anew(const PinDir& pins, Skeleton& skeleton, const Ca
         skeleton.set_sizes(result.capacity, result.lines);
         auto done = skeleton.load();
         done = done ? skeleton.keep_fds(result) : done;
-        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, 0) : done;
+        done = done ? write_header(result.fd(KernelMap::kHeader), capacity, result.lines, {}) : done;
         done = done ? pin_all(pins, skeleton) : done;
         return done ? Result<KernelObjects>(std::move(result)) : std::unexpected(done.error());
 }
@@ -195,19 +196,16 @@ Capacity larger(const Capacity& one, const Capacity& other) {
                 .accounted = std::max(one.accounted, other.accounted)};
 }
 
-// The kernel keeps it for each cgroup with the programs that are attached there, and those stay.
-Result<void> take_units(const PinDir& pins, std::uint32_t layout, const Skeleton& skeleton) {
-        if (layout < 7) {
-                return {};  // had none
+// Maps that both programs use, for as long as both are there: flows, which come and go until there are new rules; and
+// units, which the kernel keeps for each cgroup with the programs that are attached there, and those stay.
+Result<void> share_maps(const EarlierState& before, const Skeleton& skeleton) {
+        for (const auto map : {KernelMap::kFlows, KernelMap::kUnits}) {
+                if (before.fd(map) >= 0 && bpf_map__reuse_fd(skeleton.map(map), before.fd(map)) != 0) {
+                        return fail_errno(fmt::format("cannot take the map {} along",
+                                                      kMapPins.at(static_cast<std::size_t>(map))));
+                }
         }
-        const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kUnits)];
-        const auto units = pins.get(name);
-        if (!units) {
-                return std::unexpected(units.error());
-        }
-        return bpf_map__reuse_fd(skeleton.map(KernelMap::kUnits), units->get()) == 0
-                       ? Result<void>{}
-                       : fail_errno(fmt::format("cannot take the map {} along", name));
+        return {};
 }
 
 // From maps of an earlier layout into new ones of this: what outlives a broker is copied, the rules are not. So the old
@@ -230,13 +228,14 @@ Result<KernelObjects> move_over(const PinDir& pins, int link, Skeleton& skeleton
         result.lines = lines_for(result.capacity.bindings);
         skeleton.set_sizes(result.capacity, result.lines);
         auto done = check_capacity(result.capacity);
-        done = done ? take_units(pins, layout, skeleton) : done;
+        done = done ? share_maps(*before, skeleton) : done;
         done = done ? skeleton.load() : done;
         done = done ? skeleton.keep_fds(result) : done;
-        done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secret) : done;
+        done = done ? write_header(result.fd(KernelMap::kHeader), result.capacity, result.lines, before->secrets)
+                    : done;
         done = done ? copy_earlier(*before, result) : done;
         done = done ? forget_load(pins) : done;
-        done = done ? pin_beside(pins, result, skeleton.program(), link) : done;
+        done = done ? pin_beside(pins, *before, result, skeleton.program(), link) : done;
         done = done ? settle_move(pins) : done;
         if (!done) {
                 (void)settle_move(pins);  // what was pinned goes, where the move has not come into force
@@ -308,9 +307,8 @@ Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& ca
         if (auto known = check_layout(pins, *layout); !known) {
                 return std::unexpected(known.error());
         }
-        auto opened = *layout == SB_LAYOUT ? take_up_or_grow(pins, link->get(), *skeleton, capacity)
-                                           : move_over(pins, link->get(), *skeleton, *layout, capacity);
-        return opened ? take_earlier_link(pins, std::move(*opened)) : std::move(opened);
+        return *layout == SB_LAYOUT ? take_up_or_grow(pins, link->get(), *skeleton, capacity)
+                                    : move_over(pins, link->get(), *skeleton, *layout, capacity);
 }
 
 Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name) {

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/registrants.h"
 #include "broker/dataplane/kernel/targets.h"
 
@@ -40,6 +41,15 @@ void Dataplane::State::switch_record(ServiceId id, std::uint32_t record, std::ui
         std::atomic_ref(service.newest).store(newest, std::memory_order_release);
         for (const auto old : behind) {
                 free_records.retire(old);
+        }
+}
+
+// Both dispatch programs run, and each notes every question in its own map. So only answers are lost whose question
+// came before there were rules and which are sent after this.
+void Dataplane::State::end_earlier() {
+        unit_programs->take_over();
+        if (const auto pins = PinDir::open(pin_dir)) {
+                forget_earlier(*pins, kernel);
         }
 }
 

@@ -64,6 +64,8 @@ struct Dataplane::State {
         void leave_slot(Slot slot);
         // Flows that were served by the socket in the slot are new ones from now on.
         void forget_flows(Slot slot);
+        // There are rules of this layout: ends the dispatch of the earlier one, and the answers by what it has noted.
+        void end_earlier();
         void switch_record(ServiceId id, std::uint32_t record, std::uint64_t newest);
 };
 

@@ -113,13 +113,13 @@ Result<std::unique_ptr<UnitPrograms>> UnitPrograms::open(const PinDir& pins, con
         if (!result->units_) {
                 return fail_errno("cannot keep the map of units");
         }
-        if (auto taken = result->take_up(); !taken) {
+        if (auto taken = result->take_up(static_cast<bool>(objects.earlier_link)); !taken) {
                 return std::unexpected(taken.error());
         }
         return result;
 }
 
-Result<void> UnitPrograms::take_up() {
+Result<void> UnitPrograms::take_up(bool earlier) {
         const auto names = pins_.names();
         if (!names) {
                 return std::unexpected(names.error());
@@ -132,24 +132,53 @@ Result<void> UnitPrograms::take_up() {
         }
         for (const auto id : found) {
                 sb_unit raw{};
-                if (bpf_map_lookup_elem(units_.get(), &id, &raw) == 0 && raw.unit[0] != '\0' && update_links(id)) {
-                        attached_.emplace(id, decode(raw));
-                } else {
+                auto links = open_links(id);
+                if (!links || bpf_map_lookup_elem(units_.get(), &id, &raw) != 0 || raw.unit[0] == '\0' ||
+                    (!earlier && !update_links(*links))) {
                         remove_pins(id);
+                        continue;
+                }
+                attached_.emplace(id, decode(raw));
+                if (earlier) {
+                        earlier_.emplace(id, std::move(*links));
                 }
         }
         return {};
 }
 
 // One that is missing: a broker was killed before it had all of them.
-bool UnitPrograms::update_links(std::uint64_t id) const {
+std::optional<UnitPrograms::Links> UnitPrograms::open_links(std::uint64_t id) const {
+        Links links;
         for (std::size_t i = 0; i < kPrograms; i++) {
-                const auto link = pins_.get(pin_of(id, kHooks.at(i)).c_str());
-                if (!link || bpf_link_update(link->get(), programs_.at(i).get(), nullptr) != 0) {
+                auto link = pins_.get(pin_of(id, kHooks.at(i)).c_str());
+                if (!link) {
+                        return std::nullopt;
+                }
+                links.at(i) = std::move(*link);
+        }
+        return links;
+}
+
+bool UnitPrograms::update_links(const Links& links) const {
+        for (std::size_t i = 0; i < kPrograms; i++) {
+                if (bpf_link_update(links.at(i).get(), programs_.at(i).get(), nullptr) != 0) {
                         return false;
                 }
         }
         return true;
+}
+
+void UnitPrograms::take_over() {
+        const std::scoped_lock lock(earlier_mutex_);
+        for (const auto& [id, links] : earlier_) {
+                (void)update_links(links);  // fails for a cgroup that is gone
+        }
+        earlier_.clear();
+}
+
+void UnitPrograms::leave() {
+        const std::scoped_lock lock(earlier_mutex_);
+        earlier_.clear();
 }
 
 Result<void> UnitPrograms::attach(int cgroup, std::uint64_t id, const Unit& unit) {
@@ -230,7 +259,11 @@ void UnitPrograms::drop_gone() {
         });
 }
 
-void UnitPrograms::remove_pins(std::uint64_t id) const {
+void UnitPrograms::remove_pins(std::uint64_t id) {
+        {
+                const std::scoped_lock lock(earlier_mutex_);
+                earlier_.erase(id);
+        }
         for (const Hook& hook : kHooks) {
                 (void)pins_.remove(pin_of(id, hook).c_str());  // the next start tries again
         }
