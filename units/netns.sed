@@ -7,7 +7,7 @@
 # For the network namespace that is named after the "@", see ip-netns(8). Order this unit after the one that makes the\
 # namespace. What follows is generated from the unit of the same name without "@".
 s|^Description=Socket Broker.*|& of Network Namespace %i|
-s/^\(Requires\|After\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
+s/^\(Requires\|After\|PartOf\)=sockbrokerd\.socket$/\1=sockbrokerd@%i.socket/
 s/ sockbroker-routes\.socket$/ sockbroker-routes@%i.socket/
 s/^\(Wants\|After\)=sockbrokerd-\(load\|links\)\.\(service\|socket\)$/\1=sockbrokerd-\2@%i.\3/
 s/ sockbrokerd-links\.socket$/ sockbrokerd-links@%i.socket/

@@ -356,3 +356,34 @@ def test_clients_of_tubular_register_at_a_socket_that_is_off_until_it_is_enabled
     finally:
         broker.run("systemctl disable --now sockbrokerd-tubular.socket; systemctl stop grm.service other.service",
                    check=False)
+
+
+LABEL_WITHOUT_A_SOCKET = """python3 -c '
+import socket
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+connection.settimeout(30)
+connection.connect("/run/sockbroker/tubular")
+connection.send(b"udp_server#")
+print(connection.recv(1024).decode())'"""
+BROKER_AND_SOCKETS = "sockbrokerd.service", "sockbrokerd.socket", "sockbrokerd-tubular.socket"
+
+
+def test_a_stop_of_the_brokers_socket_stops_that_for_clients_of_tubular_too(broker):
+    def active():
+        return [broker.show(unit, "ActiveState") for unit in BROKER_AND_SOCKETS]
+
+    try:
+        broker.run("systemctl enable sockbrokerd-tubular.socket && systemctl restart sockbrokerd.service")
+        assert active() == ["active"] * 3
+        broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service")
+        assert active() == ["inactive"] * 3
+        assert broker.run("test -e /run/sockbroker/tubular", check=False).returncode == 1
+        broker.run("systemctl start sockbrokerd.service")
+        assert active() == ["active"] * 3
+        # The broker has it: it says why a label is refused.
+        assert "RESULT=malformed" in broker.out(LABEL_WITHOUT_A_SOCKET), "the broker reads there"
+        broker.run("systemctl restart sockbrokerd.socket && systemctl start sockbrokerd.service")  # which waits for it
+        assert active() == ["active"] * 3
+    finally:
+        broker.run("systemctl disable --now sockbrokerd-tubular.socket; systemctl start sockbrokerd.service",
+                   check=False)
