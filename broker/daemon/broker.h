@@ -71,8 +71,9 @@ public:
         void handle(Channel channel, const IncomingPtr& message, const Reply& reply);
         // Its sockets stand in entries of the staging map that no hand uses from now on.
         void park(Incoming& message);
-        // A message to the datagram socket that is not handled, since too many of its sender wait already.
-        void drop(const Message& message);
+        // A message to the datagram socket: false where it must not wait, since too many of its sender do already or
+        // come too fast. Then handle() refuses it.
+        [[nodiscard]] bool may_wait(Incoming& message, bool has_room);
 
         // Finds sockets whose last descriptor was closed, or that take no lookups any more: asks some of them, for two
         // milliseconds at most. False: all were asked since it began anew.

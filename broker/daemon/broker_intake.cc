@@ -102,14 +102,16 @@ void Broker::park(Incoming& message) {
         }
 }
 
-void Broker::drop(const Message& message) {
-        const Peer peer = claimed_by(message);
-        (void)refusals_.refuse(
-                {ResultCode::kRateLimited,
-                 fmt::format("too many messages of uid {} wait behind one for whose service the host does not answer",
-                             peer.uid),
-                 {}},
-                peer, {});
+bool Broker::may_wait(Incoming& message, bool has_room) {
+        if (!has_room) {
+                message.counted = true;
+                message.over_rate = Refusal{
+                        ResultCode::kRateLimited,
+                        fmt::format("too many messages of uid {} wait already, or of all, with what they brought",
+                                    uid_of(message)),
+                        {}};
+        }
+        return !rate_of(Channel::kNotify, message);
 }
 
 std::optional<Refusal> Broker::over_rate(Channel channel, uid_t uid) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/notify_intake.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -14,8 +15,10 @@ namespace {
 constexpr int kMessagesPerWakeUp = 64;
 constexpr auto kTimePerWakeUp = std::chrono::milliseconds(2);
 
+// A long text counts as several messages, so that what waits is bounded in bytes too.
 std::size_t cost_of(const Incoming& message) {
-        return 1 + message.count;
+        constexpr std::size_t kTextOfOne = 512;
+        return 1 + message.text.size() / kTextOfOne + message.count;
 }
 
 uid_t sender_of(const Message& message) {
@@ -38,6 +41,19 @@ Result<std::unique_ptr<NotifyIntake>> NotifyIntake::listen(sd_event* event, Owne
                 return fail(r, "cannot watch the notify socket");
         }
         intake->source_.reset(source);
+        sd_event_source* turn = nullptr;
+        const int added = sd_event_add_defer(
+                event, &turn,
+                [](sd_event_source*, void* self) {
+                        static_cast<NotifyIntake*>(self)->go_on_some();
+                        return 0;
+                },
+                intake.get());
+        intake->turn_.reset(turn);
+        if (added < 0 || sd_event_source_set_enabled(turn, SD_EVENT_OFF) < 0 ||
+            sd_event_source_set_priority(turn, kBehind) < 0) {
+                return fail(added, "cannot have turns for the notify socket");
+        }
         return intake;
 }
 
@@ -77,7 +93,7 @@ bool NotifyIntake::drain_some() {
 bool NotifyIntake::stays_at_barrier(const Incoming& message) {
         const uid_t uid = sender_of(message);
         const auto sender = senders_.find(uid);
-        if (message.text != "BARRIER=1" || sender == senders_.end() || !sender->second.waits_for_hand()) {
+        if (message.text != "BARRIER=1" || sender == senders_.end() || !sender->second.goes_on_soon()) {
                 return false;
         }
         const auto now = steady_usec();
@@ -97,6 +113,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         if (stays_at_barrier(*message)) {
                 return false;
         }
+        const bool kept = broker_.may_wait(*message, has_room(*message));
         Intake intake;
         broker_.plan(Channel::kNotify, message, [&](const Intake& planned) { intake = planned; });
         const auto done = [self = std::weak_ptr(self_), message](const hands::Taken& result) {
@@ -113,15 +130,16 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
                         (*here)->go_on_reading();
                 }
         };
-        const uid_t uid = sender_of(*message);
-        push(message, false);
+        if (kept) {
+                push(message, false);
+        }
         bool has_it = false;
         try {
                 has_it = crew_.take(
                         {.charge = intake.charge, .probe = intake.probe, .holder = intake.holder, .others_wait = true},
                         done, next);
         } catch (...) {
-                forget_last(uid);
+                forget_last(*message);
                 throw;  // nothing has happened: it is first in the queue still
         }
         stop_reading();
@@ -131,7 +149,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         } else {
                 // Until a hand has come back nobody can take what is first in the queue.
                 constexpr std::int64_t kLaterUsec = 50'000;
-                forget_last(uid);
+                forget_last(*message);
                 go_on_reading_in(kLaterUsec);
         }
         return false;
@@ -141,7 +159,7 @@ void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result)
         const uid_t uid = sender_of(*message);
         if (result.outcome == hands::Outcome::kBusy) {  // it is first in the queue still
                 being_taken_ = nullptr;
-                forget_last(uid);
+                forget_last(*message);
                 go_on_reading();
                 return;
         }
@@ -149,15 +167,43 @@ void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result)
                 being_taken_ = nullptr;
                 go_on_reading();
         }
-        if (const auto sender = senders_.find(uid); sender != senders_.end()) {
-                for (auto& waiting : sender->second.queue) {
-                        waiting.taken = waiting.taken || waiting.message == message;
-                }
+        if (message->over_rate) {
+                return refuse(message);
         }
+        count_taken(message);
         go_on(uid);
         if (!message->settled && !succeeds([&] { broker_.park(*message); })) {
                 message->fail();
         }
+}
+
+// Only now is it known how many descriptors it has.
+void NotifyIntake::count_taken(const IncomingPtr& message) noexcept {
+        const auto found = senders_.find(sender_of(*message));
+        if (found == senders_.end()) {
+                return;
+        }
+        Sender& sender = found->second;
+        const auto waiting = std::ranges::find(sender.queue, message, &Waiting::message);
+        if (waiting == sender.queue.end()) {
+                return;
+        }
+        waiting->taken = true;
+        const std::size_t cost = cost_of(*message);
+        sender.cost += cost - waiting->cost;
+        cost_ += cost - waiting->cost;
+        waiting->cost = cost;
+        const bool is_next = !sender.handling && waiting == sender.queue.begin();
+        if (is_next || (sender.cost <= kMaxWaitingOfUser && cost_ <= kMaxWaiting)) {
+                return;
+        }
+        sender.cost -= cost;
+        cost_ -= cost;
+        sender.queue.erase(waiting);
+        if (succeeds([&] { (void)broker_.may_wait(*message, false); })) {
+                refuse(message);
+        }
+        message->settled = true;
 }
 
 void NotifyIntake::stop_reading() {
@@ -204,8 +250,12 @@ void NotifyIntake::push(const IncomingPtr& message, bool taken) {
         cost_ += cost;
 }
 
-void NotifyIntake::forget_last(uid_t uid) {
-        const auto sender = senders_.find(uid);
+void NotifyIntake::forget_last(const Incoming& message) {
+        const auto sender = senders_.find(sender_of(message));
+        if (sender == senders_.end() || sender->second.queue.empty() ||
+            sender->second.queue.back().message.get() != &message) {
+                return;  // it was not to be kept
+        }
         sender->second.cost -= sender->second.queue.back().cost;
         cost_ -= sender->second.queue.back().cost;
         sender->second.queue.pop_back();
@@ -214,24 +264,39 @@ void NotifyIntake::forget_last(uid_t uid) {
         }
 }
 
-// What a hand has is in the queue of the kernel no more, and kept in any case: that is little.
+// Whose first message it is need not wait, or is one of few in any case.
+bool NotifyIntake::has_room(const Incoming& message) const {
+        const std::size_t cost = cost_of(message);
+        const auto sender = senders_.find(sender_of(message));
+        return sender == senders_.end() ||
+               (sender->second.cost + cost <= kMaxWaitingOfUser && cost_ + cost <= kMaxWaiting);
+}
+
 void NotifyIntake::queue(const IncomingPtr& message) {
-        const uid_t uid = sender_of(*message);
-        const std::size_t cost = cost_of(*message);
-        const auto sender = senders_.find(uid);
-        if (sender != senders_.end() &&
-            (sender->second.cost + cost > kMaxWaitingOfUser || cost_ + cost > kMaxWaiting)) {
-                return broker_.drop(*message);
+        if (!broker_.may_wait(*message, has_room(*message))) {
+                return refuse(message);
         }
         push(message, true);
-        go_on(uid);
+        go_on(sender_of(*message));
+}
+
+void NotifyIntake::refuse(const IncomingPtr& message) noexcept {
+        message->settled = true;
+        (void)succeeds([&] { broker_.handle(Channel::kNotify, message, [](const Answer&) {}); });
+}
+
+void NotifyIntake::go_on(uid_t uid) noexcept {
+        go_on_until(uid, std::chrono::steady_clock::now() + kTimePerWakeUp);
 }
 
 // Nobody reads an answer here, the journal has it.
-void NotifyIntake::go_on(uid_t uid) noexcept {
+void NotifyIntake::go_on_until(uid_t uid, std::chrono::steady_clock::time_point end) noexcept {
         auto sender = senders_.find(uid);
         while (sender != senders_.end() && !sender->second.handling && !sender->second.queue.empty() &&
                sender->second.queue.front().taken) {
+                if (std::chrono::steady_clock::now() >= end && go_on_later(uid)) {
+                        return;
+                }
                 const Waiting next = std::move(sender->second.queue.front());
                 sender->second.queue.pop_front();
                 sender->second.cost -= next.cost;
@@ -240,12 +305,41 @@ void NotifyIntake::go_on(uid_t uid) noexcept {
                 handle(uid, next.message);
                 sender = senders_.find(uid);
         }
-        const bool waits = sender != senders_.end() && sender->second.waits_for_hand();
+        const bool soon = sender != senders_.end() && sender->second.goes_on_soon();
         if (sender != senders_.end() && !sender->second.handling && sender->second.queue.empty()) {
                 senders_.erase(sender);
         }
-        if (at_barrier_of_ == uid && !waits) {
+        if (at_barrier_of_ == uid && !soon) {
                 go_on_reading();
+        }
+}
+
+// False where memory does not suffice for that.
+bool NotifyIntake::go_on_later(uid_t uid) noexcept {
+        const auto sender = senders_.find(uid);
+        if (sender == senders_.end() || sender->second.later) {
+                return true;
+        }
+        sender->second.later = succeeds([&] { later_.push_back(uid); });
+        if (sender->second.later) {
+                (void)sd_event_source_set_enabled(turn_.get(), SD_EVENT_ONESHOT);
+        }
+        return sender->second.later;
+}
+
+// Those who have waited are many at once, where the host answers for a name again.
+void NotifyIntake::go_on_some() noexcept {
+        const auto end = std::chrono::steady_clock::now() + kTimePerWakeUp;
+        do {
+                const uid_t uid = later_.front();
+                later_.pop_front();
+                if (const auto sender = senders_.find(uid); sender != senders_.end()) {
+                        sender->second.later = false;
+                        go_on_until(uid, end);
+                }
+        } while (!later_.empty() && std::chrono::steady_clock::now() < end);
+        if (!later_.empty()) {
+                (void)sd_event_source_set_enabled(turn_.get(), SD_EVENT_ONESHOT);
         }
 }
 
@@ -272,7 +366,7 @@ void NotifyIntake::handled(uid_t uid, Incoming& message) noexcept {
         if (const auto sender = senders_.find(uid); sender != senders_.end()) {
                 sender->second.handling = false;
         }
-        if (in_hand_ != &message) {
+        if (in_hand_ != &message && !go_on_later(uid)) {
                 go_on(uid);
         }
 }

@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
@@ -27,8 +28,8 @@ public:
 
 private:
         // Messages that wait, and their descriptors: of one user, and in all. Beyond, they are dropped.
-        static constexpr std::size_t kMaxWaitingOfUser = 256;
-        static constexpr std::size_t kMaxWaiting = 4096;
+        static constexpr std::size_t kMaxWaitingOfUser = 1024;
+        static constexpr std::size_t kMaxWaiting = 8192;
 
         // A barrier keeps the queue of all waiting for no longer than that.
         static constexpr std::int64_t kMaxAtBarrierUsec = 50'000;
@@ -44,12 +45,11 @@ private:
         struct Sender {
                 std::deque<Waiting> queue;
                 bool handling = false;  // one of them, which waits for a name
+                bool later = false;     // it has a turn
                 std::size_t cost = 0;
 
-                // A hand has what is first.
-                [[nodiscard]] bool waits_for_hand() const {
-                        return !handling && !queue.empty() && !queue.front().taken;
-                }
+                // A hand has what is first, or its turn comes.
+                [[nodiscard]] bool goes_on_soon() const { return !handling && !queue.empty(); }
         };
 
         void drain();
@@ -63,9 +63,16 @@ private:
         void go_on_reading_in(std::int64_t usec);
 
         void push(const IncomingPtr& message, bool taken);
-        void forget_last(uid_t uid);
+        void forget_last(const Incoming& message);
+        void count_taken(const IncomingPtr& message) noexcept;
+        [[nodiscard]] bool has_room(const Incoming& message) const;
         void queue(const IncomingPtr& message);
+        void refuse(const IncomingPtr& message) noexcept;
+        // Handles what has waited for its turn, for so long at most, and the rest in another turn of the loop.
         void go_on(uid_t uid) noexcept;
+        void go_on_until(uid_t uid, std::chrono::steady_clock::time_point end) noexcept;
+        [[nodiscard]] bool go_on_later(uid_t uid) noexcept;
+        void go_on_some() noexcept;
         void handle(uid_t uid, const IncomingPtr& message) noexcept;
         void handled(uid_t uid, Incoming& message) noexcept;
 
@@ -82,6 +89,8 @@ private:
         std::int64_t barrier_since_usec_ = 0;  // 0: no barrier is first in the queue
         std::map<uid_t, Sender> senders_;      // who has a message that waits
         std::size_t cost_ = 0;                 // of all that wait
+        std::deque<uid_t> later_;              // who has a turn
+        OwnedSource turn_;
         std::shared_ptr<NotifyIntake*> self_ = std::make_shared<NotifyIntake*>(this);
 };
 
