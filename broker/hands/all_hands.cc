@@ -45,6 +45,12 @@ std::unique_ptr<Job> AllHands::pop_older(std::int64_t usec) {
         return job ? std::move(job) : holders.pop_older(usec);
 }
 
+std::unique_ptr<Job> AllHands::pop_if(const std::function<bool(const Job&)>& fits) {
+        auto job = intake.pop_if(fits);
+        job = job ? std::move(job) : disposal.pop_if(fits);
+        return job ? std::move(job) : holders.pop_if(fits);
+}
+
 void AllHands::fill() {
         intake.fill();
         disposal.fill();

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -39,6 +40,7 @@ struct AllHands {
         void cancel(std::uint64_t connection);                // jobs that wait
         [[nodiscard]] bool disown(std::uint64_t connection);  // whether one is being done
         [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
+        [[nodiscard]] std::unique_ptr<Job> pop_if(const std::function<bool(const Job&)>& fits);  // not of quarantine
 
         void fill();  // as many as there should be, and none that has nothing to do any more
         void dispatch(std::int64_t now_usec);

@@ -73,13 +73,22 @@ bool Crew::State::push(std::unique_ptr<Job>& job) {
                 wake();
                 return hands_.quarantine.push(job);
         }
+        const bool suspect = goes_aside(*job, job->since_usec);
+        if (suspect && !job->order.probe && slow_.has(job->charge, job->since_usec) && put_aside(job)) {
+                wake();
+                return true;
+        }
+        give(job);
+        wake(suspect);
+        return true;
+}
+
+void Crew::State::give(std::unique_ptr<Job>& job) {
         if (!job->holder.empty()) {
                 hands_.holders.push(job);
         } else {
                 (job->order.probe ? hands_.intake : hands_.disposal).push(job);
         }
-        wake();
-        return true;
 }
 
 void Crew::State::connected(Connection one) {
@@ -235,7 +244,8 @@ void Crew::State::finish_quarantined(Hand& hand, const ParsedAnswer& answer) {
                 hands_.quarantine.retire_full(child);
                 wake();
         }
-        call(job->done, {.outcome = full ? Outcome::kBusy : Outcome::kBarred,
+        const Outcome kept = job->only_closed ? Outcome::kDone : Outcome::kBarred;
+        call(job->done, {.outcome = full ? Outcome::kBusy : kept,
                          .errnum = answer.errnum,
                          .truncated = answer.truncated,
                          .count = answer.count});
@@ -326,43 +336,14 @@ void Crew::State::give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept {
         hands_.holders.tell_lost();
 }
 
-// What waited for a hand when its sender came to be barred. The queue of `notify` goes on by quarantine; a connection
-// keeps its message, for the door.
-void Crew::State::turn_away_barred(Pool& pool) noexcept {
-        while (auto job = pool.pop_barred()) {
-                const bool stays = job->order.kind == OrderKind::kTake && job->order.source == Source::kAttached;
-                if (stays) {
-                        call(job->done, {.outcome = Outcome::kBarred});
-                        continue;
-                }
-                job->barred = job->order.keep = true;
-                job->order.probe = false;
-                bool pushed = false;
-                (void)succeeds([&] { pushed = push(job); });
-                if (pushed) {
-                        continue;
-                }
-                if (job->order.kind == OrderKind::kPut && !job->given.empty()) {
-                        orphans_.give_back(*job);
-                } else {
-                        call(job->done, {.outcome = Outcome::kBusy});
-                }
-        }
-}
-
-void Crew::State::forgive() {
-        doors_.current().unbar([&](uid_t uid) {
-                return uid == kNobody ? !roster_.bars({.uid = kNobody}) : !roster_.ledger().bars_uid(uid);
-        });
-        doors_.current().forgive(
-                [&](std::uint32_t offender) { return !roster_.bars(roster_.charge_of(offender, kNobody)); });
-        hands_.quarantine.release();
-}
-
-void Crew::State::wake() {
-        if (!ticking_) {
-                ticking_ = true;
+void Crew::State::wake(bool at_once) {
+        constexpr std::uint64_t kLongAgo = 1;
+        if (at_once) {
+                (void)sd_event_source_set_time(timer_.get(), kLongAgo);
+        } else if (!ticking_) {
                 (void)sd_event_source_set_time_relative(timer_.get(), kTickUsec);
+        }
+        if (!std::exchange(ticking_, true)) {
                 (void)sd_event_source_set_enabled(timer_.get(), SD_EVENT_ON);
         }
 }
@@ -370,6 +351,10 @@ void Crew::State::wake() {
 void Crew::State::tick() {
         doors_.reopen();
         for (Hand* const hand : hands_.working()) {
+                const std::int64_t began = steady_usec();
+                if (const auto slept = hand->slept_usec(began, kTickUsec); slept != 0) {
+                        slow_.note(hand->job()->charge, slept, began);
+                }
                 // What it has said already counts, however late this loop is.
                 if (hand->is_late(steady_usec()) && !hand->listen()) {
                         lost(hand->child());
@@ -379,6 +364,7 @@ void Crew::State::tick() {
         }
         const std::int64_t now = steady_usec();
         close_orphans();
+        put_aside_slow();
         while (const auto job = hands_.pop_older(now - kMaxWaitUsec)) {
                 call(job->done, {.outcome = Outcome::kBusy});
         }

@@ -14,6 +14,7 @@
 #include "broker/hands/hand.h"
 #include "broker/hands/orphans.h"
 #include "broker/hands/roster.h"
+#include "broker/hands/slow_senders.h"
 
 namespace sockbroker::hands {
 
@@ -31,6 +32,8 @@ public:
         void release(const std::string& holder, std::uint64_t cookie, std::string name) noexcept;
 
 private:
+        void give(std::unique_ptr<Job>& job);  // to whom it is for
+
         // --- what hands say
 
         bool answered(Hand& hand, ParsedAnswer& answer);
@@ -49,12 +52,16 @@ private:
         void give_up(std::unique_ptr<Hand> hand, Outcome why) noexcept;
         void forgive();
         void turn_away_barred(Pool& pool) noexcept;
+        // What keeps the queue of `notify` waiting, though its sender has no claim to a hand.
+        void put_aside_slow() noexcept;
+        [[nodiscard]] bool put_aside(std::unique_ptr<Job>& job) noexcept;  // false: it cannot be
+        [[nodiscard]] bool goes_aside(const Job& job, std::int64_t now) const;
         void connected(Connection one);
         void close_orphans() noexcept;
 
         // --- time
 
-        void wake();
+        void wake(bool at_once = false);
         void tick();
 
         sd_event* event_;
@@ -66,6 +73,7 @@ private:
         AllHands hands_;
         Doors doors_;
         Orphans orphans_;
+        SlowSenders slow_;
         OwnedSource timer_;
         bool ticking_ = false;
 };

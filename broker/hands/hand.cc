@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/hand.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -93,6 +94,19 @@ bool Hand::is_late(std::int64_t now_usec) {
                 starved_cpu_usec_ = state->cpu_usec;
         }
         return state->cpu_usec - *starved_cpu_usec_ > Crew::kPatienceUsec;
+}
+
+// First whether it sleeps, then what it has said: when it sleeps for want of orders it has said that it is done.
+std::int64_t Hand::slept_usec(std::int64_t now_usec, std::int64_t most_usec) {
+        constexpr std::int64_t kSomeUsec = 2'000;
+        if (!job_ || now_usec - since_usec_ < kSomeUsec) {
+                return 0;
+        }
+        const auto state = state_of(pid_);
+        const std::uint32_t job = job_->order.job;
+        const std::int64_t slept = std::min(now_usec - since_usec_, most_usec);
+        const bool sleeps = state && !state->runnable && listen() && job_ && job_->order.job == job;
+        return sleeps ? slept : 0;
 }
 
 // An answer that there is no memory for is lost, and with it what the hand is at.

@@ -29,7 +29,8 @@ struct Job {
         Crew::Done done;
         std::function<void()> taken;
         bool is_taken = false;
-        bool barred = false;  // it goes into quarantine
+        bool barred = false;       // it goes into quarantine
+        bool only_closed = false;  // nobody wants more than that what came is gone: then quarantine does it as well
 };
 
 class Hand {
@@ -66,6 +67,9 @@ public:
         // It has had its time and sleeps, or has used up a processor's. One that waits for a processor is not late for
         // that.
         [[nodiscard]] bool is_late(std::int64_t now_usec);
+
+        // What it has to do is under way, and it sleeps over it: for so long, at most this. It waits for no processor.
+        [[nodiscard]] std::int64_t slept_usec(std::int64_t now_usec, std::int64_t most_usec);
 
         // Reads what it has said. False: it is gone, or speaks nonsense.
         [[nodiscard]] bool listen();

@@ -259,12 +259,16 @@ bool Holders::disown(std::uint64_t connection) {
 
 // Releases and what PID 1 is to hear are for its own good, and wait for as long as it takes.
 std::unique_ptr<Job> Holders::pop_older(std::int64_t usec) {
+        return pop_if([&](const Job& job) { return job.since_usec < usec && job.done && job.given.empty(); });
+}
+
+std::unique_ptr<Job> Holders::pop_if(const std::function<bool(const Job&)>& fits) {
         for (const auto& holder : holders_) {
                 for (auto at = holder->queue.begin(); at != holder->queue.end(); ++at) {
-                        if ((*at)->since_usec < usec && (*at)->done && (*at)->given.empty()) {
-                                auto old = std::move(*at);
+                        if (fits(**at)) {
+                                auto found = std::move(*at);
                                 holder->queue.erase(at);
-                                return old;
+                                return found;
                         }
                 }
         }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,6 +39,8 @@ public:
         void cancel(std::uint64_t connection);
         [[nodiscard]] bool disown(std::uint64_t connection);
         [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
+        // One that waits, of which this is so.
+        [[nodiscard]] std::unique_ptr<Job> pop_if(const std::function<bool(const Job&)>& fits);
 
         [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);
         // What it kept is lost, which is said by tell_lost(), later.

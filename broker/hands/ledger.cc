@@ -7,6 +7,10 @@
 
 namespace sockbroker::hands {
 
+std::string name_of(const Charge& charge) {
+        return charge.unit.empty() ? fmt::format("uid {}", charge.uid) : charge.unit;
+}
+
 void Ledger::add(std::uint32_t hand, Charge charge) {
         std::erase(known_, charge.uid);
         all_.push_back({hand, std::move(charge)});

@@ -24,6 +24,9 @@ struct Charge {
         auto operator<=>(const Charge&) const = default;
 };
 
+// By whom one who is slow is remembered: the unit, else the uid.
+[[nodiscard]] std::string name_of(const Charge& charge);
+
 // What counts for nobody in particular.
 inline constexpr uid_t kNobody = static_cast<uid_t>(-1);
 
@@ -51,6 +54,8 @@ public:
         [[nodiscard]] bool bars(const Charge& charge) const;
         [[nodiscard]] bool bars_uid(uid_t uid) const;
         [[nodiscard]] bool bars_strangers() const;
+        // A hand has come back in time from what it sent, and it was admitted.
+        [[nodiscard]] bool knows(uid_t uid) const;
         // For whose sake, where it is so: with those of the same name he shares one process that closes nothing.
         [[nodiscard]] std::string why_barred(const Charge& charge) const;
         // Everybody is barred, whoever is known included.
@@ -65,7 +70,6 @@ private:
         template <class Fits>
         [[nodiscard]] std::size_t count(const Fits& fits) const;
         [[nodiscard]] std::size_t of_unit(const Charge& charge) const;
-        [[nodiscard]] bool knows(uid_t uid) const;
 
         std::vector<LeftBehind> all_;
         std::vector<uid_t> known_;  // the last one was served last

@@ -87,10 +87,14 @@ std::unique_ptr<Job> Pool::pop_older(std::int64_t usec) {
         return old ? std::move(waiting_.extract(*old).mapped()) : nullptr;
 }
 
-std::unique_ptr<Job> Pool::pop_barred() {
-        const auto barred = queue_.pop_older(std::numeric_limits<std::int64_t>::max(),
-                                             [&](std::uint64_t job) { return roster_.bars(waiting_.at(job)->charge); });
-        return barred ? std::move(waiting_.extract(*barred).mapped()) : nullptr;
+std::unique_ptr<Job> Pool::pop_if(const std::function<bool(const Job&)>& fits) {
+        const auto found = queue_.pop_older(std::numeric_limits<std::int64_t>::max(),
+                                            [&](std::uint64_t job) { return fits(*waiting_.at(job)); });
+        return found ? std::move(waiting_.extract(*found).mapped()) : nullptr;
+}
+
+bool Pool::is_at_work() const {
+        return std::ranges::any_of(hands_, [](const auto& hand) { return !hand->for_the_door && hand->job(); });
 }
 
 // One hand of disposal serves the core alone: what the door brings in is mostly what nobody has looked at.

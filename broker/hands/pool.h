@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
@@ -34,8 +35,10 @@ public:
         // One that has waited since before that, and may be given up.
         [[nodiscard]] std::unique_ptr<Job> pop_older(std::int64_t usec);
 
-        // One that waits, and whose sender has come to be barred meanwhile.
-        [[nodiscard]] std::unique_ptr<Job> pop_barred();
+        // One that waits, of which this is so.
+        [[nodiscard]] std::unique_ptr<Job> pop_if(const std::function<bool(const Job&)>& fits);
+        // One of the hands that take from the notify socket has something to do.
+        [[nodiscard]] bool is_at_work() const;
 
         void fill() noexcept;  // as many hands as there should be
         [[nodiscard]] bool forked(std::uint32_t child, pid_t pid, std::int64_t now_usec);

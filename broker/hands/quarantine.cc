@@ -6,29 +6,34 @@
 
 namespace sockbroker::hands {
 
-Quarantine::Room& Quarantine::of(const Charge& charge) {
-        std::string reason = roster_.ledger().why_barred(charge);
-        const auto found = std::ranges::find(rooms_, reason, &Room::reason);
-        if (found != rooms_.end()) {
-                return *found;
+Quarantine::Room& Quarantine::of(const Charge& charge, std::int64_t now_usec) {
+        const bool barred = charge.uid == kNobody || roster_.bars(charge);
+        std::string reason = barred ? roster_.ledger().why_barred(charge) : name_of(charge);
+        auto room = std::ranges::find(rooms_, reason, &Room::reason);
+        if (room == rooms_.end() && !reason.empty() && rooms_.size() >= kMaxReasons) {
+                reason.clear();
+                room = std::ranges::find(rooms_, reason, &Room::reason);
         }
-        if (!reason.empty() && rooms_.size() >= kMaxReasons) {
-                return of({.uid = kNobody});
-        }
-        Room room{.reason = std::move(reason), .charge = {.uid = kNobody}};
-        if (!room.reason.empty()) {
-                room.charge = charge;
-                if (room.reason == charge.unit) {
-                        room.charge.uid = kNobody;
+        if (room == rooms_.end()) {
+                Room made{.reason = std::move(reason), .charge = {.uid = kNobody}};
+                if (!made.reason.empty()) {
+                        made.charge = charge;
+                        if (barred && made.reason == charge.unit) {
+                                made.charge.uid = kNobody;
+                        }
                 }
+                rooms_.push_back(std::move(made));
+                room = rooms_.end() - 1;
         }
-        rooms_.push_back(std::move(room));
-        return rooms_.back();
+        if (!barred) {
+                room->until_usec = now_usec + kAsideUsec;
+        }
+        return *room;
 }
 
 bool Quarantine::push(std::unique_ptr<Job>& job) {
         const auto now = job->since_usec;
-        Room& room = of(job->charge);
+        Room& room = of(job->charge, now);
         if (!room.hand && !roster_.ledger().is_full()) {
                 room.hand = roster_.fork(Role::kQuarantine, false);
         }
@@ -66,13 +71,20 @@ void Quarantine::retire_full(std::uint32_t child) noexcept {
 
 bool Quarantine::is_over(const Room& room) const {
         const Ledger& ledger = roster_.ledger();
+        if (room.until_usec != 0) {
+                return room.until_usec <= steady_usec();
+        }
         return !ledger.bars(room.charge) || (!room.reason.empty() && ledger.why_barred(room.charge) != room.reason);
 }
 
 void Quarantine::release() noexcept {
         (void)succeeds([&] {
                 for (Room& room : rooms_) {
-                        if (room.hand && room.queue.empty() && room.hand->idle() && is_over(room)) {
+                        if (!room.queue.empty() || (room.hand && !room.hand->idle()) || !is_over(room)) {
+                                continue;
+                        }
+                        room.until_usec = 0;
+                        if (room.hand) {
                                 retire(room);
                         }
                 }
@@ -129,7 +141,7 @@ void Quarantine::add_working(std::vector<Hand*>& all) const {
 // What is barred is forgiven when a process has ended, which nothing has to wait for; only what became so meanwhile.
 bool Quarantine::settled() const {
         return std::ranges::all_of(rooms_, [&](const Room& room) {
-                return room.hand && room.hand->idle() && room.queue.empty() && !is_over(room);
+                return room.hand && room.hand->idle() && room.queue.empty() && room.until_usec == 0 && !is_over(room);
         });
 }
 

@@ -3,7 +3,7 @@
 // Where the messages of those go who get no hand, and what they leave in the core's last copy of a connection: a
 // process for each reason, which takes all of it and closes nothing. So it waits for nobody, and the queue of `notify`
 // goes on for all others. What it has is closed by its end: when the reason is gone, or when it is full. Then it may be
-// left behind: once, with all that is in it.
+// left behind: once, with all that is in it. What nobody was free for is put aside here too: its sender is the reason.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,8 @@ namespace sockbroker::hands {
 class Quarantine {
 public:
         static constexpr std::size_t kMaxReasons = 16;  // beyond, they share the one for no reason of its own
+        // What was put aside of who is not barred is closed so long after the last of it came.
+        static constexpr std::int64_t kAsideUsec = 2'000'000;
 
         explicit Quarantine(Roster& roster) : roster_(roster) {}
 
@@ -44,8 +46,10 @@ private:
                 Charge charge;       // who is barred for it
                 std::unique_ptr<Hand> hand;
                 std::deque<std::unique_ptr<Job>> queue;
+                std::int64_t until_usec =
+                        0;  // until then it stays, for who is not barred; 0: there is nobody like that
         };
-        [[nodiscard]] Room& of(const Charge& charge);
+        [[nodiscard]] Room& of(const Charge& charge, std::int64_t now_usec);
         [[nodiscard]] std::vector<Room>::iterator find(std::uint32_t child);
         [[nodiscard]] bool is_over(const Room& room) const;
         void retire(Room& room) noexcept;

@@ -8,6 +8,7 @@ import mmap
 import os
 import signal
 import struct
+import threading
 
 from harness import kernel
 
@@ -45,34 +46,41 @@ def _attributes(inode):
     return struct.pack("<6Q10I", inode, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _serve(device, silent):
+def _serve(device, silent, flush_after, flushes):
     replies = {
         INIT: lambda _: struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7),
         LOOKUP: lambda _: struct.pack("<QQQQII", FILE, 0, 3600, 3600, 0, 0) + _attributes(FILE),
         GETATTR: lambda inode: struct.pack("<QII", 3600, 0, 0) + _attributes(inode),
         OPEN: lambda _: struct.pack("<QII", 1, 0, 0),
     }
+    def reply(unique, error, body=b""):
+        os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+
     with contextlib.suppress(OSError):
         while True:
             _, operation, unique, inode = struct.unpack_from("<IIQQ", os.read(device, 1 << 18))
             if operation in silent or operation in FORGET:
                 continue
+            if operation == FLUSH and flushes >= 0:
+                os.write(flushes, b".")
+                threading.Timer(flush_after, reply, (unique, 0)).start()
+                continue
             body = replies[operation](inode) if operation in replies else b""
-            error = 0 if operation in replies or operation == FLUSH else -38  # ENOSYS
-            os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+            reply(unique, 0 if operation in replies or operation == FLUSH else -38, body)  # ENOSYS
     os._exit(0)
 
 
 class SilentFile:
-    """Of this process, after enter_namespaces()."""
+    """Of this process, after enter_namespaces(). With `flushes`, a pipe to which each close(2) writes a byte, a close
+    takes so many seconds."""
 
-    def __init__(self, silent=(READ,), path=MOUNTED, opened=True):
+    def __init__(self, silent=(READ,), path=MOUNTED, opened=True, flush_after=0.0, flushes=-1):
         self.path = f"{path}/file"
         device = os.open(DEVICE if os.path.exists(DEVICE) else "/dev/fuse", os.O_RDWR)
         kernel.mount("silent", path, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
         self.server = os.fork()
         if self.server == 0:
-            _serve(device, silent)
+            _serve(device, silent, flush_after, flushes)
         os.close(device)
         self.fd = os.open(self.path, os.O_RDONLY) if opened else -1
 

@@ -8,6 +8,7 @@
 #include "broker/hands/job_queue.h"
 #include "broker/hands/ledger.h"
 #include "broker/hands/process_state.h"
+#include "broker/hands/slow_senders.h"
 
 namespace sockbroker::hands {
 namespace {
@@ -221,6 +222,35 @@ TEST(ProcessState, IsReadBehindTheNameWhateverThatIs) {
         const auto own = state_of(getpid());
         ASSERT_TRUE(own);
         EXPECT_TRUE(own->runnable);
+}
+
+TEST(SlowSenders, AreThoseWhoKeptHandsAsleepTwentyMillisecondsInAll) {
+        const Charge stranger{.uid = 7};
+        SlowSenders slow;
+        slow.note(stranger, 12'000, 0);
+        EXPECT_FALSE(slow.has(stranger, 0));
+        slow.note(stranger, 12'000, 100'000);
+        EXPECT_TRUE(slow.has(stranger, 100'000));
+        EXPECT_FALSE(slow.has({.uid = 8}, 100'000));
+        EXPECT_TRUE(slow.has(stranger, 100'000 + SlowSenders::kRememberUsec - 1));
+        EXPECT_FALSE(slow.has(stranger, 100'000 + SlowSenders::kRememberUsec));
+}
+
+TEST(SlowSenders, WhatIsLongAgoIsForgotten) {
+        const Charge stranger{.uid = 7};
+        SlowSenders slow;
+        for (std::int64_t now = 0; now < 100'000'000; now += 2'000'000) {
+                slow.note(stranger, 12'000, now);
+                EXPECT_FALSE(slow.has(stranger, now));
+        }
+}
+
+TEST(SlowSenders, ItIsTheUnitThatCountsWhereThereIsOne) {
+        SlowSenders slow;
+        slow.note({.uid = 7, .unit = "a.service"}, 30'000, 0);
+        EXPECT_TRUE(slow.has({.uid = 8, .unit = "a.service"}, 0));
+        EXPECT_FALSE(slow.has({.uid = 7, .unit = "b.service"}, 0));
+        EXPECT_FALSE(slow.has({.uid = 7}, 0));
 }
 
 }  // namespace

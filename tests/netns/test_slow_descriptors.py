@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Descriptors whose close takes long, and never so long that a hand is late: `notify` is one queue for all, and does
+not wait for the hands that close them. What counts here is how many of them were closed before an honest peer was
+served, not for how long he waited: on a busy machine everything takes longer."""
+
+import contextlib
+import os
+import signal
+import socket
+
+import pytest
+
+from harness import kernel, silent_file
+from harness.namespace import own_uid, sysctl
+from words import add_routes, everywhere, handed_over, section
+
+SLOW = 0.15  # seconds; a hand is late after 0.2
+MESSAGES = 40
+
+
+@contextlib.contextmanager
+def slow_messages(broker, uid, text):
+    """Of one user, in the queue of `notify`; yields how many of them somebody has begun to close."""
+    flushes, counted = os.pipe2(os.O_NONBLOCK)
+    sent, done = os.pipe()
+    sender = os.fork()
+    if sender == 0:
+        try:
+            os.setpgid(0, 0)
+            kernel.drop_privileges(uid, uid)
+            silent_file.enter_namespaces()
+            slow = silent_file.SilentFile(flush_after=SLOW, flushes=counted)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.connect(f"{broker.runtime}/notify")
+                for _ in range(MESSAGES):
+                    socket.send_fds(notify, [text], [slow.fd])
+            os.write(done, b"r")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(done)
+    try:
+        assert os.read(sent, 1) == b"r"
+        yield lambda: len(os.read(flushes, MESSAGES * 2))
+    finally:
+        os.killpg(sender, signal.SIGKILL)
+        os.waitpid(sender, 0)
+        for fd in (flushes, counted, sent):
+            os.close(fd)
+
+
+@pytest.mark.parametrize("who,text", [
+    ("a stranger", b"X=1"),
+    ("a service", b"FDSTORE=1\nFDNAME=evil"),
+    ("a service with HoldSec=", b"FDSTORE=1\nFDNAME=held"),
+])
+def test_notify_does_not_wait_for_descriptors_whose_close_takes_long(broker, spawn, who, text):
+    silent_file.make_device()
+    sysctl("net/unix/max_dgram_qlen", 512)
+    add_routes()
+    evil = own_uid(7)
+    services = "" if who == "a stranger" else (section("evil", evil, everywhere(81))
+                                               + section("held", evil, everywhere(82), "HoldSec=30"))
+    broker.policy(section("web", 61001, everywhere()) + services).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    with slow_messages(broker, evil, text) as closed:
+        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "tcp-ipv4")
+        count = closed()
+        print(f"{who}: {count} of {MESSAGES} were closed before the honest message was taken")
+        assert count < MESSAGES / 2
