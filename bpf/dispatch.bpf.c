@@ -140,9 +140,7 @@ SB_INLINE int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 se
 	if (!entry || !counter)
 		return 0;
 	slot = READ_ONCE(entry->newest) >> (which * 16 & 48) & 0xffff;
-	if (SB_RARELY(slot == SB_NEWEST_REMEMBERED))
-		return sb_deliver_remembered(ctx, which, service);
-	if (!assign(ctx, slot))
+	if (slot == SB_NEWEST_REMEMBERED || !assign(ctx, slot))
 		return 0;
 	SB_COUNT(counter->lookups);
 	count_assigned(counter, service);
