@@ -57,9 +57,10 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                 audit_.note(
                         4,
                         fmt::format(
-                                "{} of the sockets that {} has registered now are not held: that policy admits their "
-                                "sender was not known yet when they came; register them again",
-                                not_here, service.name));
+                                "{} of the sockets that {} has registered now are not held: the broker holds those of "
+                                "{} services at most (HoldSec=), or that policy admits their sender was not known yet "
+                                "when they came; register them again",
+                                not_here, service.name, hands::Crew::kMaxHolders));
         }
         if (unstored > 0) {
                 audit_.note(

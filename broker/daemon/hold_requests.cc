@@ -132,6 +132,20 @@ std::vector<std::string> HeldSockets::warnings() const {
                                     "should the broker end, they are not held any more (FileDescriptorStoreMax=)",
                                     unstored, holds_.store_capacity()));
         }
+        const auto is_not_held = [&](const Service& service) {
+                return std::ranges::any_of(registry_.registrations(service.name), [&](const Registration& one) {
+                        return may_be_held(service, one) && holds_.find({service.name, one.cookie}) == nullptr;
+                });
+        };
+        const auto count = std::ranges::count_if(policy_->services, is_not_held);
+        const auto held = std::ranges::count_if(
+                policy_->services, [&](const Service& service) { return !holds_.keys_of(service.name).empty(); });
+        if (count > 0 && static_cast<std::size_t>(held) >= hands::Crew::kMaxHolders) {
+                result.push_back(
+                        fmt::format("sockets of {} services with HoldSec= are not held: the broker holds "
+                                    "those of {} services at most, in a process for each",
+                                    count, hands::Crew::kMaxHolders));
+        }
         if (!holds_.has_store()) {
                 result.emplace_back(
                         "the broker was not started by systemd: sockets that are held end with it (HoldSec=)");

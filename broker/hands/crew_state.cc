@@ -83,7 +83,12 @@ bool Crew::State::push(std::unique_ptr<Job>& job) {
         return true;
 }
 
+// Sockets for which there is no holder are taken like those of a service without HoldSec=: they are not kept.
 void Crew::State::give(std::unique_ptr<Job>& job) {
+        if (job->order.kind == OrderKind::kTake && !job->holder.empty() && !hands_.holders.may_hold(job->holder)) {
+                job->holder.clear();
+                job->order.keep = false;
+        }
         if (!job->holder.empty()) {
                 hands_.holders.push(job);
         } else {

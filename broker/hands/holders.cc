@@ -22,18 +22,17 @@ Holders::Holder& Holders::of(const std::string& key) {
         }
         const auto at = by_key_.try_emplace(key).first;
         try {
-                if (holders_.size() < Crew::kMaxHolders) {
-                        lost_kept_.reserve(Crew::kMaxHolders + 1);
-                        holders_.reserve(Crew::kMaxHolders);
-                        at->second = holders_.emplace_back(std::make_unique<Holder>()).get();
-                } else {
-                        at->second = holders_[std::hash<std::string>{}(key) % holders_.size()].get();
-                }
+                lost_kept_.reserve(holders_.size() + 2);
+                at->second = holders_.emplace_back(std::make_unique<Holder>()).get();
         } catch (...) {
                 by_key_.erase(at);
                 throw;
         }
         return *at->second;
+}
+
+bool Holders::may_hold(const std::string& key) const {
+        return by_key_.contains(key) || holders_.size() < Crew::kMaxHolders;
 }
 
 void Holders::push(std::unique_ptr<Job>& job) {

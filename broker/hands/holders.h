@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // One process for each service with sockets on hold, for as long as it has some: what hangs there costs its own service
-// only. Above a number of them services share. What ends a hold needs no memory: it is noted, and ordered when there is
-// some.
+// only. None is shared, and there are kMaxHolders of them: who finds none is not held. What ends a hold needs no
+// memory: it is noted, and ordered when there is some.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,8 @@ public:
         Holders(Roster& roster, const Crew::Hooks& hooks, std::uint32_t& last_job)
                 : roster_(roster), hooks_(hooks), last_job_(last_job) {}
 
+        // This service has one, or may have one.
+        [[nodiscard]] bool may_hold(const std::string& key) const;
         void push(std::unique_ptr<Job>& job);
         void dispatch(std::int64_t now_usec) noexcept;
         void note(const Hand& hand, const Job& job, const ParsedAnswer& answer) noexcept;  // what is kept from now on
