@@ -59,7 +59,7 @@ public:
         static constexpr std::int64_t kPatienceUsec = 200'000;
         static constexpr std::int64_t kPatienceIfStarvedUsec = 2'000'000;  // for one that waits for a processor
         static constexpr std::int64_t kMaxWaitUsec = 1'000'000;            // for a free hand
-        static constexpr std::size_t kMaxHolders = 64;                     // then services share them
+        static constexpr std::size_t kMaxHolders = 64;                     // none is shared
         // Slots of the staging map for one process; `staging_slots` has room for all that may live at once.
         static constexpr std::uint32_t kStagingOfOne = kMaxMessageFds;
         static constexpr std::uint32_t kStagingSlots =
