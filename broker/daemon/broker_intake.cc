@@ -2,6 +2,7 @@
 //
 // What class Broker makes of a message before its request is judged: how often its sender may ask, who that is, whether
 // its descriptors are worth a look and who is to keep them, and what came of that look.
+#include <cerrno>
 #include <utility>
 
 #include <fmt/format.h>
@@ -90,14 +91,25 @@ void Broker::plan(Channel channel, const IncomingPtr& message, const std::functi
 }
 
 void Broker::park(Incoming& message) {
+        message.parked.reserve(message.arrived.size());
         for (auto& one : message.arrived) {
                 if (one.errnum != 0) {
                         continue;
                 }
-                if (const auto entry = dataplane_->park(one.entry)) {
-                        one.entry = *entry;
+                if (auto place = dataplane_->park(one.entry)) {
+                        one.entry = place->entry();
+                        message.parked.push_back(std::move(*place));
+                } else if (place.error().errnum == EBUSY) {
+                        message.arrived.clear();
+                        message.parked.clear();
+                        message.not_taken = Refusal{
+                                ResultCode::kBusy,
+                                "too many sockets wait for the host to answer for names of User= and Group=, send it "
+                                "again when it does",
+                                {}};
+                        return;
                 } else {
-                        one.errnum = entry.error().errnum;
+                        one.errnum = place.error().errnum;
                 }
         }
 }

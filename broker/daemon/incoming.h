@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/dataplane/parking.h"
 #include "broker/hands/crew.h"
 #include "broker/peer/peer.h"
 #include "broker/policy/decide.h"
@@ -39,10 +40,11 @@ struct Incoming : Message {
         std::shared_ptr<const Policy> judged_by;
 
         std::optional<Refusal> malformed;  // found before it is parsed
-        std::optional<Refusal> not_taken;  // no hand has come back with its descriptors
+        std::optional<Refusal> not_taken;  // no hand has come back with its descriptors, or they have no place to wait
         std::size_t count = 0;             // of descriptors
         std::vector<Arrived> arrived;      // one for each, where they were looked at
-        bool settled = false;              // nobody needs the staging map any more for it
+        std::vector<Parking::Place> parked;  // where they stand while it waits
+        bool settled = false;                // nobody needs the staging map any more for it
         bool answered = false;
         // What a holder has kept of it: what of that is not held when nobody needs the message any more is given up.
         std::shared_ptr<InHolder> in_holder;

@@ -17,6 +17,9 @@ namespace {
 // What a hand has looked at.
 std::expected<std::vector<Offer>, Refusal> offers_of(const Incoming& message) {
         std::vector<Offer> offers;
+        if (message.not_taken) {
+                return std::unexpected(*message.not_taken);
+        }
         if (message.arrived.size() != message.count) {
                 return std::unexpected(
                         Refusal{ResultCode::kBusy,

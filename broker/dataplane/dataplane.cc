@@ -200,10 +200,15 @@ int Dataplane::staging_fd() const {
         return state_->staging.get();
 }
 
-Result<std::uint32_t> Dataplane::park(std::uint32_t entry) {
-        const std::uint32_t place = kStagingEntries + state_->parked++ % kParkedEntries;
-        auto copied = state_->parker.copy(entry, place);
-        return copied ? Result<std::uint32_t>(place) : std::unexpected(copied.error());
+Result<Parking::Place> Dataplane::park(std::uint32_t entry) {
+        auto place = state_->parking.take();
+        if (!place) {
+                return fail(EBUSY, "all entries for sockets that wait are in use");
+        }
+        if (auto copied = state_->parker.copy(entry, place->entry()); !copied) {
+                return std::unexpected(copied.error());
+        }
+        return std::move(*place);
 }
 
 Result<Slot> Dataplane::install_staged(std::uint32_t entry, const Registrant& registrant) {

@@ -17,6 +17,7 @@
 
 #include "broker/base/net.h"
 #include "broker/base/result.h"
+#include "broker/dataplane/parking.h"
 #include "broker/dataplane/rules.h"
 
 namespace sockbroker {
@@ -177,10 +178,10 @@ public:
         // cannot touch one that serves.
         static constexpr std::uint32_t kStagingEntries = 40'000;
         [[nodiscard]] int staging_fd() const;
-        // Copies the socket of this staging entry into one of kParkedEntries entries behind them, which are used in
-        // turns, and returns its index. Errors as of install_staged().
+        // Copies the socket of this staging entry into one of kParkedEntries entries behind them, which is not given to
+        // another for as long as its place is kept. EBUSY: all are in use. Other errors as of install_staged().
         static constexpr std::uint32_t kParkedEntries = 16'384;
-        [[nodiscard]] Result<std::uint32_t> park(std::uint32_t entry);
+        [[nodiscard]] Result<Parking::Place> park(std::uint32_t entry);
         // The same as install() with the socket that stands in this entry, if it is the one of registrant.cookie.
         // ENOENT: it is not, or its last descriptor was closed meanwhile. No descriptor and no lock of it is needed.
         [[nodiscard]] Result<Slot> install_staged(std::uint32_t entry, const Registrant& registrant);

@@ -47,7 +47,7 @@ static enum nss_status ask(const char *kind, const char *name, int *err, unsigne
                 text_of("/run/directory/mode", mode, sizeof mode);
                 if (!strncmp(mode, "slow ", 5))
                         poll(0, 0, atoi(mode + 5));
-                if (!strncmp(mode, "hang", 4))
+                if (!strncmp(mode, "hang", 4) && (!mode[4] || !strcmp(mode + 5, name)))
                         do
                                 poll(0, 0, 100);
                         while (text_of("/run/directory/mode", mode, sizeof mode) < 0 || !strncmp(mode, "hang", 4));
@@ -126,7 +126,8 @@ class Directory:
         self.says("ok")
 
     def says(self, mode):
-        """ok, tryagain, unavail, "slow MS", hang (until it says something else), crash (names with "crash" in them)."""
+        """ok, tryagain, unavail, "slow MS", hang (until it says something else), "hang NAME" (for that one), crash
+        (names with "crash" in them)."""
         (PLACE / "mode").unlink(missing_ok=True)
         new = PLACE / "mode.new"
         new.write_text(mode)

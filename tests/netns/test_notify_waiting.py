@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a stranger sends to `notify` while its host does not answer for a name: little of it is kept."""
+"""What a stranger sends to `notify` while its host does not answer for a name: little of it is kept, and nothing that
+others have sent goes for it."""
 
+import itertools
 import os
 import resource
+import signal
 import socket
 import time
 
@@ -12,7 +15,7 @@ from harness import kernel
 from harness.directory import Directory
 from harness.namespace import own_uid
 from harness.until import until
-from words import add_routes, everywhere, handed_over, section
+from words import add_routes, everywhere, handed_over, open_socket, section
 
 UID, OTHER = 61001, 61002
 BY_NAME = "[Service web]\nUser=web\n" + everywhere()
@@ -28,33 +31,37 @@ def _directory(broker):
     return directory
 
 
-def start(broker, directory, *lines):
+def start(broker, *lines):
     if lines:
         (broker.config / "sockbrokerd.conf").write_text("[Broker]\n" + "".join(f"{line}\n" for line in lines))
     broker.policy(BY_NAME + section("number", OTHER, everywhere(81))).start()
     broker.wait_log("directory asked: user web")
     time.sleep(1.1)  # an answer is good for a second
-    directory.says("hang")
 
 
-def send_all(broker, text, descriptors, count):
-    """As a stranger, from a process of its own."""
+def stranger(broker, text, descriptors, messages):
+    """A process of its own that sends so many of them."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
             kernel.drop_privileges(own_uid(7), own_uid(7))
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, \
-                    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(descriptors)]
+            for sock in sockets:
                 sock.bind(("127.0.0.1", 0))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
                 notify.connect(str(broker.notify_path))
-                for _ in range(count):
-                    socket.send_fds(notify, [text.encode()], [sock.fileno()] * descriptors)
+                for _ in messages:
+                    socket.send_fds(notify, [text.encode()], [sock.fileno() for sock in sockets])
             status = 0
         finally:
             os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+    return child
+
+
+def send_all(broker, text, descriptors, count):
+    assert os.waitpid(stranger(broker, text, descriptors, range(count)), 0)[1] == 0
 
 
 def refusals(broker, code):
@@ -72,21 +79,24 @@ FLOODS = {
 @pytest.mark.parametrize("flood", FLOODS)
 def test_of_a_strangers_messages_with_descriptors_few_wait(broker, directory, flood):
     text, descriptors, count, kept = FLOODS[flood]
-    start(broker, directory)
+    start(broker)
+    directory.says("hang")
     send_all(broker, text, descriptors, count)
     until("the rest to be refused", lambda: refusals(broker, "rate-limited") >= count - kept)
     assert "too many messages of uid" in broker.log()
 
 
 def test_messages_beyond_the_rate_of_their_sender_do_not_wait(broker, directory):
-    start(broker, directory, "RateLimitIntervalSec=1min", "NotifyRateLimitBurst=20")
+    start(broker, "RateLimitIntervalSec=1min", "NotifyRateLimitBurst=20")
+    directory.says("hang")
     send_all(broker, REQUEST, 1, 120)
     until("the rest to be refused", lambda: refusals(broker, "rate-limited") == 100)
     assert refusals(broker, "not-permitted") == 0, "those within the rate wait still"
 
 
 def test_what_has_waited_is_handled_once_the_host_answers_and_others_go_on_meanwhile(broker, directory, spawn):
-    start(broker, directory)
+    start(broker)
+    directory.says("hang")
     send_all(broker, REQUEST, 1, 400)
     other = spawn("other", OTHER)
     handed_over(other, "tcp", "ipv4", service="number")
@@ -94,3 +104,23 @@ def test_what_has_waited_is_handled_once_the_host_answers_and_others_go_on_meanw
     assert refusals(broker, "not-permitted") == 0
     directory.says("ok")
     until("all to be judged", lambda: refusals(broker, "not-permitted") == 400)
+
+
+def test_sockets_of_strangers_that_wait_take_the_place_of_none_that_waits_longer(broker, directory, spawn):
+    """16,384 sockets may wait; more than that come and go while one of an honest service does."""
+    directory.add("early", 61003)
+    broker.policy("[Service early]\nUser=early\n" + everywhere(82), "60-early.conf")
+    start(broker)
+    directory.says("hang web")
+    web = spawn("web", UID)
+    open_socket(web, "tcp", "ipv4")
+    web.notify(REQUEST, "tcp-ipv4")
+    flood = stranger(broker, "FDSTORE=1\nFDNAME=early", 253, itertools.repeat(None))
+    try:
+        until("sockets to come and go", lambda: refusals(broker, "not-permitted") >= 80, 60)
+    finally:
+        os.kill(flood, signal.SIGKILL)
+        os.waitpid(flood, 0)
+    directory.says("ok")
+    cookie = web.facts("tcp-ipv4")[1]
+    until("the service to be registered", lambda: [one["cookie"] for one in broker.list()] == [cookie])

@@ -34,7 +34,7 @@ struct Dataplane::State {
         Explainer explainer;
         std::unique_ptr<UnitPrograms> unit_programs;
         SocketCopier parker;  // within the staging map
-        std::uint32_t parked = 0;
+        Parking parking{kStagingEntries, kParkedEntries};
         Grace grace;
         Mapping<sb_header> header;
         Mapping<sb_service> services;
