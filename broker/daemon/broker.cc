@@ -177,6 +177,9 @@ void Broker::handle_message(Channel channel, const IncomingPtr& message, const R
         if (const auto why = why_root_only(request->verb); !why.empty() && identified->uid != 0) {
                 return refuse({ResultCode::kNotRoot, std::string(why), {}}, *identified, {});
         }
+        if (const auto refusal = on_connection_of_another(*message, request->verb)) {
+                return refuse(*refusal, *identified, request->service);
+        }
         switch (request->verb) {
         case Verb::kStore:
                 return store(message, *request, *identified, reply);

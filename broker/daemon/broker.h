@@ -91,6 +91,8 @@ private:
         [[nodiscard]] const std::optional<Refusal>& rate_of(Channel channel, Incoming& message);
         [[nodiscard]] std::optional<Refusal> over_rate(Channel channel, uid_t uid);
         [[nodiscard]] const std::expected<Peer, Refusal>& sender_of(Incoming& message, const Request& request);
+        // Of a request that whoever may write to a connection could make without knowing it.
+        [[nodiscard]] static std::optional<Refusal> on_connection_of_another(const Incoming& message, Verb verb);
 
         // Acts when policy admits the peer to the service, with an empty name to the one that fits, and refuses
         // otherwise. Then the peer has the names that admitted it.

@@ -49,6 +49,40 @@ const std::expected<Peer, Refusal>& Broker::sender_of(Incoming& message, const R
         return *message.identified;
 }
 
+// A program that root runs for a user may have a connection of this user for its standard output, and write there what
+// the user likes. Who registers gives descriptors, which nobody does by mistake. Root gains nothing where it has
+// connected for others.
+std::optional<Refusal> Broker::on_connection_of_another(const Incoming& message, Verb verb) {
+        const auto by = message.connected_by;
+        if (!by || *by == 0 || *by == uid_of(message)) {
+                return std::nullopt;
+        }
+        ResultCode code{};
+        switch (verb) {
+        case Verb::kReload:
+        case Verb::kDiff:
+        case Verb::kKeep:
+        case Verb::kUnload:
+        case Verb::kMonitor:
+        case Verb::kDrain:
+        case Verb::kUndrain:
+                code = ResultCode::kNotRoot;
+                break;
+        case Verb::kRemove:
+        case Verb::kUnregister:
+        case Verb::kHold:
+        case Verb::kRetrieve:
+                code = ResultCode::kNotPermitted;
+                break;
+        default:
+                return std::nullopt;
+        }
+        return Refusal{code,
+                       fmt::format("uid {} asks this on a connection that uid {} has made, connect as the one who asks",
+                                   uid_of(message), *by),
+                       {}};
+}
+
 void Broker::plan(Channel channel, const IncomingPtr& message, const std::function<void(const Intake&)>& then) {
         Intake intake;
         intake.charge.uid = uid_of(*message);

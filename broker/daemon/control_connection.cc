@@ -114,6 +114,7 @@ bool ControlServer::Connection::read_request() {
                 return false;  // end of file
         }
         const auto message = incoming(std::move(*peeked));
+        message->connected_by = uid_;
         if (labels_) {
                 read_label(*message);
         }

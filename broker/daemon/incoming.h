@@ -30,6 +30,8 @@ struct Arrived {
 };
 
 struct Incoming : Message {
+        std::optional<uid_t> connected_by;  // whose connection it came on
+
         // Asked once, though before the descriptors are taken and after it.
         bool counted = false;
         std::optional<Refusal> over_rate;

@@ -21,7 +21,7 @@ namespace sockbroker::hands {
 
 struct Connection {
         std::uint64_t id = 0;
-        uid_t uid = 0;  // of who connected: for counting, never for judging
+        uid_t uid = 0;  // of who connected: for counting; who asks is what messages say
         pid_t pid = 0;
         bool labels = false;  // its peer speaks as label.h says
         OwnedFd fd;           // prepared for peeking, non-blocking; the door has a duplicate

@@ -217,7 +217,7 @@ inline constexpr std::size_t kMaxDoorOrder = sizeof(DoorOrder) + kMaxDoorIds * s
 // With a duplicate of the connection.
 struct DoorReport {
         std::uint64_t id = 0;
-        std::uint32_t uid = 0;  // of who connected: for counting, never for judging
+        std::uint32_t uid = 0;  // of who connected
         std::int32_t pid = 0;
         std::uint32_t labels = 0;  // 1: it came by kLabels
         std::uint32_t reserved = 0;

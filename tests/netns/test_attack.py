@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -195,6 +196,63 @@ def test_requests_without_a_name_cost_no_look_up_of_every_account(broker):
     assert broker.ctl("reload")[0] == 0  # looks up each of them, once
     once = time.monotonic() - began
     assert took < 20 * once, f"256 requests took {took:.2f} s, looking up all accounts once {once:.2f} s"
+
+
+def as_output_of(uid, text, connection):
+    """A program that runs as that user, and whose output is somebody's connection, writes the text."""
+    subprocess.run(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "printf", "%s", text],
+                   stdin=subprocess.DEVNULL, stdout=connection.sock, check=True)
+
+
+DEPUTIES = {  # of whom, what it writes, and what the user whose connection it is reads
+    "unload": (0, "VERB=unload", "not-root"),
+    "reload": (0, "VERB=reload", "not-root"),
+    "diff": (0, "VERB=diff", "not-root"),
+    "keep": (0, "VERB=keep", "not-root"),
+    "monitor": (0, "VERB=monitor", "not-root"),
+    "drain": (0, "VERB=drain\nFDNAME=web", "not-root"),
+    "undrain": (0, "VERB=undrain\nFDNAME=web", "not-root"),
+    "unregister, by root": (0, "VERB=unregister\nFDNAME=web", "not-permitted"),
+    "unregister, by the owner": (61001, "VERB=unregister\nFDNAME=web", "not-permitted"),
+    "remove": (61001, "FDSTOREREMOVE=1\nFDNAME=web", "not-permitted"),
+    "hold": (61001, "VERB=hold\nFDNAME=web\nTIMEOUT_USEC=0", "not-permitted"),
+    "retrieve": (61001, "FDRETRIEVE=1\nFDNAME=web", "not-permitted"),
+}
+
+
+def test_a_program_that_writes_to_a_users_connection_asks_for_nothing_with_its_own_rights(broker, spawn):
+    """Its standard output is what the user has given it, and its words are too: sudo, cron jobs, hooks."""
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=60")).start()
+    web = spawn("web")
+    web.open("tcp", "tcp", "127.0.0.1")
+    assert web.register("tcp").result == "ok"
+    before = broker.snapshot()
+    for name, (uid, text, result) in DEPUTIES.items():
+        with acting_as(own_uid(1)):
+            connection = wire.Control(broker.control_path)
+        with connection:
+            as_output_of(uid, text, connection)
+            reply = connection.receive()
+            assert reply.result == result, (name, reply)
+            assert f"uid {uid} asks this on a connection that uid {own_uid(1)} has made" in reply.message
+    assert broker.snapshot() == before
+
+
+def test_who_connects_as_root_and_asks_as_another_is_that_one(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    with wire.Control(broker.control_path) as connection, socket.create_server(("127.0.0.1", 0)) as listener:
+        with acting_as(61001):
+            assert connection.request("FDSTORE=1\nFDNAME=web", [listener.fileno()]).result == "ok"
+            assert connection.request("VERB=reload").result == "not-root"
+            assert connection.request("FDSTOREREMOVE=1\nFDNAME=web").result == "ok"
+
+
+def test_who_connects_as_another_still_registers_as_himself(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    with acting_as(own_uid(1)):
+        connection = wire.Control(broker.control_path)
+    with connection, socket.create_server(("127.0.0.1", 0)) as listener, acting_as(61001):
+        assert connection.request("FDSTORE=1\nFDNAME=web", [listener.fileno()]).result == "ok"
 
 
 def register_for_ever(broker, uid, listener, progress):
