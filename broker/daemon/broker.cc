@@ -56,16 +56,17 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
           names_(helpers.names),
           registry_(*dataplane_),
           refusals_(audit_),
+          entries_(audit_, policy_),
           held_(helpers.event, helpers.crew, helpers.has_store, registry_, policy_, refusals_, audit_),
           routes_(helpers.event, routes_of(options, config), registry_, audit_),
-          departures_(audit_, held_, routes_),
+          departures_(audit_, entries_, held_, routes_),
           replies_(dataplane_->unit_programs(), policy_, registry_, refusals_, audit_),
           reloads_(PolicySource(options, limits_of(config, dataplane_->capacity())), policy_, registry_, names_,
                    helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
                   flows_, helpers.netns_cookie),
-          registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, audit_,
+          registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, entries_,
                      {config.rate_interval_usec, config.rate_burst}, options.netns, helpers.netns_cookie),
           admissions_(names_, policy_),
           matching_(policy_, admissions_, names_, registry_, departures_, refusals_),
@@ -108,6 +109,7 @@ void Broker::tell_left_out() {
                                            thrown));
         }
         refusals_.tell_left_out();
+        entries_.tell_left_out();
 }
 
 void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {

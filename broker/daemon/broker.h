@@ -32,6 +32,7 @@
 #include "broker/daemon/reply_programs.h"
 #include "broker/daemon/report.h"
 #include "broker/daemon/routes.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/daemon/worker.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/peer/senders.h"
@@ -115,6 +116,7 @@ private:
         Registry registry_;
         PolicyInForce policy_;
         Refusals refusals_;
+        ServiceEntries entries_;
         HeldSockets held_;
         Routes routes_;
         Departures departures_;

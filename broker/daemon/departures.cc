@@ -24,7 +24,7 @@ void Departures::tell(const Result<std::vector<Departure>>& departures, Action a
                 Entry entry = entry_of(action, service, registration);
                 entry.message =
                         fmt::format("{} of {} is not registered any more: {}", socket_name(registration), service, why);
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
                 remember(service, why);
                 held_.drop_departed(service);
                 routes_.look_at(service);

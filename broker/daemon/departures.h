@@ -15,13 +15,15 @@
 #include "broker/base/result.h"
 #include "broker/daemon/held_sockets.h"
 #include "broker/daemon/routes.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
 
 class Departures {
 public:
-        Departures(Audit& audit, HeldSockets& held, Routes& routes) : audit_(audit), held_(held), routes_(routes) {}
+        Departures(Audit& audit, ServiceEntries& entries, HeldSockets& held, Routes& routes)
+                : audit_(audit), entries_(entries), held_(held), routes_(routes) {}
 
         void tell(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
         // Of those that a look has found closed, shut down or connected.
@@ -39,6 +41,7 @@ private:
         void remember(const std::string& service, const std::string& why);
 
         Audit& audit_;
+        ServiceEntries& entries_;
         HeldSockets& held_;
         Routes& routes_;
         std::uint64_t gone_ = 0;

@@ -62,7 +62,7 @@ std::string served_by(const Service& service, const Registration& registration) 
 }  // namespace
 
 Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures& departures, ReplyPrograms& replies,
-                     HeldSockets& held, Routes& routes, Refusals& refusals, Audit& audit, RateSettings rate,
+                     HeldSockets& held, Routes& routes, Refusals& refusals, ServiceEntries& entries, RateSettings rate,
                      std::string netns, std::uint64_t netns_cookie)
         : policy_(policy),
           registry_(registry),
@@ -71,7 +71,7 @@ Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures
           held_(held),
           routes_(routes),
           refusals_(refusals),
-          audit_(audit),
+          entries_(entries),
           rates_(rate),
           netns_(std::move(netns)),
           netns_cookie_(netns_cookie) {}
@@ -191,9 +191,9 @@ void Registrar::tell_handed(const Admission& admission, const std::vector<Commit
                         handover.old_cookie = old.cookie;
                         handover.old_uid = old.registrant.uid;
                         handover.old_pid = old.registrant.pid;
-                        audit_.write(std::move(handover));
+                        entries_.write(std::move(handover));
                 }
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
         }
 }
 
@@ -218,12 +218,15 @@ std::vector<std::string> Registrar::warn(const Admission& admission, const Peer&
                 }
         }
         for (const auto& warning : warnings) {
+                if (!entries_.is_news(service.name, sockets, warning)) {
+                        continue;
+                }
                 Entry entry =
                         entry_by(peer, Action::kWarn, 4, service.name,
                                  fmt::format("{} was registered by {}: {}", service.name, peer.to_string(), warning));
                 entry.result = to_string(ResultCode::kOk);
                 entry.rule = admission.rule;
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
         }
         return warnings;
 }

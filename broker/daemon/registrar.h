@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "broker/audit/audit.h"
 #include "broker/daemon/answer.h"
 #include "broker/daemon/departures.h"
 #include "broker/daemon/held_sockets.h"
@@ -18,6 +17,7 @@
 #include "broker/daemon/refusals.h"
 #include "broker/daemon/reply_programs.h"
 #include "broker/daemon/routes.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
@@ -26,7 +26,7 @@ class Registrar {
 public:
         // `rate`: of each service. `netns`: its name, for people; may be empty.
         Registrar(const PolicyInForce& policy, Registry& registry, Departures& departures, ReplyPrograms& replies,
-                  HeldSockets& held, Routes& routes, Refusals& refusals, Audit& audit, RateSettings rate,
+                  HeldSockets& held, Routes& routes, Refusals& refusals, ServiceEntries& entries, RateSettings rate,
                   std::string netns, std::uint64_t netns_cookie);
 
         [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer);
@@ -46,7 +46,7 @@ private:
         HeldSockets& held_;
         Routes& routes_;
         Refusals& refusals_;
-        Audit& audit_;
+        ServiceEntries& entries_;
         RateLimit<std::string> rates_;
         const std::string netns_;
         const std::uint64_t netns_cookie_;

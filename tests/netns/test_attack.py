@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import resource
 import signal
 import socket
@@ -266,6 +267,26 @@ def register_for_ever(broker, uid, listener, progress):
                     os.write(progress, b".")
         os._exit(0)
     return child
+
+
+def test_a_service_that_registers_without_end_does_not_fill_the_journal(broker):
+    """An entry of each kind says so at once, and one after the window how many there were."""
+    broker.policy(section("web", 61001, everywhere())).start()
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other, \
+            wire.Control(broker.control_path) as connection, acting_as(61001):
+        for i in range(1000):
+            assert connection.request("FDSTORE=1\nFDNAME=web", [(one, other)[i % 2].fileno()]).result == "ok"
+            broker.log()  # read, or what writes it stands still
+    log = broker.log()
+    for kind in "register", "handover":
+        assert len(re.findall(rf"^{kind}: .* serves ", log, re.M)) == 600
+        assert log.count(f'web has 600 entries of kind "{kind}" in less than 30 s') == 1
+    assert len(re.findall("^warn: ", log, re.M)) == 2, "once for each socket"
+    assert broker.reload()[0] == 0
+    with socket.create_server(("127.0.0.1", 0)) as third, wire.Control(broker.control_path) as connection, \
+            acting_as(61001):
+        assert connection.request("FDSTORE=1\nFDNAME=web", [third.fileno()]).warnings
+    broker.wait_log("(?s)reload: .*warn: ")
 
 
 def test_a_registration_cut_short_by_kill_leaves_one_registration_of_a_socket(broker):
