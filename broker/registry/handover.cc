@@ -172,6 +172,7 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
         undo.wanted = false;
 
         std::vector<CommitResult> handed;
+        handed.reserve(added.size());
         for (auto& registration : added) {
                 handed.push_back({.added = std::move(registration), .displaced = {}});
         }

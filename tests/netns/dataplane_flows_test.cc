@@ -97,7 +97,7 @@ protected:
 
 // That fewer than all ways of a set are taken, where so many flows fall on all sets by chance (Poisson).
 double share_with_a_place(double flows) {
-        const double mean = flows / SB_FLOW_LINES;
+        const double mean = flows / double{SB_FLOW_LINES};
         double term = std::exp(-mean);
         double sum = 0;
         for (int taken = 0; taken < SB_FLOW_WAYS; taken++) {

@@ -6,7 +6,6 @@
  *   udp_server 4|6 PORT       at the unspecified address; recvfrom(2), sendto(2)
  *   udp_server 4|6 PORT N     recvmmsg(2) of N datagrams, then one sendmmsg(2) of N answers
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
