@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/door.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 namespace sockbroker::hands {
 
@@ -49,6 +51,13 @@ Result<void> Door::open(const Zygote& zygote, std::uint32_t child) {
         source_.reset(source);
         flush_soon();
         return {};
+}
+
+// One that ends by itself says so before it closes anything, and waits until it is heard.
+bool Door::is_alive() const {
+        pollfd polled{.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
+        constexpr timespec kNow{};
+        return socket_ && ppoll(&polled, 1, &kNow, nullptr) == 0;
 }
 
 void Door::ready(std::uint32_t events) {

@@ -46,7 +46,7 @@ public:
         void finish();
 
         // Whether it, and not one that has died, has a duplicate. The core must not close the last one otherwise.
-        [[nodiscard]] bool has(std::uint64_t id) const { return id >> kSerialBits == generation_ && socket_; }
+        [[nodiscard]] bool has(std::uint64_t id) const { return id >> kSerialBits == generation_ && is_alive(); }
         // Of each connection that came, once, after the core's own copy is closed. keep, in_use: see DoorOrder.
         void close(std::uint64_t id, std::uint32_t offender, bool keep, bool in_use) noexcept;
         // Those that it keeps for offenders of whom this is so are to be closed now.
@@ -80,6 +80,7 @@ private:
                 bool wanted = true;
                 bool told = false;
         };
+        [[nodiscard]] bool is_alive() const;  // now, whether its end has been heard of or not
         void ready(std::uint32_t events);
         [[nodiscard]] bool receive_some();  // false: there is no more for now
         void flush_soon() noexcept;

@@ -55,9 +55,12 @@ public:
         void run() {
                 while (wait() && discards_.size() < max_waiting_) {
                 }
-                // What waits is closed with it, which may take as long as its senders like: the core hears of the
-                // end before, and another one takes its place.
-                shutdown(kAnswers, SHUT_RDWR);
+                // What waits is closed with it, which may take as long as its senders like: another one takes its place
+                // before. Until the core has heard of it, it closes its own copies because these are here.
+                shutdown(kAnswers, SHUT_WR);
+                pollfd heard{.fd = kAnswers, .events = 0, .revents = 0};  // hung up
+                while (ppoll(&heard, 1, nullptr, nullptr) < 0 && errno == EINTR) {
+                }
                 _exit(EXIT_SUCCESS);
         }
 

@@ -161,14 +161,9 @@ TEST(Crew, WithoutItsZygoteTheCoreHasToEnd) {
         EXPECT_TRUE(core.run_until([&] { return core.zygote_died; }));
 }
 
-// Connections of a door that has died: the core's copy is the last, and what lies in it may be hostile.
-TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
-        MiniCore core;
-        int ready[2];
-        int go[2];
-        test::must(pipe2(ready, O_CLOEXEC), "pipe");
-        test::must(pipe2(go, O_CLOEXEC), "pipe");
-        const pid_t hostile = spawn(0, {ready[1], go[0]}, [&] {
+// Puts into a connection what nobody can close in time, and says so, when it is told to; ends when it is told again.
+pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
+        return spawn(0, {says, told}, [&core, told, says] {
                 const test::SilentFile silent(kHonest);
                 void* const page = silent.page();
                 test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
@@ -178,20 +173,30 @@ TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
                 if (ask(one, "hello") != "done") {
                         return 1;
                 }
-                (void)!write(ready[1], "r", 1);
+                (void)!write(says, "r", 1);
                 char byte = 0;
-                (void)!read(go[0], &byte, 1);
+                (void)!read(told, &byte, 1);
                 // An empty record ends the connection, and what follows it is read by nobody.
                 iovec nothing{};
                 const msghdr header{.msg_iov = &nothing, .msg_iovlen = 1};
                 test::must(static_cast<int>(sendmsg(one, &header, 0)), "send");
                 (void)send_record(one, "x", {pipe});
                 close(pipe);  // not the last one: the core waits for what is written next
-                (void)!write(ready[1], "r", 1);
-                (void)!read(go[0], &byte, 1);
+                (void)!write(says, "r", 1);
+                (void)!read(told, &byte, 1);
                 silent.end();
                 return 0;
         });
+}
+
+// The core's copy is the last, and what lies in it may be hostile. `heard`: of the door's end, before that is sent.
+void close_connections_of_dead_door(bool heard) {
+        MiniCore core;
+        int ready[2];
+        int go[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        const pid_t hostile = spawn_stuck_sender(core, go[0], ready[1]);
         close(go[0]);
         char byte = 0;
         ASSERT_TRUE(core.run_until([&] {
@@ -199,16 +204,36 @@ TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
                 return poll(&polled, 1, 0) == 1;
         }));
         ASSERT_EQ(read(ready[0], &byte, 1), 1);
-        ASSERT_TRUE(core.kill_one("sb-door"));
+        ASSERT_EQ(core.connections(), 1U);
+        if (heard) {
+                ASSERT_TRUE(core.kill_one("sb-door"));
+                ASSERT_TRUE(core.run_until([&] { return !core.hands("sb-door").empty(); })) << "there is a new one";
+        } else {
+                const auto doors = core.hands("sb-door");
+                ASSERT_EQ(doors.size(), 1U);
+                kill(doors[0].pid, SIGKILL);
+                while (!core.hands("sb-door").empty()) {
+                        usleep(1000);
+                }
+        }
         (void)!write(go[1], "g", 1);
         ASSERT_EQ(read(ready[0], &byte, 1), 1);  // now it lies there
-        EXPECT_TRUE(core.run_until([&] { return core.connections() == 0; }));
+        core.end_connections();
         EXPECT_TRUE(core.run_until([&] { return core.most_left_behind == 1; })) << "a hand closes it";
         close(go[1]);
         EXPECT_EQ(core.run_while(hostile), 0);
         EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }, 2));
         close(ready[0]);
         close(ready[1]);
+}
+
+TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
+        close_connections_of_dead_door(true);
+}
+
+// The loop may come to a connection before it comes to the end of the door.
+TEST(Crew, ConnectionsOfADoorWhoseDeathIsNotHeardOfAreClosedByAHand) {
+        close_connections_of_dead_door(false);
 }
 
 // However long its end takes, for its connections may hold what sleeps.

@@ -142,6 +142,13 @@ public:
                 return true;
         }
 
+        // As it could at any moment.
+        void end_connections() {
+                while (!connections_.empty()) {
+                        end(connections_.begin()->first);
+                }
+        }
+
         void remove_files() const {
                 for (const char* name : {"/control", "/notify", "/manager"}) {
                         unlink((directory_ + name).c_str());
