@@ -27,7 +27,12 @@ namespace sockbroker::hands {
 namespace {
 
 constexpr int kAcceptsPerTurn = 64;                             // between two looks at what the core orders
-constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 50'000'000};  // without descriptors, at most
+constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 50'000'000};  // for want of something, at most
+
+// What a descriptor says is ready fails for want of these, and would at once again.
+bool is_want(int errnum) {
+        return errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS || errnum == ENOMEM || errnum == ETOOMANYREFS;
+}
 
 struct Accepted {
         OwnedFd fd;
@@ -68,8 +73,9 @@ private:
         bool wait() {
                 const bool accepts = !pausing_ && has_room();
                 const auto if_accepts = static_cast<short>(accepts ? POLLIN : 0);
-                const auto if_discards = static_cast<short>(discards_.has_next() ? POLLOUT : 0);
-                std::array<pollfd, 4> polled{pollfd{kAnswers, static_cast<short>(POLLIN | (report_ ? POLLOUT : 0)), 0},
+                const auto if_discards = static_cast<short>(!pausing_ && discards_.has_next() ? POLLOUT : 0);
+                const auto if_report = static_cast<short>(!pausing_ && report_ ? POLLOUT : 0);
+                std::array<pollfd, 4> polled{pollfd{kAnswers, static_cast<short>(POLLIN | if_report), 0},
                                              pollfd{kOrders, if_accepts, 0}, pollfd{kBetween, if_discards, 0},
                                              pollfd{labels_, if_accepts, 0}};
                 const int ready = ppoll(polled.data(), polled.size(), pausing_ ? &kPause : nullptr, nullptr);
@@ -104,7 +110,7 @@ private:
                         OwnedFd fd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
                         if (!fd) {
                                 // Whoever waits stays in the kernel's queue, which would wake the door for ever.
-                                pausing_ = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+                                pausing_ = is_want(errno);
                                 return;
                         }
                         admit(std::move(fd), listener == kLabels);
@@ -161,8 +167,8 @@ private:
                 if (found != connections_.end()) {
                         const int fd = found->second.fd.get();
                         const int errnum = send_bytes(kAnswers, as_bytes_of(*report_), std::span(&fd, 1));
-                        if (errnum == EAGAIN || errnum == ENOBUFS || errnum == ENOMEM || errnum == ETOOMANYREFS) {
-                                pausing_ = errnum != EAGAIN;
+                        if (errnum == EAGAIN || is_want(errnum)) {
+                                pausing_ = is_want(errnum);
                                 return;
                         }
                 }
@@ -245,7 +251,8 @@ private:
                 const Discards::Batch batch = discards_.next();
                 const Discarded head{
                         .uid = batch.uid, .offender = batch.offender, .door = door_, .number = last_number_ + 1};
-                if (send_bytes(kBetween, as_bytes_of(head), batch.connections) != 0) {
+                if (const int errnum = send_bytes(kBetween, as_bytes_of(head), batch.connections); errnum != 0) {
+                        pausing_ = is_want(errnum);
                         return;  // all hands are at work
                 }
                 discards_.sent(batch);

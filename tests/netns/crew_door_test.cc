@@ -2,6 +2,7 @@
 //
 // The door: who gets in, what a flood costs, and that nobody's last copy of a connection is the core's.
 #include <poll.h>
+#include <sys/resource.h>
 
 #include <fstream>
 #include <thread>
@@ -149,6 +150,37 @@ TEST(Door, WhatARefusedConnectionHasSentIsClosedByAHand) {
         });
         EXPECT_EQ(core.run_while(peer), 0);
         EXPECT_TRUE(core.run_until([&] { return core.connections() == 0; }));
+}
+
+// Descriptors on their way are counted by user. Of too many the kernel says so at once, and again at once.
+TEST(Door, WaitsWhileTooManyDescriptorsAreOnTheirWay) {
+        MiniCore core;
+        ASSERT_TRUE(core.run_until([&] { return core.hands("sb-door").size() == 1; }));
+        const pid_t door = core.hands("sb-door")[0].pid;
+        int parts[2];
+        test::must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parts), "socketpair");
+        const auto ended = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+        ASSERT_TRUE(core.run_until([&] { return core.connections() == 1; }));
+        const rlimit few{.rlim_cur = 64, .rlim_max = 64};
+        test::must(prlimit(door, RLIMIT_NOFILE, &few, nullptr), "prlimit");
+        ASSERT_TRUE(send_record(parts[0], "x", std::vector<int>(100, parts[1])));
+
+        // One that is to be closed with what lies in it, and a new one.
+        iovec nothing{};
+        const msghdr end{.msg_iov = &nothing, .msg_iovlen = 1};
+        test::must(static_cast<int>(sendmsg(ended.get(), &end, 0)), "send");
+        ASSERT_TRUE(send_record(ended.get(), "x", {parts[1]}));
+        ASSERT_TRUE(core.run_until([&] { return core.connections() == 0; }));
+        const double before = cpu_seconds(door);
+        const auto waits = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+        EXPECT_FALSE(core.run_until([&] { return core.connections() != 0; }, 1));
+        EXPECT_LT(cpu_seconds(door) - before, 0.2) << "of one second";
+
+        char byte = 0;
+        test::must(static_cast<int>(recv(parts[1], &byte, 1, 0)), "recv");
+        EXPECT_TRUE(core.run_until([&] { return core.connections() == 1; }));
+        close(parts[0]);
+        close(parts[1]);
 }
 
 class Barred : public testing::Test {
