@@ -14,10 +14,11 @@
 namespace sockbroker {
 
 HeldSockets::HeldSockets(sd_event* event, hands::Crew& crew, bool has_store, Registry& registry,
-                         const PolicyInForce& policy, Refusals& refusals, Audit& audit)
+                         const PolicyInForce& policy, Refusals& refusals, ServiceEntries& entries, Audit& audit)
         : registry_(registry),
           policy_(policy),
           refusals_(refusals),
+          entries_(entries),
           audit_(audit),
           holds_(event, crew, has_store,
                  {.gone = [this](const Held& held) { return on_gone(held); },
@@ -54,8 +55,8 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                 unstored += holds_.keep(held_of(service, added), std::move(process)) ? 0 : 1;
         }
         if (not_here > 0) {
-                audit_.note(
-                        4,
+                entries_.note(
+                        service.name, 4,
                         fmt::format(
                                 "{} of the sockets that {} has registered now are not held: the broker holds those of "
                                 "{} services at most (HoldSec=), or that policy admits their sender was not known yet "
@@ -63,8 +64,8 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                                 not_here, service.name, hands::Crew::kMaxHolders));
         }
         if (unstored > 0) {
-                audit_.note(
-                        4,
+                entries_.note(
+                        service.name, 4,
                         fmt::format(
                                 "{} of the sockets that {} has registered now found no place in the store of systemd, "
                                 "which takes {} of the broker (FileDescriptorStoreMax=): should the broker end, they "
@@ -112,14 +113,14 @@ bool HeldSockets::on_gone(const Held& held) {
                 held.alone ? fmt::format(" (the process that registered it has ended, {} goes on)", held.unit) : "",
                 socket_name(*one),
                 seconds(held.until_usec != 0 ? (held.until_usec - held.gone_usec) / kUsec * kUsec : held.hold_usec));
-        audit_.write(std::move(entry));
+        entries_.write(std::move(entry));
         return true;
 }
 
 void HeldSockets::on_there(const Held& held) {
         (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
-        audit_.note(
-                6,
+        entries_.note(
+                held.key.service, 6,
                 held.alone
                         ? fmt::format("others than the process that registered it read a socket of {}, it is not held",
                                       held.key.service)
@@ -143,7 +144,7 @@ void HeldSockets::on_end(const Held& held, HoldEnd why) {
                         "has it still goes on",
                         socket_name(*one), held.key.service, seconds(held.hold_usec));
                 entry.priority = 4;
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
                 return;
         }
         case HoldEnd::kStopped:
@@ -168,7 +169,7 @@ void HeldSockets::end_hold(const Held& held, const std::string& why) {
                 entry.message =
                         fmt::format("the {} of {} is not held any more: {}", socket_name(*one), held.key.service, why);
                 entry.priority = 5;
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
                 (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
         }
 }

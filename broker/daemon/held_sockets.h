@@ -16,6 +16,7 @@
 #include "broker/daemon/places.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"
@@ -26,7 +27,7 @@ class HeldSockets {
 public:
         // `has_store`: PID 1 keeps descriptors for this process.
         HeldSockets(sd_event* event, hands::Crew& crew, bool has_store, Registry& registry, const PolicyInForce& policy,
-                    Refusals& refusals, Audit& audit);
+                    Refusals& refusals, ServiceEntries& entries, Audit& audit);
 
         // Once, with the policy in force: those among `stored` that still count are held.
         void take_up(std::vector<StoredFd> stored);
@@ -76,6 +77,7 @@ private:
         Registry& registry_;
         const PolicyInForce& policy_;
         Refusals& refusals_;
+        ServiceEntries& entries_;
         Audit& audit_;
         Holds holds_;
 };

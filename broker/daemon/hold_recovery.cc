@@ -76,8 +76,9 @@ void HeldSockets::take_up(std::vector<StoredFd> stored) {
                 for (const auto& one :
                      std::vector(registry_.registrations(service).begin(), registry_.registrations(service).end())) {
                         if (one.held() && holds_.find({service, one.cookie}) == nullptr) {
-                                audit_.note(4, fmt::format("the {} of {} was held and its descriptor is lost",
-                                                           socket_name(one), service));
+                                entries_.note(service, 4,
+                                              fmt::format("the {} of {} was held and its descriptor is lost",
+                                                          socket_name(one), service));
                                 (void)registry_.set_gone(service, one.cookie, 0);
                         }
                 }
@@ -103,8 +104,8 @@ void HeldSockets::on_lost(const std::string& service, const std::vector<std::uin
                 holds_.release(key);
         }
         if (lost > 0) {
-                audit_.note(
-                        4,
+                entries_.note(
+                        service, 4,
                         fmt::format("{} sockets of {} are not held any more: the process that kept them has ended, or "
                                     "waits for what their owners have made of them; whoever has them still goes on",
                                     lost, service));

@@ -73,7 +73,7 @@ Answer HeldSockets::hold_over_stop(const Request& request, const Peer& peer) {
         Entry entry =
                 entry_by(peer, Action::kKeep, 5, service, fmt::format("{}, asked by {}", message, peer.to_string()));
         entry.result = to_string(ResultCode::kOk);
-        audit_.write(std::move(entry));
+        entries_.write(std::move(entry));
         return Answer{.message = std::move(message)};
 }
 
@@ -100,7 +100,7 @@ Answer HeldSockets::give_back(const Admission& admission, const Peer& peer, cons
                 entry.rule = admission.rule;
                 entry.result = to_string(ResultCode::kOk);
                 entry.message = fmt::format("{} has the {} of {} back", peer.to_string(), socket_name(*now), service);
-                audit_.write(std::move(entry));
+                entries_.write(std::move(entry));
                 holds_.pass_on({service, one.cookie}, peer, now->registered_usec, std::move(watched));
         }
         if (given.empty()) {

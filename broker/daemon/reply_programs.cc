@@ -23,7 +23,7 @@ std::string ReplyPrograms::tell_none(const Service& service, const Peer& peer, c
                 "answers of service {} over UDP leave from the address that its socket is bound to, although policy "
                 "says UdpReply=original: {}",
                 service.name, error.text());
-        audit_.write(entry_by(peer, Action::kDiagnostic, 4, service.name, text));
+        entries_.write(entry_by(peer, Action::kDiagnostic, 4, service.name, text));
         return text;
 }
 

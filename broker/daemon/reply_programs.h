@@ -12,6 +12,7 @@
 #include "broker/daemon/answer.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/policy/decide.h"
 #include "broker/registry/registry.h"
 #include "broker/socket/facts.h"
@@ -22,8 +23,13 @@ namespace sockbroker {
 class ReplyPrograms {
 public:
         ReplyPrograms(UnitPrograms& programs, const PolicyInForce& policy, const Registry& registry, Refusals& refusals,
-                      Audit& audit)
-                : replies_(programs), policy_(policy), registry_(registry), refusals_(refusals), audit_(audit) {}
+                      ServiceEntries& entries, Audit& audit)
+                : replies_(programs),
+                  policy_(policy),
+                  registry_(registry),
+                  refusals_(refusals),
+                  entries_(entries),
+                  audit_(audit) {}
 
         // For sockets that are about to be registered, where the service asks for it.
         [[nodiscard]] Result<void> prepare(const Service& service, const Peer& peer,
@@ -40,6 +46,7 @@ private:
         const PolicyInForce& policy_;
         const Registry& registry_;
         Refusals& refusals_;
+        ServiceEntries& entries_;
         Audit& audit_;
 };
 

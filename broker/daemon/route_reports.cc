@@ -97,11 +97,11 @@ void Routes::tell_of_services(const routes::Report& report) {
         for (const auto& name : standing_) {
                 const auto found = plan_->announcing.find(name);
                 if (!before.contains(name) && !unchanged && found != plan_->announcing.end()) {
-                        audit_.write({.action = Action::kAnnounce,
-                                      .priority = 5,
-                                      .message = fmt::format("{} is announced: {} in table {}", name,
-                                                             count_prefixes(found->second.prefixes), options_.table),
-                                      .service = name});
+                        entries_.write({.action = Action::kAnnounce,
+                                        .priority = 5,
+                                        .message = fmt::format("{} is announced: {} in table {}", name,
+                                                               count_prefixes(found->second.prefixes), options_.table),
+                                        .service = name});
                 }
         }
         for (const auto& name : before) {
@@ -113,10 +113,10 @@ void Routes::tell_of_services(const routes::Report& report) {
                                         : found == services_.end()        ? "policy does not announce it any more"
                                         : found->second.damping.drained() ? "it is drained"
                                                                           : found->second.why;
-                audit_.write({.action = Action::kWithdraw,
-                              .priority = 5,
-                              .message = fmt::format("{} is not announced any more: {}", name, why),
-                              .service = name});
+                entries_.write({.action = Action::kWithdraw,
+                                .priority = 5,
+                                .message = fmt::format("{} is not announced any more: {}", name, why),
+                                .service = name});
         }
 }
 

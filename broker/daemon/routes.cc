@@ -19,10 +19,11 @@ constexpr std::int64_t kAskUnitsUsec = 5'000'000;
 
 }  // namespace
 
-Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry, Audit& audit)
+Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry, ServiceEntries& entries, Audit& audit)
         : event_(event),
           options_(std::move(options)),
           registry_(registry),
+          entries_(entries),
           audit_(audit),
           memory_(options_.memory_path),
           link_(event, options_.socket_path,

@@ -20,6 +20,7 @@
 #include "broker/daemon/route_link.h"
 #include "broker/daemon/route_memory.h"
 #include "broker/daemon/route_plan.h"
+#include "broker/daemon/service_entries.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
@@ -33,7 +34,7 @@ struct RoutesOptions {
 
 class Routes {
 public:
-        Routes(sd_event* event, RoutesOptions options, const Registry& registry, Audit& audit);
+        Routes(sd_event* event, RoutesOptions options, const Registry& registry, ServiceEntries& entries, Audit& audit);
         ~Routes();
         Routes(const Routes&) = delete;
         Routes& operator=(const Routes&) = delete;
@@ -101,6 +102,7 @@ private:
         sd_event* event_;
         RoutesOptions options_;
         const Registry& registry_;
+        ServiceEntries& entries_;
         Audit& audit_;
         RouteMemory memory_;
         std::shared_ptr<const RoutePlan> plan_;

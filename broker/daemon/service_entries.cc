@@ -30,6 +30,10 @@ void ServiceEntries::write(Entry entry) {
         }
 }
 
+void ServiceEntries::note(const std::string& service, int priority, std::string message) {
+        write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message), .service = service});
+}
+
 bool ServiceEntries::is_news(const std::string& service, std::span<const SocketFacts> sockets,
                              const std::string& warning) {
         constexpr std::size_t kMaxSaid = 65'536;

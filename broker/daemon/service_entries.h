@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Writes to the journal what happens to the sockets of a service, within what one service may have of it.
+// Writes to the journal what happens to the sockets of a service, and what is said of them, within what one service may
+// have of it. Whatever a service can bring about itself, again and again, goes through here.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,8 @@ public:
 
         // Written, or counted where its service has had many of its kind.
         void write(Entry entry);
+        // One of no socket and no peer.
+        void note(const std::string& service, int priority, std::string message);
         // False: it was said of each of these sockets since the policy came.
         [[nodiscard]] bool is_news(const std::string& service, std::span<const SocketFacts> sockets,
                                    const std::string& warning);
