@@ -89,6 +89,9 @@ bool Door::receive_some() {
                 if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
                         return false;
                 }
+                if (size < 0 && errno == ECONNRESET) {
+                        continue;  // told once: it has ended with orders unread, and what it had sent is here still
+                }
                 OwnedFd fd;
                 const cmsghdr* part = size > 0 ? CMSG_FIRSTHDR(&header) : nullptr;
                 if (part != nullptr && part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS &&

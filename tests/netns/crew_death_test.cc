@@ -236,14 +236,9 @@ TEST(Crew, ConnectionsOfADoorWhoseDeathIsNotHeardOfAreClosedByAHand) {
         close_connections_of_dead_door(false);
 }
 
-// However long its end takes, for its connections may hold what sleeps.
-TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
-        MiniCore core;
-        int ready[2];
-        int go[2];
-        test::must(pipe2(ready, O_CLOEXEC), "pipe");
-        test::must(pipe2(go, O_CLOEXEC), "pipe");
-        const pid_t hostile = spawn(0, {ready[1], go[0]}, [&] {
+// Connects, leaves there what nobody can close in time, and says so; ends when it is told to.
+pid_t spawn_stuck_connection(const MiniCore& core, int told, int says) {
+        return spawn(0, {says, told}, [&core, told, says] {
                 const test::SilentFile silent(kHonest);
                 void* const page = silent.page();
                 test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
@@ -251,13 +246,61 @@ TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
                 const int pipe = test::stuck_pipe(page);
                 const int one = unix_socket(core.control_path(), SOCK_SEQPACKET, false).release();
                 (void)send_record(one, "x", {pipe});
-                close(pipe);
-                (void)!write(ready[1], "r", 1);
+                close(pipe);  // not the last one
+                (void)!write(says, "r", 1);
                 char byte = 0;
-                (void)!read(go[0], &byte, 1);
+                (void)!read(told, &byte, 1);
                 silent.end();
                 return 0;
         });
+}
+
+// Its socket says once that orders were not read (ECONNRESET), before it says what the door had sent.
+TEST(Crew, AConnectionThatADoorHadBroughtBeforeItDiedIsClosedByAHand) {
+        MiniCore core;
+        const auto plain = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+        ASSERT_TRUE(core.run_until([&] { return core.connections() == 1; }));
+        int ready[2];
+        int go[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        const pid_t hostile = spawn_stuck_connection(core, go[0], ready[1]);
+        close(go[0]);
+        char byte = 0;
+        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        const auto doors = core.hands("sb-door");
+        ASSERT_EQ(doors.size(), 1U);
+        const auto wait_for = [&](char state) {
+                while (core.hands("sb-door").at(0).state != state) {
+                        usleep(1000);
+                }
+        };
+        wait_for('S');  // it has brought the connection
+        kill(doors[0].pid, SIGSTOP);
+        wait_for('T');
+        core.end_connections();
+        sd_event_run(core.event(), 0);  // the order to close it, which comes before what the door has sent
+        ASSERT_EQ(core.connections(), 0U);
+        kill(doors[0].pid, SIGKILL);
+        while (!core.hands("sb-door").empty()) {
+                usleep(1000);
+        }
+        EXPECT_TRUE(core.run_until([&] { return core.most_left_behind == 1; })) << "a hand has taken what lies there";
+        close(go[1]);
+        EXPECT_EQ(core.run_while(hostile), 0);
+        EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }));
+        close(ready[0]);
+        close(ready[1]);
+}
+
+// However long its end takes, for its connections may hold what sleeps.
+TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
+        MiniCore core;
+        int ready[2];
+        int go[2];
+        test::must(pipe2(ready, O_CLOEXEC), "pipe");
+        test::must(pipe2(go, O_CLOEXEC), "pipe");
+        const pid_t hostile = spawn_stuck_connection(core, go[0], ready[1]);
         close(go[0]);
         char byte = 0;
         ASSERT_EQ(read(ready[0], &byte, 1), 1);
