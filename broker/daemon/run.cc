@@ -9,6 +9,8 @@
 #include <ctime>
 #include <exception>
 
+#include <fmt/format.h>
+
 #include "broker/audit/audit.h"
 #include "broker/base/interface_index.h"
 #include "broker/daemon/broker.h"
@@ -19,6 +21,7 @@
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
+#include "broker/daemon/notifier.h"
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
@@ -37,6 +40,7 @@ constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 // What the handlers of the loop share. Members that watch stand after what they watch.
 struct Loop {
         OwnedEvent event;
+        std::unique_ptr<Notifier> notifier;
         OwnedFd manager;   // PID 1; none: it did not start this process
         OwnedFd listener;  // of the control socket
         OwnedFd labels;    // of the one for tubular's clients, maybe
@@ -56,15 +60,14 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
         timespec now{};
         clock_gettime(CLOCK_MONOTONIC, &now);
-        sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000);
         // The journal has what came of it; whoever wants an answer uses sockbrokerctl reload.
-        bool begun = false;
-        (void)guarded([&] {
-                loop->broker->reloads().reload([](const Answer&) { sd_notify(0, "READY=1"); });
-                begun = true;
+        const bool begun = succeeds([&] {
+                loop->notifier->say(
+                        fmt::format("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1'000'000LL + now.tv_nsec / 1000));
+                loop->broker->reloads().reload([loop](const Answer&) { loop->notifier->say("READY=1"); });
         });
         if (!begun) {  // for want of memory: the policy stays as it is
-                sd_notify(0, "READY=1");
+                loop->notifier->say("READY=1");
         }
         return 0;
 }
@@ -132,9 +135,6 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                 return fail(r, "cannot make a timer");
         }
         loop.liveness.reset(liveness);
-        if (const int r = sd_event_set_watchdog(event, 1); r < 0) {
-                return fail(r, "cannot serve the watchdog of systemd");
-        }
         auto worker = Worker::start(event);
         if (!worker) {
                 return std::unexpected(worker.error());
@@ -252,6 +252,7 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 guard.names.push_back(one.name);
         }
         auto manager = connect_to_manager();
+        auto to_manager = connect_to_manager();  // of its own: holders fill what they share
         if (auto made = make_state_dir(options.state_dir); !made) {
                 return made;
         }
@@ -283,6 +284,11 @@ Result<void> run_daemon(const DaemonOptions& options) {
                 return fail(r, "cannot make an event loop");
         }
         loop.event.reset(event);
+        auto notifier = Notifier::start(event, to_manager ? std::move(*to_manager) : OwnedFd());
+        if (!notifier) {
+                return std::unexpected(notifier.error());
+        }
+        loop.notifier = std::move(*notifier);
         auto names = Names::start(event, std::move(*names_socket), [&audit](int priority, std::string message) {
                 audit.note(priority, std::move(message));
         });
@@ -297,16 +303,16 @@ Result<void> run_daemon(const DaemonOptions& options) {
         guard.names.clear();
         // However a reload was asked for, `systemctl status` says at once what came of it.
         auto& reloads = loop.broker->reloads();
-        reloads.on_status([&reloads] {
+        reloads.on_status([&reloads, &loop] {
                 // Where memory is short the next one tells.
-                (void)guarded([&] { sd_notifyf(0, "STATUS=%s", reloads.status_text().c_str()); });
+                (void)guarded([&] { loop.notifier->say("STATUS=" + reloads.status_text()); });
         });
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);
 #endif
-        sd_notifyf(0, "READY=1\nSTATUS=%s", reloads.status_text().c_str());
+        loop.notifier->say("READY=1\nSTATUS=" + reloads.status_text());
         const int r = sd_event_loop(loop.event.get());
-        sd_notify(0, "STOPPING=1");
+        loop.notifier->say("STOPPING=1");
         audit.write({.action = Action::kStop, .message = "the broker ends"});
         loop.control->end_feeds();
         if (r < 0) {
