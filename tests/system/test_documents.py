@@ -67,7 +67,8 @@ class Reader:
         elif "/sandbox/" in block.path:
             self.run(block.where, "sockbroker-run --dump")
         else:
-            read = "/etc/nginx/", "/etc/unbound/", "/etc/caddy/", "/etc/nsd/", "/etc/systemd/user/", "/srv/"
+            read = ("/etc/nginx/", "/etc/unbound/", "/etc/caddy/", "/etc/nsd/", "/etc/containers/systemd/",
+                    "/etc/systemd/user/", "/srv/")
             assert block.path.startswith(read), f"{block.where}: who reads it?"
 
     def program(self, block: documents.Block) -> None:

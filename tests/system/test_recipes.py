@@ -19,6 +19,12 @@ PACKAGES = ("nginx", "haproxy", "caddy", "nodejs", "golang-go", "golang-github-l
             "postgresql-15", "nsd", "pdns-server", "pdns-backend-bind",
             "dnsmasq-base", "podman", "crun")
 ACCOUNTS = "www-data", "caddy", "nsd", "pdns"
+# What a container without CAP_AUDIT_CONTROL can do of PAM's session.
+SESSION_OF_A_USER = """\
+account required pam_permit.so
+session optional pam_systemd.so
+session required pam_permit.so
+"""
 long = pytest.mark.skipif("SOCKBROKER_LONG" not in os.environ, reason="a recipe of ./check --long")
 
 
@@ -49,10 +55,13 @@ class Cook(Reader):
         machine.run("mkdir -p /srv")
         machine.write("/etc/ssl/openssl.cnf", pathlib.Path("/etc/ssl/openssl.cnf").read_text())  # /etc began empty
 
-    def follow(self, recipe: str) -> None:
+    def follow(self, recipe: str, look=lambda: None) -> None:
+        """`look`: called after each session."""
         for block in sections()[recipe]:
             if block.kind != "text" and self.runs(block):
                 {"sh": self.script, "console": self.session, "file": self.file}[block.kind](block)
+            if block.kind == "console":
+                look()
         self.machine.run("systemctl daemon-reload")
 
     def outside(self, command: str, check: bool = True) -> str:
@@ -118,6 +127,23 @@ def chef(kitchen):  # pylint: disable=redefined-outer-name
     made.clean()
 
 
+@pytest.fixture
+def quay(stage, tmp_path):
+    """On a machine with a podman that has Quadlet: of Debian 13, this machine's own or another (tests/debian)."""
+    base = os.environ.get("SOCKBROKER_SYSTEM_ROOT", "/")
+    packages = "podman", "crun", "uidmap", "dbus-user-session"
+    try:
+        if not (unpacked.unpack(packages, base) / "usr/libexec/podman/quadlet").exists():
+            pytest.skip("podman 4.3 of Debian 12 has no Quadlet")
+        with unpacked.machine(stage, tmp_path, packages, (), base) as machine:
+            for prefix in PREFIXES:
+                machine.run(f"ip route add local {prefix} dev lo")
+            machine.run("mkdir -p /etc/sockbroker/conf.d; systemctl start sockbrokerd.service")
+            yield Cook(machine)
+    except unpacked.NotToBeHad as error:
+        pytest.skip(str(error))
+
+
 def answered(chef, unit: str, *addresses: str) -> None:  # pylint: disable=redefined-outer-name
     """A name server: dig takes no answer from another address or port than it has asked."""
     for address in addresses or ADDRESSES:
@@ -169,9 +195,7 @@ def test_two_tenants(cook):
 
 def test_user_services(cook):
     machine = cook.machine
-    # What a container without CAP_AUDIT_CONTROL can do of PAM's session.
-    machine.write("/etc/pam.d/systemd-user", "account required pam_permit.so\nsession optional pam_systemd.so\n"
-                  "session required pam_permit.so\n")
+    machine.write("/etc/pam.d/systemd-user", SESSION_OF_A_USER)
     try:
         cook.follow("User services")
         for address in ADDRESSES:
@@ -293,3 +317,26 @@ def test_a_container_without_a_network(chef):
         assert [link["ifname"] for link in inside] == ["lo"]
         machine.run("systemctl stop pod.service; rm -rf /etc/systemd/system/pod.service.d; systemctl daemon-reload; "
                     "systemctl start pod.service")
+
+
+@long
+def test_quadlet(quay):
+    machine = quay.machine
+    machine.write("/etc/pam.d/systemd-user", SESSION_OF_A_USER)
+    # Of what contains this machine: nobody makes a keyring, and the controllers may be cgroup v1's.
+    machine.write("/etc/containers/containers.conf", "[containers]\nkeyring=false\npids_limit=0\n")
+    variants = []
+
+    def look():
+        for address in ADDRESSES:
+            assert quay.fetch(address).replace("::ffff:", "") == f"{own_address(address)} asked {address}"
+        pid = machine.out("pgrep -f '^/usr/bin/python3 /web.py'")
+        assert machine.out(f"grep CapEff: /proc/{pid}/status").split()[1] == "0" * 16
+        inside = json.loads(machine.out(f"nsenter --net=/proc/{pid}/ns/net ip -json link"))
+        assert [link["ifname"] for link in inside] == ["lo"]
+        supervised = machine.run("pgrep -f '^/usr/bin/sockbroker-run --supervise'", check=False).returncode == 0
+        variants.append((machine.out(f"stat -c %u /proc/{pid}"), supervised))
+
+    quay.follow("Quadlet", look)
+    podder = machine.out("id -u podder")
+    assert variants == [("0", False), ("61081", True), (podder, False), (podder, True)]
