@@ -11,8 +11,9 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import broker as broker_module  # noqa: E402
-from harness import client, namespace, neighbours, routes, service, worker  # noqa: E402
+from harness import client, namespace, neighbours, routes, service, sessions, units, worker  # noqa: E402
 from stage import Stage  # noqa: E402
+from words import PORT  # noqa: E402
 
 LIMIT = int(os.environ.get("SOCKBROKER_TEST_SECONDS", "150"))  # for one test: far more than any needs
 
@@ -82,6 +83,33 @@ def remote(netns):  # pylint: disable=unused-argument
     host = namespace.remote_host()
     yield host
     host.kill()
+
+
+@pytest.fixture(name="slice_")
+def _slice():
+    """Of units."""
+    made = units.Slice()
+    yield made
+    made.end()
+
+
+@pytest.fixture(name="serve_game")
+def _serve_game(broker):
+    """serve_game(family): a new process of another uid, which is the service game from now on. (the process, its
+    socket's cookie)"""
+    servers = []
+
+    def start(family):
+        number = len(servers) + 1
+        loopback = {"ipv4": "127.0.1.{}", "ipv6": "fd00:53::{}"}[family]
+        servers.append(worker.Worker(sessions.Server, 61001 + number % 2, loopback.format(number), PORT))
+        result, cookie = servers[-1].register("game")
+        assert result == "ok", broker.log()
+        return servers[-1], cookie
+
+    yield start
+    for one in servers:
+        one.kill()
 
 
 @pytest.fixture(name="stage")

@@ -3,6 +3,7 @@
 // UdpFlows=stay: which flows go on to the socket that has served them, what a flood displaces, and that a slot which is
 // taken anew never gets a flow of the socket that was there.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <iostream>
@@ -206,19 +207,41 @@ TEST_F(Flows, that_are_unknown_displace_nobody_who_speaks) {
         EXPECT_EQ(answered_by(first, sessions), 1000);
 }
 
-TEST_F(Flows, that_are_unknown_displace_by_chance_those_that_have_spoken_once) {
-        const auto first = make_socket(Protocol::kUdp, Family::kIpv4);
-        const auto second = make_socket(Protocol::kUdp, Family::kIpv4);
-        const Slot one = install(first, id_);
-        const Slot two = install(second, id_);
-        for (const std::size_t invented : {131072U, 262144U, 524288U}) {
+// An older and a newer instance.
+class FlowsBesideFloods : public Flows {
+protected:
+        static constexpr std::array<std::size_t, 3> kFloods{131072, 262144, 524288};
+
+        void SetUp() override {
+                Flows::SetUp();
+                older_ = make_socket(Protocol::kUdp, Family::kIpv4);
+                newer_ = make_socket(Protocol::kUdp, Family::kIpv4);
+                slots_ = {install(newer_, id_), install(older_, id_)};
+        }
+
+        // By the older one, which has no flow yet.
+        void serve_anew() {
                 forget_all();
-                serve_by({one}, Family::kIpv4);
+                serve_by({slots_.back()}, Family::kIpv4);
+        }
+
+        void hand_over() { serve_by(slots_, Family::kIpv4); }
+
+        TestSocket older_;
+
+private:
+        TestSocket newer_;
+        std::vector<Slot> slots_;
+};
+
+TEST_F(FlowsBesideFloods, that_are_unknown_displace_by_chance_those_that_have_spoken_once) {
+        for (const auto invented : kFloods) {
+                serve_anew();
                 const auto begun = clients(1000);
-                EXPECT_EQ(answered_by(first, begun), 1000);
+                EXPECT_EQ(answered_by(older_, begun), 1000);
                 flood(invented, 1);
-                serve_by({two, one}, Family::kIpv4);
-                const auto stayed = answered_by(first, begun);
+                hand_over();
+                const auto stayed = answered_by(older_, begun);
                 std::cout << invented
                           << " datagrams of invented sources between the first and the second of a session: "
                           << 1000 - stayed << " of 1,000 lost\n";
@@ -226,24 +249,19 @@ TEST_F(Flows, that_are_unknown_displace_by_chance_those_that_have_spoken_once) {
         }
 }
 
-TEST_F(Flows, that_are_unknown_and_speak_twice_leave_no_place_for_new_ones) {
-        const auto first = make_socket(Protocol::kUdp, Family::kIpv4);
-        const auto second = make_socket(Protocol::kUdp, Family::kIpv4);
-        const Slot one = install(first, id_);
-        const Slot two = install(second, id_);
-        for (const std::size_t invented : {131072U, 262144U, 524288U}) {
-                forget_all();
-                serve_by({one}, Family::kIpv4);
+TEST_F(FlowsBesideFloods, that_are_unknown_and_speak_twice_leave_no_place_for_new_ones) {
+        for (const auto invented : kFloods) {
+                serve_anew();
                 const auto before = clients(1000);
-                EXPECT_EQ(answered_by(first, before), 1000);
-                EXPECT_EQ(answered_by(first, before), 1000);
+                EXPECT_EQ(answered_by(older_, before), 1000);
+                EXPECT_EQ(answered_by(older_, before), 1000);
                 flood(invented, 2);
                 const auto begun = clients(1000);
-                EXPECT_EQ(answered_by(first, begun), 1000);
-                EXPECT_EQ(answered_by(first, begun), 1000);
-                serve_by({two, one}, Family::kIpv4);
-                EXPECT_EQ(answered_by(first, before), 1000);
-                const auto stayed = answered_by(first, begun);
+                EXPECT_EQ(answered_by(older_, begun), 1000);
+                EXPECT_EQ(answered_by(older_, begun), 1000);
+                hand_over();
+                EXPECT_EQ(answered_by(older_, before), 1000);
+                const auto stayed = answered_by(older_, begun);
                 std::cout << invented << " pairs of invented sources: " << 1000 - stayed
                           << " of 1,000 sessions lost that began afterwards, none of before\n";
                 EXPECT_NEAR(static_cast<double>(stayed), 1000 * share_with_a_place(static_cast<double>(invented)), 60);

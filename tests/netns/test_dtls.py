@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import sandbox, supervised, units
+from harness import sandbox, supervised
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, listen
 
@@ -74,9 +74,8 @@ class Session:
 
 
 @pytest.fixture(name="begin")
-def _begin(broker, remote):
+def _begin(broker, remote, slice_):
     """begin(family, policy lines): each call of what it returns starts one more server, with a session."""
-    slice_ = units.Slice()
     sessions = []
 
     def start(family, *lines):
@@ -96,7 +95,6 @@ def _begin(broker, remote):
     yield start
     for one in sessions:
         one.end()
-    slice_.end()
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])

@@ -6,30 +6,12 @@ import os
 
 import pytest
 
-from harness import sessions, worker
+from harness import sessions
 from harness.until import until
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, each_family, listen, section
 
 SESSIONS, HANDOVERS = (1000, 100) if "SOCKBROKER_LONG" in os.environ else (100, 10)
-LOOPBACK = {"ipv4": "127.0.1.{}", "ipv6": "fd00:53::{}"}
-
-
-@pytest.fixture(name="serve")
-def _serve(broker):
-    """serve(family): a new process of another uid, which serves from now on. (the process, its socket's cookie)"""
-    servers = []
-
-    def start(family):
-        number = len(servers) + 1
-        servers.append(worker.Worker(sessions.Server, 61001 + number % 2, LOOPBACK[family].format(number), PORT))
-        result, cookie = servers[-1].register("game")
-        assert result == "ok", broker.log()
-        return servers[-1], cookie
-
-    yield start
-    for one in servers:
-        one.kill()
 
 
 def begin(broker, *more):
@@ -40,15 +22,15 @@ def begin(broker, *more):
 
 @each_family
 @pytest.mark.parametrize("stay", [True, False], ids=["stay", "newest"])
-def test_sessions_over_many_hand_overs(broker, serve, remote, family, stay):
+def test_sessions_over_many_hand_overs(broker, serve_game, remote, family, stay):
     begin(broker, *(["UdpFlows=stay"] if stay else []))
-    first, _ = serve(family)
+    first, _ = serve_game(family)
     with inside(remote.pid):
         clients = sessions.Clients(ADDRESS[family], PORT, SESSIONS)
     clients.round()
     clients.round()
     for _ in range(HANDOVERS):
-        newest, _ = serve(family)
+        newest, _ = serve_game(family)
         with inside(remote.pid):
             clients.begin(2)
         clients.round()
@@ -67,15 +49,15 @@ def test_sessions_over_many_hand_overs(broker, serve, remote, family, stay):
 
 @each_family
 @pytest.mark.parametrize("stay", [True, False], ids=["stay", "spread"])
-def test_sessions_of_a_service_that_shares_when_servers_join(broker, serve, remote, family, stay):
+def test_sessions_of_a_service_that_shares_when_servers_join(broker, serve_game, remote, family, stay):
     begin(broker, "Handover=share", *(["UdpFlows=stay"] if stay else []))
-    serve(family)
+    serve_game(family)
     with inside(remote.pid):
         clients = sessions.Clients(ADDRESS[family], PORT, SESSIONS)
     clients.round()
     clients.round()
     for _ in range(HANDOVERS):
-        serve(family)
+        serve_game(family)
         with inside(remote.pid):
             clients.begin(2)
         clients.round()
@@ -85,17 +67,18 @@ def test_sessions_of_a_service_that_shares_when_servers_join(broker, serve, remo
 
 
 @each_family
-def test_a_client_that_changes_its_port_goes_on_only_where_the_newest_has_its_session(broker, serve, remote, family):
+def test_a_client_that_changes_its_port_goes_on_only_where_the_newest_has_its_session(broker, serve_game, remote,
+                                                                                     family):
     """sk_lookup sees no id of a session: by its new port it is a new flow."""
     begin(broker, "UdpFlows=stay")
-    serve(family)
+    serve_game(family)
     with inside(remote.pid):
         clients = sessions.Clients(ADDRESS[family], PORT, 100)
         clients.round()
         clients.move()
         clients.round()
     assert clients.lost == set(), "there is one instance"
-    serve(family)
+    serve_game(family)
     with inside(remote.pid):
         clients.begin(100)
         clients.round()
@@ -111,12 +94,12 @@ def flows(broker):
     return {row["cookie"]: row.get("flows") for row in broker.list()}
 
 
-def test_list_and_wait_know_the_flows_that_an_old_instance_still_has(broker, serve):
+def test_list_and_wait_know_the_flows_that_an_old_instance_still_has(broker, serve_game):
     begin(broker, "UdpFlows=stay")
-    old, first = serve("ipv4")
+    old, first = serve_game("ipv4")
     clients = sessions.Clients(ADDRESS["ipv4"], PORT, 30)
     clients.round()
-    _, second = serve("ipv4")
+    _, second = serve_game("ipv4")
     # One datagram is no session.
     until("no flow is counted", lambda: flows(broker) == {first: 0, second: 0})
     status, output = broker.ctl("wait", "game", "--for=drained", "--timeout=10s")
@@ -136,9 +119,9 @@ def test_list_and_wait_know_the_flows_that_an_old_instance_still_has(broker, ser
     clients.close()
 
 
-def test_it_may_be_turned_on_and_off_by_a_reload(broker, serve):
+def test_it_may_be_turned_on_and_off_by_a_reload(broker, serve_game):
     begin(broker)
-    serve("ipv4")
+    serve_game("ipv4")
     clients = sessions.Clients(ADDRESS["ipv4"], PORT, 30)
     clients.round()
     assert set(flows(broker).values()) == {None}
@@ -147,7 +130,7 @@ def test_it_may_be_turned_on_and_off_by_a_reload(broker, serve):
     policy.write_text(plain + "UdpFlows=stay\n")
     assert broker.reload()[0] == 0
     clients.round()
-    serve("ipv4")
+    serve_game("ipv4")
     clients.round()
     assert clients.lost == set()
     policy.write_text(plain)
@@ -157,14 +140,14 @@ def test_it_may_be_turned_on_and_off_by_a_reload(broker, serve):
     clients.close()
 
 
-def test_a_session_of_an_instance_that_crashed_goes_to_the_one_that_reads(broker, serve):
+def test_a_session_of_an_instance_that_crashed_goes_to_the_one_that_reads(broker, serve_game):
     """With HoldSec= the socket of the crashed one is there still, and nobody reads it."""
     begin(broker, "UdpFlows=stay", "HoldSec=60")
-    first, _ = serve("ipv4")
+    first, _ = serve_game("ipv4")
     clients = sessions.Clients(ADDRESS["ipv4"], PORT, 10)
     clients.round()
     clients.round()
-    newest, _ = serve("ipv4")
+    newest, _ = serve_game("ipv4")
     clients.round()
     assert clients.lost == set()
     first.kill()

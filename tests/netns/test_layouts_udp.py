@@ -18,7 +18,6 @@ from words import ADDRESS, PORT, add_routes, each_family, listen, section
 
 EARLIER = os.environ.get("SOCKBROKER_EARLIER")
 LONG = "SOCKBROKER_LONG" in os.environ
-LOOPBACK = {"ipv4": "127.0.1.{}", "ipv6": "fd00:53::{}"}
 QUESTIONS = 20
 
 
@@ -52,13 +51,12 @@ def refuse_policy(broker):
 
 
 @pytest.fixture(name="dns")
-def _dns(netns):  # pylint: disable=unused-argument
+def _dns(slice_):
     """dns(broker, family): a server of a unit that answers from the asked address."""
-    made = units.Slice()
     servers = []
 
     def start(broker, family):
-        servers.append(worker.Worker(units.Server, made.unit(UNIT), UID))
+        servers.append(worker.Worker(units.Server, slice_.unit(UNIT), UID))
         servers[-1].open(family, SERVER[family], PORT)
         assert servers[-1].register("dns", family).result == "ok", broker.log()
         return servers[-1]
@@ -66,7 +64,6 @@ def _dns(netns):  # pylint: disable=unused-argument
     yield start
     for one in servers:
         one.kill()
-    made.end()
 
 
 class Asker(worker.Child):
@@ -165,33 +162,18 @@ def test_a_broker_that_is_killed_anywhere_in_an_upgrade_leaves_answers_as_they_a
     assert "earlier_link" in " ".join(passed[last:]), passed
 
 
-@pytest.fixture(name="serve")
-def _serve(broker):
-    """serve(family): a new process of another uid, which serves from now on."""
-    servers = []
-
-    def start(family):
-        number = len(servers) + 1
-        servers.append(worker.Worker(sessions.Server, 61001 + number % 2, LOOPBACK[family].format(number), PORT))
-        assert servers[-1].register("game")[0] == "ok", broker.log()
-
-    yield start
-    for one in servers:
-        one.kill()
-
-
 @each_family
 @pytest.mark.parametrize("good", [True, False], ids=["good", "refused"])
 @since(6)
-def test_sessions_stay_with_the_instance_that_has_them(broker, serve, remote, family, good, layout):
+def test_sessions_stay_with_the_instance_that_has_them(broker, serve_game, remote, family, good, layout):
     begin(broker, section("game", "61001 61002", listen("udp", "192.0.2.0/24"), listen("udp", "2001:db8::/64"),
                           "UdpFlows=stay"))
-    serve(family)
+    serve_game(family)
     with inside(remote.pid):
         clients = sessions.Clients(ADDRESS[family], PORT, 100)
     clients.round()
     clients.round()
-    serve(family)
+    serve_game(family)
     with inside(remote.pid):
         clients.begin(100)  # these are the second one's
     clients.round()
@@ -209,7 +191,7 @@ def test_sessions_stay_with_the_instance_that_has_them(broker, serve, remote, fa
         assert broker.reload()[0] == 0
         clients.round()
         assert clients.lost == set()
-    serve(family)
+    serve_game(family)
     clients.round()
     assert clients.lost == set(), "and with the next hand-over too"
     clients.close()

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from harness import quic, units, worker
+from harness import quic, worker
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, listen
 
@@ -25,13 +25,6 @@ pytestmark = [
 @pytest.fixture(name="built", scope="module")
 def _built(tmp_path_factory):
     return quic.build(tmp_path_factory.mktemp("quic") / "quic")
-
-
-@pytest.fixture(name="slice_")
-def _slice():
-    made = units.Slice()
-    yield made
-    made.end()
 
 
 @pytest.fixture(name="program")

@@ -19,13 +19,6 @@ UID = 61001
 SERVER = {"ipv4": "127.0.0.2", "ipv6": "fd73:6f63:6b62::2"}  # addresses for sockets of services
 
 
-@pytest.fixture(name="slice_")
-def _slice():
-    made = units.Slice()
-    yield made
-    made.end()
-
-
 @pytest.fixture(name="serve")
 def _serve(slice_):
     """serve(unit): a process in the cgroup of that unit, made when it is not there."""

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from harness import broker as broker_module
-from harness import client, namespace, sandbox, servers, supervised, units
+from harness import client, namespace, sandbox, servers, supervised
 from harness.until import until
 from test_unmodified import ADDRESSES, Running, ask as ask_server, binding, serving
 from test_udp_replies import UID, UNIT, addresses, original, section
@@ -15,13 +15,6 @@ from waiting import inside
 from words import PORT, add_routes, each_family
 
 TOGETHER = 8  # datagrams in one call
-
-
-@pytest.fixture(name="slice_")
-def _slice():
-    made = units.Slice()
-    yield made
-    made.end()
 
 
 @each_family

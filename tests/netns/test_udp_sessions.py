@@ -20,13 +20,6 @@ SECONDS = 60 if LONG else 5
 MOVING = {"ipv4": ("192.0.2.1", "198.51.100.2"), "ipv6": ("2001:db8::1", "2001:db9::2")}
 
 
-@pytest.fixture(name="slice_")
-def _slice():
-    made = units.Slice()
-    yield made
-    made.end()
-
-
 class Server(units.Server):
     """Answers each question at once, and knows who asked."""
 

@@ -31,13 +31,6 @@ def forgotten(invented):
     return 1 - sum(math.exp(-later) * later ** number / math.factorial(number) for number in range(WAYS))
 
 
-@pytest.fixture(name="slice_")
-def _slice():
-    made = units.Slice()
-    yield made
-    made.end()
-
-
 class Server(units.Server):
     """Keeps the questions of clients until it is told to answer; what others send is read and thrown away."""
 

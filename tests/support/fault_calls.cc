@@ -118,13 +118,7 @@ int open(const char* path, int flags, ...) {
         return open_file(path, flags, mode);
 }
 
-int open64(const char* path, int flags, ...) {
-        va_list list;
-        va_start(list, flags);
-        const auto mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
-        va_end(list);
-        return open_file(path, flags, mode);
-}
+int open64(const char* path, int flags, ...) __attribute__((alias("open")));
 
 ssize_t write(int fd, const void* data, std::size_t size) {
         if (shared != nullptr) {
