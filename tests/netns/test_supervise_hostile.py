@@ -6,6 +6,7 @@ import pathlib
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -256,3 +257,48 @@ assert rules >= 0 and libc.syscall(446, rules, 0) == 0, ctypes.get_errno()""")
         assert program.do("socket.socket(socket.AF_UNIX).bind('socket')") is None
         assert (folder / "socket").stat().st_uid == UID
         assert program.do("socket.socket(socket.AF_UNIX).bind('/run/socket')") == "EACCES"
+
+
+# Whether a process may look into its child, of the same uid: read its memory, and take a descriptor. In a domain of its
+# own, or in one that the child has inherited; the domain restricts next to nothing.
+LOOKS = r"""
+import ctypes, errno, os, signal, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def restrict():
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    rules = libc.syscall(444, struct.pack("Q", 1 << 6), 8, 0)  # landlock_create_ruleset(2): MAKE_CHAR
+    if rules < 0:
+        sys.exit(print("no Landlock"))
+    assert libc.syscall(446, rules, 0) == 0, ctypes.get_errno()
+def named(result):
+    return "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+domain, namespace = sys.argv[1:]
+if domain == "shared":
+    restrict()
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if namespace == "user":
+        assert libc.unshare(0x10000000) == 0, ctypes.get_errno()  # CLONE_NEWUSER
+    os.write(write, b"x")
+    signal.pause()
+os.read(read, 1)
+if domain == "own":
+    restrict()
+memory = ctypes.create_string_buffer(8)
+vector = struct.pack("QQ", ctypes.addressof(memory), 8)
+print(named(libc.process_vm_readv(child, vector, 1, vector, 1, 0)),
+      named(libc.syscall(438, os.pidfd_open(child), 0, 0)))  # pidfd_getfd
+"""
+
+
+@pytest.mark.parametrize("namespace", ["same", "user"])
+@pytest.mark.parametrize("domain, wanted", [("none", "ok ok"), ("own", "EPERM EPERM"), ("shared", "ok ok")])
+def test_with_a_landlock_domain_of_its_own_a_supervisor_could_not_work(domain, wanted, namespace):
+    """Why it has none, see docs/unmodified.md: the program would have to be in it too, and be restricted by it."""
+    done = subprocess.run(["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "/usr/bin/python3", "-c",
+                           LOOKS, domain, namespace], capture_output=True, text=True, timeout=30, check=False)
+    if done.stdout == "no Landlock\n":
+        pytest.skip("this kernel has no Landlock")
+    assert (done.stdout, done.returncode) == (wanted + "\n", 0), done.stderr
