@@ -8,12 +8,20 @@ import subprocess
 from harness import broker, kernel, service, wire, worker
 
 SOURCE = broker.TOP / "tests/servers/quic.go"
-LIBRARY = pathlib.Path("/usr/share/gocode/src/github.com/lucas-clemente/quic-go")
+PACKAGES = ("golang-go", "golang-github-lucas-clemente-quic-go-dev")  # of Debian 12
+GO = "usr/lib/go/bin/go"
+LIBRARIES = "usr/share/gocode"
+LIBRARY = f"{LIBRARIES}/src/github.com/lucas-clemente/quic-go"
 
 
-def build(program):
-    environment = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(program.parent / "cache")}
-    subprocess.run(["go", "build", "-o", str(program), str(SOURCE)], check=True, env=os.environ | environment)
+def build(program, roots):
+    """By packages that are installed, or unpacked below one of these directories; None where they are not."""
+    go = next((root / GO for root in roots if (root / GO).exists()), None)
+    if go is None or not any((root / LIBRARY).exists() for root in roots):
+        return None
+    environment = {"GO111MODULE": "off", "GOPATH": ":".join(str(root / LIBRARIES) for root in roots),
+                   "GOROOT": str(go.parent.parent), "GOCACHE": str(program.parent / "cache"), "CGO_ENABLED": "0"}
+    subprocess.run([go, "build", "-o", str(program), str(SOURCE)], check=True, env=os.environ | environment)
     program.chmod(0o755)
     return program
 

@@ -3,11 +3,12 @@
 users with sockets of their own. UdpReply=original and UdpFlows=stay together."""
 
 import os
+import pathlib
 import shutil
 
 import pytest
 
-from harness import quic, worker
+from harness import http3, quic, worker
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, listen
 
@@ -16,15 +17,14 @@ SESSIONS, HANDOVERS = (1000, 100) if LONG else (100, 5)
 LOOPBACK = {"ipv4": "127.0.1.{}", "ipv6": "fd00:53::{}"}
 UNIT = "quic.service"
 
-pytestmark = [
-    pytest.mark.skipif(not shutil.which("go"), reason="there is no go (golang-go)"),
-    pytest.mark.skipif(not quic.LIBRARY.exists(), reason="there is no golang-github-lucas-clemente-quic-go-dev"),
-]
-
 
 @pytest.fixture(name="built", scope="module")
 def _built(tmp_path_factory):
-    return quic.build(tmp_path_factory.mktemp("quic") / "quic")
+    """By Go of packages that are installed, or with SOCKBROKER_LONG unpacked."""
+    unpacked = http3.unpacked("", *quic.PACKAGES) if LONG else None
+    roots = [pathlib.Path("/"), *([unpacked] if isinstance(unpacked, pathlib.Path) else [])]
+    return quic.build(tmp_path_factory.mktemp("quic") / "quic", roots) or pytest.skip(
+        unpacked if isinstance(unpacked, str) else f"there is no {' or no '.join(quic.PACKAGES)}")
 
 
 @pytest.fixture(name="program")
