@@ -108,7 +108,7 @@ def test_what_a_document_shows_works_as_it_stands(request, page):
     booted = request.getfixturevalue("booted")
     if page.name in ("README.md", "install.md"):
         booted.run(BEFORE_INSTALL)
-    else:
+    elif page.name not in ("udp.md", "unmodified.md"):  # whose policies have LocalRoutes=yes
         for prefix in PREFIXES:
             booted.run(f"ip route add local {prefix} dev lo")
     Reader(booted).read(blocks)
