@@ -246,7 +246,7 @@ void Crew::State::finish_quarantined(Hand& hand, const ParsedAnswer& answer) {
         const auto job = hand.end_job();
         const bool full = answer.errnum == EMFILE;
         if (full) {
-                hands_.quarantine.retire_full(child);
+                hands_.quarantine.refused(child);
                 wake();
         }
         const Outcome kept = job->only_closed ? Outcome::kDone : Outcome::kBarred;

@@ -34,10 +34,14 @@ Quarantine::Room& Quarantine::of(const Charge& charge, std::int64_t now_usec) {
 bool Quarantine::push(std::unique_ptr<Job>& job) {
         const auto now = job->since_usec;
         Room& room = of(job->charge, now);
-        if (!room.hand && !roster_.ledger().is_full()) {
-                room.hand = roster_.fork(Role::kQuarantine, false);
+        if (room.full && may_retire()) {
+                retire(room);
         }
         if (!room.hand) {
+                room.hand = roster_.fork(Role::kQuarantine, false);
+                room.full = false;
+        }
+        if (!room.hand || room.full) {
                 return false;
         }
         room.queue.emplace_back();
@@ -60,11 +64,17 @@ void Quarantine::dispatch(std::int64_t now_usec) noexcept {
 }
 
 void Quarantine::retire(Room& room) noexcept {
-        roster_.leave_behind(std::move(room.hand), room.charge, nullptr, true);
+        roster_.leave_behind(std::move(room.hand), std::nullopt, nullptr, true);
+        room.full = false;
 }
 
-void Quarantine::retire_full(std::uint32_t child) noexcept {
-        if (const auto room = find(child); room != rooms_.end()) {
+void Quarantine::refused(std::uint32_t child) noexcept {
+        const auto room = find(child);
+        if (room == rooms_.end()) {
+                return;
+        }
+        room->full = true;
+        if (may_retire()) {
                 retire(*room);
         }
 }
@@ -82,6 +92,9 @@ void Quarantine::release() noexcept {
                 for (Room& room : rooms_) {
                         if (!room.queue.empty() || (room.hand && !room.hand->idle()) || !is_over(room)) {
                                 continue;
+                        }
+                        if (room.hand && !may_retire()) {
+                                return;
                         }
                         room.until_usec = 0;
                         if (room.hand) {
@@ -105,7 +118,7 @@ std::unique_ptr<Job> Quarantine::pop_older(std::int64_t usec) {
 
 void Quarantine::fill() noexcept {
         for (Room& room : rooms_) {
-                if (!room.hand && !room.queue.empty() && !roster_.ledger().is_full()) {
+                if (!room.hand && !room.queue.empty()) {
                         room.hand = roster_.fork(Role::kQuarantine, false);
                 }
         }

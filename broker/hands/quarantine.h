@@ -2,8 +2,10 @@
 //
 // Where the messages of those go who get no hand, and what they leave in the core's last copy of a connection: a
 // process for each reason, which takes all of it and closes nothing. So it waits for nobody, and the queue of `notify`
-// goes on for all others. What it has is closed by its end: when the reason is gone, or when it is full. Then it may be
-// left behind: once, with all that is in it. What nobody was free for is put aside here too: its sender is the reason.
+// goes on for all others. What it has is closed by its end: when the reason is gone, or when it is full. That may take
+// as long as the senders like, so only so many are ending at once, and they count for nobody who asks for a hand: then
+// what is full stays so, and `notify` waits for it. What nobody was free for is put aside here too: its sender is the
+// reason.
 #pragma once
 
 #include <cstdint>
@@ -22,14 +24,16 @@ public:
         static constexpr std::size_t kMaxReasons = 16;  // beyond, they share the one for no reason of its own
         // What was put aside of who is not barred is closed so long after the last of it came.
         static constexpr std::int64_t kAsideUsec = 2'000'000;
+        static constexpr std::size_t kMaxEnding = 16;
 
         explicit Quarantine(Roster& roster) : roster_(roster) {}
 
-        // False, and where it throws: the job is the caller's still. There is no process for it, and none can be made.
+        // False, and where it throws: the job is the caller's still. There is no process with room for it, and none can
+        // be made now.
         [[nodiscard]] bool push(std::unique_ptr<Job>& job);
         void dispatch(std::int64_t now_usec) noexcept;
         // It has refused what it was to take.
-        void retire_full(std::uint32_t child) noexcept;
+        void refused(std::uint32_t child) noexcept;
         // Those whose reason is gone.
         void release() noexcept;
 
@@ -48,10 +52,12 @@ private:
                 std::deque<std::unique_ptr<Job>> queue;
                 std::int64_t until_usec =
                         0;  // until then it stays, for who is not barred; 0: there is nobody like that
+                bool full = false;
         };
         [[nodiscard]] Room& of(const Charge& charge, std::int64_t now_usec);
         [[nodiscard]] std::vector<Room>::iterator find(std::uint32_t child);
         [[nodiscard]] bool is_over(const Room& room) const;
+        [[nodiscard]] bool may_retire() const { return roster_.leaving(Role::kQuarantine) < kMaxEnding; }
         void retire(Room& room) noexcept;
 
         Roster& roster_;

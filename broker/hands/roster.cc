@@ -92,6 +92,11 @@ bool Roster::has_unended() const {
         return std::ranges::any_of(leaving_, [](const Leaving& one) { return !one.ends; });
 }
 
+std::size_t Roster::leaving(Role role) const {
+        return static_cast<std::size_t>(
+                std::ranges::count_if(leaving_, [&](const Leaving& one) { return one.hand->role() == role; }));
+}
+
 void Roster::dismiss(std::unique_ptr<Hand> hand) noexcept {
         hand->dismiss();
         leaving_.push_back({std::move(hand), nullptr});

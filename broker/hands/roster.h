@@ -34,6 +34,8 @@ public:
                           bool ends) noexcept;
         void end_left_behind() noexcept;
         [[nodiscard]] bool has_unended() const;
+        // How many of a role are ending, whoever they are charged to.
+        [[nodiscard]] std::size_t leaving(Role role) const;
         // It has nothing to do any more and ends by itself.
         void dismiss(std::unique_ptr<Hand> hand) noexcept;
         // The job of one that was left behind, if somebody still waits for a word of it: once it is known whether its

@@ -16,11 +16,13 @@ from words import add_routes, everywhere, handed_over, section
 
 SLOW = 0.15  # seconds; a hand is late after 0.2
 MESSAGES = 40
+STANDS_STILL = 3  # seconds; then nobody takes anything from a queue any more
 
 
 @contextlib.contextmanager
-def slow_messages(broker, uid, text):
-    """Of one user, in the queue of `notify`; yields how many of them somebody has begun to close."""
+def slow_messages(broker, uid, text, messages=MESSAGES, descriptors=1):
+    """Of one user, in the queue of `notify`: so many, or as many as are taken. Yields how many descriptors somebody has
+    begun to close."""
     flushes, counted = os.pipe2(os.O_NONBLOCK)
     sent, done = os.pipe()
     sender = os.fork()
@@ -32,8 +34,10 @@ def slow_messages(broker, uid, text):
             slow = silent_file.SilentFile(flush_after=SLOW, flushes=counted)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
                 notify.connect(f"{broker.runtime}/notify")
-                for _ in range(MESSAGES):
-                    socket.send_fds(notify, [text], [slow.fd])
+                notify.settimeout(STANDS_STILL)
+                with contextlib.suppress(TimeoutError):
+                    for _ in range(messages):
+                        socket.send_fds(notify, [text], [slow.fd] * descriptors)
             os.write(done, b"r")
             signal.pause()
         finally:
@@ -69,3 +73,17 @@ def test_notify_does_not_wait_for_descriptors_whose_close_takes_long(broker, spa
         count = closed()
         print(f"{who}: {count} of {MESSAGES} were closed before the honest message was taken")
         assert count < MESSAGES / 2
+
+
+def test_who_fills_all_that_takes_descriptors_from_notify_keeps_nobody_from_control(broker, spawn):
+    """Every close of such a file takes long, so what keeps them takes an hour to end. There are only so many of these,
+    and then the queue of `notify` waits; but they are nobody's hands."""
+    silent_file.make_device()
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    with slow_messages(broker, own_uid(8), b"X=1", messages=100_000, descriptors=253):
+        answers = [web.control("FDSTORE=1\nFDNAME=web", "tcp-ipv4")["RESULT"] for _ in range(50)]
+        assert answers == ["ok"] * 50
+    web.notify_and_wait("FDSTORE=1\nFDNAME=web", "tcp-ipv4")
