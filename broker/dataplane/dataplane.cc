@@ -257,19 +257,31 @@ Result<void> Dataplane::set_targets(ServiceId id, const Targets& targets) {
                 state.switch_record(id, 0, 0);  // record 0 is empty for ever
                 return {};
         }
-        std::vector<std::uint32_t> fresh;
+        // Whatever ends this before the switch, want of memory too, gives back what nothing names.
+        struct Fresh {
+                Recycler& from;
+                std::vector<std::uint32_t> records;
+
+                explicit Fresh(Recycler& f) : from(f) {}
+                Fresh(const Fresh&) = delete;
+                Fresh& operator=(const Fresh&) = delete;
+                ~Fresh() {
+                        for (const auto record : records) {
+                                from.add_free(record);
+                        }
+                }
+        } fresh(state.free_records);
+        fresh.records.reserve(records_for(targets));
         for (std::size_t i = records_for(targets); i > 0; i--) {
                 const auto record = state.take(state.free_records, "record of a service's sockets");
                 if (!record) {
-                        for (const auto taken : fresh) {
-                                state.free_records.add_free(taken);
-                        }
                         return std::unexpected(record.error());
                 }
-                fresh.push_back(*record);
+                fresh.records.push_back(*record);
         }
-        write_records(targets, fresh, state.all_records());
-        state.switch_record(id, fresh.front(), newest_of(targets));
+        write_records(targets, fresh.records, state.all_records());
+        state.switch_record(id, fresh.records.front(), newest_of(targets));
+        fresh.records.clear();
         return {};
 }
 

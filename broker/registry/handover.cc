@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -105,23 +106,23 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                 return std::unexpected(Refusal{ResultCode::kInternal, "service has no place in the kernel", {}});
         }
         ServiceState& state = found->second;
-        std::vector<Registration> added;
-        added.reserve(offers.size());
+        std::vector<CommitResult> handed;
+        handed.reserve(offers.size());
         // Whatever ends this before the switch, an exception too, leaves no slot behind.
         struct Undo {
                 Dataplane& dataplane;
-                const std::vector<Registration>& added;
+                const std::vector<CommitResult>& handed;
                 bool wanted = true;
 
-                Undo(Dataplane& d, const std::vector<Registration>& a) : dataplane(d), added(a) {}
+                Undo(Dataplane& d, const std::vector<CommitResult>& h) : dataplane(d), handed(h) {}
                 Undo(const Undo&) = delete;
                 Undo& operator=(const Undo&) = delete;
                 ~Undo() {
-                        for (std::size_t i = 0; wanted && i < added.size(); i++) {
-                                dataplane.remove(added[i].slot);
+                        for (std::size_t i = 0; wanted && i < handed.size(); i++) {
+                                dataplane.remove(handed[i].added.slot);
                         }
                 }
-        } undo(dataplane_, added);
+        } undo(dataplane_, handed);
         for (const auto& offer : offers) {
                 last_since_usec_ = std::max(last_since_usec_ + 1, now_usec());
                 Registration registration{
@@ -144,13 +145,18 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                         return std::unexpected(not_installed(slot.error(), registration));
                 }
                 registration.slot = *slot;
-                added.push_back(registration);
+                handed.push_back({.added = std::move(registration), .displaced = {}});  // which needs no memory
         }
 
-        std::vector<Registration> after(added.rbegin(), added.rend());
+        std::vector<Registration> after;
+        after.reserve(handed.size() + state.registrations.size());
+        std::ranges::transform(handed.rbegin(), handed.rend(), std::back_inserter(after), &CommitResult::added);
+        const auto is_again = [&](const Registration& one) {
+                return std::ranges::any_of(handed,
+                                           [&](const CommitResult& other) { return other.added.cookie == one.cookie; });
+        };
         for (const auto& registration : state.registrations) {
-                if (std::ranges::find(added, registration.cookie, &Registration::cookie) == added.end() &&
-                    !is_succeeded(registration, peer, offers, state.distribution)) {
+                if (!is_again(registration) && !is_succeeded(registration, peer, offers, state.distribution)) {
                         after.push_back(registration);
                 }
         }
@@ -165,20 +171,8 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
         std::erase_if(after, [&](const Registration& one) {
                 return std::ranges::find(forgotten, one.slot) != forgotten.end();
         });
-        const auto before = replace_registrations(state, std::move(after));
-        if (!before) {
-                return std::unexpected(Refusal{code_of(before.error()), before.error().text(), {}});
-        }
-        undo.wanted = false;
-
-        std::vector<CommitResult> handed;
-        handed.reserve(added.size());
-        for (auto& registration : added) {
-                handed.push_back({.added = std::move(registration), .displaced = {}});
-        }
-        for (const auto& old : *before) {
-                if (!is_live(*before, state.distribution, old) ||
-                    is_live(state.registrations, state.distribution, old)) {
+        for (const auto& old : state.registrations) {
+                if (!is_live(state.registrations, state.distribution, old) || is_live(after, state.distribution, old)) {
                         continue;
                 }
                 for (auto& one : handed) {
@@ -189,6 +183,11 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                         }
                 }
         }
+        // The switch. Nothing that may fail comes after it.
+        if (const auto done = replace_registrations(state, std::move(after)); !done) {
+                return std::unexpected(Refusal{code_of(done.error()), done.error().text(), {}});
+        }
+        undo.wanted = false;
         return handed;
 }
 
