@@ -21,7 +21,9 @@ int ask_for(const Options& options, sockbroker::Verb verb) {
         if (!answer) {
                 return answer.error();
         }
-        return show_answer(options, service, *answer, answer->message);
+        const int status = show_answer(options, service, *answer, answer->message);
+        // Whoever stops the service next relies on it: the kernel has followed, and the next broker knows.
+        return answer->warnings.empty() ? status : kExitFailed;
 }
 
 }  // namespace

@@ -5,25 +5,45 @@
 #include <unistd.h>
 
 #include "broker/ctl/ask.h"
+#include "broker/ctl/netns.h"
 #include "broker/ctl/output.h"
 #include "broker/ctl/verbs.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/policy/files.h"
 #include "broker/routes/withdraw.h"
 
 namespace sockbroker::ctl {
 
 namespace {
 
-int unload_pins(const Options& options) {
-        if (const auto done = routes::withdraw_announcements(options.runtime_dir + "/routes", kShortTimeout); !done) {
-                complain(done.error().text());
+// Whether no prefix is announced any more.
+bool withdraw(const Options& options) {
+        if (!options.netns.empty() && !enter_netns(options.netns)) {
+                complain(fmt::format("cannot enter the network namespace {}, in which prefixes may be announced",
+                                     options.netns));
+                return false;
         }
+        const auto config = load_broker_config(options.config_dirs).config.routes;
+        const auto done = routes::withdraw_announcements(
+                options.runtime_dir + "/routes", {.protocol = config.protocol, .announce_table = config.announce_table},
+                kShortTimeout);
+        if (!done) {
+                complain(
+                        fmt::format("prefixes may still be announced (ip route flush table {} proto {}, with ip -6 "
+                                    "too): {}",
+                                    config.announce_table, config.protocol, done.error().text()));
+        }
+        return done.has_value();
+}
+
+int unload_pins(const Options& options) {
+        const bool withdrawn = withdraw(options);
         const std::string pins = options.bpffs + "/dispatch";
         if (const Result<void> unloaded = Dataplane::unload(pins); !unloaded) {
                 complain(unloaded.error().text());
                 return kExitFailed;
         }
-        return kExitOk;
+        return withdrawn ? kExitOk : kExitFailed;
 }
 
 }  // namespace
@@ -47,8 +67,11 @@ int unload_dispatch(const Options& options) {
         if (!answer) {
                 return answer.error();
         }
-        report_warnings(*answer, "");
-        return answer->result == "ok" ? kExitOk : report_refusal(*answer);
+        if (answer->result != "ok") {
+                return report_refusal(*answer);
+        }
+        // It warns of nothing else than prefixes that it could not withdraw.
+        return answer->warnings.empty() || withdraw(options) ? kExitOk : kExitFailed;
 }
 
 }  // namespace sockbroker::ctl

@@ -30,17 +30,21 @@ void Broker::drain(const Request& request, const Peer& peer, const Reply& reply)
                                                      : "it goes on serving; policy announces nothing for it")
                              : fmt::format("{} is not drained any more{}", service,
                                            announces ? ", and is announced while it is up" : "");
+        const auto unfinished = fmt::format("{} is {}, but its routes in the kernel are still those of before", service,
+                                            drain ? "drained" : "not drained any more");
         Entry entry =
                 entry_by(peer, Action::kDrain, 5, service, fmt::format("{}, asked by {}", message, peer.to_string()));
         entry.result = to_string(ResultCode::kOk);
         audit_.write(std::move(entry));
         auto warnings = std::make_shared<std::vector<std::string>>();
-        const auto kept = routes_.drain(service, drain, [this, message, warnings, reply](bool in_kernel) {
-                if (!in_kernel) {
+        const auto kept = routes_.drain(service, drain, [=, this](bool in_kernel) {
+                const bool done = in_kernel || !announces;
+                if (!done) {
                         warnings->emplace_back("the routes in the kernel have not followed yet");
                         std::ranges::copy(routes_.warnings(), std::back_inserter(*warnings));
                 }
-                reply_with(reply, [&] { return Answer{.message = message, .warnings = *warnings}; });
+                reply_with(reply,
+                           [&] { return Answer{.message = done ? message : unfinished, .warnings = *warnings}; });
         });
         if (!kept) {  // the answer may be on its way
                 warnings->push_back(kept.error().text() + ", so the next broker will not know of it");

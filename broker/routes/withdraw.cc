@@ -10,11 +10,32 @@
 #include <fmt/format.h>
 
 #include "broker/base/owned_fd.h"
+#include "broker/routes/kernel.h"
 #include "broker/routes/wire.h"
 
 namespace sockbroker::routes {
 
-Result<void> withdraw_announcements(const std::string& socket_path, std::chrono::microseconds timeout) {
+namespace {
+
+Result<void> remove_announcements(Numbers numbers) {
+        auto kernel = KernelRoutes::open(numbers);
+        if (!kernel) {
+                return std::unexpected(kernel.error());
+        }
+        const auto standing = kernel->list(Kind::kAnnounce);
+        if (!standing) {
+                return std::unexpected(standing.error());
+        }
+        int errnum = 0;
+        const auto removed =
+                kernel->remove(Kind::kAnnounce, *standing, [&](const Prefix&, int failed) { errnum = failed; });
+        return removed && errnum != 0 ? fail(errnum, "cannot remove the routes of announced prefixes") : removed;
+}
+
+}  // namespace
+
+Result<void> withdraw_announcements(const std::string& socket_path, Numbers numbers,
+                                    std::chrono::microseconds timeout) {
         const auto failed = [&] {
                 return fail_errno(fmt::format("cannot have announced prefixes withdrawn by {}", socket_path));
         };
@@ -32,7 +53,7 @@ Result<void> withdraw_announcements(const std::string& socket_path, std::chrono:
                 return failed();
         }
         if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-                return errno == ENOENT || errno == ECONNREFUSED ? Result<void>() : failed();
+                return errno == ENOENT || errno == ECONNREFUSED ? remove_announcements(numbers) : failed();
         }
         constexpr std::uint32_t kNumber = 1;
         for (const auto& record : {encode_begin(Kind::kAnnounce), encode_end(Kind::kAnnounce, kNumber)}) {

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Where no broker runs: withdraws all announcements. For `sockbrokerctl unload`, which is root's.
+// Withdraws all announcements where the broker cannot. For `sockbrokerctl unload`, which is root's.
 #pragma once
 
 #include <chrono>
 #include <string>
 
 #include "broker/base/result.h"
+#include "broker/routes/messages.h"
 
 namespace sockbroker::routes {
 
-// Speaks to sockbroker-routes as a broker would, and waits for its report. Where nobody listens there is nothing to do.
-[[nodiscard]] Result<void> withdraw_announcements(const std::string& socket_path, std::chrono::microseconds timeout);
+// Speaks to sockbroker-routes as a broker would, and waits for its report. Where nobody listens it removes the routes
+// itself, from the network namespace in which it runs.
+[[nodiscard]] Result<void> withdraw_announcements(const std::string& socket_path, Numbers numbers,
+                                                  std::chrono::microseconds timeout);
 
 }  // namespace sockbroker::routes

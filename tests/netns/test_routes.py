@@ -4,6 +4,9 @@ kernel."""
 
 import json
 import os
+import signal
+
+import pytest
 
 from harness import namespace, routes
 from harness.routes import ANNOUNCE
@@ -231,6 +234,26 @@ def test_drain_withdraws_and_serves_on_and_the_next_broker_knows(broker, maker, 
     assert broker.ctl("drain", "nobody")[0] == 1
 
 
+def test_a_drain_that_the_kernel_has_not_followed_is_a_failure(broker, maker, spawn):
+    begin(broker, maker, "Announce=any")
+    broker.policy(section("quiet", 61009, "ListenStream=10.0.0.1:80"), "60-quiet.conf").reload()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    announced_is(BOTH)
+    maker.kill()
+    broker.wait_log("nobody makes the routes")
+    for verb, words in ("drain", "web is drained, but its routes"), ("undrain", "web is not drained any more, but its"):
+        status, said = broker.ctl(verb, "web")
+        assert status == 1 and words in said and "systemctl enable --now sockbroker-routes.socket" in said, said
+        assert routes.announced() == BOTH
+        # Policy announces nothing for it, so that there is nothing to follow.
+        status, said = broker.ctl(verb, "quiet")
+        assert status == 0 and "warning" not in said
+    broker.ctl("drain", "web")
+    maker.start()
+    announced_is(set())
+    assert broker.ctl("drain", "web") == (0, "web is drained: it is not announced, and goes on serving\n")
+
+
 def test_only_root_drains(broker, maker, spawn):
     begin(broker, maker, "Announce=any")
     web = spawn("web", 61001)
@@ -284,6 +307,34 @@ def test_withdrawn_by_an_unload_where_no_broker_runs(broker, maker, spawn):
     status, said = broker.ctl("--bpffs", str(broker.bpffs), "unload")
     assert status == 0, said
     assert routes.announced() == set() and routes.local() == BOTH
+
+
+@pytest.mark.parametrize("running", (True, False), ids=("a broker runs", "none runs"))
+def test_withdrawn_by_an_unload_where_nobody_makes_routes(broker, maker, spawn, running):
+    begin(broker, maker, "Announce=any", "LocalRoutes=yes", AnnounceTable=1000)
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    until("they stand", lambda: routes.announced(1000) == BOTH)
+    namespace.run("ip", "route", "add", "blackhole", "198.51.100.0/24", "table", "1000", "proto", "static")
+    maker.kill()
+    if running:
+        broker.wait_log("nobody makes the routes")
+    else:
+        broker.stop()
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload")
+    assert (status, said) == (0, "")
+    assert routes.announced(1000) == set() and routes.local() == BOTH
+    assert "198.51.100.0/24" in namespace.run("ip", "route", "show", "table", "1000"), "it is somebody else's"
+
+
+def test_an_unload_that_cannot_withdraw_is_a_failure(broker, maker, spawn):
+    begin(broker, maker, "Announce=any")
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    announced_is(BOTH)
+    os.kill(maker.process.pid, signal.SIGSTOP)
+    broker.stop()
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload")
+    assert status == 1 and "prefixes may still be announced (ip route flush table 153 proto 83" in said
+    assert "unloaded" in broker.ctl("--bpffs", str(broker.bpffs), "status")[1]
 
 
 def test_a_policy_that_no_broker_could_take_withdraws_nothing(broker, maker, spawn):
