@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "broker/base/printable.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/verbs.h"
@@ -31,14 +32,15 @@ std::set<std::string> services_in(std::string_view text) {
 
 // What a terminal would obey must not come out of a file that others may have written.
 std::string shown(std::string_view text) {
+        constexpr std::string_view kKept = "\n\t";
         std::string result;
-        for (const char c : text) {
-                const auto byte = static_cast<unsigned char>(c);
-                if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) {
-                        result += fmt::format("\\x{:02x}", byte);
-                } else {
-                        result += c;
-                }
+        while (!text.empty()) {
+                const auto part = text.substr(0, text.find_first_of(kKept));
+                result += printable(part);
+                text.remove_prefix(part.size());
+                const auto space = text.substr(0, text.find_first_not_of(kKept));
+                result += space;
+                text.remove_prefix(space.size());
         }
         return result;
 }

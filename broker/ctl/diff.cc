@@ -3,6 +3,7 @@
 // The verb diff: what a reload would do.
 #include <fmt/format.h>
 
+#include "broker/base/standard_streams.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/change_row.h"
 #include "broker/ctl/render.h"
@@ -28,7 +29,7 @@ int show_diff(const Options& options) {
         const auto answer = ask(*client, "VERB=diff\n", {}, [&](std::string_view line) {
                 const auto row = parse_row(line);
                 if (row && row->contains("severity")) {
-                        fmt::print(stderr, "{}\n", to_line(diagnostic_of(*row)));  // the policy would be refused
+                        print_to_stderr(to_line(diagnostic_of(*row)) + "\n");  // the policy would be refused
                 } else if (row) {
                         changes++;
                         options.json != JsonMode::kOff ? array.add_line(line) : output.write(describe_change(*row));

@@ -3,6 +3,7 @@
 // The verb explain: what happens to a packet, and why. The broker says what dispatch does; that a packet comes there at
 // all, and who else may have a say, is asked of the kernel here.
 #include <fmt/format.h>
+#include <net/if.h>
 
 #include <algorithm>
 #include <chrono>
@@ -83,6 +84,10 @@ void look_around(const Options& options, const Request& request, Json& row) {
         if (!enter_netns_of_broker(options.netns, cell(row, "netns"))) {
                 add_note(row, "routes were not looked at: this runs in another network namespace than the broker");
                 return;
+        }
+        if (const auto& name = request.client.interface; !name.empty() && if_nametoindex(name.c_str()) == 0) {
+                add_note(row,
+                         fmt::format("there is no interface {} here, so that no Interface= matched", printable(name)));
         }
         const auto route = route_to(request.bind.at.address);
         if (!route) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // See output.h. Whether there are colours, how wide a table is and which pager is taken follows systemctl:
-// SYSTEMD_COLORS, NO_COLOR, TERM, COLUMNS, SYSTEMD_PAGER, PAGER.
+// SYSTEMD_COLORS, NO_COLOR, TERM, COLUMNS, SYSTEMD_PAGER, PAGER, SYSTEMD_LESS.
 #include "broker/ctl/output.h"
 
 #include <fmt/format.h>
@@ -19,6 +19,7 @@
 
 #include "broker/base/net.h"
 #include "broker/base/printable.h"
+#include "broker/base/standard_streams.h"
 
 namespace sockbroker::ctl {
 
@@ -74,7 +75,8 @@ std::string pager_command() {
 [[noreturn]] void become_pager(const std::string& command, int spool) {
         ::dup2(spool, STDIN_FILENO);
         // Leave at once if it fits the screen, keep colours, chop long lines, leave the screen as it is.
-        ::setenv("LESS", "FRSXMK", 0);
+        const char* const options = std::getenv("SYSTEMD_LESS");
+        ::setenv("LESS", options == nullptr ? "FRSXMK" : options, options == nullptr ? 0 : 1);
         if (::geteuid() == 0 && std::getenv("SUDO_UID") != nullptr) {
                 ::setenv("LESSSECURE", "1", 1);
         }
@@ -159,7 +161,7 @@ void complain_as(std::string_view result, int errnum, std::string_view message) 
         if (first_failure.message.empty()) {
                 first_failure = {.result = std::string(result), .errnum = errnum, .message = std::string(message)};
         }
-        fmt::print(stderr, "sockbrokerctl: {}\n", printable(message));
+        print_to_stderr(fmt::format("sockbrokerctl: {}\n", printable(message)));
 }
 
 const Failure& failure() {

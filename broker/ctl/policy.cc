@@ -9,11 +9,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
 #include <string_view>
 
 #include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
+#include "broker/base/standard_streams.h"
 #include "broker/ctl/as_broker.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/change_row.h"
@@ -40,7 +42,7 @@ public:
         void show(const Diagnostic& diagnostic) {
                 auto& kind = diagnostic.severity == Severity::kError ? errors_ : warnings_;
                 if (++kind <= kShown) {
-                        fmt::print(stderr, "{}\n", to_line(diagnostic));
+                        print_to_stderr(to_line(diagnostic) + "\n");
                 }
         }
         void end() const {
@@ -213,6 +215,24 @@ std::string slip_of_config_dir(const std::string& dir) {
         return {};
 }
 
+// Absolute links of another root lead to files of this host, which are not what that root will read.
+std::vector<Diagnostic> links_out_of_root(const std::vector<std::string>& config_dirs) {
+        std::vector<Diagnostic> found;
+        for (const auto& dir : config_dirs) {
+                std::error_code error;
+                for (const auto& entry : std::filesystem::directory_iterator(dir + "/conf.d", error)) {
+                        const auto to = std::filesystem::read_symlink(entry.path(), error);
+                        if (!error && to.is_absolute() && to != "/dev/null" && entry.path().extension() == ".conf") {
+                                found.push_back({entry.path(), 0, Severity::kWarning,
+                                                 fmt::format("is a link to {}, which was looked for on this host and "
+                                                             "not below --root=: make the link relative",
+                                                             to.string())});
+                        }
+                }
+        }
+        return found;
+}
+
 // The files that were named, and no other, in that order.
 ParsedPolicy parse_files(const std::vector<std::string>& paths, const PolicyLimits& limits) {
         std::vector<PolicyFile> files;
@@ -257,6 +277,9 @@ int verify_policy(const Options& options) {
 
         std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
+        if (!options.root.empty() && !of_files) {
+                std::ranges::move(links_out_of_root(dirs), std::back_inserter(diagnostics));
+        }
         if (!of_files && parsed.policy && parsed.policy->files.empty() && !read_policy_files(dirs).any) {
                 diagnostics.push_back({dirs.front() + "/conf.d", 0, Severity::kWarning,
                                        "there is no policy file, here or in any other directory, so there is no "

@@ -203,7 +203,7 @@ const RowVerb kList{.request = "VERB=list\n",
                                 {"PID", true},
                                 {"STATE"},
                                 {"QUEUE", true},
-                                {"FLOWS", true},
+                                {"FLOWS", true, true},
                                 {"SINCE"},
                                 {"COOKIE"}},
                     .cells =
@@ -297,6 +297,16 @@ int show_list(const Options& options) {
 }
 
 int show_bindings(const Options& options) {
+        // A prefix with a slip in it, which no name of a service and no pattern can be.
+        const auto slip = std::ranges::find_if(options.arguments, [](const std::string& argument) {
+                const bool class_of_pattern = argument.find("[:") != std::string::npos;
+                return argument.find_first_of(class_of_pattern ? "/" : "/:") != std::string::npos &&
+                       !is_prefix(argument);
+        });
+        if (slip != options.arguments.end()) {
+                complain(fmt::format("\"{}\" is no service, no address and no prefix", *slip));
+                return kExitUsage;
+        }
         auto client = connect(options);
         return client ? show_rows(options, kBindings, Selection::of_bindings(options.arguments), *client)
                       : client.error();

@@ -46,6 +46,10 @@ bool matches(const std::string& pattern, const std::string& name) {
 
 }  // namespace
 
+bool is_prefix(std::string_view text) {
+        return prefix_of(text).has_value();
+}
+
 Selection Selection::of_bindings(const std::vector<std::string>& arguments) {
         Selection result({});
         for (const auto& argument : arguments) {

@@ -13,6 +13,9 @@
 
 namespace sockbroker::ctl {
 
+// An address, or ADDRESS/LEN.
+[[nodiscard]] bool is_prefix(std::string_view text);
+
 class Selection {
 public:
         explicit Selection(const std::vector<std::string>& arguments) : names_(arguments) {}

@@ -102,6 +102,10 @@ std::uint64_t all_errors(const Json& service) {
         return sum;
 }
 
+std::string unless_zero(const Json& service, const char* field) {
+        return number(service, field) == 0 ? "-" : cell(service, field);
+}
+
 constexpr const char* kNotAnnounced = "-";  // policy does not ask for it
 
 std::string announced(const Json& service) {
@@ -148,6 +152,12 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         const Selection selection(options.arguments);
         Output output(options);
         const int status = unknown.empty() ? exit_status(broker, selection, services) : kExitUnreachable;
+        const auto complain_of_missing = [&] {
+                for (const auto& missing : selection.missing(names_of(services))) {
+                        complain_as("unknown-service", ENOENT,
+                                    fmt::format("no policy names a service \"{}\"", missing));
+                }
+        };
         if (options.json != JsonMode::kOff) {
                 broker["services"] = Json::array();
                 for (const Json& service : services) {
@@ -156,10 +166,14 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
                         }
                 }
                 output.write(dump(broker, options.json));
+                if (unknown.empty()) {
+                        complain_of_missing();
+                }
                 return output.finish(status);
         }
-        std::vector<Table::Column> columns{{"SERVICE"},        {"SOCKETS", true},   {"LOOKUPS", true},
-                                           {"ASSIGNED", true}, {"NO-SOCKET", true}, {"ERRORS", true}};
+        std::vector<Table::Column> columns{
+                {"SERVICE"},       {"SOCKETS", true},  {"HELD", true, true}, {"DRAINING", true, true},
+                {"LOOKUPS", true}, {"ASSIGNED", true}, {"NO-SOCKET", true},  {"ERRORS", true}};
         columns.push_back({"TRIGGERS", false, true});
         // Where nothing has to do with routes it would only take room.
         const bool announces =
@@ -170,10 +184,12 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
         Table table(std::move(columns));
         for (const Json& service : services) {
                 if (selection.takes_service(cell(service, "service"))) {
-                        std::vector<std::string> cells{cell(service, "service"),   cell(service, "sockets"),
-                                                       cell(service, "lookups"),   cell(service, "assigned"),
-                                                       cell(service, "no_socket"), std::to_string(all_errors(service)),
-                                                       triggers_of(service)};
+                        std::vector<std::string> cells{
+                                cell(service, "service"),     cell(service, "sockets"),
+                                unless_zero(service, "held"), unless_zero(service, "draining"),
+                                cell(service, "lookups"),     cell(service, "assigned"),
+                                cell(service, "no_socket"),   std::to_string(all_errors(service)),
+                                triggers_of(service)};
                         if (announces) {
                                 cells.push_back(announced(service));
                         }
@@ -190,14 +206,11 @@ int show(const Options& options, Json broker, const std::vector<Json>& services,
                 }
         } else {
                 if (!selection.all()) {
-                        complain_as("stopped", ESHUTDOWN, fmt::format("what serves is not known: {}", unknown));
+                        complain_as("stopped", ESHUTDOWN, unknown);
                 }
                 return output.finish(status);
         }
-        const auto names = names_of(services);
-        for (const auto& missing : selection.missing(names)) {
-                complain_as("unknown-service", ENOENT, fmt::format("no policy names a service \"{}\"", missing));
-        }
+        complain_of_missing();
         return output.finish(status);
 }
 
@@ -209,7 +222,21 @@ int show_stopped(const Options& options) {
                        {"dispatches", stopped.dispatches ? Json(*stopped.dispatches) : Json(nullptr)}};
         return show(options, std::move(broker), stopped.services,
                     fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)),
-                    stopped.dispatches ? std::string() : describe(stopped));
+                    !stopped.dispatches   ? "what serves is not known: " + describe(stopped)
+                    : *stopped.dispatches ? std::string()
+                                          : "nothing serves: " + describe(stopped));
+}
+
+// The failure was told; what the kernel does meanwhile is what root wants to know next.
+int show_hung(const Options& options, int status) {
+        if (options.json == JsonMode::kOff) {
+                if (const Stopped stopped = look_at_pins(options); stopped.dispatches.value_or(false)) {
+                        (void)show(options, {}, stopped.services,
+                                   fmt::format("● sockbrokerd\n{:>10}: does not answer, {}\n", "State",
+                                               describe(stopped)));
+                }
+        }
+        return status;
 }
 
 // The services behind .socket units: PID 1 keeps the socket, so that `live` says nothing of them.
@@ -274,7 +301,7 @@ int show_status(const Options& options) {
                 return show_stopped(options);
         }
         if (!client) {
-                return report_unreachable(options, client.error());
+                return show_hung(options, report_unreachable(options, client.error()));
         }
         Json broker;
         std::vector<Json> services;
@@ -290,7 +317,7 @@ int show_status(const Options& options) {
                 }
         });
         if (!answer) {
-                return answer.error();
+                return show_hung(options, answer.error());
         }
         if (answer->result != "ok") {
                 return report_refusal(*answer);

@@ -60,12 +60,14 @@ int run_verb(const Options& options) {
                 return output.finish(kExitOk);
         }
         if (options.json_help) {
-                fmt::print("short\npretty\noff\n");
-                return kExitOk;
+                Output output(options);
+                output.write("short\npretty\noff\n");
+                return output.finish(kExitOk);
         }
         if (options.version) {
-                fmt::print("sockbrokerctl {}\n", SOCKBROKER_VERSION);
-                return kExitOk;
+                Output output(options);
+                output.write("sockbrokerctl " SOCKBROKER_VERSION "\n");
+                return output.finish(kExitOk);
         }
         const auto verb = std::ranges::find(kVerbs, options.verb, &Verb::name);
         if (verb == kVerbs.end()) {

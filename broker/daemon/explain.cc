@@ -218,6 +218,9 @@ Answer Report::explain(const Request& request) {
         }
         if (!agree) {
                 notes.emplace_back("the rules in the kernel are not those of the policy in force, see status");
+        } else if (!explained->steps.empty() && !reloads_.status().degraded.empty()) {
+                notes.emplace_back(
+                        "files and lines are those of the policy in force, which is not the one on disk, see status");
         }
         if (met.depends_on_source) {
                 notes.emplace_back(

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "broker/base/capabilities.h"
+#include "broker/base/standard_streams.h"
 #include "broker/daemon/places.h"
 #ifdef SOCKBROKER_TAKEOVER
 #include "tests/sandbox/takeover.h"
@@ -48,7 +49,7 @@ bool has_room_for(const Capacity& capacity, const Capacity& wanted) {
 }
 
 void print(const char* level, const std::string& text) {
-        fmt::print(stderr, "{}sockbrokerd: {}\n", getenv("JOURNAL_STREAM") != nullptr ? level : "", text);
+        print_to_stderr(fmt::format("{}sockbrokerd: {}\n", getenv("JOURNAL_STREAM") != nullptr ? level : "", text));
 }
 
 }  // namespace

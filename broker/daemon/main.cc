@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/standard_streams.h"
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
 #include "broker/daemon/options.h"
@@ -20,12 +21,12 @@ int main(int argc, char** argv) {
                                  : options->links ? sockbroker::run_links
                                                   : sockbroker::run_daemon;
                 if (const auto done = run(*options); !done) {
-                        fmt::print(stderr, "sockbrokerd: {}\n", done.error().text());
+                        sockbroker::print_to_stderr(fmt::format("sockbrokerd: {}\n", done.error().text()));
                         return EXIT_FAILURE;
                 }
                 return EXIT_SUCCESS;
         } catch (const std::exception& error) {
-                fmt::print(stderr, "sockbrokerd: {}\n", error.what());
+                sockbroker::print_to_stderr(fmt::format("sockbrokerd: {}\n", error.what()));
                 return EXIT_FAILURE;
         }
 }

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "broker/base/command_line.h"
+#include "broker/base/standard_streams.h"
 #include "broker/daemon/confine.h"
 
 namespace sockbroker {
@@ -83,7 +84,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                 }
         });
         if (!first) {
-                fmt::print(stderr, "sockbrokerd: {}\n", first.error().text());
+                print_to_stderr(fmt::format("sockbrokerd: {}\n", first.error().text()));
                 exit_status = kUsage;
                 return std::nullopt;
         }
@@ -102,8 +103,8 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
                 break;
         }
         if (*first < argc) {
-                fmt::print(stderr, "sockbrokerd: takes no arguments, found \"{}\"; see sockbrokerd --help\n",
-                           argv[*first]);
+                print_to_stderr(fmt::format("sockbrokerd: takes no arguments, found \"{}\"; see sockbrokerd --help\n",
+                                            argv[*first]));
                 exit_status = kUsage;
                 return std::nullopt;
         }

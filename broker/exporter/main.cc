@@ -18,12 +18,14 @@
 #include <string>
 #include <string_view>
 
+#include "broker/base/standard_streams.h"
 #include "broker/ctl/metrics.h"
 #include "broker/ctl/options.h"
 
 namespace {
 
 using namespace sockbroker::ctl;
+using sockbroker::print_to_stderr;
 
 constexpr unsigned kMaxConnections = 64, kIdleSeconds = 10;
 
@@ -94,7 +96,7 @@ MHD_Result serve(Exporter& exporter, MHD_Connection* connection, std::string_vie
         const std::lock_guard lock(exporter.one_question);
         const auto observed = observe(exporter.options);
         if (!observed.why_not.empty()) {
-                fmt::print(stderr, "<4>{}\n", observed.why_not);
+                print_to_stderr(fmt::format("<4>{}\n", observed.why_not));
         }
         return answer(connection, MHD_HTTP_OK, content_type(format), render_metrics(observed.seen, format));
 }
@@ -105,7 +107,7 @@ MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, c
         try {
                 return serve(*static_cast<Exporter*>(self), connection, url, method);
         } catch (const std::exception& error) {  // none may cross the C callback
-                fmt::print(stderr, "<3>{}\n", error.what());
+                print_to_stderr(fmt::format("<3>{}\n", error.what()));
                 return MHD_NO;
         }
 }
@@ -114,8 +116,8 @@ int run(int argc, char** argv) {
         Exporter exporter;
         auto options = parse_options(argc, argv);
         if (!options || !options->arguments.empty() || options->verb != Options{}.verb) {
-                fmt::print(stderr, "sockbroker-exporter: {}\n",
-                           options ? "takes no arguments, see --help" : options.error().text());
+                print_to_stderr(fmt::format("sockbroker-exporter: {}\n",
+                                            options ? "takes no arguments, see --help" : options.error().text()));
                 return kExitUsage;
         }
         if (options->help) {
@@ -129,9 +131,9 @@ int run(int argc, char** argv) {
         exporter.options = std::move(*options);
         exporter.options.verb = "metrics";
         if (sd_listen_fds(1) != 1 || sd_is_socket(SD_LISTEN_FDS_START, 0, SOCK_STREAM, 1) <= 0) {
-                fmt::print(stderr,
-                           "sockbroker-exporter: needs one listening socket of systemd: systemctl start "
-                           "sockbroker-exporter.socket\n");
+                print_to_stderr(
+                        "sockbroker-exporter: needs one listening socket of systemd: systemctl start "
+                        "sockbroker-exporter.socket\n");
                 return kExitFailed;
         }
         // Before there is another thread: the signals that end it come here alone.
@@ -146,7 +148,7 @@ int run(int argc, char** argv) {
                 MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{32} * 1024,
                 MHD_OPTION_NOTIFY_CONNECTION, on_connection, &exporter, MHD_OPTION_END);
         if (daemon == nullptr) {
-                fmt::print(stderr, "sockbroker-exporter: cannot serve on the socket that was passed\n");
+                print_to_stderr("sockbroker-exporter: cannot serve on the socket that was passed\n");
                 return kExitFailed;
         }
         (void)sd_notify(0, "READY=1");
@@ -164,7 +166,7 @@ int main(int argc, char** argv) {
         try {
                 return run(argc, argv);
         } catch (const std::exception& error) {
-                fmt::print(stderr, "sockbroker-exporter: {}\n", error.what());
+                print_to_stderr(fmt::format("sockbroker-exporter: {}\n", error.what()));
                 return kExitFailed;
         }
 }

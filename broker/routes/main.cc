@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "broker/base/command_line.h"
+#include "broker/base/standard_streams.h"
 #include "broker/daemon/places.h"
 #include "broker/policy/files.h"
 #include "broker/routes/server.h"
@@ -45,7 +46,7 @@ constexpr auto kLongOptions = sockbroker::table_of(std::array{
 });
 
 int complain(const std::string& text, int status = EXIT_FAILURE) {
-        fmt::print(stderr, "sockbroker-routes: {}\n", text);
+        sockbroker::print_to_stderr(fmt::format("sockbroker-routes: {}\n", text));
         return status;
 }
 

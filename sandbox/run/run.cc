@@ -12,6 +12,7 @@
 
 #include "broker/base/execute.h"
 #include "broker/base/printable.h"
+#include "broker/base/standard_streams.h"
 #include "broker/socket/facts.h"
 #include "sandbox/compile.h"
 #include "sandbox/load.h"
@@ -86,7 +87,7 @@ int execute(const std::vector<std::string>& command) {
 }
 
 void complain(std::string_view message) {
-        fmt::print(stderr, "sockbroker-run: {}\n", message);
+        print_to_stderr(fmt::format("sockbroker-run: {}\n", message));
 }
 
 int run(const Options& options) {

@@ -118,6 +118,22 @@ def test_s15_a_client_of_sources_and_interfaces_is_told(broker, spawn, explain):
     assert explain("tcp", ADDRESS["ipv4"], PORT, "--interface", "other")["service"] == "all"
 
 
+def test_s15_an_interface_that_is_not_there_is_noted(broker, explain):
+    serve(broker, section("inner", 61002, everywhere("7000-7001"), "Interface=lo"))
+    row = explain("tcp", ADDRESS["ipv4"], PORT, "--interface", "eht0")
+    assert row["notes"][-1] == "there is no interface eht0 here, so that no Interface= matched"
+    assert "there is no interface" not in str(explain("tcp", ADDRESS["ipv4"], PORT, "--interface", "lo")["notes"])
+
+
+def test_s15_lines_of_a_policy_that_is_not_the_one_on_disk_are_noted(broker, explain):
+    serve(broker, section("web", 61001, everywhere()))
+    assert "on disk" not in str(explain("tcp", ADDRESS["ipv4"], PORT)["notes"])
+    broker.policy("nonsense\n")
+    assert broker.reload()[0] == 1
+    row = explain("tcp", ADDRESS["ipv4"], PORT)
+    assert row["binding"]["line"] == 3 and "which is not the one on disk, see status" in row["notes"][-1]
+
+
 def test_s15_absent_services_and_what_follows(broker, spawn, explain):
     text = (section("canary", 61001, everywhere(), "WhenAbsent=next") +
             section("web", 61002, everywhere("7000-7001"), "WhenAbsent=pass") +

@@ -8,8 +8,11 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from harness import broker as broker_module
 from harness import client
+from harness.until import until
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
 
@@ -56,6 +59,9 @@ def test_status_tells_a_stopped_broker_from_an_unloaded_one(broker, spawn):
     assert status == 0, text
     status, said = told(broker, "status")
     assert status == 3 and said["dispatches"] is False and said["reason"] == "unloaded: nothing is dispatched"
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "status", "web")
+    assert status == 3 and "nothing serves: unloaded" in said and "no policy names" not in said
+    assert told(broker, "status", "web")[0] == 3
     assert told(broker, "list") == (3, told(broker, "list")[1]) and told(broker, "list")[1]["result"] == "unreachable"
     status, said = broker.ctl("--bpffs", str(broker.bpffs), "list")
     assert status == 3 and "unloaded: nothing is dispatched" in said
@@ -104,6 +110,61 @@ def test_a_stopped_process_is_a_hang_and_says_so(broker):
         os.kill(broker.process.pid, signal.SIGCONT)
 
 
+def test_status_says_of_a_broker_that_hangs_whether_dispatch_goes_on(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    try:
+        assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+        status, said = broker.ctl("--bpffs", str(broker.bpffs), "status", "--timeout=1s")
+        assert status == 1 and "does not answer, dispatch goes on with the last rules and sockets\n" in said
+        assert "\nweb           1       1 " in said
+        status, said = told(broker, "status", "--timeout=1s")
+        assert status == 1 and said["result"] == "no-answer"
+    finally:
+        os.kill(broker.process.pid, signal.SIGCONT)
+
+
+def test_status_has_columns_for_held_and_draining_sockets_where_there_are_any(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=1min")).start()
+    assert broker.ctl("status", "web")[1].startswith("SERVICE SOCKETS LOOKUPS ")
+    one = spawn("web", 61001)
+    handed_over(one, "tcp", "ipv4")
+    handed_over(one, "tcp", "ipv4", label="newer")
+    status, said = broker.ctl("status", "web")
+    assert status == 0 and said.startswith("SERVICE SOCKETS DRAINING LOOKUPS ")
+    assert "\nweb           2        1 " in said
+    one.kill()
+    until("held", lambda: broker.ctl("status", "web")[1].startswith("SERVICE SOCKETS HELD LOOKUPS "))
+    status, said = broker.ctl("status", "web")
+    assert status == 3 and "\nweb           1    1 " in said
+
+
+def test_json_of_status_says_on_standard_error_what_no_policy_has(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    done = subprocess.run([broker_module.BUILD / "sockbrokerctl", "--runtime-dir", broker.runtime, "--json=short",
+                           "status", "web", "none"], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 4 and [row["service"] for row in json.loads(done.stdout)["services"]] == ["web"]
+    assert done.stderr == 'sockbrokerctl: no policy names a service "none"\n'
+
+
+def test_a_prefix_with_a_slip_in_it_is_no_service_that_policy_lacks(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    for slip in "192.0.2.0/33", "2001:db8:::1", "[2001:db8::]/129", "192.0.2.0/24:80":
+        status, said = broker.ctl("bindings", slip)
+        assert status == 2 and said == f'sockbrokerctl: "{slip}" is no service, no address and no prefix\n'
+    for good in "192.0.2.0/24", "2001:db8::1", "[2001:db8::]/64", "[[:alpha:]]eb", "w*":
+        assert broker.ctl("bindings", good)[0] == 0, good
+
+
+def test_nothing_that_a_terminal_obeys_comes_out_of_a_policy_file(broker):
+    broker.policy("# \u009b31m red \x1b[0m \u202eback\tt\u00fc\r\n\n[Service web]\n")
+    status, said = broker.ctl("--config-dir", str(broker.config), "cat")
+    assert status == 0 and said.partition("\n")[2] == (
+        "# \\xc2\\x9b31m red \\x1b[0m \\xe2\\x80\\xaeback\tt\u00fc\\x0d\n\n[Service web]\n")
+
+
 def test_list_has_the_accept_queue_and_its_limit(broker, spawn):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
@@ -137,3 +198,32 @@ def test_list_has_the_datagrams_that_a_udp_socket_dropped(broker, spawn):
     row = told(broker, "list")[1][0]
     os.kill(one.pid, signal.SIGCONT)
     assert row["queue"] > 0 and row["drops"] > 0 and row["queue_limit"] is None
+
+
+@pytest.mark.parametrize("program", ("sockbrokerctl", "sockbrokerd", "sockbroker-run", "sockbroker-routes",
+                                     "sockbroker-exporter"))
+def test_no_program_ends_because_standard_error_cannot_be_written(program):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([broker_module.BUILD / program, "--frob"], stderr=full, timeout=20, check=False)
+    assert done.returncode in (2, 64), "as for any command line that is wrong"
+
+
+def test_the_exit_status_is_the_same_where_standard_error_cannot_be_written(broker):
+    broker.policy("").start()
+    broker.policy("nonsense\n")
+    tool = [broker_module.BUILD / "sockbrokerctl", "--runtime-dir", broker.runtime]
+    with open("/dev/full", "wb") as full:
+        for words, status in (["reload"], 1), (["diff"], 1), (["list", "none"], 4), (["frob"], 2):
+            assert subprocess.run([*tool, *words], stderr=full, timeout=20, check=False).returncode == status, words
+
+
+def test_nothing_is_printed_into_the_brokers_socket_where_standard_output_is_closed(broker):
+    """The lowest free descriptor would be that of the connection."""
+    bindings = "".join(f"ListenStream=192.0.2.{n}/32:80\n" for n in range(256))
+    broker.policy("[Service web]\nUser=61001\n" + bindings).start()
+    for verb in (["bindings"], ["bindings", "--json=short"], ["status"], ["--version"]):
+        done = subprocess.run(["bash", "-c", 'exec "$@" >&-', "-", broker_module.BUILD / "sockbrokerctl",
+                               "--runtime-dir", broker.runtime, *verb], stderr=subprocess.PIPE, text=True, timeout=20,
+                              check=False)
+        assert done.returncode == 1 and "cannot write to standard output" in done.stderr, verb
+    assert broker.status()[0]["refused"] == 0

@@ -140,6 +140,8 @@ def test_on_a_terminal_the_header_is_bold_and_the_pager_runs(tmp_path):
         ([], {"SYSTEMD_PAGER": "", "PAGER": "sed s/^/paged:/"}, "\x1b[1mSERVICE "),
         ([], {"PAGER": "sed s/^/paged:/"}, "paged:\x1b[1mSERVICE "),
         ([], {"PAGER": "/nonexistent/pager 2>/dev/null"}, "\x1b[1mSERVICE "),
+        ([], {"SYSTEMD_PAGER": "echo $LESS", "LESS": "R"}, "R\n"),
+        ([], {"SYSTEMD_PAGER": "echo $LESS", "LESS": "R", "SYSTEMD_LESS": "RX"}, "RX\n"),
         (["--no-pager"], {"NO_COLOR": "1"}, "SERVICE "),
         (["--no-pager"], {"TERM": "dumb"}, "SERVICE "),
         (["--no-pager"], {"SYSTEMD_COLORS": "0"}, "SERVICE "),

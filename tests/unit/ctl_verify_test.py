@@ -121,6 +121,19 @@ def test_verify_of_a_root_that_is_not_there_is_a_failure(tmp_path):
     assert ctl("verify", "--offline", f"--root={tmp_path}").returncode == 0
 
 
+def test_verify_of_a_root_warns_of_links_that_lead_to_this_host(tmp_path):
+    (tmp_path / "host.conf").write_text(GOOD)
+    folder = tmp_path / "root/etc/sockbroker/conf.d"
+    folder.mkdir(parents=True)
+    (folder / "real.txt").write_text("")
+    for name, target in {"a": tmp_path / "host.conf", "b": "/dev/null", "c": "real.txt"}.items():
+        (folder / f"{name}.conf").symlink_to(target)
+    done = ctl("verify", f"--root={tmp_path}/root")
+    assert done.returncode == 0 and done.stdout.splitlines()[:-1] == [
+        f"{folder}/a.conf: warning: is a link to {tmp_path}/host.conf, which was looked for on this host and not below "
+        "--root=: make the link relative"]
+
+
 def test_verify_warns_of_a_policy_without_a_file(tmp_path, policy):
     done = ctl("verify", "--offline", "--strict", f"--root={tmp_path}")
     assert done.returncode == 1

@@ -120,14 +120,14 @@ def test_the_manual_of_sockbroker_run_lists_each_exit_status():
     assert re.findall(r"^\.B (\d+)$", section, re.M) == statuses
 
 
-def complete_run(*words):
+def complete_run(*words, env=None):
     script = (
         f'source {ROOT}/docs/bash-completion/sockbroker-run; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
         '_sockbroker_run; '
         "printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
-        ["bash", "-c", script, "bash", "sockbroker-run", *words], capture_output=True, text=True, check=True
+        ["bash", "-c", script, "bash", "sockbroker-run", *words], capture_output=True, text=True, check=True, env=env
     )
     return done.stdout.split()
 
@@ -169,8 +169,8 @@ def test_completion_offers_every_verb_and_option():
 
 def test_completion_knows_values_of_options():
     assert complete("list", "--json", "=", "p") == ["pretty"]
-    assert complete("--json", "=") == ["short", "pretty", "off"]
-    assert complete("--json", "") == ["short", "pretty", "off"]
+    assert complete("--json", "=") == ["short", "pretty", "off", "help"]
+    assert complete("--json", "") == ["short", "pretty", "off", "help"]
     assert complete("--config-dir", "=", str(ROOT / "docs/ma")) == [str(ROOT / "docs/man")]
     assert complete("wait", "web", "--for", "=", "") == ["live", "drained"]
     # The value of an option is no verb.
@@ -187,6 +187,8 @@ def test_completion_asks_the_broker_for_services(tmp_path):
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert complete("--runtime-dir", "=", "/r", "unregister", "", env=env) == ["dns", "web"]
     assert complete("unregister", "", env=env) == []
+    tool.write_text(f"#!/bin/sh\ncase $* in *--json=short*) echo '{status}' ;; *) echo '● sockbrokerd 1.0' ;; esac\n")
+    assert complete_run("--service", "=", "", env=env) == ["dns", "web"]
 
 
 def test_systemd_takes_the_catalog(tmp_path):
