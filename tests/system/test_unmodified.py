@@ -150,14 +150,14 @@ def test_unbound_as_packaged(start, packaged):
                    "  interface: 0.0.0.0\n  interface: ::0\n  access-control: 0.0.0.0/0 allow\n  access-control: ::0/0 "
                    "allow\n"
                    '  use-syslog: no\n  module-config: "iterator"\n  local-zone: "x." static\n  local-data: "a.x. A '
-                   '192.0.2.99"\n'
-                   "remote-control:\n  control-enable: no\n")
-    packaged.run("rm -f /etc/unbound/unbound.conf.d/root-auto-trust-anchor-file.conf "
-                 "/etc/unbound/unbound.conf.d/remote-control.conf")
+                   '192.0.2.99"\n')
+    packaged.run("rm -f /etc/unbound/unbound.conf.d/root-auto-trust-anchor-file.conf; "
+                 "sed -i s,/run/unbound.ctl,/run/unbound/unbound.ctl, /etc/unbound/unbound.conf.d/remote-control.conf")
     machine = start("unbound", "unbound", *streams(53), *datagrams(53), sockets=1, count=4)
     for address in ADDRESSES:
         for how in "+tcp", "+notcp":
             assert machine.out(f"dig +short {how} @{address} a.x") == "192.0.2.99"
+    assert "is running" in machine.out("unbound-control status")
 
 
 def test_redis_as_packaged(start, packaged):
