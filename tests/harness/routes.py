@@ -51,6 +51,7 @@ class RouteMaker:
     def __init__(self, broker):
         self.broker = broker
         self.process = None
+        self.environment = {}  # more of it, for the next start
 
     @property
     def path(self):
@@ -64,7 +65,8 @@ class RouteMaker:
         # Standard error is the test's own.
         self.process = subprocess.Popen(
             [str(broker_module.BUILD / "sockbroker-routes"), "--config-dir", str(self.broker.config),
-             "--runtime-dir", str(self.broker.runtime)], stdin=subprocess.DEVNULL)
+             "--runtime-dir", str(self.broker.runtime)], stdin=subprocess.DEVNULL,
+            env=os.environ | self.environment)
         until("it listens", lambda: self.listens() or self.process.poll() is not None)
         assert self.process.poll() is None
         return self

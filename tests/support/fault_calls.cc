@@ -4,18 +4,24 @@
 // takes the place of glibc's.
 #include "tests/support/fault_calls.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
+#include <ctime>
 
 namespace {
 
@@ -44,6 +50,10 @@ long syscall(long number, ...) noexcept {
                 one = va_arg(list, long);
         }
         va_end(list);
+        if (counts_calls()) {
+                point_of_call("syscall");
+                return checked(raw(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+        }
         if (shared != nullptr && number == SYS_bpf) {
                 before_bpf(a[0], *reinterpret_cast<const bpf_attr*>(a[1]));
         }
@@ -120,8 +130,114 @@ int open(const char* path, int flags, ...) {
 
 int open64(const char* path, int flags, ...) __attribute__((alias("open")));
 
+// --- of a process that is named
+
+int prctl(int option, ...) noexcept {
+        va_list list;
+        va_start(list, option);
+        std::array<long, 4> a{};
+        for (long& one : a) {
+                one = va_arg(list, long);
+        }
+        va_end(list);
+        if (option == PR_SET_NAME) {
+                note_name(reinterpret_cast<const char*>(a[0]));
+        }
+        return static_cast<int>(checked(raw(SYS_prctl, option, a[0], a[1], a[2], a[3])));
+}
+
+ssize_t recvmsg(int fd, msghdr* message, int flags) {
+        point_of_call("recvmsg");
+        return checked(raw(SYS_recvmsg, fd, address(message), flags));
+}
+
+ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+        point_of_call("sendmsg");
+        return checked(raw(SYS_sendmsg, fd, address(message), flags));
+}
+
+ssize_t recv(int fd, void* data, std::size_t size, int flags) {
+        point_of_call("recv");
+        return checked(raw(SYS_recvfrom, fd, address(data), static_cast<long>(size), flags));
+}
+
+ssize_t send(int fd, const void* data, std::size_t size, int flags) {
+        point_of_call("send");
+        return checked(raw(SYS_sendto, fd, address(data), static_cast<long>(size), flags));
+}
+
+int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+        point_of_call("ppoll");
+        timespec left = timeout == nullptr ? timespec{} : *timeout;  // the kernel writes there
+        constexpr long kMaskBytes = 8;
+        return static_cast<int>(checked(raw(SYS_ppoll, address(fds), static_cast<long>(count),
+                                            timeout == nullptr ? 0 : address(&left), address(mask), kMaskBytes)));
+}
+
+int accept4(int fd, sockaddr* from, socklen_t* size, int flags) {
+        point_of_call("accept4");
+        return static_cast<int>(checked(raw(SYS_accept4, fd, address(from), address(size), flags)));
+}
+
+int getsockopt(int fd, int level, int name, void* value, socklen_t* size) noexcept {
+        point_of_call("getsockopt");
+        return static_cast<int>(checked(raw(SYS_getsockopt, fd, level, name, address(value), address(size))));
+}
+
+int setsockopt(int fd, int level, int name, const void* value, socklen_t size) noexcept {
+        point_of_call("setsockopt");
+        return static_cast<int>(checked(raw(SYS_setsockopt, fd, level, name, address(value), size)));
+}
+
+int shutdown(int fd, int how) noexcept {
+        point_of_call("shutdown");
+        return static_cast<int>(checked(raw(SYS_shutdown, fd, how)));
+}
+
+int close(int fd) {
+        point_of_call("close");
+        return static_cast<int>(checked(raw(SYS_close, fd)));
+}
+
+int close_range(unsigned first, unsigned last, int flags) noexcept {
+        point_of_call("close_range");
+        return static_cast<int>(checked(raw(SYS_close_range, first, last, flags)));
+}
+
+int dup3(int from, int to, int flags) noexcept {
+        point_of_call("dup3");
+        return static_cast<int>(checked(raw(SYS_dup3, from, to, flags)));
+}
+
+int pipe2(int* ends, int flags) noexcept {
+        point_of_call("pipe2");
+        return static_cast<int>(checked(raw(SYS_pipe2, address(ends), flags)));
+}
+
+pid_t fork() noexcept {
+        point_of_call("fork");
+        static const auto real = reinterpret_cast<pid_t (*)()>(dlsym(RTLD_NEXT, "fork"));
+        return real();
+}
+
+pid_t waitpid(pid_t pid, int* status, int options) {
+        point_of_call("waitpid");
+        return static_cast<pid_t>(checked(raw(SYS_wait4, pid, address(status), options)));
+}
+
+int kill(pid_t pid, int signal) noexcept {
+        point_of_call("kill");
+        return static_cast<int>(checked(raw(SYS_kill, pid, signal)));
+}
+
+ssize_t read(int fd, void* data, std::size_t size) {
+        point_of_call("read");
+        return checked(raw(SYS_read, fd, address(data), static_cast<long>(size)));
+}
+
 ssize_t write(int fd, const void* data, std::size_t size) {
-        if (shared != nullptr) {
+        point_of_call("write");
+        if (shared != nullptr && !counts_calls()) {
                 struct stat status {};
                 if (raw(SYS_newfstatat, fd, address(""), address(&status), AT_EMPTY_PATH) == 0 &&
                     S_ISREG(status.st_mode)) {

@@ -41,8 +41,12 @@ inline long address(const void* pointer) {
 
 extern FaultPoints* shared;  // none: nobody counts
 
-// Before something changes; it may not return. point_once(): one of a row of the same.
+// Before something changes; it may not return. point_once(): one of a row of the same. point_of_call(): of a process
+// that is named, every call counts.
 void point(const char* what, const char* on);
+void point_of_call(const char* what);
+[[nodiscard]] bool counts_calls();
+void note_name(const char* name);  // of this process from now on
 void point_once(const char* what, const char* on);
 [[nodiscard]] const char* base_name(const char* path);
 

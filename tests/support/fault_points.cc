@@ -6,11 +6,16 @@
 // itself. Between two changes nothing that outlives the process differs, so a kill before each is a kill at every
 // instruction. Stores into the half of the rule memory that no program reads count once, and so do updates of maps that
 // nothing pins yet. The calls of the C library that are replaced for this are in fault_calls.cc.
+//
+// With SOCKBROKER_FAULT_PROCESS= it ends a process of that name (/proc/PID/comm) instead: before each call by which it
+// speaks with others or has to do with descriptors. Its filter is in force: nothing here makes a call that it may not
+// make.
 #include "tests/support/fault_points.h"
 
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 
@@ -35,13 +40,35 @@ FaultPoints* shared = nullptr;
 
 namespace {
 
+constexpr std::size_t kNameBytes = 16;  // TASK_COMM_LEN
+
 long owner = 0;  // the broker; 0: any process. Helpers that it forks change nothing that outlives them
+std::array<char, kNameBytes> process{};  // of this name, whoever the owner is; empty: of none
+std::array<char, kNameBytes> own_name{};
+
+bool is_concerned() {
+        return process[0] != 0 ? own_name == process : owner == 0 || raw(SYS_getpid) == owner;
+}
 
 }  // namespace
 
+bool counts_calls() {
+        return process[0] != 0;
+}
+
+void note_name(const char* name) {
+        own_name = {};
+        strncpy(own_name.data(), name, own_name.size() - 1);
+}
+
+void point_of_call(const char* what) {
+        if (counts_calls()) {
+                point(what, "a call");
+        }
+}
+
 void point(const char* what, const char* on) {
-        if (shared == nullptr || (owner != 0 && raw(SYS_getpid) != owner) ||
-            !__atomic_load_n(&shared->armed, __ATOMIC_SEQ_CST)) {
+        if (shared == nullptr || !__atomic_load_n(&shared->armed, __ATOMIC_SEQ_CST) || !is_concerned()) {
                 return;
         }
         const std::uint32_t number = __atomic_add_fetch(&shared->count, 1, __ATOMIC_SEQ_CST);
@@ -49,8 +76,10 @@ void point(const char* what, const char* on) {
                 snprintf(shared->names[number].data(), shared->names[number].size(), "%s %s", what, on);
         }
         if (number == shared->kill_at) {
-                raw(SYS_kill, raw(SYS_getpid), SIGKILL);
-                raw(SYS_exit_group, 137);
+                if (!counts_calls()) {
+                        raw(SYS_kill, raw(SYS_getpid), SIGKILL);
+                }
+                raw(SYS_exit_group, 137);  // for others it looks the same
         }
 }
 
@@ -134,7 +163,8 @@ bpf_map_info map_info(int fd) {
 
 void* map_memory(void* hint, std::size_t length, int how, int flags, int fd, off_t offset) {
         const long result = raw(SYS_mmap, address(hint), static_cast<long>(length), how, flags, fd, offset);
-        if (shared == nullptr || fd < 0 || result < 0 || (how & PROT_WRITE) == 0 || (flags & MAP_SHARED) == 0) {
+        if (shared == nullptr || counts_calls() || fd < 0 || result < 0 || (how & PROT_WRITE) == 0 ||
+            (flags & MAP_SHARED) == 0) {
                 return reinterpret_cast<void*>(checked(result));
         }
         const auto info = map_info(fd);
@@ -263,7 +293,12 @@ __attribute__((constructor)) void start_from_environment() {
         raw(SYS_close, fd);
         shared = reinterpret_cast<FaultPoints*>(memory);
         owner = raw(SYS_getpid);
-        start();
+        if (const char* name = getenv("SOCKBROKER_FAULT_PROCESS"); name != nullptr) {
+                strncpy(process.data(), name, process.size() - 1);
+                raw(SYS_prctl, PR_GET_NAME, address(own_name.data()));
+        } else {
+                start();
+        }
 }
 
 }  // namespace
