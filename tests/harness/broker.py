@@ -204,7 +204,8 @@ class Broker:
             for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
                 for child in map(int, (task / "children").read_text(encoding="ascii").split()):
                     yield child
-                    yield from below(child)
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                        yield from below(child)
         found = []
         for pid in below(self.process.pid):
             with contextlib.suppress(OSError):

@@ -77,6 +77,9 @@ class Slow(worker.Child):
         _, flushes = os.pipe2(os.O_NONBLOCK)
         self.file = silent_file.SilentFile(flush_after=0.06, flushes=flushes)
 
+    def end(self):
+        self.file.end()
+
     def send(self, count):
         for _ in range(count):
             wire.notify("/run/sockbroker/notify", "X=1", [self.file.fd])
@@ -267,6 +270,7 @@ def _world(broker, spawn, request):
     yield made
     made.manager.end()
     if made.slow is not None:
+        made.slow.end()
         made.slow.kill()
     if made.maker is not None:
         made.maker.discard()
