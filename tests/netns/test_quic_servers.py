@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from harness import http3, sandbox
+from harness import http3, namespace, sandbox
 from harness.until import until
 from waiting import inside
 from words import PREFIXES, add_routes, listen
@@ -75,12 +75,12 @@ def _dial(remote, roots):
         one.end()
 
 
-def begin(broker, *more):
+def begin(broker, *more, reply="UdpReply=original\n"):
     signal.alarm(900 if LONG else 300)
     add_routes()
     bindings = "".join(listen(protocol, prefix, http3.PORT) for protocol in ("udp", "tcp")
                        for prefix in PREFIXES.values())
-    broker.policy(f"[Service web]\nUnit={UNIT}\n{bindings}UdpReply=original\nMaxSockets=1000\n" + "".join(more)).start()
+    broker.policy(f"[Service web]\nUnit={UNIT}\n{bindings}{reply}MaxSockets=1000\n" + "".join(more)).start()
     sandbox.install()
     http3.prepare()
 
@@ -123,6 +123,16 @@ def test_without_stay_the_first_hand_over_ends_all_sessions(broker, hand_over, d
     for one in clients:
         assert one.round(seconds=2) == (SESSIONS // 2, {})
         assert one.begin(1) == (SESSIONS // 2, {2: 1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_server_sets_the_source_of_its_answers_itself(broker, hand_over, dial, kind):
+    """The table of docs/udp.md: of these all but caddy. Without UdpReply=original, which lets it bind the port too."""
+    namespace.sysctl("net/ipv4/ip_unprivileged_port_start", http3.PORT)
+    begin(broker, reply="")
+    hand_over(kind)
+    for one in dial():
+        assert one.begin(5) == ((5, {}) if kind == "caddy" else (0, {1: 5}))
 
 
 def test_a_reload_of_nginx_ends_its_sessions(broker, hand_over, dial):
