@@ -5,6 +5,7 @@ answer, have no answer, be slow, hang, crash. It writes down what it was asked."
 import os
 import pathlib
 import subprocess
+import time
 
 from harness import kernel
 
@@ -109,6 +110,11 @@ enum nss_status _nss_testdir_getpwuid_r(uid_t uid, struct passwd *pw, char *buf,
         return status;
 }
 """
+
+
+def let_answers_grow_old():
+    """An answer is good for a second (Admissions::kFreshUsec): after that the broker asks again. Nothing tells when."""
+    time.sleep(1.1)
 
 
 class Directory:

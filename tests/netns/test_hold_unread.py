@@ -95,7 +95,7 @@ def test_a_broker_that_was_stopped_for_long_does_not_take_it_for_nobody_reading(
         assert waiting.recv(4096).startswith(b"web ")
         one.pause("tcp-ipv4")
         with wait_in_queue("tcp"):
-            time.sleep(1.5)
+            time.sleep(1.5)  # longer than HoldSec=
             broker.process.send_signal(signal.SIGCONT)
             broker.status()
             one.resume("tcp-ipv4")

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import wire
-from harness.directory import Directory
+from harness.directory import Directory, let_answers_grow_old
 from harness.until import until
 from words import PORT, add_routes, everywhere, handed_over, open_socket, section, who
 
@@ -145,7 +145,7 @@ def test_the_group_that_admitted_counts_too(broker, directory, spawn):
 def test_a_number_that_another_has_now_admits_nobody_by_an_old_answer(broker, directory, web, spawn):
     directory.remove("web")
     directory.add("web", OTHER)
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
     open_socket(web, "tcp", "ipv4", "again")
     assert web.register("again").result == "not-permitted"
     other = spawn("other", OTHER)
@@ -186,7 +186,7 @@ def slowest_answer(broker, until_done):
 def test_nobody_waits_for_a_slow_name_but_who_asked_for_it(broker, directory, web, spawn):
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
     directory.says("slow 1500")
     other = spawn("other", OTHER)
     open_socket(other, "tcp", "ipv4")
@@ -244,7 +244,7 @@ def test_a_directory_that_hangs_does_not_delay_accounts_of_this_machine(broker, 
 def test_what_waits_for_a_name_keeps_no_descriptor_in_the_broker(broker, directory, web, spawn):
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
     directory.says("slow 2500")
     fds = pathlib.Path(f"/proc/{broker.process.pid}/fd")
     before = len(list(fds.iterdir()))
@@ -271,7 +271,7 @@ def test_what_waits_for_a_name_keeps_no_descriptor_in_the_broker(broker, directo
 def test_a_barrier_waits_for_no_name_and_other_users_go_on(broker, directory, web, spawn):
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
     directory.says("slow 1000")
     other = spawn("other", OTHER)
     open_socket(other, "tcp", "ipv4")
@@ -304,14 +304,14 @@ def test_a_process_that_ends_is_replaced_and_its_questions_are_asked_again(broke
     answers, _ = helpers(broker)
     os.kill(answers, signal.SIGKILL)
     broker.wait_log("another one has taken its place")
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
     assert web.register("tcp-ipv4").result == "ok"
     # A library that crashes at one name costs no other.
     directory.says("crash")
     broker.policy(by_name("crash", "crashes", everywhere(81)), "60-crash.conf")
     status, output = broker.reload()
     assert status == 0 and "crashes has no answer" in output
-    time.sleep(1.1)
+    let_answers_grow_old()
     assert web.register("tcp-ipv4").result == "ok"
     assert who("tcp", "ipv4") == "web"
 

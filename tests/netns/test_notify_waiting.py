@@ -7,12 +7,11 @@ import os
 import resource
 import signal
 import socket
-import time
 
 import pytest
 
 from harness import kernel
-from harness.directory import Directory
+from harness.directory import Directory, let_answers_grow_old
 from harness.namespace import own_uid
 from harness.until import until
 from words import add_routes, everywhere, handed_over, open_socket, section
@@ -36,7 +35,7 @@ def start(broker, *lines):
         (broker.config / "sockbrokerd.conf").write_text("[Broker]\n" + "".join(f"{line}\n" for line in lines))
     broker.policy(BY_NAME + section("number", OTHER, everywhere(81))).start()
     broker.wait_log("directory asked: user web")
-    time.sleep(1.1)  # an answer is good for a second
+    let_answers_grow_old()
 
 
 def stranger(broker, text, descriptors, messages):

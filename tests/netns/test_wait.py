@@ -91,10 +91,10 @@ def test_drained_waits_for_queues_and_handshakes_of_tcp(web, spawn):
     bound = f"127.0.0.1:{old.facts('tcp-ipv4')[0]}"
     assert wait("web", "--for=drained", "--timeout=100ms")[:2] == (
         4, f"sockbrokerctl: timed out: socket {bound} of service web has 3 connections in its queue\n")
-    time.sleep(HANDSHAKE + 0.3)
+    time.sleep(HANDSHAKE + 0.3)  # then handshakes alone would not keep it
     assert waiting.goes_on(), "three connections are not accepted"
     assert old.control("FDSTOREREMOVE=1\nFDNAME=web").result == "ok"
-    time.sleep(0.3)
+    time.sleep(0.3)  # the time of some looks
     assert waiting.goes_on(), "and that the broker knows it no more changes nothing of it"
     old.resume("tcp-ipv4")
     assert waiting.end(1)[0] == 0
