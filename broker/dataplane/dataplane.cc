@@ -102,6 +102,12 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
         if (const auto known = state.ids.find(name); known != state.ids.end()) {
                 return known->second;
         }
+        // What may want memory comes first. Of an id whose name only the kernel has the next broker would think that it
+        // is the service's.
+        std::map<std::string, ServiceId, std::less<>> known;
+        auto named = known.extract(known.emplace(name, 0).first);
+        std::string text(name);
+        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
         const auto id = state.take(state.free_services, "id of a service");
         if (!id) {
                 return fail(id.error().errnum,
@@ -111,7 +117,6 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
                                         name, id.error().message, capacity().services));
         }
         // Cleared here, not at the removal: a program that was running then may have counted on.
-        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
         sb_name entry{};
         std::copy(name.begin(), name.end(), entry.text);
         if (bpf_map_update_elem(state.kernel.fd(KernelMap::kCounters), &*id, zero.data(), BPF_ANY) != 0 ||
@@ -121,8 +126,9 @@ Result<ServiceId> Dataplane::add_service(std::string_view name) {
                 return fail(error, fmt::format("cannot add service {} to the kernel's maps", name));
         }
         std::atomic_ref(state.services[*id].crossed).store(0, std::memory_order_relaxed);
-        state.names[*id] = name;
-        state.ids.emplace(name, *id);
+        state.names[*id] = std::move(text);
+        named.mapped() = *id;
+        state.ids.insert(std::move(named));
         return *id;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Memory that ends in the midst of a hand-over, at each allocation in turn: what was not switched to leaves no slot and
-// no record behind, and whoever served serves on.
+// Memory that ends in the midst of a hand-over, or while a service is added, at each allocation in turn: what was not
+// done to its end leaves no slot, record, id or name behind, and whoever served serves on.
 #include <new>
+#include <string>
 
+#include "bpf/layout.h"
 #include "broker/registry/registry.h"
 #include "tests/netns/dataplane_fixture.h"
 #include "tests/support/scarce_memory.h"
@@ -16,7 +18,7 @@ constexpr std::uint32_t kSlots = 256;
 class RegistryMemory : public DataplaneTest {
 protected:
         void start() {
-                open({.bindings = 16, .services = 1, .sockets = kSlots});
+                open({.bindings = 16, .services = 4, .sockets = kSlots});
                 registry_ = std::make_unique<Registry>(*dataplane_);
                 registry_->take_up();
                 Service& service = policy_.services.emplace_back();
@@ -78,6 +80,44 @@ TEST_F(RegistryMemory, that_ends_in_a_hand_over_leaves_nothing_behind) {
         ASSERT_NO_FATAL_FAILURE(expect_serves(first, needed));
         ASSERT_TRUE(hand_over(next, -1));
         EXPECT_EQ(ask(packet(Protocol::kTcp, "10.0.0.1", 80)).cookie, next.cookie);
+}
+
+// A name that only the kernel has would be the service's for the next broker, and its sockets would be nobody's.
+TEST_F(RegistryMemory, that_ends_while_a_service_is_added_leaves_no_name_in_the_kernel_and_takes_no_id) {
+        start();
+        const std::string name = "a-service-whose-name-is-long";
+        const OwnedFd names = pinned("names");
+        const auto in_kernel = [&] {
+                std::size_t count = 0;
+                sb_name found{};
+                for (ServiceId id = 0; bpf_map_lookup_elem(names.get(), &id, &found) == 0; id++) {
+                        count += name == found.text ? 1 : 0;
+                }
+                return count;
+        };
+        long needed = 0;
+        const auto add = [&](long allocations) {
+                try {
+                        const auto id =
+                                test::with_memory_for(allocations, [&] { return dataplane_->add_service(name); });
+                        EXPECT_TRUE(id) << id.error().text();
+                        return true;
+                } catch (const std::bad_alloc&) {
+                        return false;
+                }
+        };
+        for (; !add(needed); needed++) {
+                ASSERT_EQ(in_kernel(), 0U) << needed;
+        }
+        ASSERT_GE(needed, 3);
+        for (int round = 0; round < 100; round++) {  // more often than there are ids
+                dataplane_->remove_service(*dataplane_->add_service(name));
+                for (long allocations = 0; allocations < needed; allocations++) {
+                        ASSERT_FALSE(add(allocations));
+                }
+        }
+        EXPECT_TRUE(add(-1));
+        EXPECT_EQ(in_kernel(), 1U);
 }
 
 }  // namespace
