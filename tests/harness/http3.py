@@ -9,7 +9,7 @@ import os
 import pathlib
 import subprocess
 
-from harness import broker, namespace, sandbox
+from harness import broker, namespace, sandbox, units
 
 PORT = 443
 FOLDER = pathlib.Path("/run/http3")
@@ -104,8 +104,8 @@ class Server:
         self.log = folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *run], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env={"PATH": "/usr/sbin:/usr/bin", "HOME": str(folder)}, cwd=folder)
+                units.command_in(cgroup, *run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={"PATH": "/usr/sbin:/usr/bin", "HOME": str(folder)}, cwd=folder)
 
     def said(self):
         return self.log.read_text(errors="replace")[-3000:]

@@ -56,6 +56,11 @@ class Slice:
             os.rmdir(path)
 
 
+def command_in(cgroup, *words):
+    """A command that is executed in it."""
+    return ["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *map(str, words)]
+
+
 def attached():
     """Types of the programs by cgroup, of all cgroups of this machine that have any of ours."""
     done = subprocess.run(["bpftool", "-j", "cgroup", "tree", str(root())], capture_output=True, text=True, check=True,

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import sandbox, supervised
+from harness import sandbox, supervised, units
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, listen
 
@@ -50,7 +50,7 @@ class Session:
     def __init__(self, broker, remote, cgroup, family, options):
         words = sandbox.command("--supervise", "/usr/bin/openssl", "s_server", *PSK, *options, "-nocert",
                                 f"-{family[-1]}", "-accept", str(PORT), ambient="", uid=UID)
-        self.server = Talker(["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *words])
+        self.server = Talker(units.command_in(cgroup, *words))
         supervised.until(lambda: self.server.process.poll() is not None or any(
             (row["pid"], row["state"]) == (self.server.process.pid, "live") for row in broker.list()))
         address = ADDRESS[family]

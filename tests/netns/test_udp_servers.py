@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from harness import broker as broker_module
-from harness import client, namespace, sandbox, servers, supervised
+from harness import client, namespace, sandbox, servers, supervised, units
 from harness.until import until
 from test_unmodified import ADDRESSES, Running, ask as ask_server, binding, serving
 from test_udp_replies import UID, UNIT, addresses, original, section
@@ -25,9 +25,7 @@ def test_s5_a_plain_server_in_c(broker, remote, slice_, family, calls):
     broker.policy(original()).start()
     [program] = sandbox.install(broker_module.BUILD / "tests/netns/udp_server")
     words = [program, family[-1], PORT, *([TOGETHER] if calls == "many at once" else [])]
-    cgroup = slice_.unit(UNIT)
-    before = ("/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-")
-    process = supervised.start(*words, uid=UID, before=before)
+    process = supervised.start(*words, uid=UID, before=units.command_in(slice_.unit(UNIT)))
     try:
         until("it serves", lambda: [row["state"] for row in broker.list()] == ["live"])
         with inside(remote.pid):

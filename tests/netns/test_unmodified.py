@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import namespace, sandbox, servers
+from harness import namespace, sandbox, servers, units
 from test_supervise_spares import passed, socket_unit
 from words import PREFIXES, add_routes, listen, section
 
@@ -64,7 +64,7 @@ class Running:
                                             ambient="", uid=server.uid)]
         self.log = open(servers.FOLDER / "log", "w+b")  # pylint: disable=consider-using-with
         if cgroup is not None:
-            command = ["/bin/sh", "-c", f'echo 0 >{cgroup}/cgroup.procs && exec "$@"', "-", *command]
+            command = units.command_in(cgroup, *command)
         self.process = subprocess.Popen(command, env=env, pass_fds=fds, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=subprocess.STDOUT, cwd="/run/server")
         for fd in fds:
