@@ -25,6 +25,7 @@ server {{ listen 443 quic; listen [::]:443 quic; ssl_certificate {common}/certif
 location / {{ return 200 "{number}\\n"; }}
 location = /slow {{ root {common}; limit_rate 200k; }} }} }}
 """
+NGINX_WORKERS = NGINX.replace("worker_processes 1;", "worker_processes 2;").replace(" quic;", " quic reuseport;")
 CADDY = """\
 {{
 	admin off
@@ -50,6 +51,8 @@ class Kind:
 
 KINDS = {
     "nginx": Kind("nginx", "trixie", "usr/sbin/nginx", ("-e", "stderr", "-c", "{folder}/conf"), 2, {"conf": NGINX}),
+    "nginx, reuseport": Kind("nginx", "trixie", "usr/sbin/nginx", ("-e", "stderr", "-c", "{folder}/conf"), 4,
+                             {"conf": NGINX_WORKERS}),
     "ngtcp2": Kind("ngtcp2-server", "trixie", "usr/sbin/gtlsserver",
                    ("-q", "--no-quic-dump", "--no-http-dump", "--timeout=600s", "--mime-types-file=/dev/null",
                     "--htdocs={folder}", "*", str(PORT), "{common}/key", "{common}/certificate"), 2,

@@ -80,7 +80,7 @@ def begin(broker, *more, reply="UdpReply=original\n"):
     add_routes()
     bindings = "".join(listen(protocol, prefix, http3.PORT) for protocol in ("udp", "tcp")
                        for prefix in PREFIXES.values())
-    broker.policy(f"[Service web]\nUnit={UNIT}\n{bindings}{reply}MaxSockets=1000\n" + "".join(more)).start()
+    broker.policy(f"[Service web]\nUnit={UNIT}\n{bindings}{reply}MaxSockets=250\n" + "".join(more)).start()
     sandbox.install()
     http3.prepare()
 
@@ -133,6 +133,17 @@ def test_which_server_sets_the_source_of_its_answers_itself(broker, hand_over, d
     hand_over(kind)
     for one in dial():
         assert one.begin(5) == ((5, {}) if kind == "caddy" else (0, {1: 5}))
+
+
+def test_workers_of_nginx_that_have_sockets_of_their_own_keep_their_sessions(broker, hand_over, dial):
+    """Two in each instance, and new sessions are spread over all."""
+    begin(broker, "UdpFlows=stay\nHandover=share\n")
+    clients = dial()
+    for _ in range(3):
+        hand_over("nginx, reuseport")
+        for one in clients:
+            assert one.begin(50)[0] == 0
+            assert one.round()[0] == 0
 
 
 def test_a_reload_of_nginx_ends_its_sessions(broker, hand_over, dial):
