@@ -356,9 +356,16 @@ std::vector<Diagnostic> warnings_of_disk(const Options& options, std::string_vie
         for (const auto& file : found.files) {
                 bytes += file.text.size();
         }
-        if (!found.diagnostics.empty() || bytes > kMaxQuickBytes ||
-            (!digest.empty() && digest_of(found.files) != digest)) {
+        if (!found.diagnostics.empty() || bytes > kMaxQuickBytes) {
                 return {};
+        }
+        if (!digest.empty() && digest_of(found.files) != digest) {
+                // Where there is no file at all, the broker may have been given another directory.
+                return !found.any
+                               ? std::vector<Diagnostic>()
+                               : std::vector{Diagnostic{options.config_dirs.front() + "/conf.d", 0, Severity::kWarning,
+                                                        "the policy on disk is not the one in force, see "
+                                                        "sockbrokerctl diff for what a reload would do"}};
         }
         const auto parsed = parse_policy(found.files, load_broker_config(options.config_dirs).config.limits);
         return parsed.policy ? warnings_of_host(options, *parsed.policy, digest.empty()) : std::vector<Diagnostic>();

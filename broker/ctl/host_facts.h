@@ -20,7 +20,7 @@ namespace sockbroker::ctl {
 [[nodiscard]] std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& policy, bool ask_units);
 
 // The same of the policy on disk, where it is not so large that a reader of `status` would have to wait. With a digest:
-// only if it is that one, and PID 1 is not asked, for `status` is often called.
+// if it is that one, otherwise that it is not; and PID 1 is not asked, for `status` is often called.
 [[nodiscard]] std::vector<Diagnostic> warnings_of_disk(const Options& options, std::string_view digest);
 
 }  // namespace sockbroker::ctl

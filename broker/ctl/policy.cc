@@ -127,15 +127,15 @@ std::string summary(const Policy& policy) {
 }  // namespace
 
 int reload_policy(const Options& options) {
+        if (options.keep && options.confirm.count() != 0) {
+                complain("--keep and --confirm= exclude each other: keep what was loaded, or load on trial");
+                return kExitUsage;
+        }
         Output output(options);
         JsonArray array(output, options.json);
         std::expected<ControlClient, int> client = connect(options);
         if (!client) {
                 return client.error();
-        }
-        if (options.keep && options.confirm.count() != 0) {
-                complain("--keep and --confirm= exclude each other: keep what was loaded, or load on trial");
-                return kExitUsage;
         }
         const auto request = format_request(
                 options.keep ? Request{.verb = sockbroker::Verb::kKeep}

@@ -278,6 +278,9 @@ void add_triggered(ControlClient& client, Json& broker, std::vector<Json>& servi
 // What the policy in force does to this host, where that is the one on disk.
 void add_warnings_of_host(const Options& options, Json& broker) {
         constexpr std::size_t kShown = 10;
+        if (cell(broker, "state") != "running") {
+                return;  // that they differ is the very reason, and told
+        }
         const auto digest = cell(part(broker, "policy"), "digest", "");
         const auto warnings = digest.empty() ? std::vector<Diagnostic>() : warnings_of_disk(options, digest);
         if (warnings.empty()) {

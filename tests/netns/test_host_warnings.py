@@ -78,10 +78,18 @@ def test_s15_udp_of_the_ports_that_clients_of_this_host_ask_from(broker, remote)
     assert told(broker, "verify") == (0, [])
 
 
-def test_status_says_nothing_of_a_policy_on_disk_that_is_not_in_force(broker, taken):  # pylint: disable=unused-argument
+def test_status_says_of_a_policy_on_disk_that_it_is_not_in_force(broker, taken):  # pylint: disable=unused-argument
     broker.policy("").start()
-    broker.policy(section("web", 61001, listen("tcp", f"{HOST}/32", 8080)))
     assert told(broker, "status") == (0, [])
+    broker.policy(section("web", 61001, listen("tcp", f"{HOST}/32", 8080)))
+    status, (warning, ) = told(broker, "status")
+    assert status == 0 and warning == (f"{broker.config}/conf.d: the policy on disk is not the one in force, see "
+                                       "sockbrokerctl diff for what a reload would do")
+    (broker.config / "conf.d/50-test.conf").unlink()
+    assert told(broker, "status") == (0, []), "the broker may have another directory"
+    broker.policy("nonsense\n")
+    assert broker.reload()[0] == 1
+    assert told(broker, "status") == (1, []), "that is what degraded means"
 
 
 @pytest.mark.parametrize("verb", ["verify", "reload", "status"])
