@@ -83,6 +83,9 @@ Result<void> run_load(const DaemonOptions& options) {
         for (const auto& note : notes_of(loaded->earlier_layout, loaded->not_grown)) {
                 print(SD_WARNING, note);
         }
+        if (!loaded->no_filter.empty()) {
+                print(SD_WARNING, loaded->no_filter);
+        }
         return {};
 }
 
@@ -100,13 +103,20 @@ Result<OpenedDataplane> open_dataplane(const DaemonOptions& options) {
         if (auto kept = keep_capabilities({}); !kept) {
                 return std::unexpected(kept.error());
         }
+        std::optional<NotifyFilter> filter;
+        if (auto found = NotifyFilter::open(options.pin_dir())) {
+                filter = std::move(*found);
+        }
         auto notes = notes_of((*dataplane)->earlier_layout(), (*dataplane)->not_grown());
         if (!loads && !has_room_for((*dataplane)->capacity(), wanted)) {
                 notes.emplace_back(
                         "the limits of sockbrokerd.conf are above what was loaded, which stays; "
                         "journalctl -u sockbrokerd-load.service says why");
         }
-        return OpenedDataplane{.config = config, .dataplane = std::move(*dataplane), .notes = std::move(notes)};
+        return OpenedDataplane{.config = config,
+                               .dataplane = std::move(*dataplane),
+                               .filter = std::move(filter),
+                               .notes = std::move(notes)};
 }
 
 }  // namespace sockbroker

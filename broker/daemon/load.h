@@ -6,12 +6,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "broker/base/result.h"
 #include "broker/daemon/options.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/dataplane/kernel/notify_filter.h"
 #include "broker/policy/files.h"
 
 namespace sockbroker {
@@ -22,7 +24,8 @@ namespace sockbroker {
 struct OpenedDataplane {
         BrokerConfig config;
         std::unique_ptr<Dataplane> dataplane;
-        std::vector<std::string> notes;  // what an operator is to know of it
+        std::optional<NotifyFilter> filter;  // none: it could not be loaded
+        std::vector<std::string> notes;      // what an operator is to know of it
 };
 // For the broker itself. This process has no capability afterwards, in any set that it may change.
 [[nodiscard]] Result<OpenedDataplane> open_dataplane(const DaemonOptions& options);

@@ -4,6 +4,7 @@
 #include <systemd/sd-daemon.h>
 
 #include <malloc.h>
+#include <syslog.h>
 
 #include <csignal>
 #include <ctime>
@@ -25,6 +26,7 @@
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
+#include "broker/hands/quarantine.h"
 #include "broker/helper/helper.h"
 #include "broker/names/process.h"
 #ifdef SOCKBROKER_TAKEOVER
@@ -41,6 +43,7 @@ constexpr std::uint64_t kLivenessUsec = 1'000'000;  // between two rounds
 struct Loop {
         OwnedEvent event;
         std::unique_ptr<Notifier> notifier;
+        std::optional<NotifyFilter> filter;
         OwnedFd manager;   // PID 1; none: it did not start this process
         OwnedFd listener;  // of the control socket
         OwnedFd labels;    // of the one for tubular's clients, maybe
@@ -70,6 +73,24 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
                 loop->notifier->say("READY=1");
         }
         return 0;
+}
+
+// Whose messages to `notify` the kernel drops, for what he has sent waits to be closed.
+void hear(Loop& loop, Audit& audit, uid_t uid, bool heard) {
+        if (!loop.filter) {
+                return;
+        }
+        if (heard) {
+                audit.note(LOG_NOTICE, fmt::format("uid {} is heard on notify again; {} of its messages were dropped",
+                                                   uid, loop.filter->hear(uid)));
+                return;
+        }
+        loop.filter->silence(uid);
+        audit.note(
+                LOG_WARNING,
+                fmt::format("messages of uid {} to notify are dropped until descriptors that it has sent are closed, "
+                            "which takes long: there are more than {} of them",
+                            uid, hands::Quarantine::kMaxOfUser));
 }
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
@@ -140,6 +161,7 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                 return std::unexpected(worker.error());
         }
         loop.worker = std::move(*worker);
+        loop.filter = std::move(opened.filter);
         loop.listener = std::move(sockets.control);
         loop.labels = std::move(sockets.labels);
         auto crew = hands::Crew::start(
@@ -155,6 +177,7 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                                  loop.broker->held().on_lost(service, cookies);
                          },
                  .forgotten = [&loop](const std::string& name) { loop.broker->held().on_forgotten(name); },
+                 .heard = [&loop, &audit](uid_t uid, bool heard) { hear(loop, audit, uid, heard); },
                  .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
         if (!crew) {
                 return std::unexpected(crew.error());
@@ -259,6 +282,12 @@ Result<void> run_daemon(const DaemonOptions& options) {
         auto opened = open_dataplane(options);
         if (!opened) {
                 return std::unexpected(opened.error());
+        }
+        if (auto& filter = opened->filter) {
+                if (auto attached = filter->attach(sockets->notify.get()); !attached) {
+                        opened->notes.push_back(attached.error().text());
+                        filter.reset();
+                }
         }
         const auto missing = confine(options, opened->dataplane->earlier_rules());
         if (!missing) {

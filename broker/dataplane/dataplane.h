@@ -124,6 +124,7 @@ public:
         struct Loaded {
                 std::uint32_t earlier_layout = 0;  // whose state was taken along just now; 0: none was
                 std::string not_grown;             // why the maps were not made larger, although that was asked
+                std::string no_filter;             // why `notify` has no NotifyFilter
         };
         // Takes up what is pinned in `pin_dir`, or makes it anew. The directory must exist on a bpffs, and no broker
         // may serve by it. Loads the programs of this build in either case, puts the one that dispatches into the

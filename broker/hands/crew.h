@@ -79,6 +79,8 @@ public:
                 // A holder was left behind or died: the sockets of this key are with PID 1 only.
                 std::function<void(const std::string& key, const std::vector<std::uint64_t>& cookies)> lost;
                 std::function<void(const std::string& name)> forgotten;  // by PID 1: release(), forget()
+                // Whether messages of this user are to come into the queue of `notify`.
+                std::function<void(uid_t uid, bool heard)> heard;
                 std::function<void()> died;  // the zygote: this process must end, and be started again
         };
 

@@ -245,6 +245,7 @@ void Crew::State::finish_quarantined(Hand& hand, const ParsedAnswer& answer) {
         const std::uint32_t child = hand.child();
         const auto job = hand.end_job();
         const bool full = answer.errnum == EMFILE;
+        hands_.quarantine.took(child, job->charge.uid, answer.count);
         if (full) {
                 hands_.quarantine.refused(child);
                 wake();
@@ -277,6 +278,7 @@ void Crew::State::exited(std::uint32_t child) {
                 return;
         }
         lost(child);  // if nobody has noticed yet
+        hands_.quarantine.exited(child);
         const auto late = roster_.unfinished(child);
         if (roster_.exited(child)) {
                 forgive();

@@ -40,6 +40,7 @@ bool Quarantine::push(std::unique_ptr<Job>& job) {
         if (!room.hand) {
                 room.hand = roster_.fork(Role::kQuarantine, false);
                 room.full = false;
+                room.taken.clear();
         }
         if (!room.hand || room.full) {
                 return false;
@@ -66,6 +67,45 @@ void Quarantine::dispatch(std::int64_t now_usec) noexcept {
 void Quarantine::retire(Room& room) noexcept {
         roster_.leave_behind(std::move(room.hand), std::nullopt, nullptr, true);
         room.full = false;
+}
+
+bool Quarantine::is_unheard(uid_t uid) const {
+        return std::ranges::find(unheard_, uid, &Unheard::uid) != unheard_.end();
+}
+
+void Quarantine::took(std::uint32_t child, uid_t uid, std::size_t count) noexcept {
+        (void)succeeds([&] {
+                const auto room = find(child);
+                if (room == rooms_.end() || uid == 0) {
+                        return;
+                }
+                std::size_t& all = room->taken[uid];
+                all += count;
+                const bool is_said = std::ranges::any_of(
+                        unheard_, [&](const Unheard& one) { return one.child == child && one.uid == uid; });
+                if (all <= kMaxOfUser || is_said) {
+                        return;
+                }
+                const bool is_first = !is_unheard(uid);
+                unheard_.push_back({child, uid});
+                if (is_first && heard_) {
+                        heard_(uid, false);
+                }
+        });
+}
+
+void Quarantine::exited(std::uint32_t child) noexcept {
+        for (std::size_t i = 0; i < unheard_.size();) {
+                if (unheard_[i].child != child) {
+                        i++;
+                        continue;
+                }
+                const uid_t uid = unheard_[i].uid;
+                unheard_.erase(unheard_.begin() + static_cast<std::ptrdiff_t>(i));
+                if (!is_unheard(uid) && heard_) {
+                        (void)succeeds([&] { heard_(uid, true); });
+                }
+        }
 }
 
 void Quarantine::refused(std::uint32_t child) noexcept {

@@ -18,9 +18,10 @@ PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets",
         "binding_counters", "counted", "slots", "flows", "replies", "answered", "units", "program", "link"} | {
         # What else a broker without capabilities opens.
         "probe", "migrate", "copy", "copy_result", "parking", "parking_result", "staging", "explain", "explain_trace",
-        "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded"}
+        "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded",
+        "notify", "unheard"}
 PROGRAMS = {"program", "probe", "migrate", "copy", "parking", "explain", "answer_bind4", "answer_bind6",
-            "answer_sendmsg4", "answer_sendmsg6"}
+            "answer_sendmsg4", "answer_sendmsg6", "notify"}
 TABLE = os.environ.get("SOCKBROKER_RECOVERY_TABLE")  # a file: every point, and the table goes there
 WEB, POOL, PROBE = 61001, 61002, 61003
 # What clients ask.

@@ -12,6 +12,7 @@
 #include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/link.h"
 #include "broker/dataplane/kernel/loaded.h"
+#include "broker/dataplane/kernel/notify_filter.h"
 #include "broker/dataplane/kernel/state.h"
 
 namespace sockbroker {
@@ -81,8 +82,11 @@ Result<Dataplane::Loaded> Dataplane::load(const std::string& pin_dir, const Capa
         done = done ? load_copiers(*pins, *kernel) : done;
         done = done ? Explainer::load(*pins, *kernel) : done;
         done = done ? UnitPrograms::load(*pins, *kernel) : done;
+        const auto filter = done ? NotifyFilter::load(*pins) : done;
         done = done ? record_load(*pins, kernel->taken_up) : done;
-        return done ? Result<Loaded>({.earlier_layout = kernel->earlier_layout, .not_grown = kernel->not_grown})
+        return done ? Result<Loaded>({.earlier_layout = kernel->earlier_layout,
+                                      .not_grown = kernel->not_grown,
+                                      .no_filter = filter ? "" : filter.error().text()})
                     : std::unexpected(done.error());
 }
 
