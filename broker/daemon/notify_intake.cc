@@ -330,14 +330,14 @@ bool NotifyIntake::go_on_later(uid_t uid) noexcept {
 // Those who have waited are many at once, where the host answers for a name again.
 void NotifyIntake::go_on_some() noexcept {
         const auto end = std::chrono::steady_clock::now() + kTimePerWakeUp;
-        do {
+        for (bool more = true; more && !later_.empty(); more = std::chrono::steady_clock::now() < end) {
                 const uid_t uid = later_.front();
                 later_.pop_front();
                 if (const auto sender = senders_.find(uid); sender != senders_.end()) {
                         sender->second.later = false;
                         go_on_until(uid, end);
                 }
-        } while (!later_.empty() && std::chrono::steady_clock::now() < end);
+        }
         if (!later_.empty()) {
                 (void)sd_event_source_set_enabled(turn_.get(), SD_EVENT_ONESHOT);
         }

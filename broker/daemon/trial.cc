@@ -49,10 +49,10 @@ void Reloads::go_back_if_not_kept() {
         auto change = std::make_shared<Change>();
         change->kind = Change::Kind::kBack;
         change->loaded.digest = trial_->digest_before;
-        change->policy = std::move(trial_->before);
-        trial_.reset();
+        change->policy = trial_->before;
         change->interfaces = find_interfaces(*change->policy, interfaces_now());
         change->names = account_names(*change->policy);
+        trial_.reset();  // where something of that throws it is tried again
         begin(change, &Reloads::ask_names);
 }
 
