@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -21,12 +22,8 @@ std::size_t fd_store_capacity() {
         return number ? static_cast<std::size_t>(*number) : kUsualStoreCapacity;
 }
 
-Result<OwnedFd> connect_to_manager() {
-        const char* const said = std::getenv("NOTIFY_SOCKET");
-        if (said == nullptr) {
-                return OwnedFd();
-        }
-        const std::string_view path(said);
+Result<void> reach_manager(int socket) {
+        const std::string_view path(std::getenv("NOTIFY_SOCKET"));
         sockaddr_un address{.sun_family = AF_UNIX};
         if (path.size() < 2 || path.size() >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@')) {
                 return fail(fmt::format("$NOTIFY_SOCKET is neither a path nor an abstract socket: {}", path));
@@ -37,11 +34,22 @@ Result<OwnedFd> connect_to_manager() {
         }
         const auto size =
                 static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (path[0] == '/' ? 1 : 0));
-        OwnedFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-        if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
+        if (connect(socket, reinterpret_cast<const sockaddr*>(&address), size) != 0) {
                 return fail_errno(fmt::format("cannot reach the manager at $NOTIFY_SOCKET, {}", path));
         }
-        return fd;
+        return {};
+}
+
+Result<OwnedFd> connect_to_manager() {
+        if (std::getenv("NOTIFY_SOCKET") == nullptr) {
+                return OwnedFd();
+        }
+        OwnedFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        if (!fd) {
+                return fail_errno("cannot make a socket for the manager");
+        }
+        auto reached = reach_manager(fd.get());
+        return reached ? Result<OwnedFd>(std::move(fd)) : std::unexpected(reached.error());
 }
 
 }  // namespace sockbroker

@@ -21,5 +21,7 @@ inline constexpr std::size_t kUsualStoreCapacity = 4096;
 
 // A datagram socket connected to $NOTIFY_SOCKET; none where there is no such variable.
 [[nodiscard]] Result<OwnedFd> connect_to_manager();
+// Connects it again, to whoever listens there now. Only where there is that variable.
+[[nodiscard]] Result<void> reach_manager(int socket);
 
 }  // namespace sockbroker

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "broker/daemon/fd_store.h"
 #include "broker/hands/wire.h"
 
 namespace sockbroker {
@@ -82,10 +83,21 @@ void Notifier::say(std::string text) noexcept {
         flush();
 }
 
+// To whoever listens there now: the manager that listened at the start may have gone, and another one come.
+int Notifier::send(const std::string& text) const {
+        const auto bytes = std::as_bytes(std::span(text));
+        const int errnum = hands::send_bytes(socket_.get(), bytes);
+        if (errnum != ECONNREFUSED && errnum != ECONNRESET && errnum != ENOTCONN) {
+                return errnum;
+        }
+        const auto manager = reach_manager(socket_.get());
+        return manager ? hands::send_bytes(socket_.get(), bytes) : manager.error().errnum;
+}
+
 // What fails for another reason than want of room is lost, as with sd_notify(3).
 void Notifier::flush() noexcept {
         while (!waiting_.empty()) {
-                const int errnum = hands::send_bytes(socket_.get(), std::as_bytes(std::span(waiting_.front())));
+                const int errnum = send(waiting_.front());
                 if (errnum == EAGAIN || errnum == ENOBUFS || errnum == ENOMEM) {
                         break;
                 }
