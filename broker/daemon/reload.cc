@@ -110,23 +110,6 @@ void Reloads::begin_reload() {
         begin(change, &Reloads::read);
 }
 
-std::uint64_t Reloads::refresh_interfaces() {
-        if (changing_) {
-                interfaces_changed_ = true;  // since those were looked up
-                return interfaces_took_usec_;
-        }
-        auto interfaces = find_interfaces(*policy_, interfaces_now());
-        if (interfaces == policy_.interfaces()) {
-                return 0;
-        }
-        const auto change = std::make_shared<Change>();
-        change->kind = Change::Kind::kInterfaces;
-        change->policy = policy_.shared();
-        change->interfaces = std::move(interfaces);
-        begin(change, &Reloads::install);
-        return interfaces_took_usec_;
-}
-
 void Reloads::begin(const ChangePtr& change, Step first) {
         changing_ = true;
         go_on(change, first);
@@ -374,6 +357,10 @@ void Reloads::end() {
         if (on_status_) {
                 on_status_();
         }
+        begin_next();
+}
+
+void Reloads::begin_next() {
         if (!waiting_.empty()) {
                 begin_reload();
         } else if (!waiting_diffs_.empty()) {

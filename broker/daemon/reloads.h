@@ -77,6 +77,9 @@ private:
         void in_worker(const ChangePtr& change, Job job, Step then);
         // In this order; those that only compare leave it after the names.
         void read(const ChangePtr& change);
+        void find_interfaces_again(const ChangePtr& change);
+        void find_interfaces_job(Change& change) const;
+        void install_if_moved(const ChangePtr& change);
         void read_job(Change& change) const;
         void ask_names(const ChangePtr& change);
         void check_names(const ChangePtr& change);
@@ -92,6 +95,7 @@ private:
         void finish_diff(const ChangePtr& change);
         void refuse(Change& change, const std::string& why);
         void end();
+        void begin_next();  // of what waits
 
         void ask_each(const std::vector<AccountName>& names, std::function<void()> then);
         [[nodiscard]] Doubtful find_doubtful(const std::vector<AccountName>& names) const;
