@@ -160,11 +160,10 @@ void add_services(Page& page, const std::vector<Json>& services) {
                 }
         }
         page.begin("service_bindings_without_socket", "gauge",
-                   "Of these, the ones of a service without a live or held socket.");
+                   "Of these, the ones for whose protocol and family it has no live or held socket.");
         for (const Json& service : services) {
-                const bool served = number(at(service, "live")) + number(at(service, "held")) > 0;
                 if (known(service)) {
-                        page.add(of(service), served ? 0 : number(at(service, "bindings")));
+                        page.add(of(service), number(at(service, "bindings_without_socket")));
                 }
         }
 }

@@ -118,7 +118,7 @@ std::string gone_socket_line(const std::string& service, const Registration& reg
 }
 
 std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters,
-                          std::size_t bindings, std::optional<bool> announced, bool drained) {
+                          const BindingCount& bindings, std::optional<bool> announced, bool drained) {
         return line_of({
                 {"service", service},
                 {"sockets", sockets.live + sockets.held + sockets.draining},
@@ -134,10 +134,11 @@ std::string counters_line(const std::string& service, const SocketCount& sockets
                 {"live", sockets.live},
                 {"held", sockets.held},
                 {"draining", sockets.draining},
-                {"bindings", bindings},
+                {"bindings", bindings.all},
                 {"reply_conflicts", counters.crossed},
                 {"announced", announced ? Json(*announced) : Json(nullptr)},
                 {"drained", drained},
+                {"bindings_without_socket", bindings.without_socket},
         });
 }
 

@@ -54,10 +54,14 @@ struct SocketCount {
         std::size_t held = 0;
         std::size_t draining = 0;
 };
-// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining, bindings, announced, drained};
-// announced is null where policy does not ask for it
+struct BindingCount {
+        std::size_t all = 0;
+        std::size_t without_socket = 0;  // no socket of their protocol and family is there
+};
+// {service, sockets, lookups, assigned, no_socket, errors, live, held, draining, bindings, reply_conflicts, announced,
+// drained, bindings_without_socket}; announced is null where policy does not ask for it
 [[nodiscard]] std::string counters_line(const std::string& service, const SocketCount& sockets,
-                                        const ServiceCounters& counters, std::size_t bindings,
+                                        const ServiceCounters& counters, const BindingCount& bindings,
                                         std::optional<bool> announced, bool drained);
 // {file, line, severity, message}, a line each; null: none. Then lines that are made already.
 [[nodiscard]] Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics, std::string last = {});
