@@ -58,3 +58,10 @@ def test_every_installed_file_is_in_one_package():
 def test_a_package_names_no_file_that_is_not_installed(package):
     files = [*installed(), "etc/sockbroker/conf.d/10-local.conf"]  # brought by debian/rules
     assert [word for word in patterns()[package] if not any(takes(word, file) for file in files)] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/man").iterdir()), ids=lambda page: page.name)
+def test_a_manual_page_with_a_table_says_so_in_its_first_line(page):
+    """man(1) runs tbl(1) of itself; others, lintian among them, go by that line (man(7))."""
+    lines = page.read_text().splitlines()
+    assert ".TS" not in lines or lines[0] == "'\\\" t"
