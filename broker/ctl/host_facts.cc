@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,6 +29,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/system_bus.h"
 #include "broker/client/netlink_dump.h"
 #include "broker/client/queues.h"
 #include "broker/ctl/ask.h"
@@ -206,10 +208,11 @@ BusMessage ask_manager(sd_bus* bus, const char* method) {
 // Those with a file, and those that are loaded without one.
 std::optional<std::vector<std::string>> units_that_exist() {
         sd_bus* raw = nullptr;
-        if (sd_booted() <= 0 || sd_bus_open_system(&raw) < 0) {
+        const int opened = sd_booted() > 0 ? open_system_bus(&raw) : -ENOENT;
+        const SystemBus bus(raw);
+        if (opened < 0) {
                 return std::nullopt;
         }
-        const SystemBus bus(raw);
         (void)sd_bus_set_method_call_timeout(bus.get(), 2'000'000);
         std::vector<std::string> units;
         const auto files = ask_manager(bus.get(), "ListUnitFiles");

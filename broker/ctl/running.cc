@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "broker/base/system_bus.h"
 #include "broker/ctl/system_bus.h"
 
 namespace sockbroker::ctl {
@@ -24,10 +25,11 @@ constexpr std::uint64_t kPatienceUsec = 2'000'000;
 // Of a unit, as `systemctl show -P ActiveState` says it; empty: nobody could be asked.
 std::string active_state(const std::string& unit) {
         sd_bus* raw = nullptr;
-        if (sd_bus_open_system(&raw) < 0) {
+        const int opened = open_system_bus(&raw);
+        const SystemBus bus(raw);
+        if (opened < 0) {
                 return {};
         }
-        const SystemBus bus(raw);
         (void)sd_bus_set_method_call_timeout(bus.get(), kPatienceUsec);
         char* path = nullptr;
         char* state = nullptr;

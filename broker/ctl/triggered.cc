@@ -6,8 +6,11 @@
 #include <fmt/format.h>
 #include <systemd/sd-daemon.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <utility>
+
+#include "broker/base/system_bus.h"
 
 namespace sockbroker::ctl {
 
@@ -36,8 +39,11 @@ sd_bus* Triggered::bus() {
         if (!std::exchange(looked_for_bus_, true)) {
                 begun_ = std::chrono::steady_clock::now();
                 sd_bus* raw = nullptr;
-                if (sd_booted() > 0 && sd_bus_open_system(&raw) >= 0) {
-                        bus_.reset(raw);
+                const int opened = sd_booted() > 0 ? open_system_bus(&raw) : -ENOENT;
+                bus_.reset(raw);
+                if (opened < 0) {
+                        bus_.reset();
+                } else {
                         (void)sd_bus_set_method_call_timeout(raw, std::chrono::microseconds(kPatience).count());
                 }
         }

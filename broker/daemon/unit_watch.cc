@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "broker/base/net.h"
+#include "broker/base/system_bus.h"
 
 namespace sockbroker {
 
@@ -17,23 +18,6 @@ constexpr const char* kUnitPrefix = "/org/freedesktop/systemd1/unit";
 constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
-
-// As sd_bus_open_system(3), but no descriptor comes along with a message. Everybody may send signals to this
-// connection, with what sleeps when it is closed in them.
-int open_system_bus(sd_bus** bus) {
-        const char* const said = secure_getenv("DBUS_SYSTEM_BUS_ADDRESS");
-        int r = sd_bus_new(bus);
-        if (r >= 0) {
-                r = sd_bus_set_address(*bus, said != nullptr ? said : "unix:path=/run/dbus/system_bus_socket");
-        }
-        if (r >= 0) {
-                r = sd_bus_set_bus_client(*bus, 1);
-        }
-        if (r >= 0) {
-                r = sd_bus_negotiate_fds(*bus, 0);
-        }
-        return r < 0 ? r : sd_bus_start(*bus);
-}
 
 void read_names(sd_bus_message* reply, const std::function<void(std::string_view unit)>& take) {
         if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "as") <= 0 ||
