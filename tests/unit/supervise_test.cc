@@ -236,13 +236,13 @@ TEST(Spares, TheOneThatFitsBest) {
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 82), "held"), -1);  // another one of the program's
 }
 
+#if defined(__x86_64__)
 std::uint32_t decided(long nr, std::uint64_t a0 = 0, std::uint64_t a2 = 0, std::uint32_t arch = AUDIT_ARCH_X86_64,
                       bool names = false) {
         seccomp_data data{.nr = static_cast<int>(nr), .arch = arch, .instruction_pointer = 0, .args = {a0, 0, a2}};
         return *sandbox::evaluate(trap_program(names), data);
 }
 
-#if defined(__x86_64__)
 TEST(Trap, BindAndListenAloneComeToTheSupervisor) {
         constexpr auto refused = [](int errnum) { return SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(errnum); };
         EXPECT_EQ(decided(SYS_bind), SECCOMP_RET_USER_NOTIF);
