@@ -84,14 +84,17 @@ void Notifier::say(std::string text) noexcept {
 }
 
 // To whoever listens there now: the manager that listened at the start may have gone, and another one come.
-int Notifier::send(const std::string& text) const {
+int Notifier::send(const std::string& text) const noexcept {
         const auto bytes = std::as_bytes(std::span(text));
-        const int errnum = hands::send_bytes(socket_.get(), bytes);
-        if (errnum != ECONNREFUSED && errnum != ECONNRESET && errnum != ENOTCONN) {
-                return errnum;
+        int errnum = hands::send_bytes(socket_.get(), bytes);
+        if (errnum == ECONNREFUSED || errnum == ECONNRESET || errnum == ENOTCONN) {
+                (void)succeeds([&] {  // why nobody can be reached is a text, for which memory may not suffice
+                        if (reach_manager(socket_.get())) {
+                                errnum = hands::send_bytes(socket_.get(), bytes);
+                        }
+                });
         }
-        const auto manager = reach_manager(socket_.get());
-        return manager ? hands::send_bytes(socket_.get(), bytes) : manager.error().errnum;
+        return errnum;
 }
 
 // What fails for another reason than want of room is lost, as with sd_notify(3).

@@ -34,7 +34,7 @@ private:
         explicit Notifier(OwnedFd socket) : socket_(std::move(socket)) {}
         [[nodiscard]] Result<void> serve_watchdog(sd_event* event);
         void flush() noexcept;
-        [[nodiscard]] int send(const std::string& text) const;  // errno
+        [[nodiscard]] int send(const std::string& text) const noexcept;  // errno
 
         OwnedFd socket_;
         std::deque<std::string> waiting_;
