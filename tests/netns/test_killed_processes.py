@@ -306,7 +306,7 @@ def rounds(world, act, step):
 @pytest.mark.parametrize("world,step,least", [("sb-intake", 4, 6), ("sb-disposal", 4, 6), ("sb-door", 6, 6),
                                               ("sb-holder", 6, 6), ("names", 3, 3), ("sb-zygote", 4, 6),
                                               ("sb-quarantine", 4, 4),
-                                              ("sockbroker-routes", 5, 4)],
+                                              ("sockbroker-routes", 2, 4)],
                          indirect=["world"])
 def test_a_process_that_dies_at_any_point_costs_a_request_at_most(world, step, least):
     act = getattr(world, world.process.rpartition("-")[2])
