@@ -212,9 +212,11 @@ void close_connections_of_dead_door(bool heard) {
                 const auto doors = core.hands("sb-door");
                 ASSERT_EQ(doors.size(), 1U);
                 kill(doors[0].pid, SIGKILL);
-                while (!core.hands("sb-door").empty()) {
+                const auto end = steady_usec() + 10'000'000;
+                while (!core.hands("sb-door").empty() && steady_usec() < end) {
                         usleep(1000);
                 }
+                ASSERT_TRUE(core.hands("sb-door").empty());
         }
         (void)!write(go[1], "g", 1);
         ASSERT_EQ(read(ready[0], &byte, 1), 1);  // now it lies there
