@@ -7,4 +7,4 @@ allow recvmsg  # why: orders, and the messages that it is to take
 allow write arg0 == 3
 allow getsockopt getsockname getpeername  # reads only
 allow fcntl arg1 == F_GETFD
-allow bpf arg0 == BPF_MAP_UPDATE_ELEM  # of the one map that it has
+allow bpf arg0 in {BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM}  # of the one map that it has

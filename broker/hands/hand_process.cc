@@ -67,6 +67,13 @@ int offer(std::uint32_t slot, int socket) {
         return syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attributes, sizeof attributes) == 0 ? 0 : errno;
 }
 
+void withdraw(std::uint32_t slot) {
+        bpf_attr attributes{};
+        attributes.map_fd = kFirst;
+        attributes.key = reinterpret_cast<std::uintptr_t>(&slot);
+        (void)syscall(SYS_bpf, BPF_MAP_DELETE_ELEM, &attributes, sizeof attributes);
+}
+
 class HandProcess {
 public:
         HandProcess(const Setup& setup, const ClosedByDoor& closed)
@@ -281,12 +288,24 @@ private:
                                 kept_.keep(one.facts.cookie, std::move(fds[i]));
                         }
                 }
+                withdraw_others(order.staging, found);
                 fds.clear();
                 answer({.kind = AnswerKind::kDone,
                         .job = order.job,
                         .count = static_cast<std::uint16_t>(found.size()),
                         .has_facts = true},
                        found);
+        }
+
+        // What messages before it left. A socket that stands in n entries of a map keeps all grace periods of the
+        // machine waiting while it is closed: the kernel looks through the entries that remain for each of them.
+        void withdraw_others(std::uint32_t staging, const std::vector<Found>& found) {
+                for (std::size_t i = 0; i < offered_; i++) {
+                        if (i >= found.size() || found[i].staging != Staging::kOffered) {
+                                withdraw(staging + static_cast<std::uint32_t>(i));
+                        }
+                }
+                offered_ = found.size();
         }
 
         void adopt(const Order& order, const std::vector<std::uint64_t>& cookies, std::vector<OwnedFd>& fds) {
@@ -352,6 +371,7 @@ private:
         std::size_t max_fds_;
         const ClosedByDoor& closed_;
         KeptSockets kept_;
+        std::size_t offered_ = 0;  // nothing stands in its slots of the staging map from this one on
         std::vector<OwnedFd> put_;
         std::vector<OwnedFd> unseen_;  // in quarantine
 };

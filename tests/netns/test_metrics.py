@@ -4,7 +4,6 @@
 import contextlib
 import re
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -12,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from harness import broker as broker_module
 from harness import client, promtool
+from harness.exporter import scrape, started
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
 HEAD = re.compile(r"# (HELP|TYPE) (sockbroker_\w+) (.+)")
@@ -51,22 +50,8 @@ def value(samples, name, **labels):
 
 @pytest.fixture(name="exporter")
 def _exporter(broker):
-    """Its URL. Started as systemd would."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
-        process = subprocess.Popen(["bash", "-c", script, "-", broker_module.BUILD / "sockbroker-exporter",
-                                    "--runtime-dir", broker.runtime, "--bpffs", broker.bpffs],
-                                   pass_fds=[listener.fileno()])
-    yield url
-    process.terminate()
-    assert process.wait(10) == 0
-
-
-def scrape(url, accept=None):
-    request = urllib.request.Request(f"{url}/metrics", headers={"Accept": accept} if accept else {})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return response.headers["Content-Type"], response.read().decode()
+    with started(broker) as url:
+        yield url
 
 
 def test_what_the_metrics_say(broker, spawn, exporter):

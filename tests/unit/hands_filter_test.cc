@@ -88,7 +88,7 @@ const std::vector<Call> kCalls{
         {"shutdown", {7}, {{"", N}, {"door", A}, {"zygote", A}}},
         {"bpf", {BPF_MAP_UPDATE_ELEM}, {{"", A}, {"disposal", N}, {"door", N}}},
         {"bpf", {BPF_MAP_LOOKUP_ELEM}, {{"", P}, {"disposal", N}, {"door", N}}},
-        {"bpf", {BPF_MAP_DELETE_ELEM}, {{"", P}, {"disposal", N}, {"door", N}}},
+        {"bpf", {BPF_MAP_DELETE_ELEM}, {{"", A}, {"disposal", N}, {"door", N}}},
         {"bpf", {BPF_MAP_CREATE}, {{"", P}, {"disposal", N}, {"door", N}}},
         {"bpf", {BPF_PROG_LOAD}, {{"", P}, {"disposal", N}, {"door", N}}},
         {"bpf", {BPF_PROG_TEST_RUN}, {{"", P}, {"disposal", N}, {"door", N}}},

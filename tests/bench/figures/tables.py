@@ -117,13 +117,19 @@ def load(report):
 def registrations(report):
     lines = [[kind, cell(values["wall"], "{:,.0f}"), cell(values["cpu"], "{:,.0f}")]
              for kind, values in report["registrations"].items()]
-    latency = report["latency"]
-    waits = [[name, *(f"{latency[key][part]:.2f}" for part in ("median_ms", "p99_ms", "max_ms")),
-              f"{latency[key]['count']:,}"] for key, name in (("quiet", "quiet"), ("beside", "beside reloads"))]
+    latency, scrapes = report["latency"], report["scrapes"]
     return (table(["registrations", "a second", "by CPU second of the broker"], lines)
             + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by "
-            "sockbrokerctl:\n\n"
-            + table(["one registration", "median, ms", "99th, ms", "longest, ms", "of"], waits))
+            "sockbrokerctl:\n\n" + _waits(latency, "beside reloads")
+            + f"\n\nScrapes of sockbroker-exporter, one after another, with {scrapes['services']:,} services that have "
+            f"a socket each, {cell(scrapes['scrape_ms'], '{:.1f}')} ms, the longest "
+            f"{scrapes['longest_scrape_ms']:.1f} ms:\n\n" + _waits(scrapes, "beside scrapes"))
+
+
+def _waits(latency, beside):
+    lines = [[name, *(f"{latency[key][part]:.2f}" for part in ("median_ms", "p99_ms", "max_ms")),
+              f"{latency[key]['count']:,}"] for key, name in (("quiet", "quiet"), ("beside", beside))]
+    return table(["one registration", "median, ms", "99th, ms", "longest, ms", "of"], lines)
 
 
 def memory(report):

@@ -11,7 +11,7 @@ import threading
 import time
 
 from traffic import rounds
-from harness import broker, kernel, namespace, wire, worker
+from harness import broker, exporter, kernel, namespace, wire, worker
 from harness.broker import BUILD
 
 UID = 61001
@@ -144,8 +144,33 @@ class _Registrant(worker.Child):
         return result
 
 
+    def one_of_each(self, services):
+        """A live socket of each service; their sockets stay open until the broker and this process end."""
+        for name in services:
+            self.sockets.append(socket.create_server(("127.0.0.1", 0)))
+            self.control.send(f"FDSTORE=1\nFDNAME={name}", [self.sockets[-1].fileno()])
+            self._answer()
+
+
 def _registrant(made):
     return worker.Worker(_Registrant, made.control_path)
+
+
+class _Beside:
+    """Registrations one after another for the time of a with statement; `latencies` is there afterwards."""
+
+    def __init__(self, one):
+        self._one = one
+        self._stop = pathlib.Path("/run/stop")
+        self.latencies = []
+
+    def __enter__(self):
+        self._one.connection.send(("latencies", (), {"stop_path": str(self._stop)}))
+        return self
+
+    def __exit__(self, *_):
+        self._stop.touch()
+        self.latencies = self._one._result("latencies", 120)  # pylint: disable=protected-access
 
 
 def registrations(seconds, count):
@@ -185,23 +210,47 @@ def latency_beside_reload(bindings, reloads):
         one = _registrant(made)
         try:
             quiet = one.latencies()
-            stop = pathlib.Path("/run/stop")
-            one.connection.send(("latencies", (), {"stop_path": str(stop)}))
             took = []
-            for number in range(reloads):
-                made.policy(texts[(number + 1) % 2])
-                begin = time.monotonic()
-                status, output = made.reload()
-                if status != 0:
-                    raise RuntimeError(f"the reload was refused: {output}")
-                took.append(time.monotonic() - begin)
-                made.log()
-            stop.touch()
-            busy = one._result("latencies", 120)  # pylint: disable=protected-access
+            with _Beside(one) as beside:
+                for number in range(reloads):
+                    made.policy(texts[(number + 1) % 2])
+                    begin = time.monotonic()
+                    status, output = made.reload()
+                    if status != 0:
+                        raise RuntimeError(f"the reload was refused: {output}")
+                    took.append(time.monotonic() - begin)
+                    made.log()
         finally:
             one.kill()
     return {"bindings": bindings, "reload_s": rounds.spread(took), "quiet": _percentiles(quiet),
-            "beside": _percentiles(busy)}
+            "beside": _percentiles(beside.latencies)}
+
+
+def latency_beside_scrapes(services, scrapes):
+    """One registration after another while sockbroker-exporter is asked again and again; each service has a socket."""
+    names = [f"s{number}" for number in range(services)]
+    policy = policy_of(1) + "".join(f"[Service {name}]\nUser={UID}\nListenStream=10.{i >> 8}.{i & 255}.0/24:80\n"
+                                    for i, name in enumerate(names))
+    with Started(text=policy) as made:
+        one = _registrant(made)
+        try:
+            one.one_of_each(names)
+            made.log()
+            with exporter.started(made) as url:
+                exporter.scrape(url)
+                quiet = one.latencies(least=scrapes * 10)
+                took = []
+                with _Beside(one) as beside:
+                    for _ in range(scrapes):
+                        begin = time.monotonic()
+                        exporter.scrape(url)
+                        took.append(time.monotonic() - begin)
+                made.log()
+        finally:
+            one.kill()
+    return {"services": services, "scrape_ms": rounds.spread([1e3 * seconds for seconds in took]),
+            "longest_scrape_ms": 1e3 * max(took), "quiet": _percentiles(quiet),
+            "beside": _percentiles(beside.latencies)}
 
 
 def footprint(bindings, capacity=None):
