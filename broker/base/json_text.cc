@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/base/json_text.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
 
@@ -13,6 +14,10 @@ namespace sockbroker {
 namespace {
 
 constexpr std::uint32_t kReplacement = 0xfffd;
+
+bool is_plain(char c) {
+        return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
 
 void append_escaped(std::string& text, std::uint32_t point) {
         switch (point) {
@@ -38,9 +43,7 @@ void append_escaped(std::string& text, std::uint32_t point) {
         default:
                 break;
         }
-        if (point >= 0x20 && point < 0x7f) {
-                text += static_cast<char>(point);
-        } else if (point < 0x10000) {
+        if (point < 0x10000) {
                 fmt::format_to(std::back_inserter(text), "\\u{:04x}", point);
         } else {
                 fmt::format_to(std::back_inserter(text), "\\u{:04x}\\u{:04x}", 0xd7c0 + (point >> 10),
@@ -54,6 +57,12 @@ JsonText::JsonText(std::string_view text) {
         text_.reserve(text.size() + 2);
         text_ += '"';
         while (!text.empty()) {
+                const auto plain = std::ranges::find_if_not(text, is_plain);
+                text_.append(text.begin(), plain);
+                text.remove_prefix(static_cast<std::size_t>(plain - text.begin()));
+                if (text.empty()) {
+                        break;
+                }
                 const auto [length, point] = first_character(text);
                 append_escaped(text_, length == 0 ? kReplacement : point);
                 text.remove_prefix(length == 0 ? 1 : length);
@@ -74,7 +83,7 @@ JsonText::JsonText(const std::vector<std::string>& array) {
 JsonText::JsonText(std::initializer_list<JsonMember> object) {
         std::string_view before = "{";
         for (const auto& [name, value] : object) {
-                fmt::format_to(std::back_inserter(text_), "{}\"{}\":{}", before, name, value.text());
+                text_.append(before).append("\"").append(name).append("\":").append(value.text());
                 before = ",";
         }
         text_ += object.size() == 0 ? "{}" : "}";

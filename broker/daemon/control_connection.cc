@@ -205,8 +205,9 @@ void ControlServer::Connection::arrived(Answer answer) {
 
 bool ControlServer::Connection::write_answer() {
         const Answer& answer = records_.answer();
-        for (std::size_t sent_now = 0; !records_.all_sent(); sent_now++) {
-                if (sent_now == kRecordsPerTurn) {
+        std::size_t sent_now = 0;
+        while (!records_.all_sent()) {
+                if (sent_now >= kBytesPerTurn) {
                         return wait_for_reader();
                 }
                 const std::string& record = records_.current();
@@ -223,6 +224,7 @@ bool ControlServer::Connection::write_answer() {
                 if (const auto sent = send_record(fd_.get(), record, fds); !sent) {
                         return sent.error().errnum == EAGAIN && wait_for_reader();
                 }
+                sent_now += record.size();
                 records_.sent();
         }
         return finish_answer();

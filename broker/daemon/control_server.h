@@ -14,6 +14,7 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/daemon/answer_records.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/event.h"
 #include "broker/daemon/fair_scheduler.h"
@@ -23,8 +24,9 @@ namespace sockbroker {
 
 class ControlServer {
 public:
-        // However fast a peer reads: then all others have their turn before its answer goes on.
-        static constexpr std::size_t kRecordsPerTurn = 2;
+        // However fast a peer reads: then all others have their turn before its answer goes on. To make so much takes
+        // about a millisecond.
+        static constexpr std::size_t kBytesPerTurn = AnswerRecords::kMaxBytes / 2;
         static constexpr std::uint64_t kIdleReaderUsec = 5'000'000;
 
         // `on_unloaded` is called after the answer to an unload was sent, or could not be.

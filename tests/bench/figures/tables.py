@@ -121,8 +121,8 @@ def registrations(report):
     return (table(["registrations", "a second", "by CPU second of the broker"], lines)
             + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by "
             "sockbrokerctl:\n\n" + _waits(latency, "beside reloads")
-            + f"\n\nScrapes of sockbroker-exporter, one after another, with {scrapes['services']:,} services that have "
-            f"a socket each, {cell(scrapes['scrape_ms'], '{:.1f}')} ms, the longest "
+            + f"\n\nScrapes of sockbroker-exporter, ten a second at most, with {scrapes['services']:,} services that "
+            f"have a socket each, {cell(scrapes['scrape_ms'], '{:.1f}')} ms, the longest "
             f"{scrapes['longest_scrape_ms']:.1f} ms:\n\n" + _waits(scrapes, "beside scrapes"))
 
 
