@@ -337,6 +337,9 @@ void Names::set_clock() {
         if (retry_usec_ != 0 && !gone_) {
                 next = std::min(next, retry_usec_);
         }
+        if (held_up_until_usec_ != 0 && !gone_) {
+                next = std::min(next, held_up_until_usec_);
+        }
         (void)sd_event_source_set_time(clock_.get(), next == INT64_MAX ? UINT64_MAX : static_cast<std::uint64_t>(next));
         (void)sd_event_source_set_enabled(clock_.get(), next == INT64_MAX ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
 }

@@ -98,6 +98,8 @@ private:
         // In the one that is for it now; where it stands in the other, it is passed over there.
         void queue(const Question& question, Entry& entry, std::deque<Question>& queue, bool first);
         void send_some();
+        // False: it was not sent, and that passes by itself or the process is gone.
+        [[nodiscard]] bool send_record(const std::string& record);
         [[nodiscard]] bool send_question(const Question& question, bool patient, bool again);
         void replace_process();
         void receive_some();
@@ -125,6 +127,7 @@ private:
         std::uint64_t last_number_ = 0;
         std::size_t silent_ = 0;
         std::int64_t retry_usec_ = 0;
+        std::int64_t held_up_until_usec_ = 0;  // the process could not be sent anything just now; 0: it can
         std::int64_t replaced_usec_ = 0;
         bool replacing_ = false;
         bool one_is_back_ = false;

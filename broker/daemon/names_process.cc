@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <utility>
 
 #include "broker/daemon/names.h"
@@ -16,10 +17,15 @@ namespace {
 
 constexpr std::size_t kPatientFlights = kNamesThreads / 2;  // of policies, and of names that are slow
 constexpr std::int64_t kBetweenReplacements = 1'000'000;
+constexpr std::int64_t kHeldUpUsec = 20'000;  // then it is tried again
 
 }  // namespace
 
 void Names::send_some() {
+        if (steady_usec() < held_up_until_usec_) {
+                return;  // the clock comes back to it
+        }
+        held_up_until_usec_ = 0;
         while (!gone_ && !replacing_ && flights_.size() < kNamesThreads) {
                 const auto patient = static_cast<std::size_t>(
                         std::ranges::count_if(flights_, [](const auto& one) { return one.second.patient; }));
@@ -28,28 +34,45 @@ void Names::send_some() {
                 if (queue.empty() || (!from_prompt && patient >= kPatientFlights)) {
                         break;
                 }
-                const Question question = std::move(queue.front());
-                queue.pop_front();
+                const Question question = queue.front();
                 const auto entry = entries_.find(question);
                 if (entry == entries_.end() || entry->second.queue != &queue) {
+                        queue.pop_front();
                         continue;
                 }
-                entry->second.queue = nullptr;
                 if (entry->second.waits.empty()) {  // all of them had no more patience
+                        queue.pop_front();
+                        entry->second.queue = nullptr;
                         forget_if_idle(question);
                         continue;
                 }
-                if (!send_question(question, !from_prompt, again_.erase(question) != 0)) {
-                        return process_is_gone();
+                if (!send_question(question, !from_prompt, again_.contains(question))) {
+                        return;
                 }
+                queue.pop_front();
+                entry->second.queue = nullptr;
+                again_.erase(question);
         }
         replace_process();
 }
 
+bool Names::send_record(const std::string& record) {
+        if (send(socket_.get(), record.data(), record.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
+                return true;
+        }
+        if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN) {
+                process_is_gone();
+        } else {
+                // A queue that is full, or what the kernel has no memory for: it stays in the queue here, for as long
+                // as somebody waits for it.
+                held_up_until_usec_ = steady_usec() + kHeldUpUsec;
+        }
+        return false;
+}
+
 bool Names::send_question(const Question& question, bool patient, bool again) {
         const auto number = ++last_number_;
-        const std::string record = encode({.number = number, .question = question});
-        if (send(socket_.get(), record.data(), record.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        if (!send_record(encode({.number = number, .question = question}))) {
                 return false;
         }
         flights_[number] = {question, steady_usec(), patient, false, again};
@@ -65,15 +88,12 @@ void Names::replace_process() {
         const bool all_late = std::ranges::all_of(
                 flights_, [&](const auto& one) { return one.second.late || (prompt_.empty() && !one.second.patient); });
         const auto now = steady_usec();
-        if (!all_late || now - replaced_usec_ < kBetweenReplacements) {
+        if (!all_late || now - replaced_usec_ < kBetweenReplacements ||
+            !send_record(encode(ToNames{.replace = true}))) {
                 return;
         }
         replaced_usec_ = now;
         replacing_ = true;
-        const std::string record = encode(ToNames{.replace = true});
-        if (send(socket_.get(), record.data(), record.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-                process_is_gone();
-        }
 }
 
 void Names::receive_some() {
