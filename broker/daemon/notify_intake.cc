@@ -21,6 +21,14 @@ std::size_t cost_of(const Incoming& message) {
         return 1 + message.text.size() / kTextOfOne + message.count;
 }
 
+// What was first in the queue at an earlier look, and is still. Of two that are alike in all of this it does not matter
+// which is which.
+bool is_the_same(const Message& one, const Message& other) {
+        return one.credentials && other.credentials && one.credentials->pid == other.credentials->pid &&
+               one.credentials->uid == other.credentials->uid && one.sent_usec == other.sent_usec &&
+               one.text == other.text;
+}
+
 uid_t sender_of(const Message& message) {
         return message.credentials ? message.credentials->uid : static_cast<uid_t>(-1);
 }
@@ -73,6 +81,9 @@ bool NotifyIntake::drain_some() {
                         return true;  // EAGAIN, or a passing shortage: the next wake-up tries again
                 }
                 const auto message = incoming(std::move(*peeked));
+                if (const auto seen = std::exchange(seen_, nullptr)) {
+                        message->counted = seen->counted && !seen->over_rate && is_the_same(*seen, *message);
+                }
                 if (message->has_fds) {
                         if (!take_descriptors(message)) {
                                 return true;
@@ -110,6 +121,7 @@ bool NotifyIntake::stays_at_barrier(const Incoming& message) {
 }
 
 bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
+        seen_ = message;  // until a hand has it
         if (stays_at_barrier(*message)) {
                 return false;
         }
@@ -144,6 +156,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
         }
         stop_reading();
         if (has_it) {
+                seen_.reset();
                 being_taken_ = message.get();
                 barrier_since_usec_ = 0;
         } else {
@@ -158,6 +171,7 @@ bool NotifyIntake::take_descriptors(const IncomingPtr& message) {
 void NotifyIntake::taken(const IncomingPtr& message, const hands::Taken& result) noexcept {
         const uid_t uid = sender_of(*message);
         if (result.outcome == hands::Outcome::kBusy) {  // it is first in the queue still
+                seen_ = message;
                 being_taken_ = nullptr;
                 forget_last(*message);
                 go_on_reading();

@@ -85,6 +85,7 @@ private:
         const Incoming* being_taken_ =
                 nullptr;                       // by a hand, which has not said that it has it: the queue is left alone
         const Incoming* in_hand_ = nullptr;    // of the broker
+        IncomingPtr seen_;                     // first in the queue still, though it was looked at: it counts once
         std::optional<uid_t> at_barrier_of_;   // the queue is left alone until this one's messages are handled
         std::int64_t barrier_since_usec_ = 0;  // 0: no barrier is first in the queue
         std::map<uid_t, Sender> senders_;      // who has a message that waits

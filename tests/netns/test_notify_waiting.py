@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import time
 
 import pytest
 
@@ -123,3 +124,27 @@ def test_sockets_of_strangers_that_wait_take_the_place_of_none_that_waits_longer
     directory.says("ok")
     cookie = web.facts("tcp-ipv4")[1]
     until("the service to be registered", lambda: [one["cookie"] for one in broker.list()] == [cookie])
+
+
+def test_a_message_that_nobody_can_take_counts_once_for_the_rate_of_its_sender(broker, spawn):
+    """Whoever takes descriptors is forked by a process that stands still here."""
+    add_routes()
+    (broker.config / "sockbrokerd.conf").write_text("[Broker]\nRateLimitIntervalSec=1min\nNotifyRateLimitBurst=2\n")
+    broker.policy(section("number", OTHER, everywhere(81))).start()
+    other = spawn("other", OTHER)
+    open_socket(other, "tcp", "ipv4")
+    zygote = broker.helper("sb-zygote")
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        for pid in broker.helpers("sb-intake") + broker.helpers("sb-disposal"):
+            os.kill(pid, signal.SIGKILL)
+        other.notify("FDSTORE=1\nFDNAME=number", "tcp-ipv4")
+        time.sleep(3.5)  # it is looked at again each second (Crew::kMaxWaitUsec), and nothing tells when
+        assert broker.list() == []
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    until("it to be registered", lambda: len(broker.list()) == 1)
+    for _ in range(5):
+        other.notify("FDSTORE=1\nFDNAME=number", "tcp-ipv4")
+    spawn("last", 61003).notify_and_wait("READY=1")  # behind them in the queue
+    assert refusals(broker, "rate-limited") == 4, "all but one: two have been taken"
