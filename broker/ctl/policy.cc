@@ -219,18 +219,35 @@ std::string slip_of_config_dir(const std::string& dir) {
 std::vector<Diagnostic> links_out_of_root(const std::vector<std::string>& config_dirs) {
         std::vector<Diagnostic> found;
         for (const auto& dir : config_dirs) {
+                const std::string folder = dir + "/conf.d";
                 std::error_code error;
-                for (const auto& entry : std::filesystem::directory_iterator(dir + "/conf.d", error)) {
-                        const auto to = std::filesystem::read_symlink(entry.path(), error);
-                        if (!error && to.is_absolute() && to != "/dev/null" && entry.path().extension() == ".conf") {
-                                found.push_back({entry.path(), 0, Severity::kWarning,
+                std::filesystem::directory_iterator entry(folder, error);
+                if (error) {
+                        continue;  // it does not exist, or load_policy() has said why it cannot be opened
+                }
+                for (; entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+                        std::error_code no_link;
+                        const auto to = std::filesystem::read_symlink(entry->path(), no_link);
+                        if (!no_link && to.is_absolute() && to != "/dev/null" && entry->path().extension() == ".conf") {
+                                found.push_back({entry->path(), 0, Severity::kWarning,
                                                  fmt::format("is a link to {}, which was looked for on this host and "
                                                              "not below --root=: make the link relative",
                                                              to.string())});
                         }
                 }
+                if (error) {
+                        found.push_back({folder, 0, Severity::kError,
+                                         fail(error.value(), "cannot list the directory").error().text()});
+                }
         }
         return found;
+}
+
+// What was not said already.
+void add_new(const std::vector<Diagnostic>& found, std::vector<Diagnostic>& diagnostics) {
+        std::ranges::copy_if(found, std::back_inserter(diagnostics), [&](const Diagnostic& one) {
+                return std::ranges::find(diagnostics, one) == diagnostics.end();
+        });
 }
 
 // The files that were named, and no other, in that order.
@@ -278,7 +295,7 @@ int verify_policy(const Options& options) {
         std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
         if (!options.root.empty() && !of_files) {
-                std::ranges::move(links_out_of_root(dirs), std::back_inserter(diagnostics));
+                add_new(links_out_of_root(dirs), diagnostics);
         }
         if (!of_files && parsed.policy && parsed.policy->files.empty() && !read_policy_files(dirs).any) {
                 diagnostics.push_back({dirs.front() + "/conf.d", 0, Severity::kWarning,
@@ -292,9 +309,7 @@ int verify_policy(const Options& options) {
                         complain(broker.error().text());
                         return kExitFailed;
                 }
-                std::ranges::copy_if(*broker, std::back_inserter(diagnostics), [&](const Diagnostic& found) {
-                        return std::ranges::find(diagnostics, found) == diagnostics.end();
-                });
+                add_new(*broker, diagnostics);
         }
         if (parsed.policy) {
                 std::ranges::move(check_rules(*parsed.policy, config.config.limits.max_bindings),

@@ -4,6 +4,7 @@ Who writes from its memory sleeps, with whatever lock the write keeps, until the
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -90,3 +91,47 @@ class SilentFile:
     def end(self):
         os.kill(self.server, signal.SIGKILL)
         os.waitpid(self.server, 0)
+
+
+OPENDIR, READDIR = 27, 28
+
+
+def _serve_directory(device):
+    def reply(unique, error, body=b""):
+        os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+
+    entry = struct.pack("<QQII8s", FILE, 1, 6, 8, b"a.conf")
+    with contextlib.suppress(OSError):
+        while True:
+            request = os.read(device, 1 << 18)
+            _, operation, unique, inode = struct.unpack_from("<IIQQ", request)
+            if operation in FORGET:
+                continue
+            if operation == INIT:
+                reply(unique, 0, struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7))
+            elif operation == GETATTR:
+                reply(unique, 0, struct.pack("<QII", 3600, 0, 0) + _attributes(inode))
+            elif operation == OPENDIR:
+                reply(unique, 0, struct.pack("<QII", 1, 0, 0))
+            elif operation == READDIR:
+                _, offset = struct.unpack_from("<QQ", request, 40)
+                reply(unique, 0, entry) if offset == 0 else reply(unique, -errno.EIO)
+            else:
+                reply(unique, -errno.ENOSYS)
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def broken_directory(path):
+    """As root: a directory there that lists one file, and then fails."""
+    device = os.open(DEVICE, os.O_RDWR)
+    kernel.mount("broken", str(path), "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
+    server = os.fork()
+    if server == 0:
+        _serve_directory(device)
+    os.close(device)
+    try:
+        yield
+    finally:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)

@@ -3,11 +3,13 @@
 copy of the policy last taken away."""
 
 import os
+import pathlib
 import re
 import shutil
 
 import pytest
 
+from harness import silent_file
 from words import add_routes, everywhere, handed_over, section, who
 
 WEB = section("web", 61001, everywhere())
@@ -120,3 +122,13 @@ def test_limits_by_a_link_to_nowhere_are_an_error(broker):
     os.symlink("/nowhere", broker.config / "sockbrokerd.conf")
     broker.policy(WEB).start()
     broker.wait_log("sockbrokerd.conf: cannot read the file: No such file or directory")
+
+
+def test_verify_of_another_root_names_a_directory_that_cannot_be_listed(broker):
+    silent_file.make_device()
+    folder = pathlib.Path("/run/root/etc/sockbroker/conf.d")
+    folder.mkdir(parents=True)
+    with silent_file.broken_directory(folder):
+        status, said = broker.ctl("verify", "--root=/run/root")
+    assert status == 1
+    assert said.splitlines() == [f"{folder}: cannot list the directory: Input/output error"]
