@@ -19,10 +19,11 @@ namespace sockbroker {
 // From its beginning to its answers. Belongs to the worker while it has a job, else to the loop.
 struct Reloads::Change {
         std::vector<Reply> replies;
-        // What for: a reload; the policy in force, for other interfaces; the one before, which was not kept in time; or
-        // nothing at all, only to say what a reload would do.
-        enum class Kind : std::uint8_t { kReload, kInterfaces, kBack, kDiff };
+        // What for: a reload; the policy in force, for other interfaces; the one before, which was not kept in time;
+        // nothing at all, only to say what a reload would do; or only the copy of a policy that is kept.
+        enum class Kind : std::uint8_t { kReload, kInterfaces, kBack, kDiff, kCopy };
         Kind kind = Kind::kReload;
+        bool over = false;              // it was told what came of it: no step follows
         std::int64_t confirm_usec = 0;  // of a reload: back again unless it is kept by then; 0: it is
         LoadedPolicy loaded;
         std::shared_ptr<const std::vector<Diagnostic>> told;  // for the answers
@@ -43,7 +44,7 @@ struct Reloads::Change {
         // The diagnostics are for the answers from now on.
         void tell() { told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(loaded.diagnostics, {})); }
         // Each asker once.
-        void answer(ResultCode code, const std::string& message);
+        void answer(ResultCode code, const std::string& message) noexcept;
 };
 
 }  // namespace sockbroker

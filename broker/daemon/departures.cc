@@ -6,36 +6,65 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/event.h"
 #include "broker/daemon/entries.h"
 #include "broker/daemon/wall_clock.h"
 
 namespace sockbroker {
 
+namespace {
+
+constexpr std::string_view kWhyGone = "its last descriptor was closed, or its owner has shut it down";
+
+}  // namespace
+
+void Departures::gone(const Removal& removal) {
+        tell(removal, Action::kGone, kWhyGone);
+}
+
 void Departures::gone(const Result<std::vector<Departure>>& departures) {
-        tell(departures, Action::kGone, "its last descriptor was closed, or its owner has shut it down");
+        tell(departures, Action::kGone, kWhyGone);
 }
 
-void Departures::tell(const Result<std::vector<Departure>>& departures, Action action, const std::string& why) {
+void Departures::tell(const Removal& removal, Action action, std::string_view why) {
+        tell_all(removal.departures, action, why);
+        if (removal.error) {
+                blame(*removal.error);
+        }
+}
+
+void Departures::tell(const Result<std::vector<Departure>>& departures, Action action, std::string_view why) {
         if (!departures) {
-                return audit_.note(3, "cannot take sockets away: " + departures.error().text());
+                return blame(departures.error());
         }
-        gone_ += action == Action::kGone ? departures->size() : 0;
-        for (const auto& [service, registration] : *departures) {
-                Entry entry = entry_of(action, service, registration);
-                entry.message =
-                        fmt::format("{} of {} is not registered any more: {}", socket_name(registration), service, why);
-                entries_.write(std::move(entry));
-                remember(service, why);
-                held_.drop_departed(service);
-                routes_.look_at(service);
+        tell_all(*departures, action, why);
+}
+
+void Departures::blame(const Error& error) {
+        audit_.note(3, "cannot take sockets away: " + error.text());
+}
+
+// Where memory does not suffice for one of these steps, all others are taken.
+void Departures::tell_all(const std::vector<Departure>& departures, Action action, std::string_view why) {
+        gone_ += action == Action::kGone ? departures.size() : 0;
+        for (const auto& [service, registration] : departures) {
+                (void)guarded([&] {
+                        Entry entry = entry_of(action, service, registration);
+                        entry.message = fmt::format("{} of {} is not registered any more: {}",
+                                                    socket_name(registration), service, why);
+                        entries_.write(std::move(entry));
+                });
+                (void)guarded([&] { remember(service, why); });
+                (void)guarded([&] { held_.drop_departed(service); });
+                (void)guarded([&] { routes_.look_at(service); });
         }
 }
 
-void Departures::remember(const std::string& service, const std::string& why) {
+void Departures::remember(const std::string& service, std::string_view why) {
         if (last_.size() >= kRemembered && !last_.contains(service)) {
                 last_.erase(std::ranges::min_element(last_, {}, [](const auto& entry) { return entry.second.usec; }));
         }
-        last_[service] = {wall_usec(), why};
+        last_[service] = {wall_usec(), std::string(why)};
 }
 
 const Departures::Last* Departures::last_of(const std::string& service) const {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "broker/audit/audit.h"
@@ -25,8 +26,10 @@ public:
         Departures(Audit& audit, ServiceEntries& entries, HeldSockets& held, Routes& routes)
                 : audit_(audit), entries_(entries), held_(held), routes_(routes) {}
 
-        void tell(const Result<std::vector<Departure>>& departures, Action action, const std::string& why);
+        void tell(const Removal& removal, Action action, std::string_view why);
+        void tell(const Result<std::vector<Departure>>& departures, Action action, std::string_view why);
         // Of those that a look has found closed, shut down or connected.
+        void gone(const Removal& removal);
         void gone(const Result<std::vector<Departure>>& departures);
 
         [[nodiscard]] std::uint64_t found_gone() const { return gone_; }
@@ -38,7 +41,9 @@ public:
 
 private:
         static constexpr std::size_t kRemembered = 1024;
-        void remember(const std::string& service, const std::string& why);
+        void tell_all(const std::vector<Departure>& departures, Action action, std::string_view why);
+        void blame(const Error& error);
+        void remember(const std::string& service, std::string_view why);
 
         Audit& audit_;
         ServiceEntries& entries_;

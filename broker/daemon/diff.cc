@@ -29,9 +29,7 @@ std::string change_line(const Policy& before, const Policy& after, const Binding
 
 void Reloads::diff(Reply reply) {
         waiting_diffs_.push_back(std::move(reply));
-        if (!changing_) {
-                begin_diff();
-        }
+        begin_what_waits();
 }
 
 void Reloads::begin_diff() {
@@ -77,7 +75,7 @@ void Reloads::finish_diff(const ChangePtr& change) {
                                       }};
                 });
         }
-        end();
+        end(*change);
 }
 
 }  // namespace sockbroker

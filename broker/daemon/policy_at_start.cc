@@ -53,12 +53,14 @@ std::shared_ptr<const RoutePlan> Reloads::load_at_start() {
 
 Result<std::shared_ptr<const RoutePlan>> Reloads::apply(Policy policy) {
         auto interfaces = find_interfaces(policy, interfaces_now());
-        auto departures = registry_.set_policy(policy, interfaces);
-        if (!departures) {
-                return std::unexpected(departures.error());
+        policy_.prepare();
+        auto removal = registry_.set_policy(policy, interfaces);
+        if (!removal) {
+                return std::unexpected(removal.error());
         }
         auto routes = std::make_shared<const RoutePlan>(route_plan_of(policy));
-        take(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces), *departures);
+        policy_.replace(std::make_shared<const Policy>(std::move(policy)), std::move(interfaces));
+        follow(*removal);
         ask_names_after_start();
         return routes;
 }
@@ -71,7 +73,7 @@ void Reloads::ask_names_after_start() {
                         return;  // a reload has asked since
                 }
                 tell_diagnostics(audit_, account_warnings(*policy, find_doubtful(names)), 0);
-                revoke_unadmitted();
+                (void)revoke_unadmitted();  // the journal has its error
         });
 }
 

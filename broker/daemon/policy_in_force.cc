@@ -7,12 +7,19 @@
 
 namespace sockbroker {
 
-void PolicyInForce::replace(std::shared_ptr<const Policy> policy, Interfaces interfaces) {
+void PolicyInForce::prepare() {
+        if (next_ == nullptr) {
+                next_ = std::make_shared<Snapshot>();
+        }
+}
+
+void PolicyInForce::replace(std::shared_ptr<const Policy> policy, Interfaces interfaces) noexcept {
         policy_ = std::move(policy);
         if (const auto before = snapshot_before_.lock()) {
                 before->policy.reset();
         }
-        snapshot_before_ = std::exchange(snapshot_, std::make_shared<Snapshot>(policy_));
+        next_->policy = policy_;
+        snapshot_before_ = std::exchange(snapshot_, std::move(next_));
         interfaces_ = std::move(interfaces);
         since_usec_ = wall_usec();
 }

@@ -29,7 +29,10 @@ public:
         };
         [[nodiscard]] std::shared_ptr<const Snapshot> snapshot() const { return snapshot_; }
 
-        void replace(std::shared_ptr<const Policy> policy, Interfaces interfaces);
+        // For replace(), which cannot do without: the memory that it will want. To be called while the policy may still
+        // be refused.
+        void prepare();
+        void replace(std::shared_ptr<const Policy> policy, Interfaces interfaces) noexcept;
         void set_interfaces(Interfaces interfaces) { interfaces_ = std::move(interfaces); }
 
 private:
@@ -38,6 +41,7 @@ private:
         std::int64_t since_usec_ = 0;
         std::shared_ptr<Snapshot> snapshot_ = std::make_shared<Snapshot>(policy_);
         std::weak_ptr<Snapshot> snapshot_before_;
+        std::shared_ptr<Snapshot> next_;  // prepared
 };
 
 // One for each source and interface.

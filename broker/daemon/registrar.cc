@@ -152,6 +152,7 @@ Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
                 return any || is_owner(peer, registration);
         };
         departures_.gone(registry_.refresh(name));
+        const auto why = fmt::format("asked by {}", peer.to_string());  // before anything goes
         const bool nothing_there = registry_.registrations(name).empty();
         const auto departures = registry_.remove(name, gone);
         if (!departures) {
@@ -168,7 +169,7 @@ Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
                          {}},
                         peer, name);
         }
-        departures_.tell(departures, Action::kUnregister, fmt::format("asked by {}", peer.to_string()));
+        departures_.tell(departures, Action::kUnregister, why);
         return {.message = fmt::format("unregistered {} socket{} of {}", departures->size(),
                                        departures->size() == 1 ? "" : "s", name)};
 }

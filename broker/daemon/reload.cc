@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The way of every change, and a reload's end.
+// The way of every change.
 #include <algorithm>
 #include <chrono>
 #include <exception>
@@ -22,18 +22,6 @@
 namespace sockbroker {
 
 namespace {
-
-std::string name_changes(const Interfaces& before, const Interfaces& after) {
-        std::string changes;
-        for (const auto& [name, index] : after) {
-                const auto old = before.find(name);
-                if (old == before.end() || old->second != index) {
-                        changes += fmt::format("{}{} {}", changes.empty() ? "" : ", ", name,
-                                               index == 0 ? "is gone" : fmt::format("has index {}", index));
-                }
-        }
-        return changes;
-}
 
 // All names of a policy may take so long together; what then has no answer counts as it was last known.
 constexpr std::int64_t kNamesOfPolicyUsec = 5'000'000;
@@ -62,25 +50,6 @@ PolicyStatus Reloads::status() const {
 std::string Reloads::status_text() const {
         return printable(fmt::format("{} services, {} bindings{}", policy_->services.size(), count_bindings(*policy_),
                                      status_.degraded.empty() ? "" : ", degraded: " + status_.degraded));
-}
-
-// The rules are in force.
-void Reloads::take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
-                   const std::vector<Departure>& departures) {
-        policy_.replace(std::move(policy), std::move(interfaces));
-        departures_.tell(departures, Action::kRevoke, "policy has no such service any more");
-        revoke_unadmitted();
-        replies_.follow_policy();
-        held_.follow_policy();
-}
-
-// Takes away what is not admitted any more, by what is known of names.
-void Reloads::revoke_unadmitted() {
-        const auto accounts = names_.last_known();
-        const auto gone = [&](const std::string& service, const Registration& registration) {
-                return !why_revoked(*policy_, service, registration, accounts).empty();
-        };
-        departures_.tell(registry_.remove_all(gone), Action::kRevoke, "policy does not admit it any more");
 }
 
 void Reloads::reload(Reply reply, std::int64_t confirm_usec) {
@@ -117,6 +86,9 @@ void Reloads::begin(const ChangePtr& change, Step first) {
 
 // Whatever is thrown, which may not cross the C callback: or no change would ever begin again.
 void Reloads::go_on(const ChangePtr& change, Step step) {
+        if (change->over) {
+                return;  // it was refused for what was thrown while somebody was asked, who has answered now
+        }
         try {
                 (this->*step)(change);
         } catch (const std::exception& error) {
@@ -212,6 +184,7 @@ void Reloads::install(const ChangePtr& change) {
         if (change->policy == nullptr) {
                 return refuse(*change, {});
         }
+        policy_.prepare();
         auto numbers = registry_.begin_change(*change->policy);
         if (!numbers) {
                 return refuse(*change, numbers.error().text());
@@ -235,139 +208,7 @@ void Reloads::install_job(Change& change) const {
             change.confirm_usec != 0) {
                 return;
         }
-        try {
-                change.copied = source_.write_copy(change.loaded.files);
-        } catch (const std::exception& error) {
-                // The rules are in force: whatever throws from here on must not look as if they were refused.
-                change.copied = fail(error.what());
-        }
-}
-
-void Reloads::finish(const ChangePtr& change) {
-        if (!change->installed) {
-                auto& loaded = change->loaded;
-                if (!loaded.add_errors(std::move(change->blamed))) {
-                        return refuse(*change, change->installed.error().text());
-                }
-                tell_diagnostics(audit_, loaded.diagnostics, loaded.errors);
-                loaded.diagnostics.insert(loaded.diagnostics.begin(), change->told->begin(), change->told->end());
-                change->tell();
-                return refuse(*change, {});
-        }
-        if (change->kind == Change::Kind::kReload) {
-                (void)guarded([&] { change->lost = rows_of_revoked(*change->policy, registry_, names_.last_known()); });
-        }
-        // Whatever goes wrong from here on, the numbers are in use.
-        const auto departures = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
-        if (change->kind == Change::Kind::kBack) {
-                finish_back(*change, departures);
-        } else if (change->kind == Change::Kind::kInterfaces) {
-                finish_interfaces(*change);
-        } else {
-                finish_reload(*change, departures);
-        }
-        end();
-}
-
-void Reloads::finish_interfaces(Change& change) {
-        audit_.note(6, fmt::format("rules follow a change of interfaces: {}",
-                                   name_changes(policy_.interfaces(), change.interfaces)));
-        policy_.set_interfaces(std::move(change.interfaces));
-        const auto took = std::chrono::steady_clock::now() - change.began;
-        interfaces_took_usec_ =
-                static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
-}
-
-// The policy is in force, and nothing from here on may look as if it had been refused.
-void Reloads::finish_reload(Change& change, const std::vector<Departure>& departures) {
-        status_.reloads_taken++;
-        std::string message;
-        bool whole = false;
-        (void)guarded([&] {
-                begin_trial(change);
-                take(change.policy, std::move(change.interfaces), departures);
-                routes_.take(std::move(change.routes));
-                status_.digest = change.loaded.digest;
-                names_.keep_only(change.names);
-                status_.degrade(change.copied ? std::string{} : change.copied.error().text());
-                message = fmt::format("policy taken: {}", status_text());
-                if (change.confirm_usec != 0) {
-                        message += ", and the one before comes back unless this one is kept in time";
-                }
-                audit_.write({.action = Action::kReload, .message = message, .result = "ok"});
-                whole = true;
-        });
-        if (!whole) {
-                (void)guarded(
-                        [&] { status_.degrade("not all of the policy in force was carried out for want of memory"); });
-        }
-        change.answer(ResultCode::kOk, message);
-}
-
-void Reloads::Change::answer(ResultCode code, const std::string& message) {
-        for (const auto& reply : std::exchange(replies, {})) {
-                reply_with(reply, [&] {
-                        return Answer{.code = code, .message = message, .rows = diagnostic_rows(told, lost)};
-                });
-        }
-}
-
-// Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
-void Reloads::refuse(Change& change, const std::string& why) {
-        (void)guarded([&] { registry_.abandon_change(change.numbers); });
-        std::string message;
-        (void)guarded([&] { message = tell_refused(change, why); });
-        (void)guarded([&] {
-                change.answer(ResultCode::kMalformed, change.kind == Change::Kind::kDiff
-                                                              ? why.empty() ? "a reload would refuse the policy" : why
-                                                              : message);
-        });
-        end();
-}
-
-// What to answer; the reason of `degraded` has the first error too.
-std::string Reloads::tell_refused(const Change& change, const std::string& why) {
-        if (change.kind == Change::Kind::kDiff) {
-                return {};  // nothing was to change
-        }
-        if (change.kind == Change::Kind::kBack) {
-                status_.degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
-                audit_.note(3, status_.degraded);
-                return {};
-        }
-        if (change.kind == Change::Kind::kInterfaces) {
-                audit_.note(3, fmt::format("cannot follow a change of interfaces ({}): {}",
-                                           name_changes(policy_.interfaces(), change.interfaces), why));
-                return {};
-        }
-        status_.reloads_refused++;
-        status_.refuse(change.loaded.digest);
-        // Whoever asked gets each error beside it; `status` and systemd have no other line than this.
-        auto message = why.empty() ? fmt::format("policy refused, {}, the running policy stays",
-                                                 count_errors(change.loaded.errors))
-                                   : fmt::format("policy refused, the running policy stays: {}", why);
-        status_.degrade(message + (why.empty() && change.told != nullptr ? first_error(*change.told) : ""));
-        audit_.write(
-                {.action = Action::kReloadFailed, .priority = 3, .message = status_.degraded, .result = "malformed"});
-        return message;
-}
-
-void Reloads::end() {
-        changing_ = false;
-        if (on_status_) {
-                on_status_();
-        }
-        begin_next();
-}
-
-void Reloads::begin_next() {
-        if (!waiting_.empty()) {
-                begin_reload();
-        } else if (!waiting_diffs_.empty()) {
-                begin_diff();
-        } else if (std::exchange(interfaces_changed_, false)) {
-                (void)refresh_interfaces();
-        }
+        copy_job(change);
 }
 
 }  // namespace sockbroker

@@ -12,7 +12,9 @@ std::uint64_t Reloads::refresh_interfaces() {
                 interfaces_changed_ = true;  // since those were looked up
                 return interfaces_took_usec_;
         }
+        interfaces_changed_ = true;  // until there is a change for that
         const auto change = std::make_shared<Change>();
+        interfaces_changed_ = false;
         change->kind = Change::Kind::kInterfaces;
         change->policy = policy_.shared();
         begin(change, &Reloads::find_interfaces_again);
@@ -34,8 +36,9 @@ void Reloads::install_if_moved(const ChangePtr& change) {
                 return install(change);
         }
         interfaces_took_usec_ = 0;
+        change->over = true;
         changing_ = false;
-        begin_next();
+        begin_what_waits();
 }
 
 }  // namespace sockbroker

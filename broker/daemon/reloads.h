@@ -44,8 +44,11 @@ public:
         // its way, it begins after that. With `confirm_usec` the policy before comes back unless keep() is called in
         // time.
         void reload(Reply reply, std::int64_t confirm_usec = 0);
+        // The policy on trial is in force for good from now on; `reply` is called when its copy is written.
         void keep(const Reply& reply);
-        void go_back_if_not_kept();  // to be called every second or so
+        // To be called every second or so. Goes back where a policy was not kept in time, and begins what there was no
+        // memory for when it was asked.
+        void look_at_clock();
         // What a reload would do, and nothing else.
         void diff(Reply reply);
 
@@ -72,6 +75,8 @@ private:
 
         void begin_reload();
         void begin_diff();
+        void begin_copy();
+        void go_back();
         void begin(const ChangePtr& change, Step first);
         void go_on(const ChangePtr& change, Step step);
         void in_worker(const ChangePtr& change, Job job, Step then);
@@ -87,23 +92,33 @@ private:
         void install(const ChangePtr& change);
         void install_job(Change& change) const;
         void finish(const ChangePtr& change);
-        void finish_reload(Change& change, const std::vector<Departure>& departures);
-        void finish_back(Change& change, const std::vector<Departure>& departures);
-        void finish_interfaces(Change& change);
+        void finish_reload(Change& change, Removal removal) noexcept;
+        void finish_back(Change& change, Removal removal) noexcept;
+        void finish_interfaces(Change& change, const Removal& removal) noexcept;
         void compare(const ChangePtr& change);
         void compare_job(Change& change) const;
         void finish_diff(const ChangePtr& change);
+        // Of a keep.
+        void copy(const ChangePtr& change);
+        void copy_job(Change& change) const;
+        void finish_copy(const ChangePtr& change);
+        void end_copy(Change& change);
+
         void refuse(Change& change, const std::string& why);
-        void end();
-        void begin_next();  // of what waits
+        void end(Change& change);
+        void begin_what_waits() noexcept;
+        void begin_next();
 
         void ask_each(const std::vector<AccountName>& names, std::function<void()> then);
         [[nodiscard]] Doubtful find_doubtful(const std::vector<AccountName>& names) const;
         [[nodiscard]] static std::vector<Diagnostic> account_warnings(const Policy& policy, const Doubtful& doubtful);
-        void take(std::shared_ptr<const Policy> policy, Interfaces interfaces,
-                  const std::vector<Departure>& departures);
-        void revoke_unadmitted();
-        void begin_trial(Change& change);
+        // What follows a policy that has come into force. Whatever kept some of it from being done is the removal's
+        // error, if that has none.
+        void follow(Removal& removal) noexcept;
+        void follow(Removal& removal, Change& change) noexcept;
+        void degrade_for(const Removal& removal) noexcept;
+        [[nodiscard]] std::optional<Error> revoke_unadmitted();
+        void begin_trial(Change& change, std::string digest_before) noexcept;
         [[nodiscard]] std::string tell_refused(const Change& change, const std::string& why);
 
         const PolicySource source_;
@@ -128,6 +143,8 @@ private:
         std::vector<Reply> waiting_;  // for the reload after that
         std::int64_t waiting_confirm_usec_ = 0;
         std::vector<Reply> waiting_diffs_;
+        std::vector<Reply> waiting_keeps_;
+        std::vector<PolicyFile> kept_;  // of the policy kept last, if its copy is still to be begun
         bool interfaces_changed_ = false;
         std::uint64_t interfaces_took_usec_ = 0;
         std::function<void()> on_status_;

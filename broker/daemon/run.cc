@@ -102,7 +102,7 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
                         return;
                 }
                 loop->broker->tell_left_out();
-                loop->broker->reloads().go_back_if_not_kept();
+                loop->broker->reloads().look_at_clock();
                 if (loop->links == nullptr) {
                         (void)loop->broker->reloads().refresh_interfaces();
                 }

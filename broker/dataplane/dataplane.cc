@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
+#include "broker/base/event.h"
 #include "broker/dataplane/compile/compile.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/registrants.h"
@@ -82,10 +83,12 @@ Result<void> Dataplane::set_rules(const std::vector<Rule>& rules) {
                 return std::unexpected(compiled.error());
         }
         std::atomic_ref(state.header[0].generation).store(idle, std::memory_order_release);
-        // The new rules are in force: a wait that fails is no failure of the switch, the next one waits again.
-        state.idle_generation_rests = !state.grace.wait().has_value();
+        // The new rules are in force: nothing from here on is a failure of the switch. What has not waited waits the
+        // next time.
+        state.idle_generation_rests = true;
+        (void)succeeds([&] { state.idle_generation_rests = !state.grace.wait().has_value(); });
         if (state.kernel.earlier_link) {
-                state.end_earlier();
+                (void)succeeds([&] { state.end_earlier(); });
         }
         return {};
 }
@@ -137,8 +140,8 @@ void Dataplane::remove_service(ServiceId id) {
         if (!state.valid(id)) {
                 return;
         }
+        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));  // may want memory, and this:
         state.switch_record(id, 0, 0);
-        const std::vector<sb_counters> zero(static_cast<std::size_t>(state.cpus));
         const sb_name empty{};
         // Neither can fail for an index within an array.
         (void)bpf_map_update_elem(state.kernel.fd(KernelMap::kCounters), &id, zero.data(), BPF_ANY);

@@ -4,27 +4,38 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <iterator>
+#include <utility>
 
+#include "broker/base/event.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
 
-Result<std::vector<Departure>> Registry::remove(const std::string& service, const Gone& gone) {
-        std::vector<Departure> departures;
-        const auto state = services_.find(service);
-        if (state == services_.end()) {
-                return departures;
+namespace {
+
+// Room for so many more, at the usual price.
+void reserve_more(std::vector<Departure>& departures, std::size_t more) {
+        if (departures.capacity() - departures.size() < more) {
+                departures.reserve(std::max(departures.size() + more, departures.capacity() * 2));
         }
-        const auto& all = state->second.registrations;
+}
+
+}  // namespace
+
+Result<void> Registry::remove_of(const std::string& service, ServiceState& state, const Gone& gone,
+                                 std::vector<Departure>& departures) {
+        const auto& all = state.registrations;
+        std::vector<Departure> going;
         std::vector<bool> stays(all.size(), true);
         for (std::size_t i = 0; i < all.size(); i++) {
                 if (gone(service, all[i])) {
-                        departures.push_back({service, all[i]});
+                        going.push_back({service, all[i]});
                         stays[i] = false;
                 }
         }
-        if (departures.empty()) {
-                return departures;  // the rule, where sockets are asked whether they live: nothing is copied for it
+        if (going.empty()) {
+                return {};  // the rule, where sockets are asked whether they live: nothing is copied for it
         }
         std::vector<Registration> kept;
         for (std::size_t i = 0; i < all.size(); i++) {
@@ -32,22 +43,58 @@ Result<std::vector<Departure>> Registry::remove(const std::string& service, cons
                         kept.push_back(all[i]);
                 }
         }
-        if (const auto before = replace_registrations(state->second, std::move(kept)); !before) {
-                return std::unexpected(before.error());
+        reserve_more(departures, going.size());  // what has gone must not get lost
+        if (auto done = replace_registrations(state, std::move(kept), state.distribution); !done) {
+                return done;
+        }
+        std::ranges::move(going, std::back_inserter(departures));
+        return {};
+}
+
+void Registry::remove_of(const std::string& service, ServiceState& state, const Gone& gone, Removal& removal) noexcept {
+        Result<void> done;
+        if (!succeeds([&] { done = remove_of(service, state, gone, removal.departures); })) {
+                done = std::unexpected(no_memory());
+        }
+        if (!done && !removal.error) {
+                removal.error = std::move(done.error());
+        }
+}
+
+void Registry::remove_service(const std::string& service, ServiceState& state, std::vector<Departure>& departures) {
+        std::vector<Departure> going;
+        going.reserve(state.registrations.size());
+        for (const auto& registration : state.registrations) {
+                going.push_back({service, registration});
+        }
+        reserve_more(departures, going.size());
+        dataplane_.remove_service(state.id);
+        // Nothing from here on fails.
+        for (const auto& registration : state.registrations) {
+                dataplane_.remove(registration.slot);
+                forget_bound(state.id, registration);
+        }
+        std::ranges::move(going, std::back_inserter(departures));
+}
+
+Result<std::vector<Departure>> Registry::remove(const std::string& service, const Gone& gone) {
+        std::vector<Departure> departures;
+        const auto state = services_.find(service);
+        if (state == services_.end()) {
+                return departures;
+        }
+        if (auto done = remove_of(service, state->second, gone, departures); !done) {
+                return std::unexpected(std::move(done.error()));
         }
         return departures;
 }
 
-Result<std::vector<Departure>> Registry::remove_all(const Gone& gone) {
-        std::vector<Departure> departures;
-        for (const auto& [service, state] : services_) {
-                auto some = remove(service, gone);
-                if (!some) {
-                        return some;
-                }
-                std::ranges::move(*some, std::back_inserter(departures));
+Removal Registry::remove_all(const Gone& gone) {
+        Removal removal;
+        for (auto& [service, state] : services_) {
+                remove_of(service, state, gone, removal);
         }
-        return departures;
+        return removal;
 }
 
 bool Registry::is_dead(const std::string&, const Registration& registration) const {
@@ -77,20 +124,30 @@ Result<std::vector<Departure>> Registry::refresh_holders(const std::string& serv
         });
 }
 
-Result<std::vector<Departure>> Registry::refresh_all() {
+Removal Registry::refresh_all() {
         return remove_all(std::bind_front(&Registry::is_dead, this));
 }
 
-Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until) {
-        constexpr unsigned kBetweenLooksAtTheClock = 16;
+Removal Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until) {
         if (sweep.done) {
                 sweep = {.service = {}, .cursor = {}, .done = false};
         }
-        std::vector<Departure> departures;
+        Removal removal;
+        bool time_left = true;
+        if (!succeeds([&] { time_left = sweep_some(sweep, until, removal); }) && !removal.error) {
+                removal.error = no_memory();
+        }
+        sweep.done = time_left || removal.error;
+        return removal;
+}
+
+// False: the time is up.
+bool Registry::sweep_some(Sweep& sweep, std::chrono::steady_clock::time_point until, Removal& removal) {
+        constexpr unsigned kBetweenLooksAtTheClock = 16;
         unsigned asked = 0;
         bool time_left = true;
         auto state = services_.lower_bound(sweep.service);
-        for (; state != services_.end() && time_left; state++) {
+        for (; state != services_.end() && time_left && !removal.error; state++) {
                 if (state->first != sweep.service) {
                         sweep.service = state->first;
                         sweep.cursor = {};
@@ -109,26 +166,22 @@ Result<std::vector<Departure>> Registry::refresh_some(Sweep& sweep, std::chrono:
                 if (dead.empty()) {
                         continue;
                 }
-                auto gone = remove(state->first, [&](const std::string&, const Registration& one) {
+                const auto gone = [&](const std::string&, const Registration& one) {
                         return std::ranges::find(dead, one.slot) != dead.end();
-                });
-                if (!gone) {
-                        sweep.done = true;
-                        return gone;
-                }
-                std::ranges::move(*gone, std::back_inserter(departures));
+                };
+                remove_of(state->first, state->second, gone, removal);
         }
-        sweep.done = time_left;
-        return departures;
+        return time_left;
 }
 
-Result<std::vector<Departure>> Registry::make_room(std::size_t slots) {
-        std::vector<Departure> departures;
-        while (dataplane_.free_slots() < slots) {
+Removal Registry::make_room(std::size_t slots) {
+        Removal removal;
+        while (dataplane_.free_slots() < slots && !removal.error) {
                 const std::string* service = nullptr;
+                ServiceState* of_service = nullptr;
                 Slot oldest = 0;
                 std::size_t most = 0;
-                for (const auto& [name, state] : services_) {
+                for (auto& [name, state] : services_) {
                         std::size_t draining = 0;
                         Slot last = 0;
                         for (const auto& one : state.registrations) {
@@ -141,19 +194,17 @@ Result<std::vector<Departure>> Registry::make_room(std::size_t slots) {
                                 most = draining;
                                 oldest = last;
                                 service = &name;
+                                of_service = &state;
                         }
                 }
                 if (service == nullptr) {
                         break;
                 }
-                auto gone = remove(
-                        *service, [oldest](const std::string&, const Registration& one) { return one.slot == oldest; });
-                if (!gone) {
-                        return gone;
-                }
-                std::ranges::move(*gone, std::back_inserter(departures));
+                remove_of(
+                        *service, *of_service,
+                        [oldest](const std::string&, const Registration& one) { return one.slot == oldest; }, removal);
         }
-        return departures;
+        return removal;
 }
 
 }  // namespace sockbroker

@@ -184,7 +184,7 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                 }
         }
         // The switch. Nothing that may fail comes after it.
-        if (const auto done = replace_registrations(state, std::move(after)); !done) {
+        if (const auto done = replace_registrations(state, std::move(after), state.distribution); !done) {
                 return std::unexpected(Refusal{code_of(done.error()), done.error().text(), {}});
         }
         undo.wanted = false;
@@ -208,8 +208,7 @@ Result<void> Registry::rewrite(const std::string& service, std::uint64_t cookie,
                 return done;
         }
         std::ranges::sort(after, is_before);
-        const auto before = replace_registrations(state->second, std::move(after));
-        return before ? Result<void>() : std::unexpected(before.error());
+        return replace_registrations(state->second, std::move(after), state->second.distribution);
 }
 
 Result<void> Registry::set_gone(const std::string& service, std::uint64_t cookie, std::int64_t gone_usec) {

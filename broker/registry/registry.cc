@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/event.h"
 #include "broker/policy/conflicts.h"
 
 namespace sockbroker {
@@ -111,13 +112,14 @@ void Registry::take_up() {
                 for (const auto& registration : all) {
                         note_bound(state.id, registration);
                 }
-                // The same targets as a rule, but of a broker that died while it noted that a service was gone.
-                (void)replace_registrations(state, all);
+                // The same targets as a rule, but of a broker that died while it noted that a service was gone. Where
+                // that fails its sockets stay in the order that the kernel has.
+                (void)replace_registrations(state, all, state.distribution);
         }
 }
 
-Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
-        const auto change = begin_change(policy);
+Result<Removal> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
+        auto change = begin_change(policy);
         if (!change) {
                 return std::unexpected(change.error());
         }
@@ -125,30 +127,48 @@ Result<std::vector<Departure>> Registry::set_policy(const Policy& policy, const 
                 abandon_change(*change);
                 return std::unexpected(done.error());
         }
-        return finish_change(*change, policy);
+        return finish_change(std::move(*change), policy);
 }
 
 Result<Registry::Change> Registry::begin_change(const Policy& policy) {
         Change change;
+        // Whatever ends this, an exception too, leaves no number behind.
+        struct Undo {
+                Registry& registry;
+                const Change& change;
+                bool wanted = true;
+
+                Undo(Registry& r, const Change& c) : registry(r), change(c) {}
+                Undo(const Undo&) = delete;
+                Undo& operator=(const Undo&) = delete;
+                ~Undo() {
+                        if (wanted) {
+                                registry.abandon_change(change);
+                        }
+                }
+        } undo(*this, change);
         for (const auto& service : policy.services) {
-                if (const auto state = services_.find(service.name); state != services_.end()) {
-                        change.ids.emplace(service.name, state->second.id);
+                const auto at = services_.lower_bound(service.name);
+                if (at != services_.end() && at->first == service.name) {
+                        change.ids.emplace_hint(change.ids.end(), service.name, at->second.id);
                         continue;
                 }
+                change.fresh.push_back(0);
                 const auto id = dataplane_.add_service(service.name);
                 if (!id) {
-                        abandon_change(change);
                         return std::unexpected(id.error());
                 }
-                change.fresh.push_back(*id);
-                change.ids.emplace(service.name, *id);
+                change.fresh.back() = *id;
+                change.ids.emplace_hint(change.ids.end(), service.name, *id);
+                // Now, since after the switch there may be no memory for it.
+                services_.emplace_hint(at, service.name, ServiceState{.id = *id});
         }
         auto counters = dataplane_.assign_counters(counted_bindings(policy));
         if (!counters) {
-                abandon_change(change);
                 return std::unexpected(counters.error());
         }
         change.counters = std::move(*counters);
+        undo.wanted = false;
         return change;
 }
 
@@ -157,72 +177,77 @@ Result<void> Registry::install(const Change& change, const Policy& policy, const
                 policy, [&](const std::string& name) { return change.ids.at(name); }, interfaces, change.counters));
 }
 
-void Registry::abandon_change(const Change& change) {
+// What memory does not suffice for goes with the next change that comes into force, since no policy has it.
+void Registry::abandon_change(const Change& change) noexcept {
         for (const auto id : change.fresh) {
-                dataplane_.remove_service(id);
+                (void)succeeds([&] {
+                        const auto state = services_.find(dataplane_.service_names()[id]);
+                        dataplane_.remove_service(id);
+                        if (state != services_.end()) {
+                                services_.erase(state);
+                        }
+                });
         }
         if (counters_) {
-                dataplane_.keep_counters(*counters_);
+                (void)succeeds([&] { dataplane_.keep_counters(*counters_); });
         }
 }
 
-std::vector<Departure> Registry::finish_change(const Change& change, const Policy& policy) {
-        const auto& ids = change.ids;
-        std::size_t leaving = 0;
-        for (const auto& [service, state] : services_) {
-                leaving += ids.contains(service) ? 0 : state.registrations.size();
+Removal Registry::finish_change(Change change, const Policy& policy) noexcept {
+        Removal removal;
+        const auto left_undone = [&](Error error) {
+                if (!removal.error) {
+                        removal.error = std::move(error);
+                }
+        };
+        counters_ = std::move(change.counters);
+        if (!succeeds([&] { dataplane_.keep_counters(*counters_); })) {
+                left_undone(no_memory());
         }
-        std::vector<Departure> departures;
-        departures.reserve(leaving);  // what is not to fail below
-        counters_ = change.counters;
-        dataplane_.keep_counters(*counters_);
         for (auto state = services_.begin(); state != services_.end();) {
-                if (ids.contains(state->first)) {
-                        state++;
+                const bool stays = change.ids.contains(state->first);
+                if (!stays && succeeds([&] { remove_service(state->first, state->second, removal.departures); })) {
+                        state = services_.erase(state);
                         continue;
                 }
-                // No rule names the service any more, so nothing can reach its sockets.
-                dataplane_.remove_service(state->second.id);
-                for (auto& registration : state->second.registrations) {
-                        dataplane_.remove(registration.slot);
-                        forget_bound(state->second.id, registration);
-                        departures.push_back({state->first, std::move(registration)});
+                if (!stays) {
+                        left_undone(no_memory());
                 }
-                state = services_.erase(state);
+                state++;
         }
         for (const auto& service : policy.services) {
-                ServiceState& state = services_[service.name];
-                state.id = ids.at(service.name);
-                // The rules stand. One that cannot be told so now is told by the next reload.
-                (void)set_distribution(
-                        state, {service.handover == Handover::kShare, service.reuse_port,
-                                service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
+                Result<void> done;
+                if (!succeeds([&] {
+                            done = set_distribution(
+                                    services_.find(service.name)->second,
+                                    {service.handover == Handover::kShare, service.reuse_port,
+                                     service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
+                    })) {
+                        done = std::unexpected(no_memory());
+                }
+                if (!done) {
+                        left_undone(std::move(done.error()));
+                }
         }
-        return departures;
+        return removal;
 }
 
 Result<void> Registry::set_distribution(ServiceState& state, Distribution distribution) {
-        if (state.distribution == distribution) {
-                return {};
-        }
-        const Distribution before = std::exchange(state.distribution, distribution);
-        const auto replaced = replace_registrations(state, state.registrations);
-        if (!replaced) {
-                state.distribution = before;
-                return std::unexpected(replaced.error());
-        }
-        return {};
+        return state.distribution == distribution ? Result<void>()
+                                                  : replace_registrations(state, state.registrations, distribution);
 }
 
-Result<std::vector<Registration>> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept) {
+Result<void> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept,
+                                             Distribution distribution) {
         const auto slots_before = sorted_slots(state.registrations);
         const auto slots_after = sorted_slots(kept);
-        const Targets targets = targets_of(kept, state.distribution);
+        const Targets targets = targets_of(kept, distribution);
         if (targets != dataplane_.targets(state.id)) {
                 if (auto done = dataplane_.set_targets(state.id, targets); !done) {
-                        return std::unexpected(done.error());
+                        return done;
                 }
         }
+        // Nothing from here on fails.
         for (const auto& registration : kept) {
                 if (!std::ranges::binary_search(slots_before, registration.slot)) {
                         note_bound(state.id, registration);
@@ -234,7 +259,9 @@ Result<std::vector<Registration>> Registry::replace_registrations(ServiceState& 
                         forget_bound(state.id, registration);
                 }
         }
-        return std::exchange(state.registrations, std::move(kept));
+        state.registrations = std::move(kept);
+        state.distribution = distribution;
+        return {};
 }
 
 void Registry::note_bound(ServiceId service, const Registration& registration) noexcept {

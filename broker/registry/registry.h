@@ -51,6 +51,18 @@ struct Departure {
         Registration registration;
 };
 
+// Of many registrations, those that went, and the first error that kept others from going. What went is always told,
+// whatever memory there is.
+struct Removal {
+        std::vector<Departure> departures;
+        std::optional<Error> error;
+};
+
+// So short that it needs no memory itself.
+[[nodiscard]] inline Error no_memory() noexcept {
+        return {.errnum = 0, .message = "out of memory"};
+}
+
 // One socket of a message that policy has let through.
 struct Offer {
         int fd = -1;              // none: it stands in the staging map
@@ -93,10 +105,12 @@ public:
 
         // Installs the policy's rules in one step, then takes away the services that it no longer has. On failure
         // nothing has changed. Returns the registrations that went.
-        [[nodiscard]] Result<std::vector<Departure>> set_policy(const Policy& policy, const Interfaces& interfaces);
+        [[nodiscard]] Result<Removal> set_policy(const Policy& policy, const Interfaces& interfaces);
 
         // The same in steps, of which only install() takes long. It may run in another thread, while registrations come
-        // and go, but no other step; then finish_change() or, where it failed, abandon_change() follows.
+        // and go, but no other step; then finish_change() or, where it failed, abandon_change() follows. The rules are
+        // in force then, so finish_change() does not fail: what memory does not suffice for is left for the change
+        // after this one, and told by the error.
         struct Change {
                 std::map<std::string, ServiceId, std::less<>> ids;
                 std::vector<ServiceId> fresh;
@@ -105,29 +119,29 @@ public:
         [[nodiscard]] Result<Change> begin_change(const Policy& policy);
         [[nodiscard]] Result<void> install(const Change& change, const Policy& policy,
                                            const Interfaces& interfaces) const;
-        [[nodiscard]] std::vector<Departure> finish_change(const Change& change, const Policy& policy);
-        void abandon_change(const Change& change);
+        [[nodiscard]] Removal finish_change(Change change, const Policy& policy) noexcept;
+        void abandon_change(const Change& change) noexcept;
 
-        // Takes away each registration of the service, or of all services, that is `gone`.
+        // Takes away each registration of the service that is `gone`, or nothing where that fails.
         using Gone = std::function<bool(const std::string& service, const Registration&)>;
         [[nodiscard]] Result<std::vector<Departure>> remove(const std::string& service, const Gone& gone);
-        [[nodiscard]] Result<std::vector<Departure>> remove_all(const Gone& gone);
+        // The same of each service for itself.
+        [[nodiscard]] Removal remove_all(const Gone& gone);
 
         // Asks the kernel which sockets of the service still take lookups, and forgets those that were closed, shut
         // down or connected by their owners.
         [[nodiscard]] Result<std::vector<Departure>> refresh(const std::string& service);
         // The same for those alone that a hand-over would displace, however many others are draining.
         [[nodiscard]] Result<std::vector<Departure>> refresh_holders(const std::string& service);
-        [[nodiscard]] Result<std::vector<Departure>> refresh_all();
+        [[nodiscard]] Removal refresh_all();
         // The same for all, a part at a time: goes on where the sweep stands until the time is up. Starts anew when it
-        // is done.
+        // is done, or has met an error.
         struct Sweep {
                 std::string service;
                 Cursor cursor;  // within it
                 bool done = true;
         };
-        [[nodiscard]] Result<std::vector<Departure>> refresh_some(Sweep& sweep,
-                                                                  std::chrono::steady_clock::time_point until);
+        [[nodiscard]] Removal refresh_some(Sweep& sweep, std::chrono::steady_clock::time_point until);
 
         // What check_occupancy() wants to know, for these offers.
         [[nodiscard]] Occupancy occupancy(const std::string& service, const Peer& peer,
@@ -139,7 +153,7 @@ public:
 
         // Where fewer slots than that are free: displaced sockets are forgotten, the oldest of whoever has most of them
         // first. So they never keep anybody from registering.
-        [[nodiscard]] Result<std::vector<Departure>> make_room(std::size_t slots);
+        [[nodiscard]] Removal make_room(std::size_t slots);
 
         // One transaction: all offers into free slots, then one switch. A failure changes nothing.
         [[nodiscard]] std::expected<std::vector<CommitResult>, Refusal> commit(const Service& service, const Peer& peer,
@@ -182,15 +196,24 @@ private:
         void forget_bound(ServiceId service, const Registration& registration);
 
         [[nodiscard]] bool is_dead(const std::string& service, const Registration& registration) const;
-        // Makes `kept` the registrations of the service: targets first, then the slots that no target names any more.
-        // Returns those before.
-        [[nodiscard]] Result<std::vector<Registration>> replace_registrations(ServiceState& state,
-                                                                              std::vector<Registration> kept);
+        // Takes away what is gone of one service, and adds that to `departures`: all of it, or nothing where this fails
+        // or throws.
+        [[nodiscard]] Result<void> remove_of(const std::string& service, ServiceState& state, const Gone& gone,
+                                             std::vector<Departure>& departures);
+        // The same, and the next service has its turn whatever comes of it.
+        void remove_of(const std::string& service, ServiceState& state, const Gone& gone, Removal& removal) noexcept;
+        [[nodiscard]] bool sweep_some(Sweep& sweep, std::chrono::steady_clock::time_point until, Removal& removal);
+        // A service that no rule names any more, with all that it has: or nothing, where this throws.
+        void remove_service(const std::string& service, ServiceState& state, std::vector<Departure>& departures);
+        // Makes `kept` the registrations of the service, distributed like that: targets first, then the slots that no
+        // target names any more. Nothing has changed where it fails or throws.
+        [[nodiscard]] Result<void> replace_registrations(ServiceState& state, std::vector<Registration> kept,
+                                                         Distribution distribution);
         [[nodiscard]] Result<void> set_distribution(ServiceState& state, Distribution distribution);
         [[nodiscard]] Result<void> rewrite(const std::string& service, std::uint64_t cookie,
                                            const std::function<void(Registration&)>& change);
         Dataplane& dataplane_;
-        std::map<std::string, ServiceState, std::less<>> services_;  // every service of the policy
+        std::map<std::string, ServiceState, std::less<>> services_;  // every service of the policy, or of one to come
         std::multimap<BoundTo, Bound> bound_;                        // every registration
         std::optional<std::vector<std::uint32_t>> counters_;         // of the policy in force, once it came from here
         std::int64_t last_since_usec_ = 0;

@@ -2,6 +2,10 @@
 //
 // Memory that ends in the midst of a hand-over, or while a service is added, at each allocation in turn: what was not
 // done to its end leaves no slot, record, id or name behind, and whoever served serves on.
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
 #include <new>
 #include <string>
 
@@ -12,6 +16,8 @@
 
 namespace sockbroker {
 namespace {
+
+using namespace std::chrono_literals;
 
 constexpr std::uint32_t kSlots = 256;
 
@@ -30,13 +36,17 @@ protected:
 
         // False: it did not come to its end for want of memory. So many allocations may be made, below 0 any number.
         bool hand_over(const TestSocket& socket, long allocations) {
+                return hand_over_to(policy_.services[0], socket, allocations);
+        }
+
+        bool hand_over_to(const Service& service, const TestSocket& socket, long allocations = -1) {
                 SocketFacts facts;
                 facts.cookie = socket.cookie;
                 const Offer offer{.fd = socket.fd.get(), .facts = facts, .serves = {.ipv4 = true}};
                 const Peer peer{.pid = 1, .unit = "a-unit-whose-name-does-not-fit-into-a-short-string.service"};
                 try {
                         const auto handed = test::with_memory_for(allocations, [&] {
-                                return registry_->commit(policy_.services[0], peer, {&offer, 1});
+                                return registry_->commit(service, peer, {&offer, 1});
                         });
                         EXPECT_TRUE(handed) << handed.error().message;
                         return true;
@@ -118,6 +128,110 @@ TEST_F(RegistryMemory, that_ends_while_a_service_is_added_leaves_no_name_in_the_
         }
         EXPECT_TRUE(add(-1));
         EXPECT_EQ(in_kernel(), 1U);
+}
+
+// A policy whose rules the kernel has is the policy, whatever memory there is for what follows: services that it does
+// not have go with their sockets, each of which is told, or stay for the next change; those that it has are there.
+TEST_F(RegistryMemory, that_ends_when_the_rules_of_a_policy_are_in_force_makes_it_no_policy_of_before) {
+        start();
+        const Policy before = policy_;
+        Policy after;
+        Service& fresh = after.services.emplace_back();
+        fresh.name = "a-service-whose-name-is-not-short";
+        fresh.bindings = {{.prefix = *parse_prefix("10.0.1.0/24"), .protocol = Protocol::kTcp}};
+        fresh.handover = Handover::kShare;
+        long allocations = 0;
+        for (bool whole = false; !whole; allocations++) {
+                const auto old = make_socket(Protocol::kTcp, Family::kIpv4);
+                ASSERT_TRUE(hand_over(old, -1));
+                auto change = registry_->begin_change(after);
+                ASSERT_TRUE(change);
+                ASSERT_TRUE(registry_->install(*change, after, {}));
+                const auto removal = test::with_memory_for(
+                        allocations, [&] { return registry_->finish_change(std::move(*change), after); });
+                whole = !removal.error;
+                ASSERT_EQ(removal.departures.size() + registry_->registrations("web").size(), 1U) << allocations;
+                ASSERT_EQ(ask(packet(Protocol::kTcp, "10.0.0.1", 80)).cookie, 0U) << "no rule names it";
+                // The service that came takes sockets.
+                const auto socket = make_socket(Protocol::kTcp, Family::kIpv4);
+                ASSERT_TRUE(hand_over_to(after.services[0], socket));
+                ASSERT_EQ(ask(packet(Protocol::kTcp, "10.0.1.1", 80)).cookie, socket.cookie) << allocations;
+                // And the next change leaves nothing behind.
+                const auto again = registry_->set_policy(after, {});
+                ASSERT_TRUE(again && !again->error);
+                ASSERT_TRUE(registry_->distribution(after.services[0].name).share);
+                ASSERT_TRUE(registry_->registrations("web").empty());
+                ASSERT_EQ(dataplane_->free_slots(), kSlots - 1) << allocations;
+                ASSERT_TRUE(registry_->set_policy(before, {}));
+                ASSERT_EQ(dataplane_->free_slots(), kSlots) << allocations;
+        }
+        EXPECT_GE(allocations, 5);
+}
+
+TEST_F(RegistryMemory, that_ends_while_a_change_begins_leaves_no_service_behind) {
+        start();
+        Policy after = policy_;
+        for (const char* name : {"another-service-with-a-long-name", "and-yet-another-one-with-a-long-name"}) {
+                Service& service = after.services.emplace_back();
+                service.name = name;
+        }
+        for (int round = 0; round < 20; round++) {  // more often than there are ids
+                bool begun = false;
+                for (long allocations = 0; !begun; allocations++) {
+                        try {
+                                const auto change = test::with_memory_for(
+                                        allocations, [&] { return registry_->begin_change(after); });
+                                ASSERT_TRUE(change) << change.error().text();
+                                registry_->abandon_change(*change);
+                                begun = true;
+                        } catch (const std::bad_alloc&) {
+                        }
+                        ASSERT_EQ(std::ranges::count(dataplane_->service_names(), ""),
+                                  static_cast<std::ptrdiff_t>(dataplane_->service_names().size() - 1))
+                                << allocations;
+                }
+        }
+}
+
+// Sockets that have gone are told, though memory ends before all were looked at.
+TEST_F(RegistryMemory, that_ends_while_sockets_go_loses_none_of_those_that_went) {
+        start();
+        Service& other = policy_.services.emplace_back();
+        other.name = "zzz-a-service-whose-name-is-not-short";
+        other.bindings = {{.prefix = *parse_prefix("10.0.1.0/24"), .protocol = Protocol::kTcp}};
+        ASSERT_TRUE(registry_->set_policy(policy_, {}));
+        const auto all = [](const std::string&, const Registration&) { return true; };
+        Registry::Sweep sweep;
+        const std::map<std::string, std::function<Removal()>> ways = {
+                {"remove_all", [&] { return registry_->remove_all(all); }},
+                {"refresh_all", [&] { return registry_->refresh_all(); }},
+                {"refresh_some",
+                 [&] { return registry_->refresh_some(sweep, std::chrono::steady_clock::now() + 1min); }},
+        };
+        for (const auto& [name, way] : ways) {
+                bool some = false;
+                long allocations = 0;
+                for (bool whole = false; !whole; allocations++) {
+                        sweep = {};
+                        for (const auto& service : policy_.services) {
+                                ASSERT_TRUE(hand_over_to(service, make_socket(Protocol::kTcp, Family::kIpv4)));
+                        }
+                        ASSERT_EQ(registry_->size(), 2U);  // closed meanwhile
+                        std::size_t told = 0;
+                        try {
+                                const auto removal = test::with_memory_for(allocations, way);
+                                told = removal.departures.size();
+                                whole = !removal.error;
+                                some = some || (!whole && told > 0);
+                        } catch (const std::bad_alloc&) {
+                        }
+                        ASSERT_EQ(told + registry_->size(), 2U) << name << ": " << allocations;
+                        ASSERT_EQ(dataplane_->free_slots(), kSlots - registry_->size()) << name << ": " << allocations;
+                        ASSERT_FALSE(registry_->remove_all(all).error);
+                }
+                EXPECT_GE(allocations, 5) << name;
+                EXPECT_TRUE(some) << name;
+        }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 remembers is what the kernel has."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from harness import wire
 from harness.allocations import Allocations
-from words import add_routes, everywhere, handed_over, open_socket, section, who
+from words import ADDRESS, add_routes, everywhere, handed_over, open_socket, section, who
 
 UID = 61001
 MANY = 1_000_000  # all from there on
@@ -119,3 +120,37 @@ def test_the_broker_outlives_any_allocation_that_fails(scene, act, many):
     broker.kill()
     broker.start()
     assert {row["cookie"] for row in broker.list() if row["state"] == "live"} == before, capacity
+
+
+def test_a_reload_says_what_the_kernel_has_whichever_allocation_fails(scene):
+    """When the rules are switched, nothing that follows may look as if they were not."""
+    broker, allocations, _ = scene
+    policies = [section("web", UID, everywhere()) + section(name, UID, everywhere(port), line)
+                for name, port, line in (("one", 7001, "Handover=share"), ("two", 7002, "Handover=replace"))]
+
+    def of_kernel(port):
+        return json.loads(broker.ctl("explain", "--json=short", "tcp", ADDRESS["ipv4"], str(port))[1])["service"]
+
+    def digest():
+        return broker.status()[0]["policy"]["digest"]
+
+    def reload(first):
+        before = digest()
+        broker.policy(f"{policies[first % 2]}# {first}\n")
+        answers = []
+        with allocations.failing(first) as count:
+            quietly(lambda: answers.append(broker.ask("VERB=reload").result))
+            reached = count()
+        survives(broker)
+        in_force, = set(broker.status()[1]) - {"web"}
+        assert {of_kernel(7001), of_kernel(7002)} == {in_force, None}, (first, broker.log()[-2000:])
+        assert not answers or (answers[0] == "ok") == (digest() != before), (first, answers)
+        return reached
+
+    needed = max(reload(number) for number in (MANY, MANY + 1))
+    assert needed < STEPS
+    for first in range(1, needed + 10):
+        reload(first)
+    assert broker.ask("VERB=reload").result == "ok"
+    assert broker.status()[0]["state"] == "running"
+    assert who("tcp", "ipv4") == "web"

@@ -24,6 +24,7 @@ TEST(PolicyInForce, IsEmptyBeforeOneIsTaken) {
 TEST(PolicyInForce, AReaderLosesItsPolicyWhenThatIsReplacedForTheSecondTime) {
         PolicyInForce policy;
         const auto replace = [&](const std::string& text) {
+                policy.prepare();
                 policy.replace(std::make_shared<const Policy>(parse(text)), {});
         };
         replace("[Service first]\nUser=1\n");
