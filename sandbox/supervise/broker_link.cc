@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <charconv>
+
 #include "broker/client/register.h"
 #include "broker/protocol/request.h"
 
@@ -26,6 +28,21 @@ bool lives(const OwnedFd& pidfd) {
 }
 
 }  // namespace
+
+// The broker's own text, in which a quotation mark of a name is escaped.
+std::optional<std::uint64_t> read_displaced(std::string_view line) {
+        constexpr std::string_view kCookie = R"("cookie":")";
+        constexpr std::size_t kDigits = 16;
+        const auto at = line.find(kCookie);
+        if (at == std::string_view::npos || !line.contains(R"("state":"draining")")) {
+                return std::nullopt;
+        }
+        const auto digits = line.substr(at + kCookie.size(), kDigits);
+        std::uint64_t cookie = 0;
+        const auto [end, error] = std::from_chars(digits.begin(), digits.end(), cookie, 16);
+        return error == std::errc() && end == digits.end() && digits.size() == kDigits ? std::optional(cookie)
+                                                                                       : std::nullopt;
+}
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
@@ -87,6 +104,14 @@ Reply BrokerLink::prepare(const std::string& service, pid_t pid) {
 Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
         return ask(pid,
                    [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });
+}
+
+void BrokerLink::list(const std::function<void(std::string_view line)>& on_line) {
+        if (auto client = ControlClient::connect(runtime_dir_)) {
+                client->set_timeout(kPatience);
+                // Without an answer what follows has none either.
+                (void)client->call(format_request({.verb = Verb::kList}), {}, on_line);
+        }
 }
 
 std::vector<OwnedFd> BrokerLink::retrieve(const std::string& service, pid_t pid) {

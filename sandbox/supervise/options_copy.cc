@@ -31,8 +31,12 @@ constexpr std::array kOptions = {
         Option{SOL_SOCKET, SO_RCVTIMEO},
         Option{SOL_SOCKET, SO_SNDTIMEO},
         Option{SOL_SOCKET, SO_PRIORITY},
+        Option{SOL_SOCKET, SO_DONTROUTE},
+        Option{SOL_SOCKET, SO_INCOMING_CPU},
+        Option{SOL_SOCKET, SO_MAX_PACING_RATE},
         Option{SOL_SOCKET, SO_TIMESTAMP},
         Option{SOL_SOCKET, SO_TIMESTAMPNS},
+        Option{SOL_SOCKET, SO_TIMESTAMPING},
         Option{SOL_SOCKET, SO_RXQ_OVFL},
         Option{SOL_SOCKET, SO_BUSY_POLL},
         Option{SOL_SOCKET, SO_ZEROCOPY},
@@ -44,6 +48,7 @@ constexpr std::array kOptions = {
         Option{IPPROTO_IP, IP_RECVTTL},
         Option{IPPROTO_IP, IP_RECVTOS},
         Option{IPPROTO_IP, IP_RECVORIGDSTADDR},
+        Option{IPPROTO_IP, IP_MINTTL},
         Option{IPPROTO_IPV6, IPV6_UNICAST_HOPS},
         Option{IPPROTO_IPV6, IPV6_TCLASS},
         Option{IPPROTO_IPV6, IPV6_RECVTCLASS},
@@ -63,6 +68,9 @@ constexpr std::array kOptions = {
         Option{IPPROTO_TCP, TCP_NOTSENT_LOWAT},
         Option{IPPROTO_TCP, TCP_CONGESTION},
         Option{IPPROTO_TCP, TCP_SAVE_SYN},
+        Option{IPPROTO_TCP, TCP_SYNCNT},
+        Option{IPPROTO_TCP, TCP_LINGER2},
+        Option{IPPROTO_TCP, TCP_WINDOW_CLAMP},
         Option{IPPROTO_UDP, UDP_GRO},
         Option{IPPROTO_UDP, UDP_SEGMENT},
 };
@@ -94,6 +102,19 @@ void copy_buffer(int from, int to, int name) {
         }
 }
 
+// Where nothing was set the kernel tells its default, and setting that would limit each connection to it.
+void copy_segment_size(int from, int to) {
+        constexpr int kDefault = 536;  // TCP_MSS_DEFAULT of linux/tcp.h
+        int wanted = 0;
+        int there = 0;
+        socklen_t size = sizeof wanted;
+        if (::getsockopt(from, IPPROTO_TCP, TCP_MAXSEG, &wanted, &size) == 0 &&
+            ::getsockopt(to, IPPROTO_TCP, TCP_MAXSEG, &there, &size) == 0 && wanted != there) {
+                wanted = wanted == kDefault ? 0 : wanted;
+                (void)::setsockopt(to, IPPROTO_TCP, TCP_MAXSEG, &wanted, sizeof wanted);
+        }
+}
+
 }  // namespace
 
 void copy_options(int from, int to, bool shared) {
@@ -105,6 +126,7 @@ void copy_options(int from, int to, bool shared) {
         }
         copy_buffer(from, to, SO_RCVBUF);
         copy_buffer(from, to, SO_SNDBUF);
+        copy_segment_size(from, to);
         // Flags are those of the first that it was given to. Whoever has it besides may wait for events, and must not
         // sleep in accept(2) since another wanted to.
         const int wanted = ::fcntl(from, F_GETFL);

@@ -85,10 +85,14 @@ sandbox::Filter own_filter() {
         return filter ? std::move(*filter) : sandbox::Filter{};
 }
 
+constexpr std::array kFaults = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
+
 void ignore_signals() {
-        for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU,
-                                 SIGWINCH, SIGCHLD}) {
-                ::signal(number, SIG_IGN);
+        // Whatever is sent to all processes of the unit, real-time signals too; those of its own faults excepted.
+        for (int number = 1; number <= SIGRTMAX; number++) {
+                if (std::ranges::find(kFaults, number) == kFaults.end()) {
+                        ::signal(number, SIG_IGN);
+                }
         }
         struct sigaction wake {};
         wake.sa_handler = [](int) {};  // ends a system call, Notifications::receive()

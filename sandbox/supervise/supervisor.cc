@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <fstream>
+#include <map>
 
 #include "sandbox/supervise/log.h"
 #include "sandbox/supervise/unix_bind.h"
@@ -117,9 +118,19 @@ void Supervisor::run() {
 void Supervisor::find_heirs() {
         find_heirs_at_ = std::chrono::steady_clock::now() + kBetweenSearches;
         orphans_ = false;
+        struct Heir {
+                pid_t pid;
+                int number;
+        };
         try {
-                heirs_.find(
-                        [this](std::uint64_t cookie, pid_t pid, int number) { (void)inherit(cookie, pid, number); });
+                std::map<std::uint64_t, Heir> found;
+                heirs_.find([&](std::uint64_t cookie, pid_t pid, int number) { found[cookie] = {pid, number}; });
+                // One that a newer socket has displaced stays behind it, though a helper of the program may have it
+                // still: whoever registers comes first.
+                broker_.take_out_displaced(found);
+                for (const auto& [cookie, heir] : found) {
+                        (void)inherit(cookie, heir.pid, heir.number);
+                }
         } catch (const std::exception& error) {
                 say(fmt::format("cannot look for who has a socket now: {}", error.what()));
         }
@@ -187,10 +198,12 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         if (!done || !notifications_.is_valid(request.id)) {
                 return std::nullopt;
         }
-        const auto size = static_cast<socklen_t>(known->bytes.size());
-        done = target->write(to, std::span(known->bytes).first(std::min<std::size_t>(room, size)));
+        // As the kernel tells it, whatever length the program gave.
+        const auto asked = to_socket_address(known->asked.at, known->asked.ipv6);
+        const auto whole = std::as_bytes(std::span(&asked.storage, 1)).first(asked.size);
+        done = target->write(to, whole.first(std::min(room, asked.size)));
         if (done) {
-                done = target->write(size_at, std::as_bytes(std::span(&size, 1)));
+                done = target->write(size_at, std::as_bytes(std::span(&asked.size, 1)));
         }
         return done ? 0 : EFAULT;
 }
@@ -263,12 +276,24 @@ int Supervisor::listen(const Call& call, int backlog) {
         if (known == nullptr || known->services.empty() || (goes_on && known->registered_for == call.target.pid())) {
                 return 0;
         }
+        if (goes_on && known->registered_for != 0) {
+                return listen_again(*known, call);
+        }
         const int errnum = hand_over(*known, call.fd, call.target.pid());
         if (errnum != 0 && known->own) {
                 // As if listen(2) had failed, so that the program may try again.
                 (void)::shutdown(call.fd, SHUT_RD);
         }
         return errnum;
+}
+
+// As workers do with the socket of their parent. It serves already, and nothing that the broker says or does not say of
+// this one shall end that: the socket is everybody's.
+int Supervisor::listen_again(Known& known, const Call& call) {
+        std::map<std::uint64_t, pid_t> again{{cookie_of(call.fd), call.target.pid()}};
+        broker_.take_out_displaced(again);
+        const int errnum = again.empty() ? 0 : hand_over(known, call.fd, call.target.pid());
+        return errnum == EAGAIN ? 0 : errnum;
 }
 
 }  // namespace sockbroker::supervise

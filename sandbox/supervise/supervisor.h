@@ -57,6 +57,7 @@ private:
         [[nodiscard]] std::optional<int> name(const seccomp_notif& request);
         [[nodiscard]] int bind(const Call& call, std::uint64_t address, int size);
         [[nodiscard]] int listen(const Call& call, int backlog);
+        [[nodiscard]] int listen_again(Known& known, const Call& call);
 
         [[nodiscard]] int take_over(const Call& call, Known known);
         [[nodiscard]] int put_in_place(const Call& call, Given spare, Known known);

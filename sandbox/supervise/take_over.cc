@@ -74,15 +74,17 @@ int bind_at_place(int fd, const std::string& service, const Asked& asked, std::s
         return bind_to(fd, {.address = place_of(service, family, 0), .port = 0}, asked.ipv6);
 }
 
-// For a configuration test: as asked where the program may, else where it disturbs nobody.
+// For a configuration test: as asked where the program may and where nobody is, else where it disturbs nobody. It
+// shares the port: an instance that runs or starts meanwhile has it on loopback.
 int bind_aside(int fd, const Known& known) {
+        set(fd, SOL_SOCKET, SO_REUSEPORT);
         SocketAddress as_asked;
         as_asked.size = static_cast<socklen_t>(known.bytes.size());
         std::ranges::copy(known.bytes, reinterpret_cast<std::byte*>(&as_asked.storage));
         if (::bind(fd, as_asked.get(), as_asked.size) == 0) {
                 return 0;
         }
-        if (errno != EACCES && errno != EADDRNOTAVAIL) {
+        if (errno != EACCES && errno != EADDRNOTAVAIL && errno != EADDRINUSE) {
                 return errno;
         }
         const Family family = at_ipv4(known.asked) ? Family::kIpv4 : Family::kIpv6;

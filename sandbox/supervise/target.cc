@@ -49,7 +49,12 @@ Result<Target> Target::open(pid_t tid) {
                 return std::unexpected(pid.error());
         }
         const auto first = static_cast<pid_t>(*pid);
-        pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, first, 0)));
+        // A thread may have a table of descriptors of its own, and outlive the first. Before 6.9 only that one's is
+        // to be had.
+        pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, tid, kPidfdThread)));
+        if (!pidfd) {
+                pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, first, 0)));
+        }
         if (!pidfd) {
                 return fail_errno(fmt::format("cannot open process {}", first));
         }
@@ -59,12 +64,7 @@ Result<Target> Target::open(pid_t tid) {
 Result<OwnedFd> Target::descriptor(int number) const {
         OwnedFd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd_.get(), number, 0)));
         if (!fd && errno == ESRCH) {
-                // The first thread has ended, and has no descriptors any more. From 6.9 on any other will do.
-                const OwnedFd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid_, kPidfdThread)));
-                fd.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, thread.get(), number, 0)));
-                if (!fd) {
-                        return fail(EPERM, "cannot take the program's descriptor: its first thread has ended");
-                }
+                return fail(EPERM, "cannot take the program's descriptor: its first thread has ended");
         }
         if (!fd) {
                 return fail_errno("cannot take the program's descriptor");

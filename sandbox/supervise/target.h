@@ -41,7 +41,7 @@ private:
 
         pid_t tid_;
         pid_t pid_;
-        OwnedFd pidfd_;
+        OwnedFd pidfd_;  // of the thread; on kernels before 6.9 of the process
 };
 
 }  // namespace sockbroker::supervise

@@ -45,6 +45,11 @@ def test_a_signal_every_50_microseconds_makes_no_bind_fail(web):  # pylint: disa
     assert attack("signals", 2000) == {"bound": 2000, "refused": 0, "escaped": 0, "lost": 0}
 
 
+def test_without_sa_restart_such_a_signal_may_end_a_bind_and_does_nothing_else(web):  # pylint: disable=unused-argument
+    counts = attack("hard", 1000)
+    assert counts["bound"] + counts["lost"] == 1000 and counts["bound"] > 500, counts
+
+
 def test_a_storm_costs_the_supervisor_nothing_that_stays(web):
     with supervised.Program() as program:
         program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
@@ -116,7 +121,8 @@ def test_the_supervisor_ends_with_the_last_process_and_not_before(web):  # pylin
     with supervised.Program() as program:
         pid = program.supervisor()
         ended = os.pidfd_open(pid)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+                       signal.SIGIO, signal.SIGPWR, signal.SIGPROF, signal.SIGXCPU, signal.SIGRTMIN + 1):
             os.kill(pid, number)
         program.do("""
 read, write = os.pipe()

@@ -66,6 +66,13 @@ def test_what_the_program_has_set_before_holds_for_the_socket_in_its_place(web):
         first.process.wait()
         web.wait_log("hold: ")
     with supervised.Program() as second:
+        more = [(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000), (socket.IPPROTO_TCP, socket.TCP_SYNCNT, 3),
+                (socket.IPPROTO_TCP, socket.TCP_LINGER2, 7), (socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 20000),
+                (socket.IPPROTO_IP, 21, 5),  # IP_MINTTL
+                (socket.SOL_SOCKET, socket.SO_INCOMING_CPU, 0),
+                (socket.SOL_SOCKET, 37, 1 << 4),  # SO_TIMESTAMPING, SOF_TIMESTAMPING_SOFTWARE
+                (socket.SOL_SOCKET, 47, 1_000_000)]  # SO_MAX_PACING_RATE
+        second.do(f"names['more'] = {more!r}")
         second.do("""
 def early(s):
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 7)
@@ -74,6 +81,8 @@ def early(s):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50000)
     s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
     s.setsockopt(socket.IPPROTO_TCP, 13, b"reno")
+    for level, option, value in names["more"]:
+        s.setsockopt(level, option, value)
     s.setblocking(False)
     names["fd"] = s.fileno()
 s = sock('tcp', '0.0.0.0', 80, early=early)""")
@@ -84,6 +93,8 @@ s = sock('tcp', '0.0.0.0', 80, early=early)""")
         assert second.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)") == 100000
         assert second.do("s.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)") == 16
         assert second.do("s.getsockopt(socket.IPPROTO_TCP, 13, 16).rstrip(b'\\0')") == b"reno"
+        assert [second.do(f"s.getsockopt({level}, {option})") for level, option, _ in more] == [
+            value for _, _, value in more]
         assert second.do("os.get_blocking(s.fileno())") is False
         assert second.do("os.get_inheritable(s.fileno())") is False
         second.do("s.close()")

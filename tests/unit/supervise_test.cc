@@ -182,6 +182,17 @@ TEST(BrokerLink, ALineOfAMatchIsRead) {
         }
 }
 
+TEST(BrokerLink, ALineOfAListSaysWhetherASocketIsDisplaced) {
+        EXPECT_EQ(read_displaced(R"({"service":"web","cookie":"00000000000000ff","pid":1,"state":"draining"})"), 255U);
+        for (const char* bad :
+             {R"({"cookie":"00000000000000ff","state":"live"})", R"({"cookie":"00000000000000ff","state":"held"})",
+              R"({"cookie":"00000000000000ff","unit":"\"state\":\"draining\"","state":"live"})",
+              R"({"cookie":"0000000000000xff","state":"draining"})", R"({"state":"draining","cookie":"ff)",
+              R"({"state":"draining"})", ""}) {
+                EXPECT_FALSE(read_displaced(bad)) << bad;
+        }
+}
+
 TEST(Table, ForgetsTheOneUsedLongestAgo) {
         Table table(3);
         for (std::uint64_t cookie = 1; cookie <= 3; cookie++) {

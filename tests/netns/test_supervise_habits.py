@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Under sockbroker-run --supervise: what some programs do and most do not."""
+
+import os
+import pathlib
+import signal
+import socket
+import struct
+
+import pytest
+
+from harness import broker as broker_module
+from harness import sandbox, supervised
+from test_supervise import UID, ask, everything
+from test_supervise_again import has_pidfd_of_threads
+from words import add_routes
+
+THREAD = broker_module.BUILD / "tests/netns/supervised_thread"
+
+
+@pytest.fixture(name="web")
+def _web(broker):
+    add_routes()
+    broker.policy(everything("web") + everything("high", ports=8080)).start()
+    sandbox.install(THREAD)
+    return broker
+
+
+# A worker that calls listen(2) on its parent's listener, as asyncio does with a socket that it is given.
+
+LISTEN_IN_A_CHILD = """
+child = os.fork()
+if child == 0:
+    try:
+        s.listen(64)
+    except OSError as error:
+        os._exit(error.errno)
+    os._exit(0)
+names["heard"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])"""
+
+
+def test_a_worker_that_listens_again_while_the_broker_is_away_ends_nothing(web):
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        web.stop()
+        program.do(LISTEN_IN_A_CHILD)
+        assert program.do("names['heard']") == 0
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
+def test_a_worker_that_may_not_listen_again_ends_nothing(web):
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        web.policy(everything("other")).reload()
+        program.do(LISTEN_IN_A_CHILD)
+        assert program.do("errno.errorcode[names['heard']]") == "EACCES"
+        assert program.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)") == 1
+
+
+def test_a_worker_of_the_instance_before_that_listens_again_takes_nothing_back(web):
+    with supervised.Program() as old, supervised.Program() as new:
+        for program in (old, new):
+            program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        old.do(LISTEN_IN_A_CHILD)
+        assert old.do("names['heard']") == 0
+        assert ask("192.0.2.1", 80) == f"served {new.process.pid}"
+
+
+# A helper that has a listener which its parent's program has replaced, and never accepts from it.
+
+@pytest.mark.parametrize("same_program", [True, False])
+def test_a_displaced_listener_that_somebody_still_has_is_not_put_in_front_again(web, same_program):
+    with supervised.Program() as old, supervised.Program() as new:
+        old.do("""
+s = sock('tcp', '0.0.0.0', 80, listen=False)
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    s.listen(64)
+    os.write(write, b'x')
+    signal.pause()
+os.read(read, 1)""")
+        newest = old if same_program else new
+        newest.do("t = sock('tcp', '0.0.0.0', 80); serve(t)")
+        [live] = [entry for entry in web.list() if entry["state"] == "live"]
+        child = old.do("child")
+        supervisor = old.supervisor()
+        watched = pidfds(supervisor)
+        os.kill(child, signal.SIGKILL)
+        old.do("os.waitpid(child, 0)")
+        supervised.until(lambda: pidfds(supervisor) < watched)  # it knows, and has looked who has the socket
+        for _ in range(3):  # it answers one call after the other
+            assert old.do("socket.socket().bind(('127.0.0.1', 0))") is None
+        assert [entry["cookie"] for entry in web.list() if entry["state"] == "live"] == [live["cookie"]]
+        assert ask("192.0.2.1", 80) == f"served {newest.process.pid}"
+
+
+def pidfds(pid):
+    fds = pathlib.Path(f"/proc/{pid}/fd")
+    return sum("pidfd" in os.readlink(fd) for fd in fds.iterdir())
+
+
+# What others see of the program.
+
+def test_peers_of_a_unix_socket_see_the_programs_user(web):  # pylint: disable=unused-argument
+    """And the pid of the supervisor, which calls listen(2): left to the kernel, a thread could swap the socket."""
+    folder = pathlib.Path("/run/own")
+    folder.mkdir()
+    os.chown(folder, UID, UID)
+    with supervised.Program(cwd=folder) as program, socket.socket(socket.AF_UNIX) as client:
+        program.do("u = socket.socket(socket.AF_UNIX); u.bind('a.sock'); u.listen(1)")
+        client.connect("/run/own/a.sock")
+        pid, uid, gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        assert (pid, uid, gid) == (program.supervisor(), UID, UID)
+
+
+@pytest.mark.parametrize("family, address, size", [("AF_INET", b"\2\0\0\x50" + bytes(4), 16),
+                                                   ("AF_INET", b"\0\0\0\x50" + bytes(4), 16),
+                                                   ("AF_INET6", b"\x0a\0\0\x50" + bytes(20), 28)])
+def test_a_name_that_was_asked_for_is_told_as_the_kernel_tells_names(web, family, address, size):
+    # pylint: disable=unused-argument
+    """Many programs give bind(2) the size of sockaddr_storage."""
+    with supervised.Program("--asked-names") as program:
+        program.do(f"s = socket.socket(socket.{family}); r = libc.bind(s.fileno(), {address!r} + bytes(104), 128)")
+        program.do("n = ctypes.c_int(128); b = ctypes.create_string_buffer(128); "
+                   "q = libc.getsockname(s.fileno(), b, ctypes.byref(n))")
+        assert program.do("r, q, n.value") == (0, 0, size)
+        assert program.do("struct.unpack('=H', b.raw[:2])[0], b.raw[2:4]") == (
+            getattr(socket, family), b"\0\x50")
+
+
+# A configuration test.
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("at", ["0.0.0.0", "::"])
+def test_a_configuration_test_of_a_high_port_is_in_nobodys_way(web, protocol, at):
+    """Any user may bind such a port, so the test has it as it asks for, and the server has it on loopback."""
+    code = f"s = sock({protocol!r}, {at!r}, 8080)"
+    with supervised.Program("--no-register") as test, supervised.Program() as server:
+        assert test.do(code) is None
+        assert server.do(code) is None
+        assert test.do("s.close()") is None
+        assert test.do(code) is None
+        assert [entry["pid"] for entry in web.list()] == [server.process.pid]
+
+
+def test_a_configuration_test_beside_a_socket_unit_of_another_user(web):  # pylint: disable=unused-argument
+    with socket.create_server(("127.0.0.2", 8080)), supervised.Program("--no-register") as test:
+        assert test.do("s = sock('tcp', '0.0.0.0', 8080)") is None
+
+
+# What is shared between threads and processes.
+
+def thread(mode):
+    status, output, errors = sandbox.run("--supervise", "/run/bin/supervised_thread", mode, ambient="")
+    assert status == 0, errors
+    return output
+
+
+@pytest.mark.skipif(not has_pidfd_of_threads(), reason="PIDFD_THREAD is not there before 6.9")
+def test_a_thread_binds_its_own_descriptor_and_not_that_of_the_first_one(web):  # pylint: disable=unused-argument
+    assert thread("own") == "1 8081 0\n"
+
+
+def test_a_child_that_has_its_parents_memory(web):
+    assert thread("vfork") == "0 0\n"
+    web.wait_log("register: tcp socket")
