@@ -14,7 +14,6 @@
 #include "broker/daemon/answer.h"
 #include "broker/daemon/change.h"
 #include "broker/daemon/diagnostics.h"
-#include "broker/daemon/revocation.h"
 #include "broker/daemon/wall_clock.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/values.h"

@@ -76,7 +76,6 @@ private:
         void begin_reload();
         void begin_diff();
         void begin_copy();
-        void go_back();
         void begin(const ChangePtr& change, Step first);
         void go_on(const ChangePtr& change, Step step);
         void in_worker(const ChangePtr& change, Job job, Step then);

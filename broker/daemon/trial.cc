@@ -90,13 +90,10 @@ void Reloads::end_copy(Change& change) {
 }
 
 void Reloads::look_at_clock() {
-        if (trial_ && !changing_ && steady_usec() >= trial_->until_usec) {
-                go_back();
-        }
         begin_what_waits();
-}
-
-void Reloads::go_back() {
+        if (!trial_ || changing_ || steady_usec() < trial_->until_usec) {
+                return;
+        }
         auto change = std::make_shared<Change>();
         change->kind = Change::Kind::kBack;
         change->loaded.digest = trial_->digest_before;
