@@ -5,10 +5,12 @@
 
 #include <cstdio>
 
+#include "broker/base/standard_streams.h"
 #include "sandbox/run/options.h"
 #include "sandbox/run/run.h"
 
 int main(int argc, char* argv[]) {
+        sockbroker::open_standard_streams();
         const auto options = sockbroker::launcher::parse_options(argc, argv);
         if (!options) {
                 sockbroker::launcher::complain(options.error().text());

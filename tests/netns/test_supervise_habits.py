@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import struct
+import subprocess
 
 import pytest
 
@@ -165,3 +166,19 @@ def test_a_thread_binds_its_own_descriptor_and_not_that_of_the_first_one(web):  
 def test_a_child_that_has_its_parents_memory(web):
     assert thread("vfork") == "0 0\n"
     web.wait_log("register: tcp socket")
+
+
+# How it is started.
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
+def test_it_is_started_with_closed_standard_streams(web, closed):
+    """No socket takes their numbers, in which the supervisor would look for its standard error."""
+    code = ("import signal, socket; s = socket.create_server(('', 80)); t = socket.create_server(('', 8080)); "
+            "signal.pause()")
+    words = sandbox.command("--supervise", "/usr/bin/python3", "-c", code, ambient="")
+    with subprocess.Popen(["/bin/bash", "-c", f'exec "$@" {closed}', "-", *words]) as process:
+        try:
+            web.wait_log("(?s)" + "register: .*" * 2)
+            assert {entry["pid"] for entry in web.list()} == {process.pid}
+        finally:
+            process.kill()

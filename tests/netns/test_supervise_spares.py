@@ -2,13 +2,14 @@
 """Sockets that take the place of what the program opens: held ones, and those of a .socket unit."""
 
 import os
+import re
 import socket
 
 import pytest
 
 from harness import sandbox, supervised
 from test_supervise import ask, everything, send
-from words import add_routes
+from words import add_routes, refused
 
 
 @pytest.fixture(name="web")
@@ -116,17 +117,30 @@ def test_a_held_udp_socket_too(web):
         assert [entry["pid"] for entry in web.list()] == [second.process.pid]
 
 
-def test_held_sockets_that_nobody_asks_for_are_given_up(web):
+@pytest.mark.parametrize("udp", [[("0.0.0.0", None), ("::", 1)], [("::", 0)]])
+def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them(web, udp):
     with supervised.Program() as first:
-        first.do("s = sock('tcp', '0.0.0.0', 80); t = sock('tcp', '::', 80, 1)")
+        first.do("a = sock('tcp', '0.0.0.0', 80); b = sock('tcp', '::', 80, 1)")
+        first.do(f"c = [sock('udp', at, 5353, v6only) for at, v6only in {udp!r}]")
         first.process.kill()
         first.process.wait()
-        web.wait_log(r"(?s)hold: .*hold: ")
+        web.wait_log(r"(?s)" + "hold: .*" * (2 + len(udp)))
     with supervised.Program() as second:
-        second.do("s = sock('tcp', '0.0.0.0', 80)")
+        second.do("s = sock('tcp', '0.0.0.0', 80); serve(s); t = sock('tcp', '0.0.0.0', 5353)")
         pid = second.supervisor()
-        assert len(sockets_of(pid)) == 1
+        assert len(sockets_of(pid)) == 1 + len(udp)
+        [early] = [entry for entry in web.list() if (entry["protocol"], entry["family"]) == ("tcp", "ipv6")]
+        waiting = socket.create_connection(("2001:db8::1", 80), 5)
         supervised.until(lambda: sockets_of(pid) == [])
+        with pytest.raises(ConnectionResetError):
+            waiting.recv(1)
+        web.wait_log(f"gone: tcp socket {re.escape(early['bound'])}")
+        supervised.until(lambda: len(web.list()) == 2)
+        assert {(entry["service"], entry["protocol"], entry["family"]) for entry in web.list()} == {
+            ("web", "tcp", "ipv4"), ("dns", "tcp", "ipv4")}
+        with refused():
+            ask("2001:db8::1", 80)
+        assert ask("192.0.2.1", 80) == f"served {second.process.pid}"
 
 
 def sockets_of(pid):
