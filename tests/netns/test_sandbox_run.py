@@ -78,6 +78,7 @@ def test_what_is_probably_not_meant_is_said_and_the_program_runs(web):
     assert status == 0
     for word in ("port 7001", "IPv6"):
         assert re.search(f"^sockbroker-run: web: warning: .*{word}", said, re.M), said
+    web.wait_log("(?s)" + "warn: .*" * 2)  # after the answer
     assert web.log().count("warn: ") == 2
 
 
