@@ -184,13 +184,23 @@ void Reloads::install(const ChangePtr& change) {
                 return refuse(*change, {});
         }
         policy_.prepare();
-        auto numbers = registry_.begin_change(*change->policy);
-        if (!numbers) {
-                return refuse(*change, numbers.error().text());
-        }
-        change->numbers = std::move(*numbers);
-        in_worker(change, &Reloads::install_job, &Reloads::finish);
+        add_services(change);
 }
+
+void Reloads::add_services(const ChangePtr& change) {
+        const auto all = registry_.begin_change(change->numbers, *change->policy, kServicesPerTurn);
+        if (!all) {
+                return refuse(*change, all.error().text());
+        }
+        if (*all) {
+                in_worker(change, &Reloads::install_job, &Reloads::finish);
+        } else {
+                in_worker(change, &Reloads::no_job, &Reloads::add_services);
+        }
+}
+
+// So that others have their turn before the next step.
+void Reloads::no_job(Change& /*change*/) const {}
 
 void Reloads::install_job(Change& change) const {
         change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);

@@ -36,8 +36,8 @@ std::string name_changes(const Interfaces& before, const Interfaces& after) {
 // Does it or, where memory does not suffice, notes that; what is to be done beside it is done all the same.
 template <class Act>
 void do_or_note(Removal& removal, const Act& act) noexcept {
-        if (!succeeds(act) && !removal.error) {
-                removal.error = no_memory();
+        if (!succeeds(act)) {
+                removal.blame(no_memory());
         }
 }
 
@@ -59,7 +59,8 @@ void Reloads::finish(const ChangePtr& change) {
         }
         // The kernel has the rules: whatever memory there is, nothing from here on may look as if they had been
         // refused.
-        auto removal = registry_.finish_change(std::exchange(change->numbers, {}), *change->policy);
+        Removal removal;
+        (void)registry_.finish_change(change->numbers, *change->policy, 0, removal);
         if (change->kind == Change::Kind::kBack) {
                 finish_back(*change, std::move(removal));
         } else if (change->kind == Change::Kind::kInterfaces) {
@@ -67,14 +68,27 @@ void Reloads::finish(const ChangePtr& change) {
         } else {
                 finish_reload(*change, std::move(removal));
         }
+        finish_others(change);
+}
+
+// Services without sockets, in turns with everything else.
+void Reloads::finish_others(const ChangePtr& change) {
+        Removal removal;
+        while (!registry_.finish_change(change->numbers, *change->policy, kServicesPerTurn, removal)) {
+                degrade_for(removal);
+                if (succeeds([&] { in_worker(change, &Reloads::no_job, &Reloads::finish_others); })) {
+                        return;
+                }
+        }
+        degrade_for(removal);
         end(*change);
 }
 
 void Reloads::follow(Removal& removal) noexcept {
         do_or_note(removal, [&] { departures_.tell(removal, Action::kRevoke, kNoSuchService); });
         do_or_note(removal, [&] {
-                if (auto error = revoke_unadmitted(); !removal.error) {
-                        removal.error = std::move(error);
+                if (auto error = revoke_unadmitted()) {
+                        removal.blame(std::move(*error));
                 }
         });
         do_or_note(removal, [&] { replies_.follow_policy(); });

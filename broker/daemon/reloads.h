@@ -64,6 +64,9 @@ public:
         void on_status(std::function<void()> changed) { on_status_ = std::move(changed); }
 
 private:
+        // Of services that come, go or stay, at once: some milliseconds.
+        static constexpr std::size_t kServicesPerTurn = 2048;
+
         struct Change;
         using ChangePtr = std::shared_ptr<Change>;
         using Step = void (Reloads::*)(const ChangePtr&);
@@ -89,8 +92,11 @@ private:
         void check_names(const ChangePtr& change);
         void check_names_job(Change& change) const;
         void install(const ChangePtr& change);
+        void add_services(const ChangePtr& change);
+        void no_job(Change& change) const;
         void install_job(Change& change) const;
         void finish(const ChangePtr& change);
+        void finish_others(const ChangePtr& change);
         void finish_reload(Change& change, Removal removal) noexcept;
         void finish_back(Change& change, Removal removal) noexcept;
         void finish_interfaces(Change& change, const Removal& removal) noexcept;

@@ -56,8 +56,8 @@ void Registry::remove_of(const std::string& service, ServiceState& state, const 
         if (!succeeds([&] { done = remove_of(service, state, gone, removal.departures); })) {
                 done = std::unexpected(no_memory());
         }
-        if (!done && !removal.error) {
-                removal.error = std::move(done.error());
+        if (!done) {
+                removal.blame(std::move(done.error()));
         }
 }
 
@@ -134,8 +134,8 @@ Removal Registry::refresh_some(Sweep& sweep, std::chrono::steady_clock::time_poi
         }
         Removal removal;
         bool time_left = true;
-        if (!succeeds([&] { time_left = sweep_some(sweep, until, removal); }) && !removal.error) {
-                removal.error = no_memory();
+        if (!succeeds([&] { time_left = sweep_some(sweep, until, removal); })) {
+                removal.blame(no_memory());
         }
         sweep.done = time_left || removal.error;
         return removal;

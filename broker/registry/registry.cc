@@ -119,57 +119,60 @@ void Registry::take_up() {
 }
 
 Result<Removal> Registry::set_policy(const Policy& policy, const Interfaces& interfaces) {
-        auto change = begin_change(policy);
-        if (!change) {
-                return std::unexpected(change.error());
-        }
-        if (const auto done = install(*change, policy, interfaces); !done) {
-                abandon_change(*change);
-                return std::unexpected(done.error());
-        }
-        return finish_change(std::move(*change), policy);
-}
-
-Result<Registry::Change> Registry::begin_change(const Policy& policy) {
+        constexpr std::size_t kAll = SIZE_MAX;
         Change change;
         // Whatever ends this, an exception too, leaves no number behind.
         struct Undo {
                 Registry& registry;
                 const Change& change;
-                bool wanted = true;
 
                 Undo(Registry& r, const Change& c) : registry(r), change(c) {}
                 Undo(const Undo&) = delete;
                 Undo& operator=(const Undo&) = delete;
                 ~Undo() {
-                        if (wanted) {
+                        if (!change.in_force) {
                                 registry.abandon_change(change);
                         }
                 }
         } undo(*this, change);
-        for (const auto& service : policy.services) {
-                const auto at = services_.lower_bound(service.name);
-                if (at != services_.end() && at->first == service.name) {
-                        change.ids.emplace_hint(change.ids.end(), service.name, at->second.id);
+        if (const auto begun = begin_change(change, policy, kAll); !begun) {
+                return std::unexpected(begun.error());
+        }
+        if (const auto done = install(change, policy, interfaces); !done) {
+                return std::unexpected(done.error());
+        }
+        Removal removal;
+        (void)finish_change(change, policy, kAll, removal);
+        return removal;
+}
+
+Result<bool> Registry::begin_change(Change& change, const Policy& policy, std::size_t most) {
+        for (; change.ids.size() < policy.services.size(); most--) {
+                if (most == 0) {
+                        return false;
+                }
+                const std::string& name = policy.services[change.ids.size()].name;
+                const auto at = services_.lower_bound(name);
+                if (at != services_.end() && at->first == name) {
+                        change.ids.emplace_hint(change.ids.end(), name, at->second.id);
                         continue;
                 }
                 change.fresh.push_back(0);
-                const auto id = dataplane_.add_service(service.name);
+                const auto id = dataplane_.add_service(name);
                 if (!id) {
                         return std::unexpected(id.error());
                 }
                 change.fresh.back() = *id;
-                change.ids.emplace_hint(change.ids.end(), service.name, *id);
                 // Now, since after the switch there may be no memory for it.
-                services_.emplace_hint(at, service.name, ServiceState{.id = *id});
+                services_.emplace_hint(at, name, ServiceState{.id = *id});
+                change.ids.emplace_hint(change.ids.end(), name, *id);
         }
         auto counters = dataplane_.assign_counters(counted_bindings(policy));
         if (!counters) {
                 return std::unexpected(counters.error());
         }
         change.counters = std::move(*counters);
-        undo.wanted = false;
-        return change;
+        return true;
 }
 
 Result<void> Registry::install(const Change& change, const Policy& policy, const Interfaces& interfaces) const {
@@ -193,43 +196,52 @@ void Registry::abandon_change(const Change& change) noexcept {
         }
 }
 
-Removal Registry::finish_change(Change change, const Policy& policy) noexcept {
-        Removal removal;
-        const auto left_undone = [&](Error error) {
-                if (!removal.error) {
-                        removal.error = std::move(error);
+bool Registry::finish_change(Change& change, const Policy& policy, std::size_t most, Removal& removal) noexcept {
+        auto state = services_.begin();
+        if (change.in_force) {
+                state = services_.lower_bound(change.next);
+        } else {
+                change.in_force = true;
+                counters_ = std::move(change.counters);
+                if (!succeeds([&] { dataplane_.keep_counters(*counters_); })) {
+                        removal.blame(no_memory());
                 }
-        };
-        counters_ = std::move(change.counters);
-        if (!succeeds([&] { dataplane_.keep_counters(*counters_); })) {
-                left_undone(no_memory());
+                while (state != services_.end()) {
+                        const auto one = state++;
+                        if (!one->second.registrations.empty()) {
+                                follow_policy(one, policy, removal);
+                        }
+                }
+                state = services_.begin();
         }
-        for (auto state = services_.begin(); state != services_.end();) {
-                const bool stays = change.ids.contains(state->first);
-                if (!stays && succeeds([&] { remove_service(state->first, state->second, removal.departures); })) {
-                        state = services_.erase(state);
-                        continue;
-                }
-                if (!stays) {
-                        left_undone(no_memory());
-                }
-                state++;
+        for (; most > 0 && state != services_.end(); most--) {
+                follow_policy(state++, policy, removal);
         }
-        for (const auto& service : policy.services) {
-                Result<void> done;
-                if (!succeeds([&] {
-                            done = set_distribution(
-                                    services_.find(service.name)->second,
-                                    {service.handover == Handover::kShare, service.reuse_port,
-                                     service.udp_flows == UdpFlows::kStay, service.udp_reply == UdpReply::kOriginal});
-                    })) {
-                        done = std::unexpected(no_memory());
-                }
-                if (!done) {
-                        left_undone(std::move(done.error()));
-                }
+        if (state == services_.end()) {
+                return true;
         }
-        return removal;
+        change.next = state->first;
+        return false;
+}
+
+void Registry::follow_policy(States::iterator state, const Policy& policy, Removal& removal) noexcept {
+        const Service* service = policy.find(state->first);
+        Result<void> done;
+        const bool finished = succeeds([&] {
+                if (service == nullptr) {
+                        remove_service(state->first, state->second, removal.departures);
+                } else {
+                        done = set_distribution(
+                                state->second,
+                                {service->handover == Handover::kShare, service->reuse_port,
+                                 service->udp_flows == UdpFlows::kStay, service->udp_reply == UdpReply::kOriginal});
+                }
+        });
+        if (!finished || !done) {
+                removal.blame(finished ? std::move(done.error()) : no_memory());
+        } else if (service == nullptr) {
+                services_.erase(state);
+        }
 }
 
 Result<void> Registry::set_distribution(ServiceState& state, Distribution distribution) {

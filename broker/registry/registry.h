@@ -56,6 +56,12 @@ struct Departure {
 struct Removal {
         std::vector<Departure> departures;
         std::optional<Error> error;
+
+        void blame(Error one) noexcept {
+                if (!error) {
+                        error = std::move(one);
+                }
+        }
 };
 
 // So short that it needs no memory itself.
@@ -108,18 +114,24 @@ public:
         [[nodiscard]] Result<Removal> set_policy(const Policy& policy, const Interfaces& interfaces);
 
         // The same in steps, of which only install() takes long. It may run in another thread, while registrations come
-        // and go, but no other step; then finish_change() or, where it failed, abandon_change() follows. The rules are
-        // in force then, so finish_change() does not fail: what memory does not suffice for is left for the change
-        // after this one, and told by the error.
+        // and go, but no other step; then finish_change() or, where it failed or what came before it failed or threw,
+        // abandon_change() follows.
         struct Change {
                 std::map<std::string, ServiceId, std::less<>> ids;
                 std::vector<ServiceId> fresh;
                 std::vector<std::uint32_t> counters;
+                bool in_force = false;
+                std::string_view next;  // what finish_change() goes on with
         };
-        [[nodiscard]] Result<Change> begin_change(const Policy& policy);
+        // Looks at so many services at most, for there may be tens of thousands. False: it is to be called again.
+        [[nodiscard]] Result<bool> begin_change(Change& change, const Policy& policy, std::size_t most);
         [[nodiscard]] Result<void> install(const Change& change, const Policy& policy,
                                            const Interfaces& interfaces) const;
-        [[nodiscard]] Removal finish_change(Change change, const Policy& policy) noexcept;
+        // The rules are in force, so this does not fail: what memory does not suffice for is left for the change after
+        // this one, and told by the error. The first call sees to all services that have sockets, and so much of the
+        // others as it may.
+        [[nodiscard]] bool finish_change(Change& change, const Policy& policy, std::size_t most,
+                                         Removal& removal) noexcept;
         void abandon_change(const Change& change) noexcept;
 
         // Takes away each registration of the service that is `gone`, or nothing where that fails.
@@ -203,6 +215,9 @@ private:
         // The same, and the next service has its turn whatever comes of it.
         void remove_of(const std::string& service, ServiceState& state, const Gone& gone, Removal& removal) noexcept;
         [[nodiscard]] bool sweep_some(Sweep& sweep, std::chrono::steady_clock::time_point until, Removal& removal);
+        using States = std::map<std::string, ServiceState, std::less<>>;
+        // A service as the policy has it, or away with it.
+        void follow_policy(States::iterator state, const Policy& policy, Removal& removal) noexcept;
         // A service that no rule names any more, with all that it has: or nothing, where this throws.
         void remove_service(const std::string& service, ServiceState& state, std::vector<Departure>& departures);
         // Makes `kept` the registrations of the service, distributed like that: targets first, then the slots that no
@@ -213,9 +228,9 @@ private:
         [[nodiscard]] Result<void> rewrite(const std::string& service, std::uint64_t cookie,
                                            const std::function<void(Registration&)>& change);
         Dataplane& dataplane_;
-        std::map<std::string, ServiceState, std::less<>> services_;  // every service of the policy, or of one to come
-        std::multimap<BoundTo, Bound> bound_;                        // every registration
-        std::optional<std::vector<std::uint32_t>> counters_;         // of the policy in force, once it came from here
+        States services_;                                     // every service of the policy, or of one to come
+        std::multimap<BoundTo, Bound> bound_;                 // every registration
+        std::optional<std::vector<std::uint32_t>> counters_;  // of the policy in force, once it came from here
         std::int64_t last_since_usec_ = 0;
 };
 

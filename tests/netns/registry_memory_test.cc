@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Memory that ends in the midst of a hand-over, or while a service is added, at each allocation in turn: what was not
-// done to its end leaves no slot, record, id or name behind, and whoever served serves on.
+// done to its end leaves no slot, record, id or name behind, and whoever served serves on. And a change that takes
+// turns with others.
 #include <algorithm>
 #include <chrono>
 #include <functional>
 #include <map>
 #include <new>
+#include <set>
 #include <string>
 
 #include "bpf/layout.h"
@@ -20,6 +22,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint32_t kSlots = 256;
+constexpr std::size_t kAll = SIZE_MAX;
 
 class RegistryMemory : public DataplaneTest {
 protected:
@@ -144,11 +147,14 @@ TEST_F(RegistryMemory, that_ends_when_the_rules_of_a_policy_are_in_force_makes_i
         for (bool whole = false; !whole; allocations++) {
                 const auto old = make_socket(Protocol::kTcp, Family::kIpv4);
                 ASSERT_TRUE(hand_over(old, -1));
-                auto change = registry_->begin_change(after);
-                ASSERT_TRUE(change);
-                ASSERT_TRUE(registry_->install(*change, after, {}));
-                const auto removal = test::with_memory_for(
-                        allocations, [&] { return registry_->finish_change(std::move(*change), after); });
+                Registry::Change change;
+                ASSERT_TRUE(registry_->begin_change(change, after, kAll));
+                ASSERT_TRUE(registry_->install(change, after, {}));
+                const auto removal = test::with_memory_for(allocations, [&] {
+                        Removal gone;
+                        (void)registry_->finish_change(change, after, kAll, gone);
+                        return gone;
+                });
                 whole = !removal.error;
                 ASSERT_EQ(removal.departures.size() + registry_->registrations("web").size(), 1U) << allocations;
                 ASSERT_EQ(ask(packet(Protocol::kTcp, "10.0.0.1", 80)).cookie, 0U) << "no rule names it";
@@ -178,14 +184,15 @@ TEST_F(RegistryMemory, that_ends_while_a_change_begins_leaves_no_service_behind)
         for (int round = 0; round < 20; round++) {  // more often than there are ids
                 bool begun = false;
                 for (long allocations = 0; !begun; allocations++) {
+                        Registry::Change change;
                         try {
-                                const auto change = test::with_memory_for(
-                                        allocations, [&] { return registry_->begin_change(after); });
-                                ASSERT_TRUE(change) << change.error().text();
-                                registry_->abandon_change(*change);
+                                const auto all = test::with_memory_for(
+                                        allocations, [&] { return registry_->begin_change(change, after, kAll); });
+                                ASSERT_TRUE(all) << all.error().text();
                                 begun = true;
                         } catch (const std::bad_alloc&) {
                         }
+                        registry_->abandon_change(change);
                         ASSERT_EQ(std::ranges::count(dataplane_->service_names(), ""),
                                   static_cast<std::ptrdiff_t>(dataplane_->service_names().size() - 1))
                                 << allocations;
@@ -232,6 +239,54 @@ TEST_F(RegistryMemory, that_ends_while_sockets_go_loses_none_of_those_that_went)
                 EXPECT_GE(allocations, 5) << name;
                 EXPECT_TRUE(some) << name;
         }
+}
+
+// Between two turns the loop does other work: no service that has a socket is as the policy before had it then.
+TEST_F(RegistryMemory, is_not_what_a_change_that_takes_turns_is_about) {
+        open({.bindings = 16, .services = 16, .sockets = kSlots});
+        registry_ = std::make_unique<Registry>(*dataplane_);
+        registry_->take_up();
+        const auto policy_of = [](std::initializer_list<const char*> names, Handover handover) {
+                Policy policy;
+                for (const char* name : names) {
+                        Service& service = policy.services.emplace_back();
+                        service.name = name;
+                        service.handover = handover;
+                }
+                return policy;
+        };
+        const Policy before = policy_of({"a", "b", "goes", "stays", "z"}, Handover::kReplace);
+        const Policy after = policy_of({"c", "d", "e", "stays", "z"}, Handover::kShare);
+        ASSERT_TRUE(registry_->set_policy(before, {}));
+        const auto one = make_socket(Protocol::kTcp, Family::kIpv4);
+        const auto other = make_socket(Protocol::kTcp, Family::kIpv4);
+        ASSERT_TRUE(hand_over_to(before.services[2], one));
+        ASSERT_TRUE(hand_over_to(before.services[3], other));
+        Registry::Change change;
+        int turns = 1;
+        for (;; turns++) {
+                const auto all = registry_->begin_change(change, after, 2);
+                ASSERT_TRUE(all);
+                if (*all) {
+                        break;
+                }
+        }
+        EXPECT_EQ(turns, 3) << "of five services";
+        ASSERT_TRUE(registry_->install(change, after, {}));
+        Removal removal;
+        EXPECT_FALSE(registry_->finish_change(change, after, 0, removal));
+        EXPECT_EQ(removal.departures.size(), 1U);
+        EXPECT_TRUE(registry_->registrations("goes").empty());
+        EXPECT_TRUE(registry_->distribution("stays").share);
+        EXPECT_FALSE(registry_->distribution("z").share) << "no socket, so its turn comes later";
+        EXPECT_EQ(dataplane_->free_slots(), kSlots - 1);
+        for (turns = 1; !registry_->finish_change(change, after, 2, removal); turns++) {
+        }
+        EXPECT_EQ(turns, 4) << "of seven that are left";
+        EXPECT_TRUE(registry_->distribution("z").share);
+        EXPECT_FALSE(removal.error);
+        std::set<std::string> names(dataplane_->service_names().begin(), dataplane_->service_names().end());
+        EXPECT_EQ(names, (std::set<std::string>{"", "c", "d", "e", "stays", "z"}));
 }
 
 }  // namespace

@@ -258,6 +258,53 @@ def latency_beside_scrapes(services, scrapes):
             "beside": _percentiles(beside.latencies)}
 
 
+def _longest_answer(path, stop_path):
+    """Of one trivial request after another, until the file is there; in seconds."""
+    longest = 0
+    control = wire.Control(path)
+    while not os.path.exists(stop_path):
+        begin = time.perf_counter()
+        control.send("VERB=version")
+        control.receive()
+        longest = max(longest, time.perf_counter() - begin)
+        time.sleep(0.0005)
+    return longest
+
+
+class _Asking(worker.Child):
+    def longest(self, path, stop_path):
+        return _longest_answer(path, stop_path)
+
+
+def pauses(services, repeats):
+    """The longest wait for an answer while so many services come, half of them go, and the others."""
+    one_each = "".join(f"[Service s{i}]\nUser=1\nListenStream=10.{i >> 8}.{i & 255}.0/24:80\n" for i in range(services))
+    half = one_each[:one_each.index(f"[Service s{services // 2}]")]
+    result = {"come": [], "half go": [], "go": []}
+    started = Started(text=policy_of(1))
+    (started.broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=200000\nMaxServices=65536\n")
+    with started as made:
+        for number in range(repeats):
+            for name, text in (("come", one_each), ("half go", half), ("go", policy_of(1))):
+                made.policy(text)
+                stop = f"/run/stop-{name}-{number}"
+                asking = worker.Worker(_Asking)
+                try:
+                    asking.connection.send(("longest", (made.control_path, stop), {}))
+                    time.sleep(0.2)
+                    status, output = made.reload()
+                    if status != 0:
+                        raise RuntimeError(f"the reload was refused: {output}")
+                    time.sleep(0.2)
+                    pathlib.Path(stop).touch()
+                    result[name].append(1e3 * asking._result("longest", 120))  # pylint: disable=protected-access
+                finally:
+                    asking.kill()
+                made.log()
+    return {"services": services, "longest_ms": {name: rounds.spread(each) for name, each in result.items()},
+            "longest_of_all_ms": max(max(each) for each in result.values())}
+
+
 def footprint(bindings, capacity=None):
     """Memory of the broker and of its maps after a start with so many bindings."""
     with Started(capacity, policy_of(bindings)) as made:
