@@ -13,8 +13,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "broker/base/printable.h"
 #include "broker/client/register.h"
@@ -81,26 +83,7 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
         return found;
 }
 
-// A unit's ExecStartPost= runs as soon as the program does, which listens a little later.
-Result<std::vector<Found>> wait_for_sockets(const Options& options, const std::vector<std::string>& wanted) {
-        constexpr auto kPause = std::chrono::milliseconds(20);
-        const auto patience = options.timeout == kForever ? kShortTimeout : options.timeout;
-        const auto end = std::chrono::steady_clock::now() + patience;
-        for (;;) {
-                auto found = sockets_of(options.pid);
-                const auto is_there = [&](const std::string& name) {
-                        return std::ranges::any_of(*found,
-                                                   [&](const Found& one) { return name_of(one.facts) == name; });
-                };
-                if (!found || (!found->empty() && std::ranges::all_of(wanted, is_there)) ||
-                    std::chrono::steady_clock::now() >= end) {
-                        return found;
-                }
-                std::this_thread::sleep_for(kPause);
-        }
-}
-
-// Policy's word on each where none was named: the service takes a socket bound there.
+// Policy's word: the service takes a socket bound there.
 bool is_taken(ControlClient& client, const std::string& service, pid_t pid, const SocketFacts& facts) {
         sockbroker::Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
         request.bind = {.protocol = facts.protocol, .at = facts.bound, .services = {service}};
@@ -120,6 +103,56 @@ bool is_taken(ControlClient& client, const std::string& service, pid_t pid, cons
         return false;
 }
 
+// Of the sockets of a process those that are meant: by their names or, where none is given, by policy.
+class Meant {
+public:
+        Meant(ControlClient& client, const Options& options, std::vector<std::string> names)
+                : client_(client), options_(options), names_(std::move(names)) {}
+
+        [[nodiscard]] bool has(const Found& one) {
+                if (!names_.empty()) {
+                        return std::ranges::find(names_, name_of(one.facts)) != names_.end();
+                }
+                const auto [said, fresh] = said_.try_emplace(one.facts.cookie, false);
+                if (fresh) {
+                        said->second = is_taken(client_, options_.arguments.front(), options_.pid, one.facts);
+                }
+                return said->second;
+        }
+        // The first name that none of them has.
+        [[nodiscard]] const std::string* missing(const std::vector<Found>& found) const {
+                const auto name = std::ranges::find_if(names_, [&](const std::string& wanted) {
+                        return std::ranges::none_of(found,
+                                                    [&](const Found& one) { return name_of(one.facts) == wanted; });
+                });
+                return name == names_.end() ? nullptr : &*name;
+        }
+        [[nodiscard]] bool are_in(const std::vector<Found>& found) {
+                return missing(found) == nullptr &&
+                       std::ranges::any_of(found, [this](const Found& one) { return has(one); });
+        }
+
+private:
+        ControlClient& client_;
+        const Options& options_;
+        const std::vector<std::string> names_;
+        std::map<std::uint64_t, bool> said_;  // by cookie: each is asked about once
+};
+
+// A unit's ExecStartPost= runs as soon as the program does, which listens a little later.
+Result<std::vector<Found>> wait_for_sockets(const Options& options, Meant& meant) {
+        constexpr auto kPause = std::chrono::milliseconds(20);
+        const auto patience = options.timeout == kForever ? kShortTimeout : options.timeout;
+        const auto end = std::chrono::steady_clock::now() + patience;
+        for (;;) {
+                auto found = sockets_of(options.pid);
+                if (!found || meant.are_in(*found) || std::chrono::steady_clock::now() >= end) {
+                        return found;
+                }
+                std::this_thread::sleep_for(kPause);
+        }
+}
+
 std::string names_of(const std::vector<Found>& found) {
         std::vector<std::string> names;
         names.reserve(found.size());
@@ -137,8 +170,12 @@ int register_of_process(const Options& options) {
                 return kExitUsage;
         }
         const std::string& service = options.arguments.front();
-        const std::vector<std::string> wanted(options.arguments.begin() + 1, options.arguments.end());
-        const auto found = wait_for_sockets(options, wanted);
+        std::expected<ControlClient, int> client = connect(options);
+        if (!client) {
+                return client.error();
+        }
+        Meant meant(*client, options, {options.arguments.begin() + 1, options.arguments.end()});
+        const auto found = wait_for_sockets(options, meant);
         if (!found) {
                 complain(found.error().text());
                 return kExitFailed;
@@ -149,21 +186,14 @@ int register_of_process(const Options& options) {
                         options.pid));
                 return kExitFailed;
         }
-        for (const std::string& name : wanted) {
-                if (std::ranges::none_of(*found, [&](const Found& one) { return name_of(one.facts) == name; })) {
-                        complain(fmt::format("process {} has no socket {}; it has: {}", options.pid, printable(name),
-                                             names_of(*found)));
-                        return kExitFailed;
-                }
-        }
-        std::expected<ControlClient, int> client = connect(options);
-        if (!client) {
-                return client.error();
+        if (const auto* const name = meant.missing(*found)) {
+                complain(fmt::format("process {} has no socket {}; it has: {}", options.pid, printable(*name),
+                                     names_of(*found)));
+                return kExitFailed;
         }
         std::vector<int> fds;
         for (const Found& one : *found) {
-                if (wanted.empty() ? is_taken(*client, service, options.pid, one.facts)
-                                   : std::ranges::find(wanted, name_of(one.facts)) != wanted.end()) {
+                if (meant.has(one)) {
                         fds.push_back(one.fd.get());
                 }
         }

@@ -2,6 +2,8 @@
 """VERB=match: which service that admits the sender would take a socket bound there; and PID=, whose sockets they
 are."""
 
+import concurrent.futures
+import contextlib
 import os
 
 from words import ADDRESS, LOOPBACK, PORT, add_routes, handed_over, listen, section, who
@@ -133,17 +135,31 @@ def test_root_registers_the_sockets_of_a_program_that_runs(broker, spawn):
     assert who("tcp", "ipv4") == "web"
 
 
+def test_a_socket_that_is_not_meant_ends_no_wait(broker, spawn):
+    broker.policy(section("web", UID, everything())).start()
+    program = spawn("web")
+    program.open("other", "tcp", "127.0.0.1", 9999)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        tool = beside.submit(broker.ctl, "register", "--timeout=30s", f"--pid={program.pid}", "web")
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            tool.result(0.3)
+        assert not tool.done(), tool.result()
+        program.open("wanted", "tcp", "0.0.0.0", PORT)
+        assert tool.result(30)[0] == 0
+    assert [entry["cookie"] for entry in broker.list()] == [program.facts("wanted")[1]]
+
+
 def test_sockets_are_chosen_by_protocol_and_bound_address(broker, spawn):
     add_routes()
     broker.policy(section("web", UID, everything())).start()
     program = spawn("web")
     port, cookie = program.open("a", "tcp", LOOPBACK["ipv4"], 0)
     program.open("b", "tcp", LOOPBACK["ipv4"], 0)
-    status, said = broker.ctl("register", f"--pid={program.pid}", "web")
+    status, said = broker.ctl("register", "--timeout=200ms", f"--pid={program.pid}", "web")
     assert status == 1 and f"tcp:127.0.0.1:{port}" in said and broker.list() == [], said
     assert broker.ctl("register", f"--pid={program.pid}", "web", f"tcp:127.0.0.1:{port}")[0] == 0
     assert [entry["cookie"] for entry in broker.list()] == [cookie]
-    status, said = broker.ctl("register", f"--pid={program.pid}", "web", "tcp:127.0.0.1:1")
+    status, said = broker.ctl("register", f"--pid={program.pid}", "web", "tcp:127.0.0.1:1", "--timeout=200ms")
     assert status == 1 and "has no socket tcp:127.0.0.1:1" in said, said
     for words in (["--pid=0", "web"], [f"--pid={program.pid}"], ["web", "tcp:127.0.0.1:1"]):
         assert broker.ctl("register", *words)[0] == 2
@@ -153,7 +169,7 @@ def test_a_program_that_the_policy_does_not_admit_is_not_registered_by_root_eith
     broker.policy(section("web", UID, everything())).start()
     stranger = spawn("web", OTHER)
     port, _ = stranger.open("a", "tcp", "0.0.0.0", PORT)
-    status, said = broker.ctl("register", f"--pid={stranger.pid}", "web")
+    status, said = broker.ctl("register", "--timeout=200ms", f"--pid={stranger.pid}", "web")
     assert status == 1 and "does not admit" in said, said
     status, said = broker.ctl("register", f"--pid={stranger.pid}", "web", f"tcp:0.0.0.0:{port}")
     assert status == 1 and "has uid 61002" in said and broker.list() == [], said
