@@ -6,7 +6,6 @@
  *                              another socket's in the first thread; prints the ports to which both are bound
  *   supervised_thread vfork    a child that has its parent's memory binds and listens; prints what it heard
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sched.h>
