@@ -122,7 +122,7 @@ def registrations(report):
             + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by "
             "sockbrokerctl:\n\n" + _waits(latency, "beside reloads")
             + f"\n\nScrapes of sockbroker-exporter, ten a second at most, with {scrapes['services']:,} services that "
-            f"have a socket each, {cell(scrapes['scrape_ms'], '{:.1f}')} ms, the longest "
+            f"have a socket each,\n{cell(scrapes['scrape_ms'], '{:.1f}')} ms, the longest "
             f"{scrapes['longest_scrape_ms']:.1f} ms:\n\n" + _waits(scrapes, "beside scrapes")
             + f"\n\nThe longest wait for the answer to a trivial request beside a reload by which "
             f"{report['pauses']['services']:,} services come or go:\n\n"
