@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """System calls and numbers that Python 3.11 has no name for. Knows nothing of sockbroker."""
 
+import contextlib
 import ctypes
 import os
 
@@ -101,3 +102,12 @@ def socket_cookie(sock):
     """SO_COOKIE as sockbroker writes it: 16 hex digits."""
     import socket
     return f"{int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), 'little'):016x}"
+
+
+def descriptors(pid):
+    """{number: what it is, as /proc says}, without those that the process closes meanwhile."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found

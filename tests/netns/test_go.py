@@ -58,9 +58,9 @@ def protocols_of_listeners(pid):
     """SO_PROTOCOL of those that the process has."""
     found = []
     pidfd = os.pidfd_open(pid)
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
-            with socket.socket(fileno=kernel.pidfd_getfd(pidfd, int(name))) as sock:
+    for fd, link in kernel.descriptors(pid).items():
+        if link.startswith("socket:"):
+            with socket.socket(fileno=kernel.pidfd_getfd(pidfd, fd)) as sock:
                 if sock.family != socket.AF_UNIX and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.append(sock.getsockopt(socket.SOL_SOCKET, 38))
     os.close(pidfd)

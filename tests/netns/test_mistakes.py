@@ -3,14 +3,13 @@
 untouched after each: rules, registrations, and a query that is answered as before."""
 
 import json
-import os
 import pathlib
 import re
 
 import pytest
 
 from harness import broker as broker_module
-from harness import oddities, wire
+from harness import kernel, oddities, wire
 from words import add_routes, everywhere, handed_over, listen, who
 
 DATA = broker_module.TOP / "tests/data"
@@ -146,12 +145,11 @@ def test_protocol_mistakes_on_the_notify_socket(broker, running, spawn):
 
 def test_mistakes_leak_no_descriptor(broker, running, spawn):
     """Descriptors that came with refused messages are closed, whatever was wrong."""
-    fds = pathlib.Path(f"/proc/{broker.process.pid}/fd")
     with wire.Control(broker.control_path) as connection:
 
         def open_descriptors():
             connection.request("VERB=version")  # hang-ups of earlier connections were seen before this is answered
-            return sorted(os.readlink(entry).split(":")[0] for entry in fds.iterdir())
+            return sorted(link.split(":")[0] for link in kernel.descriptors(broker.process.pid).values())
 
         before = open_descriptors()
         for number, mistake in on_channel("control"):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import wire
+from harness import kernel, wire
 from harness.directory import Directory, let_answers_grow_old
 from harness.until import until
 from words import PORT, add_routes, everywhere, handed_over, open_socket, section, who
@@ -335,13 +335,10 @@ def test_the_processes_end_with_the_broker(broker, directory):
     until("both to end", lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in both))
 
 
-def links(pid):
-    """What the descriptors of a process are, but for /dev/null and pipes."""
-    found = []
-    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            found.append(os.readlink(fd))
-    return [link for link in found if link != "/dev/null" and not link.startswith("pipe:")]
+def kinds_of_descriptors(pid):
+    """Of a process, but for /dev/null and pipes."""
+    kinds = [link.partition(":")[0] for link in kernel.descriptors(pid).values()]
+    return [kind for kind in kinds if kind not in ("/dev/null", "pipe")]
 
 
 def test_the_processes_have_nothing_of_the_brokers(broker, directory):  # pylint: disable=unused-argument
@@ -353,7 +350,7 @@ def test_the_processes_have_nothing_of_the_brokers(broker, directory):  # pylint
         assert "CapPrm:\t0000000000000000" in status and "CapEff:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
         # A lookup opens files, and closes them again.
-        until("nothing but its socket", lambda pid=pid: [link.partition(":")[0] for link in links(pid)] == ["socket"])
+        until("nothing but its socket", lambda pid=pid: kinds_of_descriptors(pid) == ["socket"])
 
 
 def test_a_library_that_comes_later_is_used(broker, directory, spawn):

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from harness import broker as broker_module
-from harness import sandbox, supervised
+from harness import kernel, sandbox, supervised
 from test_supervise import UID, ask, everything
 from test_supervise_again import has_pidfd_of_threads
 from words import add_routes
@@ -97,8 +97,7 @@ os.read(read, 1)""")
 
 
 def pidfds(pid):
-    fds = pathlib.Path(f"/proc/{pid}/fd")
-    return sum("pidfd" in os.readlink(fd) for fd in fds.iterdir())
+    return sum("pidfd" in link for link in kernel.descriptors(pid).values())
 
 
 # What others see of the program.

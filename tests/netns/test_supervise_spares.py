@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from harness import sandbox, supervised
+from harness import kernel, sandbox, supervised
 from test_supervise import ask, everything, send
 from words import add_routes, refused
 
@@ -144,7 +144,7 @@ def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them
 
 
 def sockets_of(pid):
-    return [fd for fd in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")]
+    return [fd for fd, link in kernel.descriptors(pid).items() if link.startswith("socket:")]
 
 
 def socket_unit(protocol, address, port, *, dual=False):
