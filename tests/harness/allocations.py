@@ -2,22 +2,14 @@
 """A broker whose allocations fail when a test says so (tests/support/allocations.c)."""
 
 import contextlib
-import mmap
-import pathlib
 import struct
 
-from harness import broker as broker_module
-
-LIBRARY = broker_module.BUILD / "tests/support/liballocations.so"
+from harness.preloaded import preload
 
 
 class Allocations:
     def __init__(self, broker, path="/run/allocations"):
-        pathlib.Path(path).write_bytes(bytes(4096))
-        pathlib.Path(path).chmod(0o666)
-        with open(path, "r+b") as file:
-            self.page = mmap.mmap(file.fileno(), 4096)
-        broker.environment |= {"LD_PRELOAD": str(LIBRARY), "SOCKBROKER_ALLOCATIONS": path}
+        self.page = preload(broker, "liballocations.so", "SOCKBROKER_ALLOCATIONS", path)
 
     @contextlib.contextmanager
     def failing(self, first, many=1):

@@ -3,12 +3,10 @@
 // Preloaded into the real sockbrokerd: makes allocations fail, for tests. What is shared with the test is the file that
 // $SOCKBROKER_ALLOCATIONS names; tests/harness/allocations.py knows the layout.
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "tests/support/shared_page.h"
 
 extern void* __libc_malloc(size_t);
 extern void* __libc_calloc(size_t, size_t);
@@ -22,14 +20,7 @@ static struct shared {
 } * shared;
 
 __attribute__((constructor)) static void share(void) {
-        const char* path = getenv("SOCKBROKER_ALLOCATIONS");
-        int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-        void* page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-        if (fd >= 0)
-                close(fd);
-        if (page != MAP_FAILED)
-                shared = page;
+        shared = shared_page("SOCKBROKER_ALLOCATIONS", sizeof *shared);
 }
 
 static int fails(void) {

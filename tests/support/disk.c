@@ -2,15 +2,14 @@
 //
 // Preloaded into the real sockbrokerd: a disk that is slow, for tests. fsync(2) waits for as long as the test says.
 // What is shared with the test is the file that $SOCKBROKER_DISK names; tests/harness/disk.py knows the layout.
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/support/shared_page.h"
 
 static struct shared {
         uint32_t slow;
@@ -18,14 +17,7 @@ static struct shared {
 } * shared;
 
 __attribute__((constructor)) static void share(void) {
-        const char* path = getenv("SOCKBROKER_DISK");
-        int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-        void* page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-        if (fd >= 0)
-                close(fd);
-        if (page != MAP_FAILED)
-                shared = page;
+        shared = shared_page("SOCKBROKER_DISK", sizeof *shared);
 }
 
 int fsync(int fd) {
