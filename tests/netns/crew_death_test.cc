@@ -114,12 +114,12 @@ TEST(Crew, ItIsSaidWhatALostHolderKept) {
         MiniCore core;
         std::vector<OwnedFd> sockets;
         sockets.push_back(test::listener());
-        const std::vector<std::uint64_t> cookies{cookie_of(sockets[0].get())};
+        const auto cookie = cookie_of(sockets[0].get());
         bool adopted = false;
-        core.crew().adopt("web", cookies, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
+        core.crew().adopt("web", {cookie}, std::move(sockets), {}, [&](const Taken&) { adopted = true; });
         ASSERT_TRUE(core.run_until([&] { return adopted; }));
         ASSERT_TRUE(core.kill_one("sb-holder"));
-        EXPECT_TRUE(core.run_until([&] { return core.lost["web"] == cookies; }));
+        EXPECT_TRUE(core.run_until([&] { return core.lost["web"] == std::vector{cookie}; }));
         EXPECT_TRUE(core.crew().kept("web").empty());
 }
 
