@@ -13,8 +13,8 @@
 #include <memory>
 #include <string>
 
-#include "broker/daemon/names.h"
 #include "broker/daemon/policy_in_force.h"
+#include "broker/names/names.h"
 #include "broker/policy/decide.h"
 
 namespace sockbroker {

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "broker/daemon/event.h"
-#include "broker/daemon/unit_watch.h"
+#include "broker/base/turns.h"
+#include "broker/holds/unit_watch.h"
 
 namespace sockbroker {
 

@@ -14,9 +14,9 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
+#include "broker/base/turns.h"
 #include "broker/daemon/answer_records.h"
 #include "broker/daemon/broker.h"
-#include "broker/daemon/event.h"
 #include "broker/daemon/fair_scheduler.h"
 #include "broker/hands/crew.h"
 

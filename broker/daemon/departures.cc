@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 
 #include "broker/base/event.h"
+#include "broker/base/wall_clock.h"
 #include "broker/daemon/entries.h"
-#include "broker/daemon/wall_clock.h"
 
 namespace sockbroker {
 

@@ -8,8 +8,8 @@
 #include <fmt/format.h>
 
 #include "broker/base/json_text.h"
+#include "broker/base/wall_clock.h"
 #include "broker/daemon/report.h"
-#include "broker/daemon/wall_clock.h"
 #include "broker/policy/precedence.h"
 
 namespace sockbroker {

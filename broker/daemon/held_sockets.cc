@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 
 #include "broker/daemon/entries.h"
-#include "broker/daemon/holdable.h"
+#include "broker/holds/holdable.h"
 #include "broker/peer/on_behalf.h"
 
 namespace sockbroker {

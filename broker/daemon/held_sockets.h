@@ -12,11 +12,11 @@
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/answer.h"
-#include "broker/daemon/holds.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
 #include "broker/daemon/service_entries.h"
+#include "broker/holds/holds.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"

@@ -11,7 +11,7 @@
 #include "broker/base/printable.h"
 #include "broker/daemon/entries.h"
 #include "broker/daemon/held_sockets.h"
-#include "broker/daemon/holdable.h"
+#include "broker/holds/holdable.h"
 #include "broker/peer/on_behalf.h"
 
 namespace sockbroker {

@@ -9,7 +9,7 @@
 
 #include "broker/daemon/entries.h"
 #include "broker/daemon/held_sockets.h"
-#include "broker/daemon/holdable.h"
+#include "broker/holds/holdable.h"
 #include "broker/peer/on_behalf.h"
 
 namespace sockbroker {

@@ -2,7 +2,7 @@
 #include "broker/daemon/incoming.h"
 
 #include "broker/base/event.h"
-#include "broker/daemon/in_holder.h"
+#include "broker/holds/in_holder.h"
 
 namespace sockbroker {
 

@@ -10,7 +10,7 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
-#include "broker/daemon/event.h"
+#include "broker/base/turns.h"
 
 namespace sockbroker {
 

@@ -9,9 +9,9 @@
 #include "broker/daemon/admissions.h"
 #include "broker/daemon/answer.h"
 #include "broker/daemon/departures.h"
-#include "broker/daemon/names.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
+#include "broker/names/names.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"
 

@@ -9,7 +9,7 @@
 #include "broker/base/event.h"
 #include "broker/base/json_text.h"
 #include "broker/base/printable.h"
-#include "broker/daemon/wall_clock.h"
+#include "broker/base/wall_clock.h"
 
 namespace sockbroker {
 

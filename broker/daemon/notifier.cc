@@ -10,8 +10,8 @@
 #include <string_view>
 #include <utility>
 
-#include "broker/daemon/fd_store.h"
 #include "broker/hands/wire.h"
+#include "broker/holds/fd_store.h"
 
 namespace sockbroker {
 

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "broker/daemon/wall_clock.h"
+#include "broker/base/wall_clock.h"
 
 namespace sockbroker {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "broker/daemon/wall_clock.h"
+#include "broker/base/wall_clock.h"
 
 namespace sockbroker {
 

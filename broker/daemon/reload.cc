@@ -11,10 +11,10 @@
 
 #include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
+#include "broker/base/wall_clock.h"
 #include "broker/daemon/answer.h"
 #include "broker/daemon/change.h"
 #include "broker/daemon/diagnostics.h"
-#include "broker/daemon/wall_clock.h"
 #include "broker/policy/findings.h"
 #include "broker/policy/values.h"
 

@@ -18,13 +18,13 @@
 #include "broker/daemon/answer.h"
 #include "broker/daemon/departures.h"
 #include "broker/daemon/held_sockets.h"
-#include "broker/daemon/names.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/policy_source.h"
 #include "broker/daemon/policy_status.h"
 #include "broker/daemon/reply_programs.h"
 #include "broker/daemon/routes.h"
 #include "broker/daemon/worker.h"
+#include "broker/names/names.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {

@@ -9,8 +9,8 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/wall_clock.h"
 #include "broker/daemon/rows.h"
-#include "broker/daemon/wall_clock.h"
 
 namespace sockbroker {
 

@@ -14,12 +14,12 @@
 #include "broker/daemon/departures.h"
 #include "broker/daemon/flows.h"
 #include "broker/daemon/held_sockets.h"
-#include "broker/daemon/names.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
 #include "broker/daemon/reloads.h"
 #include "broker/daemon/routes.h"
 #include "broker/dataplane/dataplane.h"
+#include "broker/names/names.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"
 

@@ -14,7 +14,7 @@
 
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
-#include "broker/daemon/event.h"
+#include "broker/base/turns.h"
 #include "broker/routes/wire.h"
 
 namespace sockbroker {

@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/daemon/wall_clock.h"
+#include "broker/base/wall_clock.h"
 
 namespace sockbroker {
 

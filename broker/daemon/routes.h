@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "broker/audit/audit.h"
+#include "broker/base/turns.h"
 #include "broker/daemon/announce_units.h"
 #include "broker/daemon/damping.h"
-#include "broker/daemon/event.h"
 #include "broker/daemon/route_link.h"
 #include "broker/daemon/route_memory.h"
 #include "broker/daemon/route_plan.h"

@@ -14,11 +14,10 @@
 
 #include "broker/audit/audit.h"
 #include "broker/base/interface_index.h"
+#include "broker/base/turns.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
-#include "broker/daemon/event.h"
-#include "broker/daemon/fd_store.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
@@ -28,6 +27,7 @@
 #include "broker/daemon/worker.h"
 #include "broker/hands/quarantine.h"
 #include "broker/helper/helper.h"
+#include "broker/holds/fd_store.h"
 #include "broker/names/process.h"
 #ifdef SOCKBROKER_TAKEOVER
 #include "tests/sandbox/takeover.h"

@@ -2,7 +2,7 @@
 //
 // A process that looks up accounts and takes nothing for a moment: the test is that process, and does not read. What
 // waits is asked when it does, and nothing is lost meanwhile.
-#include "broker/daemon/names.h"
+#include "broker/names/names.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>

@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "broker/daemon/store_names.h"
+#include "broker/holds/store_names.h"
 
 namespace sockbroker {
 namespace {

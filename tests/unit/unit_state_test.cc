@@ -3,7 +3,7 @@
 // What the states of a unit mean for a socket that it registered at 1000.
 #include <gtest/gtest.h>
 
-#include "broker/daemon/unit_state.h"
+#include "broker/holds/unit_state.h"
 
 namespace sockbroker {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <initializer_list>
 
-#include "broker/daemon/unread.h"
+#include "broker/holds/unread.h"
 
 namespace sockbroker {
 namespace {

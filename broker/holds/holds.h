@@ -16,13 +16,13 @@
 #include <utility>
 #include <vector>
 
-#include "broker/daemon/event.h"
-#include "broker/daemon/fd_store.h"
-#include "broker/daemon/in_holder.h"
-#include "broker/daemon/store_names.h"
-#include "broker/daemon/unit_watch.h"
-#include "broker/daemon/unread.h"
+#include "broker/base/turns.h"
 #include "broker/hands/crew.h"
+#include "broker/holds/fd_store.h"
+#include "broker/holds/in_holder.h"
+#include "broker/holds/store_names.h"
+#include "broker/holds/unit_watch.h"
+#include "broker/holds/unread.h"
 #include "broker/peer/peer.h"
 
 namespace sockbroker {

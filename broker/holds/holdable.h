@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "broker/daemon/holds.h"
+#include "broker/holds/holds.h"
 #include "broker/policy/policy.h"
 #include "broker/registry/registry.h"
 

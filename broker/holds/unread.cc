@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/unread.h"
+#include "broker/holds/unread.h"
 
 #include <algorithm>
 #include <utility>

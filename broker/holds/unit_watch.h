@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "broker/daemon/event.h"
-#include "broker/daemon/unit_state.h"
+#include "broker/base/turns.h"
+#include "broker/holds/unit_state.h"
 
 namespace sockbroker {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/names.h"
+#include "broker/names/names.h"
 
 #include <sys/socket.h>
 
@@ -9,7 +9,7 @@
 
 #include <fmt/format.h>
 
-#include "broker/daemon/wall_clock.h"
+#include "broker/base/wall_clock.h"
 #include "broker/names/process.h"
 
 namespace sockbroker {

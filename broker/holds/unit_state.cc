@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/unit_state.h"
+#include "broker/holds/unit_state.h"
 
 namespace sockbroker {
 

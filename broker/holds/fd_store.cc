@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/fd_store.h"
+#include "broker/holds/fd_store.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>

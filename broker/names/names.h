@@ -18,7 +18,7 @@
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
-#include "broker/daemon/event.h"
+#include "broker/base/turns.h"
 #include "broker/names/question.h"
 #include "broker/policy/accounts.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Whose turn it is in the daemon's event loop.
+// Whose turn it is in the event loop.
 #pragma once
 
 #include <systemd/sd-event.h>

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "broker/daemon/names.h"
+#include "broker/names/names.h"
 #include "broker/names/process.h"
 
 namespace sockbroker {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "broker/daemon/holds.h"
+#include "broker/holds/holds.h"
 
 namespace sockbroker {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/holdable.h"
+#include "broker/holds/holdable.h"
 
 #include <fmt/format.h>
 

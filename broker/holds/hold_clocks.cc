@@ -3,7 +3,7 @@
 // When holds end by themselves: one timer, for the one that ends next.
 #include <utility>
 
-#include "broker/daemon/holds.h"
+#include "broker/holds/holds.h"
 
 namespace sockbroker {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/store_names.h"
+#include "broker/holds/store_names.h"
 
 #include <algorithm>
 #include <string_view>

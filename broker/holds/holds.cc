@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-#include "broker/daemon/holds.h"
+#include "broker/holds/holds.h"
 
 #include <poll.h>
 #include <sys/epoll.h>
