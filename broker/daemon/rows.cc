@@ -17,6 +17,11 @@ std::string line_of(std::initializer_list<JsonMember> row) {
         return Json(row).text() + "\n";
 }
 
+// Lines are objects: the members of one before those of another.
+std::string joined(const std::string& first, const std::string& second) {
+        return first.substr(0, first.find_last_of('}')) + "," + second.substr(1);
+}
+
 Json text_or_null(const std::string& text) {
         return text.empty() ? Json(nullptr) : Json(text);
 }
@@ -55,24 +60,6 @@ std::string list_line(const std::string& service, const Registration& registrati
         return line;
 }
 
-std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
-                         const ClientFilter& client, const std::optional<BindingCounters>& counters) {
-        const std::string ports = binding.ports.to_string();
-        return line_of({
-                {"service", service.name},
-                {"protocol", to_string(binding.protocol)},
-                {"prefix", binding.bare ? Json(nullptr) : Json(binding.prefix.to_string())},
-                {"ports", ports == "*" ? Json(nullptr) : Json(ports)},
-                {"source", client.source == nullptr ? Json(nullptr) : Json(client.source->to_string())},
-                {"interface", client.interface == nullptr ? Json(nullptr) : Json(client.interface->value)},
-                {"when_absent", to_string(service.when_absent)},
-                {"file", policy.files[binding.where.file]},
-                {"line", binding.where.line},
-                {"lookups", counters ? Json(counters->lookups) : Json(nullptr)},
-                {"no_socket", counters ? Json(counters->no_socket) : Json(nullptr)},
-        });
-}
-
 std::string met_binding_line(const Policy& policy, const Service& service, const Binding& binding,
                              const ClientFilter& client) {
         const std::string ports = binding.ports.to_string();
@@ -89,14 +76,12 @@ std::string met_binding_line(const Policy& policy, const Service& service, const
         });
 }
 
-namespace {
-
-// Lines are objects: the members of one before those of another.
-std::string joined(const std::string& first, const std::string& second) {
-        return first.substr(0, first.find_last_of('}')) + "," + second.substr(1);
+std::string binding_line(const Policy& policy, const Service& service, const Binding& binding,
+                         const ClientFilter& client, const std::optional<BindingCounters>& counters) {
+        return joined(met_binding_line(policy, service, binding, client),
+                      line_of({{"lookups", counters ? Json(counters->lookups) : Json(nullptr)},
+                               {"no_socket", counters ? Json(counters->no_socket) : Json(nullptr)}}));
 }
-
-}  // namespace
 
 std::string changed_binding_line(std::string_view change, const std::string& from, bool both_families,
                                  const Policy& policy, const Service& service, const Binding& binding,

@@ -161,17 +161,42 @@ TEST(Crew, WithoutItsZygoteTheCoreHasToEnd) {
         EXPECT_TRUE(core.run_until([&] { return core.zygote_died; }));
 }
 
-// Puts into a connection what nobody can close in time, and says so, when it is told to; ends when it is told again.
-pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
-        return spawn(0, {says, told}, [&core, told, says] {
+// A process of a peer that connects, does `act(connection, pipe)` with a pipe that nobody can close in time and of
+// which it keeps a copy, says so, and ends when it is told to.
+template <class Act>
+pid_t spawn_stuck(const MiniCore& core, int told, int says, const Act& act) {
+        return spawn(0, {says, told}, [&core, &act, told, says] {
                 const test::SilentFile silent(kHonest);
                 void* const page = silent.page();
                 test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
                 prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
                 const int pipe = test::stuck_pipe(page);
                 const int one = unix_socket(core.control_path(), SOCK_SEQPACKET, false).release();
-                if (ask(one, "hello") != "done") {
+                if (!act(one, pipe)) {
                         return 1;
+                }
+                (void)!write(says, "r", 1);
+                char byte = 0;
+                (void)!read(told, &byte, 1);
+                silent.end();
+                return 0;
+        });
+}
+
+// Leaves it in its connection.
+pid_t spawn_stuck_connection(const MiniCore& core, int told, int says) {
+        return spawn_stuck(core, told, says, [](int connection, int pipe) {
+                (void)send_record(connection, "x", {pipe});
+                close(pipe);  // not the last one
+                return true;
+        });
+}
+
+// Says that it has been answered, and leaves it in its connection when it is told to.
+pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
+        return spawn_stuck(core, told, says, [told, says](int connection, int pipe) {
+                if (ask(connection, "hello") != "done") {
+                        return false;
                 }
                 (void)!write(says, "r", 1);
                 char byte = 0;
@@ -179,13 +204,10 @@ pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
                 // An empty record ends the connection, and what follows it is read by nobody.
                 iovec nothing{};
                 const msghdr header{.msg_iov = &nothing, .msg_iovlen = 1};
-                test::must(static_cast<int>(sendmsg(one, &header, 0)), "send");
-                (void)send_record(one, "x", {pipe});
+                test::must(static_cast<int>(sendmsg(connection, &header, 0)), "send");
+                (void)send_record(connection, "x", {pipe});
                 close(pipe);  // not the last one: the core waits for what is written next
-                (void)!write(says, "r", 1);
-                (void)!read(told, &byte, 1);
-                silent.end();
-                return 0;
+                return true;
         });
 }
 
@@ -236,25 +258,6 @@ TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
 // The loop may come to a connection before it comes to the end of the door.
 TEST(Crew, ConnectionsOfADoorWhoseDeathIsNotHeardOfAreClosedByAHand) {
         close_connections_of_dead_door(false);
-}
-
-// Connects, leaves there what nobody can close in time, and says so; ends when it is told to.
-pid_t spawn_stuck_connection(const MiniCore& core, int told, int says) {
-        return spawn(0, {says, told}, [&core, told, says] {
-                const test::SilentFile silent(kHonest);
-                void* const page = silent.page();
-                test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
-                prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-                const int pipe = test::stuck_pipe(page);
-                const int one = unix_socket(core.control_path(), SOCK_SEQPACKET, false).release();
-                (void)send_record(one, "x", {pipe});
-                close(pipe);  // not the last one
-                (void)!write(says, "r", 1);
-                char byte = 0;
-                (void)!read(told, &byte, 1);
-                silent.end();
-                return 0;
-        });
 }
 
 // Its socket says once that orders were not read (ECONNRESET), before it says what the door had sent.
