@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <nlohmann/json.hpp>
 
 #include "broker/client/register.h"
 #include "broker/protocol/request.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr auto kPatience = std::chrono::seconds(10);
 constexpr auto kRemember = std::chrono::milliseconds(100);
 constexpr std::size_t kMostRemembered = 1024;
+constexpr std::size_t kCookieDigits = 16;
 
 bool depends_on_policy_alone(std::string_view result) {
         return result == "ok" || result == "not-permitted" || result == "unknown-service" || result == "ambiguous";
@@ -29,19 +31,17 @@ bool lives(const OwnedFd& pidfd) {
 
 }  // namespace
 
-// The broker's own text, in which a quotation mark of a name is escaped.
 std::optional<std::uint64_t> read_displaced(std::string_view line) {
-        constexpr std::string_view kCookie = R"("cookie":")";
-        constexpr std::size_t kDigits = 16;
-        const auto at = line.find(kCookie);
-        if (at == std::string_view::npos || !line.contains(R"("state":"draining")")) {
-                return std::nullopt;
-        }
-        const auto digits = line.substr(at + kCookie.size(), kDigits);
+        const auto row = nlohmann::json::parse(line, nullptr, false);
+        const auto text_of = [&](const char* field) -> std::string_view {
+                const auto at = row.find(field);
+                return at != row.end() && at->is_string() ? at->get_ref<const std::string&>() : std::string_view();
+        };
+        const auto digits = text_of("cookie");
         std::uint64_t cookie = 0;
         const auto [end, error] = std::from_chars(digits.begin(), digits.end(), cookie, 16);
-        return error == std::errc() && end == digits.end() && digits.size() == kDigits ? std::optional(cookie)
-                                                                                       : std::nullopt;
+        const bool whole = error == std::errc() && end == digits.end() && digits.size() == kCookieDigits;
+        return whole && text_of("state") == "draining" ? std::optional(cookie) : std::nullopt;
 }
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
