@@ -72,7 +72,12 @@ sandbox::Filter::Program trap_program(bool names) {
                 answer(SECCOMP_RET_USER_NOTIF),
                 unless_equal(getsockname, 1),
                 answer(SECCOMP_RET_USER_NOTIF),
+                // A ring may be inherited from outside, and IORING_OP_BIND (6.11) passes no filter.
                 unless_equal(SYS_io_uring_setup, 1),
+                answer(refuse(ENOSYS)),
+                unless_equal(SYS_io_uring_enter, 1),
+                answer(refuse(ENOSYS)),
+                unless_equal(SYS_io_uring_register, 1),
                 answer(refuse(ENOSYS)),
 #ifdef SYS_socketcall
                 unless_equal(SYS_socketcall, 1),  // the same three calls, with arguments in memory
