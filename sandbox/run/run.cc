@@ -18,6 +18,7 @@
 #include "sandbox/load.h"
 #include "sandbox/run/confine.h"
 #include "sandbox/run/handover.h"
+#include "sandbox/run/program.h"
 #include "sandbox/run/sockets.h"
 #include "sandbox/run/supervised.h"
 
@@ -81,8 +82,14 @@ int tell(const Failure& failure) {
 
 int execute(const std::vector<std::string>& command) {
         const int errnum = replace_process(command);
-        complain(fmt::format("cannot run {}: {}{}", printable(command[0]), std::strerror(errnum),
-                             errnum == ENOSYS || errnum == EPERM ? " (does the profile allow execve?)" : ""));
+        std::string why;
+        if (const auto file = find_program(command[0]); errnum == EPERM && has_capabilities(file)) {
+                why = fmt::format(" (the file has capabilities, which nothing gets here: setcap -r {})",
+                                  printable(file));
+        } else if (errnum == ENOSYS || errnum == EPERM) {
+                why = " (does the profile allow execve?)";
+        }
+        complain(fmt::format("cannot run {}: {}{}", printable(command[0]), std::strerror(errnum), why));
         return errnum == ENOENT ? kExitNotFound : kExitNotRun;
 }
 

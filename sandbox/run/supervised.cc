@@ -7,9 +7,11 @@
 #include <cerrno>
 
 #include "broker/base/landlock.h"
+#include "broker/base/printable.h"
 #include "broker/client/client.h"
 #include "sandbox/run/confine.h"
 #include "sandbox/run/handover.h"
+#include "sandbox/run/program.h"
 #include "sandbox/run/run.h"
 #include "sandbox/supervise/notification.h"
 #include "sandbox/supervise/probe.h"
@@ -86,9 +88,19 @@ Result<void> enter_namespace() {
         return give_up_privileges();  // of which it has all, in there
 }
 
+Error unreadable(const std::string& program) {
+        return {EACCES, fmt::format("the supervisor may not look into a program whose file its user cannot read: chmod "
+                                    "a+r {}",
+                                    printable(program))};
+}
+
 // Whether uids alone give the right to look, else by a user namespace.
-Result<void> make_accessible(const Session& session, UserNamespace wanted) {
-        if (wanted != UserNamespace::kYes) {
+Result<void> make_accessible(const Session& session, UserNamespace wanted, const std::string& program) {
+        const Looking looking = looking_into(program);
+        if (looking == Looking::kNobody || (looking == Looking::kInNamespace && wanted == UserNamespace::kNo)) {
+                return std::unexpected(unreadable(program));
+        }
+        if (wanted != UserNamespace::kYes && looking != Looking::kInNamespace) {
                 const auto access = session.check_access();
                 if (access || access.error().errnum != EPERM) {
                         return access;
@@ -182,7 +194,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         }
         auto done = give_up_privileges();
         if (done) {
-                done = make_accessible(*session, options.user_namespace);
+                done = make_accessible(*session, options.user_namespace, find_program(options.command[0]));
         }
         if (done) {
                 done = session->move_above(3 + static_cast<int>(sockets->size()));

@@ -50,8 +50,8 @@ int not_allowed(const Target& target, const Error& error) {
         }
         say(fmt::format(
                 "may not look into process {}, so its bind is refused: it has made itself undumpable "
-                "(PR_SET_DUMPABLE), or Landlock or an LSM keeps others out; --user-namespace=yes gives the right "
-                "to look: {}",
+                "(PR_SET_DUMPABLE; --user-namespace=yes gives the right to look), or runs a file that its user "
+                "cannot read (chmod a+r), or Landlock or an LSM keeps others out: {}",
                 target.pid(), error.message));
         return EACCES;
 }

@@ -5,6 +5,7 @@
  *   supervised_thread own      a thread with a table of descriptors of its own binds a socket whose number is
  *                              another socket's in the first thread; prints the ports to which both are bound
  *   supervised_thread vfork    a child that has its parent's memory binds and listens; prints what it heard
+ *   supervised_thread plain    none of this: binds and listens itself, prints what it heard and as whom
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -72,8 +73,15 @@ static int from_vfork(void) {
         return 0;
 }
 
+static int plain(void) {
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        const int bound = bind_to(fd, INADDR_ANY, 80);
+        printf("%d %d as %d\n", bound, listen(fd, 5) == 0 ? 0 : errno, (int)geteuid());
+        return 0;
+}
+
 int main(int argc, char** argv) {
         if (argc != 2)
                 return 2;
-        return strcmp(argv[1], "own") == 0 ? own() : from_vfork();
+        return strcmp(argv[1], "own") == 0 ? own() : strcmp(argv[1], "plain") == 0 ? plain() : from_vfork();
 }

@@ -64,20 +64,6 @@ def test_s4_a_stock_server_binds_port_80_with_no_privilege(web, family, at):
         assert (entry["service"], entry["pid"], entry["uid"]) == ("web", server.process.pid, UID)
 
 
-def ptrace_scope():
-    path = pathlib.Path("/proc/sys/kernel/yama/ptrace_scope")
-    return int(path.read_text(encoding="ascii")) if path.exists() else 0
-
-
-@pytest.mark.skipif(ptrace_scope() != 3, reason="kernel.yama.ptrace_scope is not 3: tests/kernels")
-def test_where_nobody_may_look_into_a_process_the_error_names_the_line_to_change(web):
-    for more in [], ["--user-namespace=yes"]:
-        status, out, errors = sandbox.run("--supervise", *more, "/bin/echo", "started", ambient="")
-        assert (status, out) == (71, "")
-        assert "kernel.yama.ptrace_scope is 3" in errors and "set it to 2 or less in sysctl.d" in errors
-    assert web.list() == []
-
-
 # What is bound where, and who takes it.
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
