@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/thrown.h"
 #include "broker/daemon/migration.h"
 #include "broker/peer/on_behalf.h"
 
@@ -117,7 +118,7 @@ void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& re
                 handle_message(channel, message, reply);
         } catch (const std::exception& error) {
                 // Memory, in the first place: it costs this peer its request and nobody else.
-                reply(Answer{.code = ResultCode::kInternal, .message = error.what()});
+                reply(Answer{.code = ResultCode::kInternal, .message = text_of(error)});
         }
 }
 
@@ -226,7 +227,7 @@ void Broker::act_on(const Admissions::Verdict& verdict, const std::string& servi
                 admitted.group_name = verdict->group;
                 act(*verdict, admitted, reply);
         } catch (const std::exception& error) {  // as in handle(), which may have returned
-                reply(Answer{.code = ResultCode::kInternal, .message = error.what()});
+                reply(Answer{.code = ResultCode::kInternal, .message = text_of(error)});
         }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,10 +40,12 @@ struct Reloads::Change {
         std::shared_ptr<const PolicyChanges> differences;  // from that
         std::string lost;                                  // rows of sockets that a reload has taken away
         Result<void> copied;
+        std::optional<Trial> trial;  // that a way back ends
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 
         // The diagnostics are for the answers from now on.
         void tell() { told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(loaded.diagnostics, {})); }
+        void fail_copy(const char* why) noexcept;
         // Each asker once.
         void answer(ResultCode code, const std::string& message) noexcept;
 };

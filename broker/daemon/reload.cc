@@ -11,6 +11,7 @@
 
 #include "broker/base/interface_index.h"
 #include "broker/base/printable.h"
+#include "broker/base/thrown.h"
 #include "broker/base/wall_clock.h"
 #include "broker/daemon/answer.h"
 #include "broker/daemon/change.h"
@@ -91,7 +92,7 @@ void Reloads::go_on(const ChangePtr& change, Step step) {
         try {
                 (this->*step)(change);
         } catch (const std::exception& error) {
-                refuse(*change, error.what());
+                refuse(*change, text_of(error));
         }
 }
 

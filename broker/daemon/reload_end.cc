@@ -168,8 +168,11 @@ void Reloads::Change::answer(ResultCode code, const std::string& message) noexce
 // Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
 void Reloads::refuse(Change& change, const std::string& why) {
         if (change.kind == Change::Kind::kCopy) {
-                change.copied = std::unexpected(no_memory());  // it can be nothing else
+                change.fail_copy("out of memory");  // it can be nothing else
                 return end_copy(change);
+        }
+        if (change.kind == Change::Kind::kBack) {
+                go_on_with_trial(change);
         }
         registry_.abandon_change(change.numbers);
         std::string message;
@@ -184,7 +187,8 @@ std::string Reloads::tell_refused(const Change& change, const std::string& why) 
                 return why.empty() ? "a reload would refuse the policy" : why;
         }
         if (change.kind == Change::Kind::kBack) {
-                status_.degrade(fmt::format("the policy before the one in force cannot come back: {}", why));
+                status_.degrade(fmt::format(
+                        "the policy before the one in force cannot come back, which is tried again: {}", why));
                 audit_.note(3, status_.degraded);
                 return {};
         }

@@ -124,6 +124,7 @@ private:
         void degrade_for(const Removal& removal) noexcept;
         [[nodiscard]] std::optional<Error> revoke_unadmitted();
         void begin_trial(Change& change, std::string digest_before) noexcept;
+        void go_on_with_trial(Change& change) noexcept;
         [[nodiscard]] std::string tell_refused(const Change& change, const std::string& why);
 
         const PolicySource source_;

@@ -4,7 +4,10 @@
 #include <exception>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "broker/base/interface_index.h"
+#include "broker/base/thrown.h"
 #include "broker/daemon/change.h"
 
 namespace sockbroker {
@@ -65,12 +68,18 @@ void Reloads::copy(const ChangePtr& change) {
         in_worker(change, &Reloads::copy_job, &Reloads::finish_copy);
 }
 
+void Reloads::Change::fail_copy(const char* why) noexcept {
+        copied = std::unexpected(no_memory());
+        (void)guarded(
+                [&] { copied = fail(fmt::format("cannot keep a copy of the policy ({}), a reload writes one", why)); });
+}
+
 // Not as if the policy had been refused, whatever is thrown.
 void Reloads::copy_job(Change& change) const {
         try {
                 change.copied = source_.write_copy(change.loaded.files);
         } catch (const std::exception& error) {
-                change.copied = fail(error.what());
+                change.fail_copy(text_of(error));
         }
 }
 
@@ -100,8 +109,18 @@ void Reloads::look_at_clock() {
         change->policy = trial_->before;
         change->interfaces = find_interfaces(*change->policy, interfaces_now());
         change->names = account_names(*change->policy);
-        trial_.reset();  // where something of that throws it is tried again
+        change->trial = std::move(trial_);  // where something before throws it is tried again
+        trial_.reset();
         begin(change, &Reloads::ask_names);
+}
+
+// What is on trial stays in force, and stays on trial: it may be kept still, and the way back is tried again.
+void Reloads::go_on_with_trial(Change& change) noexcept {
+        constexpr std::int64_t kTryAgainUsec = 5'000'000;
+        trial_ = std::move(change.trial);
+        if (trial_) {
+                trial_->until_usec = steady_usec() + kTryAgainUsec;
+        }
 }
 
 void Reloads::finish_back(Change& change, Removal removal) noexcept {

@@ -8,6 +8,8 @@
 #include <system_error>
 #include <utility>
 
+#include "broker/base/thrown.h"
+
 namespace sockbroker {
 
 Result<std::unique_ptr<Worker>> Worker::start(sd_event* event) {
@@ -68,8 +70,8 @@ void Worker::work() {
                 try {
                         job();
                 } catch (const std::exception& error) {  // memory, in the first place: then not even for its text
-                        (void)guarded([&] { failure = error.what(); });
-                        failure = failure.empty() ? "no memory" : std::move(failure);
+                        (void)guarded([&] { failure = text_of(error); });
+                        failure = failure.empty() ? "out of memory" : std::move(failure);
                 }
                 job = nullptr;
                 lock.lock();

@@ -5,6 +5,7 @@ remembers is what the kernel has."""
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 
@@ -12,10 +13,12 @@ import pytest
 
 from harness import wire
 from harness.allocations import Allocations
+from harness.until import until
 from words import ADDRESS, add_routes, everywhere, handed_over, open_socket, section, who
 
 UID = 61001
 MANY = 1_000_000  # all from there on
+FAILED = "cannot come back, which is tried again: out of memory"
 STEPS = 400  # more than any of these acts has
 
 
@@ -134,13 +137,14 @@ def test_a_reload_says_what_the_kernel_has_whichever_allocation_fails(scene):
     def digest():
         return broker.status()[0]["policy"]["digest"]
 
-    def reload(first):
+    def reload(first):  # and tells a person why it did not come off, as far as there is memory for that
         before = digest()
         broker.policy(f"{policies[first % 2]}# {first}\n")
         answers = []
         with allocations.failing(first) as count:
             quietly(lambda: answers.append(broker.ask("VERB=reload").result))
             reached = count()
+        assert "bad_alloc" not in broker.log(), first
         survives(broker)
         in_force, = set(broker.status()[1]) - {"web"}
         assert {of_kernel(7001), of_kernel(7002)} == {in_force, None}, (first, broker.log()[-2000:])
@@ -154,3 +158,26 @@ def test_a_reload_says_what_the_kernel_has_whichever_allocation_fails(scene):
     assert broker.ask("VERB=reload").result == "ok"
     assert broker.status()[0]["state"] == "running"
     assert who("tcp", "ipv4") == "web"
+
+
+def test_a_policy_on_trial_that_cannot_go_back_stays_on_trial(scene):
+    """It goes back when it can, and may be kept meanwhile."""
+    broker, allocations, _ = scene
+    before = broker.status()[0]["policy"]["digest"]
+    broker.policy(section("web", UID, everywhere()) + section("new", UID, everywhere(7001)))
+    failed = 0
+    for first in range(1, STEPS, 5):
+        assert broker.ask("VERB=reload\nTIMEOUT_USEC=100000").result == "ok"
+        told = len(broker.log())
+        with allocations.failing(first), contextlib.suppress(AssertionError):  # what would tell of it may be what fails
+            until("the way back, or its failure", lambda: re.search(f"{FAILED}|kept in time", broker.log()[told:]), 3)
+        if re.search(FAILED, broker.log()[told:]):
+            failed += 1
+            assert broker.status()[0]["policy"]["trial_until"] is not None and "new" in broker.status()[1]
+            if failed == 2:
+                break
+        until("the one before to be in force", lambda: broker.status()[0]["policy"]["digest"] == before)
+    assert failed == 2
+    assert broker.ask("VERB=keep").result == "ok"
+    assert "Service new" in (broker.state / "policy").read_text(encoding="utf-8")
+    assert broker.status()[0]["state"] == "running"
