@@ -14,6 +14,7 @@
 
 #include "broker/audit/audit.h"
 #include "broker/base/interface_index.h"
+#include "broker/base/printable.h"
 #include "broker/base/turns.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/confine.h"
@@ -25,7 +26,7 @@
 #include "broker/daemon/notify_intake.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
-#include "broker/hands/quarantine.h"
+#include "broker/hands/shares.h"
 #include "broker/helper/helper.h"
 #include "broker/holds/fd_store.h"
 #include "broker/names/process.h"
@@ -76,21 +77,27 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
 }
 
 // Whose messages to `notify` the kernel drops, for what he has sent waits to be closed.
-void hear(Loop& loop, Audit& audit, uid_t uid, bool heard) {
+void hear(Loop& loop, Audit& audit, const hands::Party& party, bool heard) {
         if (!loop.filter) {
                 return;
         }
+        const bool is_group = !party.group.empty();
+        const auto who = is_group ? printable(party.group) : fmt::format("uid {}", party.uid);
         if (heard) {
-                audit.note(LOG_NOTICE, fmt::format("uid {} is heard on notify again; {} of its messages were dropped",
-                                                   uid, loop.filter->hear(uid)));
+                const auto dropped = is_group ? loop.filter->hear_group(party.group) : loop.filter->hear(party.uid);
+                audit.note(LOG_NOTICE,
+                           fmt::format("{} is heard on notify again; {} of its messages were dropped", who, dropped));
                 return;
         }
-        loop.filter->silence(uid);
-        audit.note(
-                LOG_WARNING,
-                fmt::format("messages of uid {} to notify are dropped until descriptors that it has sent are closed, "
-                            "which takes long: there are more than {} of them",
-                            uid, hands::Quarantine::kMaxOfUser));
+        if (is_group) {
+                loop.filter->silence_group(party.group);
+        } else {
+                loop.filter->silence(party.uid);
+        }
+        audit.note(LOG_WARNING,
+                   fmt::format("messages of {} to notify are dropped until descriptors that it has sent are closed, "
+                               "which takes long: it has its share of what can wait for that",
+                               who));
 }
 
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
@@ -177,7 +184,8 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                                  loop.broker->held().on_lost(service, cookies);
                          },
                  .forgotten = [&loop](const std::string& name) { loop.broker->held().on_forgotten(name); },
-                 .heard = [&loop, &audit](uid_t uid, bool heard) { hear(loop, audit, uid, heard); },
+                 .group_of = [&loop](uid_t uid) { return loop.filter ? loop.filter->group_of(uid) : ""; },
+                 .heard = [&loop, &audit](const hands::Party& party, bool heard) { hear(loop, audit, party, heard); },
                  .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
         if (!crew) {
                 return std::unexpected(crew.error());

@@ -25,7 +25,7 @@ struct AllHands {
         AllHands(Roster& roster, std::size_t of_each, const Crew::Hooks& hooks, std::uint32_t& last_job)
                 : intake(Role::kIntake, of_each, roster),
                   disposal(Role::kDisposal, of_each, roster),
-                  quarantine(roster, hooks.heard),
+                  quarantine(roster, hooks),
                   holders(roster, hooks, last_job) {}
 
         // None: a kind that is no pool.

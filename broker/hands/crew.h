@@ -31,6 +31,7 @@
 #include "broker/base/result.h"
 #include "broker/hands/door.h"
 #include "broker/hands/ledger.h"
+#include "broker/hands/shares.h"
 #include "broker/hands/wire.h"
 #include "broker/hands/zygote.h"
 
@@ -79,8 +80,10 @@ public:
                 // A holder was left behind or died: the sockets of this key are with PID 1 only.
                 std::function<void(const std::string& key, const std::vector<std::uint64_t>& cookies)> lost;
                 std::function<void(const std::string& name)> forgotten;  // by PID 1: release(), forget()
-                // Whether messages of this user are to come into the queue of `notify`.
-                std::function<void(uid_t uid, bool heard)> heard;
+                // Of the user who has sent what has just come from `notify`; empty: it is not known.
+                std::function<std::string(uid_t uid)> group_of;
+                // Whether messages of this one are to come into the queue of `notify`.
+                std::function<void(const Party& party, bool heard)> heard;
                 std::function<void()> died;  // the zygote: this process must end, and be started again
         };
 

@@ -1,10 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/hands/quarantine.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace sockbroker::hands {
+
+namespace {
+
+// Descriptors of one process: it has the limit that this one has, and raises it as far as it may (roles.cc).
+std::size_t room_of_process() {
+        rlimit limit{};
+        return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<std::size_t>(limit.rlim_max) : 0;
+}
+
+}  // namespace
+
+Quarantine::Quarantine(Roster& roster, const Crew::Hooks& hooks)
+        : roster_(roster), hooks_(hooks), shares_(room_of_process()) {}
 
 Quarantine::Room& Quarantine::of(const Charge& charge, std::int64_t now_usec) {
         const bool barred = charge.uid == kNobody || roster_.bars(charge);
@@ -31,22 +46,42 @@ Quarantine::Room& Quarantine::of(const Charge& charge, std::int64_t now_usec) {
         return *room;
 }
 
-bool Quarantine::push(std::unique_ptr<Job>& job) {
-        const auto now = job->since_usec;
-        Room& room = of(job->charge, now);
+bool Quarantine::can_take(Room& room) {
         if (room.full && may_retire()) {
                 retire(room);
         }
         if (!room.hand) {
                 room.hand = roster_.fork(Role::kQuarantine, false);
                 room.full = false;
-                room.taken.clear();
         }
-        if (!room.hand || room.full) {
+        return room.hand && !room.full;
+}
+
+// While as many are ending as may be, one that is full stays as it is.
+Quarantine::Room* Quarantine::another(std::int64_t now_usec) {
+        auto room = std::ranges::find_if(rooms_, [](const Room& one) { return one.hand && !one.full; });
+        if (room == rooms_.end()) {
+                if (rooms_.size() > kMaxReasons) {
+                        return nullptr;
+                }
+                rooms_.push_back(Room{.reason = {}, .charge = {.uid = kNobody}});
+                room = rooms_.end() - 1;
+        }
+        room->until_usec = now_usec + kAsideUsec;
+        return can_take(*room) ? &*room : nullptr;
+}
+
+bool Quarantine::push(std::unique_ptr<Job>& job) {
+        const auto now = job->since_usec;
+        Room* room = &of(job->charge, now);
+        if (!can_take(*room)) {
+                room = another(now);
+        }
+        if (room == nullptr) {
                 return false;
         }
-        room.queue.emplace_back();
-        room.queue.back() = std::move(job);
+        room->queue.emplace_back();
+        room->queue.back() = std::move(job);
         dispatch(now);
         return true;
 }
@@ -69,43 +104,32 @@ void Quarantine::retire(Room& room) noexcept {
         room.full = false;
 }
 
-bool Quarantine::is_unheard(uid_t uid) const {
-        return std::ranges::find(unheard_, uid, &Unheard::uid) != unheard_.end();
+void Quarantine::tell(const Party& party, bool heard) const {
+        if (hooks_.heard) {
+                hooks_.heard(party, heard);
+        }
+}
+
+void Quarantine::count(std::uint32_t child, const Party& party, std::size_t count) {
+        if (shares_.add(child, party, count)) {
+                tell(party, false);
+        }
 }
 
 void Quarantine::took(std::uint32_t child, uid_t uid, std::size_t count) noexcept {
+        if (uid == 0 || count == 0) {
+                return;
+        }
+        (void)succeeds([&] { this->count(child, {.uid = uid}, count); });
         (void)succeeds([&] {
-                const auto room = find(child);
-                if (room == rooms_.end() || uid == 0) {
-                        return;
-                }
-                std::size_t& all = room->taken[uid];
-                all += count;
-                const bool is_said = std::ranges::any_of(
-                        unheard_, [&](const Unheard& one) { return one.child == child && one.uid == uid; });
-                if (all <= kMaxOfUser || is_said) {
-                        return;
-                }
-                const bool is_first = !is_unheard(uid);
-                unheard_.push_back({child, uid});
-                if (is_first && heard_) {
-                        heard_(uid, false);
+                if (std::string group = hooks_.group_of ? hooks_.group_of(uid) : ""; !group.empty()) {
+                        this->count(child, {.group = std::move(group)}, count);
                 }
         });
 }
 
 void Quarantine::exited(std::uint32_t child) noexcept {
-        for (std::size_t i = 0; i < unheard_.size();) {
-                if (unheard_[i].child != child) {
-                        i++;
-                        continue;
-                }
-                const uid_t uid = unheard_[i].uid;
-                unheard_.erase(unheard_.begin() + static_cast<std::ptrdiff_t>(i));
-                if (!is_unheard(uid) && heard_) {
-                        (void)succeeds([&] { heard_(uid, true); });
-                }
-        }
+        shares_.exited(child, [this](const Party& party) { (void)succeeds([&] { tell(party, true); }); });
 }
 
 void Quarantine::refused(std::uint32_t child) noexcept {

@@ -4,22 +4,21 @@
 // process for each reason, which takes all of it and closes nothing. So it waits for nobody, and the queue of `notify`
 // goes on for all others. What it has is closed by its end: when the reason is gone, or when it is full. That may take
 // as long as the senders like, so only so many are ending at once, and they count for nobody who asks for a hand: then
-// what is full stays so, and `notify` waits for it. What nobody was free for is put aside here too: its sender is the
-// reason. A user of whom much is here is not heard on `notify` until it is closed.
+// what is full stays so, and others take what is for it. What nobody was free for is put aside here too: its sender is
+// the reason. Who has more than his share here (shares.h) is not heard on `notify` until it is closed.
 #pragma once
 
 #include <sys/types.h>
 
 #include <cstdint>
 #include <deque>
-#include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "broker/hands/hand.h"
 #include "broker/hands/roster.h"
+#include "broker/hands/shares.h"
 
 namespace sockbroker::hands {
 
@@ -29,10 +28,8 @@ public:
         // What was put aside of who is not barred is closed so long after the last of it came.
         static constexpr std::int64_t kAsideUsec = 2'000'000;
         static constexpr std::size_t kMaxEnding = 16;
-        static constexpr std::size_t kMaxOfUser = 4096;  // descriptors in one process; root has no such limit
 
-        using Heard = std::function<void(uid_t uid, bool heard)>;
-        Quarantine(Roster& roster, const Heard& heard) : roster_(roster), heard_(heard) {}
+        Quarantine(Roster& roster, const Crew::Hooks& hooks);
 
         // False, and where it throws: the job is the caller's still. There is no process with room for it, and none can
         // be made now.
@@ -62,24 +59,21 @@ private:
                 std::int64_t until_usec =
                         0;  // until then it stays, for who is not barred; 0: there is nobody like that
                 bool full = false;
-                std::map<uid_t, std::size_t> taken;  // descriptors, by sender
         };
         [[nodiscard]] Room& of(const Charge& charge, std::int64_t now_usec);
         [[nodiscard]] std::vector<Room>::iterator find(std::uint32_t child);
         [[nodiscard]] bool is_over(const Room& room) const;
         [[nodiscard]] bool may_retire() const { return roster_.leaving(Role::kQuarantine) < kMaxEnding; }
         void retire(Room& room) noexcept;
-
-        struct Unheard {
-                std::uint32_t child = 0;  // until this one has exited
-                uid_t uid = 0;
-        };
-        [[nodiscard]] bool is_unheard(uid_t uid) const;
+        [[nodiscard]] bool can_take(Room& room);
+        [[nodiscard]] Room* another(std::int64_t now_usec);
+        void count(std::uint32_t child, const Party& party, std::size_t count);
+        void tell(const Party& party, bool heard) const;
 
         Roster& roster_;
-        const Heard& heard_;
+        const Crew::Hooks& hooks_;
         std::vector<Room> rooms_;
-        std::vector<Unheard> unheard_;
+        Shares shares_;
 };
 
 }  // namespace sockbroker::hands

@@ -19,7 +19,7 @@ PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets",
         # What else a broker without capabilities opens.
         "probe", "migrate", "copy", "copy_result", "parking", "parking_result", "staging", "explain", "explain_trace",
         "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded",
-        "notify", "unheard"}
+        "notify", "unheard", "unheard_groups", "groups"}
 PROGRAMS = {"program", "probe", "migrate", "copy", "parking", "explain", "answer_bind4", "answer_bind6",
             "answer_sendmsg4", "answer_sendmsg6", "notify"}
 TABLE = os.environ.get("SOCKBROKER_RECOVERY_TABLE")  # a file: every point, and the table goes there
