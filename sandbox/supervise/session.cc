@@ -171,7 +171,7 @@ int supervise(Settings settings, std::vector<Passed> passed, int fd, const sandb
                         return 0;
                 }
                 words.reset();
-                Supervisor(std::move(settings), std::move(*notifications), std::move(spares)).run();
+                Supervisor(std::move(settings), std::move(*notifications), std::move(spares), question.pid).run();
                 return 0;
         }
 }

@@ -64,20 +64,21 @@ std::uint64_t cookie_of(int fd) {
         return ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
-Supervisor::Supervisor(Settings settings, Notifications notifications, Spares spares)
+Supervisor::Supervisor(Settings settings, Notifications notifications, Spares spares, pid_t program)
         : settings_(std::move(settings)),
           notifications_(std::move(notifications)),
           spares_(std::move(spares)),
           broker_(settings_.runtime_dir, settings_.services),
           table_(kMostKnown),
-          first_unprivileged_(read_first_unprivileged()) {}
+          first_unprivileged_(read_first_unprivileged()),
+          zombie_(program) {}
 
 int Supervisor::patience() const {
         using std::chrono::milliseconds;
         const auto now = std::chrono::steady_clock::now();
-        auto until = std::chrono::steady_clock::time_point::max();
+        auto until = zombie_.next();
         if (spares_.has_held()) {
-                until = drop_held_at_;
+                until = std::min(until, drop_held_at_);
         }
         if (orphans_) {
                 until = std::min(until, find_heirs_at_);
@@ -92,6 +93,7 @@ void Supervisor::run() {
         std::vector<pollfd> entries;
         for (;;) {
                 entries.assign(1, {.fd = notifications_.fd(), .events = POLLIN, .revents = 0});
+                zombie_.add_to(entries);
                 heirs_.add_to(entries);
                 if (::poll(entries.data(), entries.size(), patience()) < 0) {
                         continue;  // EINTR
@@ -104,7 +106,7 @@ void Supervisor::run() {
                         if (const auto request = notifications_.receive()) {
                                 handle(*request);
                         }
-                } else if (entries[0].revents != 0) {
+                } else if (entries[0].revents != 0 || zombie_.is_alone()) {
                         return;  // POLLHUP
                 }
                 orphans_ = heirs_.note_ended();

@@ -16,6 +16,7 @@
 #include "sandbox/supervise/spares.h"
 #include "sandbox/supervise/table.h"
 #include "sandbox/supervise/target.h"
+#include "sandbox/supervise/zombie.h"
 
 namespace sockbroker::supervise {
 
@@ -32,9 +33,10 @@ struct Settings {
 
 class Supervisor {
 public:
-        Supervisor(Settings settings, Notifications notifications, Spares spares);
+        // `program`: the first process.
+        Supervisor(Settings settings, Notifications notifications, Spares spares, pid_t program);
 
-        // Until no process has the filter any more.
+        // Until no process that lives has the filter any more.
         void run();
 
 private:
@@ -73,6 +75,7 @@ private:
         Table table_;
         unsigned first_unprivileged_ = 1024;
         std::chrono::steady_clock::time_point drop_held_at_;
+        Zombie zombie_;
         Heirs heirs_;
         bool orphans_ = false;  // sockets whose process has ended
         std::chrono::steady_clock::time_point find_heirs_at_;

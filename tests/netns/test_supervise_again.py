@@ -4,12 +4,14 @@ and threads that end meanwhile."""
 
 import os
 import pathlib
+import select
 import signal
+import subprocess
 
 import pytest
 
 from harness import sandbox, supervised
-from test_supervise import ask, everything
+from test_supervise import UID, ask, everything
 from words import add_routes
 
 
@@ -45,6 +47,30 @@ def test_a_listener_that_was_shut_down_and_listens_again_serves_again(web):
         assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
 
 
+@pytest.mark.parametrize("protocol, port", [("tcp", 80), ("udp", 5353)])
+def test_a_socket_that_a_reload_took_away_comes_back_by_hand_or_when_it_is_bound_anew(broker, protocol, port):
+    """Nobody tells the supervisor what policy says meanwhile, as nobody tells a program that registers by itself."""
+    add_routes()
+    granted = everything("web", ports=port)
+    broker.policy(granted).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        program.do(f"s = sock({protocol!r}, '0.0.0.0', {port})")
+        [before] = broker.list()
+        broker.policy(everything("other", ports=port).replace(str(UID), "61002")).reload()
+        assert broker.list() == []
+        broker.policy(granted).reload()
+        assert broker.list() == []
+        status, said = broker.ctl("register", f"--pid={program.process.pid}", "web", f"{protocol}:{before['bound']}")
+        assert status == 0, said
+        [after] = broker.list()
+        assert {key: after[key] for key in after if key != "since"} == {
+            key: before[key] for key in before if key != "since"}
+        program.do(f"s.close(); s = sock({protocol!r}, '0.0.0.0', {port})")
+        [anew] = broker.list()
+        assert anew["cookie"] != after["cookie"] and anew["state"] == "live"
+
+
 def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):
     with supervised.Program() as program:
         web.process.send_signal(signal.SIGSTOP)
@@ -78,3 +104,48 @@ def test_a_thread_binds_after_the_first_one_has_ended(web):  # pylint: disable=u
             "ctypes.CDLL(None).syscall(60, 0)\n")
     status, out, errors = sandbox.run("--supervise", "/usr/bin/python3", "-c", code, ambient="")
     assert (status, out) == (0, "bound\n"), errors
+
+
+# Before 6.11 a process that nobody has waited for keeps the filter, and with it the supervisor.
+
+def test_who_reads_all_that_it_says_before_he_waits_does_not_wait_for_ever(web):  # pylint: disable=unused-argument
+    """As $(program 2>&1) does in a shell: the supervisor has the program's standard error."""
+    with subprocess.Popen(sandbox.command("--supervise", "/bin/echo", "said", ambient=""), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert select.select([process.stdout], [], [], sandbox.TIMEOUT)[0]
+        said = b""
+        while select.select([process.stdout], [], [], sandbox.TIMEOUT)[0] and (more := process.stdout.read1()):
+            said += more
+        assert said == b"said\n"
+        process.kill()  # so that a supervisor that waits for this ends too
+        process.wait()
+
+
+def test_while_anything_of_it_lives_the_supervisor_does_though_nobody_waits_for_the_first(web):
+    with supervised.Program() as program:
+        program.do("""
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(read, 1)
+    s = sock('tcp', '0.0.0.0', 80)
+    serve(s)
+    signal.pause()""")
+        child = program.do("child")
+        supervisor = program.supervisor()
+        ended = os.pidfd_open(supervisor)
+        write = os.open(f"/proc/{program.process.pid}/fd/{program.do('write')}", os.O_WRONLY)
+        program.process.kill()
+        looked = sleeps(supervisor)
+        supervised.until(lambda: sleeps(supervisor) >= looked + 2)  # it has looked who lives
+        os.write(write, b"x")
+        supervised.until(lambda: [entry["pid"] for entry in web.list()] == [child])
+        assert ask("192.0.2.1", 80) == f"served {child}"
+        os.kill(child, signal.SIGKILL)
+        assert select.select([ended], [], [], sandbox.TIMEOUT)[0], "and no longer"
+        os.close(write)
+
+
+def sleeps(pid):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("\nvoluntary_ctxt_switches:\t")[2].split()[0])
