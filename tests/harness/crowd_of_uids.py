@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""python3 crowd_of_uids.py UID UIDS MESSAGES CGROUP...: UIDS users from UID on, each a process in one of the cgroups,
-send MESSAGES to `notify`, each with 253 descriptors of a file whose close hangs whoever is root, the broker of a test
-therefore. Nobody who has sent one is there any more when the broker looks who it was. Says "done" when all have sent
-what they wanted, and ends with its standard input. Runs as root, who stands for a user with many subordinate uids."""
+"""python3 crowd_of_uids.py BROKER UID UIDS MESSAGES CGROUP...: UIDS users from UID on, each a process in one of the
+cgroups, send MESSAGES to `notify`, each with 253 descriptors of a file whose close hangs the uid BROKER. Nobody who has
+sent one is there any more when the broker looks who it was. Says "done" when all have sent what they wanted, and ends
+with its standard input. Runs as root, who stands for a user with many subordinate uids."""
 
 import os
 import pathlib
@@ -28,8 +28,8 @@ class Crowd:
     def __init__(self, uid, uids, messages, cgroups):
         self._log = pathlib.Path(f"/run/crowd-of-uids-{os.getpid()}")
         with open(self._log, "w+b") as log:
-            self._process = subprocess.Popen([sys.executable, __file__, str(uid), str(uids), str(messages),
-                                              *map(str, cgroups)],
+            self._process = subprocess.Popen([sys.executable, __file__, str(os.getuid()), str(uid), str(uids),
+                                              str(messages), *map(str, cgroups)],
                                              stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
                                              start_new_session=True)
 
@@ -59,9 +59,9 @@ def _send(fd, uid, messages, cgroup):
             socket.send_fds(notify, [b"X=1"], [fd] * MAX_FDS)
 
 
-def main(uid, uids, messages, cgroups):
+def main(broker, uid, uids, messages, cgroups):
     kernel.unshare(CLONE_NEWNS)
-    file = silent_file.SilentFile((silent_file.FLUSH,), silent_to=0)
+    file = silent_file.SilentFile((silent_file.FLUSH,), silent_to=broker)
     running = 0
     for i in range(uids):
         if os.fork() == 0:
@@ -80,4 +80,4 @@ def main(uid, uids, messages, cgroups):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), sys.argv[4:])
+    main(*map(int, sys.argv[1:5]), sys.argv[5:])

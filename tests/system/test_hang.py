@@ -19,7 +19,7 @@ def _echo(broker):
     broker.example("echo", "echo.service")
     broker.run("systemctl start echo.service")
     broker.until_registered("echo", 2)
-    for name in ("__init__", "kernel", "silent_file", "hanging"):
+    for name in ("__init__", "kernel", "silent_file", "hanging", "crowd_of_uids"):
         broker.write(f"/opt/hanging/harness/{name}.py", (HARNESS / f"{name}.py").read_text())
     broker.run("test -e /dev/fuse || mknod -m 666 /dev/fuse c 10 229; mkdir -p -m 777 /run/silent; chmod 777 "
                "/run/silent")
@@ -85,3 +85,18 @@ def test_a_restart_beside_a_descriptor_that_hangs_gives_a_broker_that_works(echo
     echo.until_registered("echo", 2)
     echo.run(f"systemctl stop hanging-{kind}")
     echo.until("nothing of it is left", lambda: not sleeping(echo))
+
+
+def test_however_many_uids_a_unit_uses_it_has_one_share_of_what_waits(echo):
+    """The broker is in a container here, and what counts is the unit within."""
+    echo.run("systemd-run -q --collect --unit=hanging-crowd /bin/sh -c 'sleep 600 | exec /usr/bin/python3 "
+             "/opt/hanging/harness/crowd_of_uids.py $(id -u sockbroker) 300000 20 6 >/run/hanging-crowd'")
+    echo.until("the attack", lambda: "done" in echo.run("cat /run/hanging-crowd", check=False).stdout)
+    echo.until("it to be told", lambda: "messages of hanging-crowd.service to notify are dropped" in echo.out(
+        "journalctl -b -u sockbrokerd"))
+    echo.run("systemctl restart echo.service")
+    echo.until_registered("echo", 2)
+    echo.run("systemctl stop hanging-crowd")
+    echo.until("nothing of it is left", lambda: not sleeping(echo))
+    echo.until("it to be heard", lambda: "hanging-crowd.service is heard on notify again" in echo.out(
+        "journalctl -b -u sockbrokerd"))
