@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace sockbroker::supervise {
@@ -105,6 +106,17 @@ std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::by
                 return std::nullopt;
         }
         return asked;
+}
+
+bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address, const std::vector<Limit>& limits) {
+        // Not ICMP, whose port is no port, nor raw sockets, which have none.
+        static constexpr std::array kOthers = {IPPROTO_MPTCP, IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_DCCP};
+        SocketKind as_tcp = socket;
+        as_tcp.type = SOCK_STREAM;
+        as_tcp.protocol = IPPROTO_TCP;
+        return limits.empty() && socket.type != SOCK_RAW &&
+               std::ranges::find(kOthers, socket.protocol) != kOthers.end() &&
+               plan_bind(as_tcp, address, limits).has_value();
 }
 
 std::string describe(const Asked& asked) {

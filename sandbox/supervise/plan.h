@@ -50,6 +50,11 @@ struct Asked {
 [[nodiscard]] std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::byte> address,
                                              const std::vector<Limit>& limits);
 
+// Of those that are made as asked: whether no service takes it, as it is of MPTCP, UDP-Lite, SCTP or DCCP, and would be
+// taken over if it were of TCP. The limits leave out all that they do not name.
+[[nodiscard]] bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address,
+                                const std::vector<Limit>& limits);
+
 // "tcp 0.0.0.0:80", for people.
 [[nodiscard]] std::string describe(const Asked& asked);
 

@@ -240,6 +240,12 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 known.asked = *plan;
                 return take_over(call, std::move(known));
         }
+        if (settings_.registers && nobody_takes(call.kind, bytes, settings_.limits)) {
+                say(fmt::format(
+                        "a bind of process {} is refused: services take TCP and UDP, and no socket of protocol {}",
+                        call.target.pid(), call.kind.protocol));
+                return EACCES;
+        }
         int errnum = ::bind(call.fd, asked.get(), asked.size) == 0 ? 0 : errno;
         // To a loopback address: policy may let the unit.
         if (errnum == EACCES && call.kind.type == SOCK_DGRAM && settings_.registers &&

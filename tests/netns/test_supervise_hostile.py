@@ -263,6 +263,21 @@ def test_a_ring_of_io_uring_that_the_program_has_inherited_binds_nothing(web):  
         assert heard == "ENOSYS"
 
 
+def test_an_mptcp_socket_that_the_program_was_given_is_no_way_round_the_policy(web):
+    """It can make none itself. Nor is one of any service's, for dispatch takes none."""
+    try:
+        given = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    except OSError:
+        pytest.skip("this kernel has no MPTCP")
+    with given, Passed([("given@", given)]) as program:
+        assert program.do("s = socket.socket(fileno=3)") is None, program.errors()
+        for port in 80, 8888:
+            assert program.do(f"s.bind(('0.0.0.0', {port}))") == "EACCES"
+        program.wait_error("no socket of protocol 262")
+        assert program.do("s.bind(('127.0.0.1', 8888))") is None
+    assert web.list() == []
+
+
 def test_a_landlock_domain_of_the_programs_own_does_not_hold_for_its_unix_sockets(web):
     # pylint: disable=unused-argument
     """They are made by the supervisor, which is not in it: where the user may, and nowhere else."""

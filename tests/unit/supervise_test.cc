@@ -163,6 +163,21 @@ TEST(Answers, EachCodeHasAnErrno) {
         EXPECT_EQ(errno_of("what is this"), EIO);
 }
 
+TEST(Plan, SocketsOfOtherTransportsAreNobodys) {
+        const SocketKind mptcp{.domain = AF_INET, .type = SOCK_STREAM, .protocol = 262};
+        const SocketKind udplite6{.domain = AF_INET6, .type = SOCK_DGRAM, .protocol = IPPROTO_UDPLITE};
+        EXPECT_TRUE(nobody_takes(mptcp, v4("0.0.0.0", 80), {}));
+        EXPECT_TRUE(nobody_takes(udplite6, v6("::", 80), {}));
+        EXPECT_FALSE(nobody_takes(mptcp, v4("127.0.0.1", 80), {}));
+        EXPECT_FALSE(nobody_takes(mptcp, v4("0.0.0.0", 0), {}));
+        EXPECT_FALSE(nobody_takes(mptcp, v4("0.0.0.0", 80), {{Protocol::kTcp, {80, 80}}}));
+        EXPECT_FALSE(nobody_takes({.domain = AF_INET, .type = SOCK_DGRAM, .protocol = IPPROTO_ICMP},
+                                  v4("192.0.2.1", 80), {}));
+        EXPECT_FALSE(
+                nobody_takes({.domain = AF_INET, .type = SOCK_RAW, .protocol = IPPROTO_SCTP}, v4("192.0.2.1", 80), {}));
+        EXPECT_FALSE(nobody_takes(kTcp4, v4("0.0.0.0", 80), {}));
+}
+
 TEST(BrokerLink, ALineOfAMatchIsRead) {
         Taken taken;
         read_taker(R"({"service":"web","protocol":"tcp","prefix":null,"ports":"80","handover":"replace",)"
