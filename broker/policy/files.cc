@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include "broker/base/digest.h"
+#include "broker/base/huge_pages.h"
 #include "broker/base/owned_fd.h"
 #include "broker/policy/read_files.h"
 
@@ -74,16 +75,21 @@ Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
         std::string text;
         std::size_t used = 0;
         while (std::max(size, used) <= limit) {
-                text.resize(std::max(size + 1, used + 4096));  // one more, to see the end
-                const ssize_t got = ::read(fd, text.data() + used, text.size() - used);
+                const std::size_t room = used <= size ? size + 1 : used + 4096;  // one more, to see the end
+                text.reserve(room);
+                prefer_huge_pages(text.data() + used, text.capacity() - used);
+                ssize_t got = 0;
+                text.resize_and_overwrite(room, [&](char* data, std::size_t count) {
+                        got = ::read(fd, data + used, count - used);
+                        return used + static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+                });
                 if (got < 0 && errno != EINTR) {
                         return fail_errno("cannot read the file");
                 }
                 if (got == 0) {
-                        text.resize(used);
                         return text;
                 }
-                used += got > 0 ? static_cast<std::size_t>(got) : 0;
+                used = text.size();
         }
         return fail(fmt::format("larger than {} bytes, split it", limit));
 }

@@ -2,6 +2,7 @@
 //
 // The two pure translations between what the broker keeps and what the kernel is told: a policy to rules, the
 // registrations of a service to its targets.
+#include "broker/base/huge_pages.h"
 #include "broker/policy/conflicts.h"
 #include "broker/registry/registry.h"
 
@@ -34,6 +35,7 @@ std::vector<Rule> rules_of(const Policy& policy, const std::function<ServiceId(c
         }
         std::vector<Rule> rules;
         rules.reserve(bindings);
+        prefer_huge_pages(rules.data(), bindings * sizeof(Rule));
         for (const auto& service : policy.services) {
                 const Rule common{.service = id_of(service.name), .absent = absent_of(service.when_absent)};
                 std::vector<std::uint32_t> indexes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/dataplane/compile/buckets.h"
 
-#include "broker/dataplane/compile/scratch.h"
+#include "broker/base/huge_pages.h"
 
 #include <cstring>
 #include <utility>

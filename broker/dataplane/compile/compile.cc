@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "broker/dataplane/compile/rule_memory.h"
-#include "broker/dataplane/compile/scratch.h"
+#include "broker/base/huge_pages.h"
 #include "broker/dataplane/compile/sorted_rules.h"
 #include "broker/dataplane/compile/table.h"
 

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "bpf/layout.h"
+#include "broker/base/huge_pages.h"
 #include "broker/base/result.h"
 #include "broker/dataplane/compile/buckets.h"
 #include "broker/dataplane/compile/rule_memory.h"
-#include "broker/dataplane/compile/scratch.h"
 #include "broker/dataplane/compile/sorted_rules.h"
 #include "broker/dataplane/rules.h"
 
@@ -50,7 +50,6 @@ private:
         Result<void> place();
         void mark_present();
         Result<void> write();
-        void put(std::uint32_t reference, sb_rule rule);
         [[nodiscard]] Scratch<Key> keys_of(unsigned length) const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// An allocator for large arrays that live for one load and are accessed all over: in huge pages where the kernel has
-// them, since page faults and TLB misses were a good part of a load.
+// Large arrays in huge pages where the kernel has them: page faults and TLB misses were a good part of a load.
 #pragma once
-
-#include <sys/mman.h>
 
 #include <cstddef>
 #include <memory>
@@ -14,10 +11,15 @@
 
 namespace sockbroker {
 
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+// For memory that is not written yet. What is smaller than a huge page, and a kernel without them, stay as they are.
+void prefer_huge_pages(void* memory, std::size_t bytes);
+
+// An allocator for large arrays that live for one load and are accessed all over.
 template <class T>
 struct ScratchAllocator {
         using value_type = T;
-        static constexpr std::size_t kHuge = std::size_t{2} << 20;
 
         ScratchAllocator() = default;
         template <class U>
@@ -25,18 +27,18 @@ struct ScratchAllocator {
 
         [[nodiscard]] T* allocate(std::size_t count) {
                 const std::size_t bytes = count * sizeof(T);
-                if (bytes < kHuge) {
+                if (bytes < kHugePage) {
                         return std::allocator<T>().allocate(count);
                 }
-                void* memory = ::operator new (bytes, std::align_val_t{kHuge});
-                (void)madvise(memory, bytes, MADV_HUGEPAGE);  // a kernel without them is slower, that is all
+                void* memory = ::operator new (bytes, std::align_val_t{kHugePage});
+                prefer_huge_pages(memory, bytes);
                 return static_cast<T*>(memory);
         }
         void deallocate(T* memory, std::size_t count) {
-                if (count * sizeof(T) < kHuge) {
+                if (count * sizeof(T) < kHugePage) {
                         std::allocator<T>().deallocate(memory, count);
                 } else {
-                        ::operator delete (memory, std::align_val_t{kHuge});
+                        ::operator delete (memory, std::align_val_t{kHugePage});
                 }
         }
         bool operator==(const ScratchAllocator&) const = default;
