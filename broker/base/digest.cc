@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/base/digest.h"
 
+#include <endian.h>
+
+#include <cstring>
+
 #include <fmt/format.h>
 
 namespace sockbroker {
@@ -16,10 +20,8 @@ std::uint64_t mixed(std::uint64_t value) {
 // Little endian on every machine.
 std::uint64_t word_of(std::string_view bytes) {
         std::uint64_t word = 0;
-        for (std::size_t i = 0; i < bytes.size(); i++) {
-                word |= std::uint64_t{static_cast<unsigned char>(bytes[i])} << 8 * i;
-        }
-        return word;
+        std::memcpy(&word, bytes.data(), bytes.size());
+        return le64toh(word);
 }
 
 }  // namespace
@@ -30,8 +32,11 @@ void Digest::add(std::string_view part) {
                 low_ = mixed(low_ + word * 0x9e3779b97f4a7c15U) ^ high_;
         };
         take(part.size());
-        for (std::size_t at = 0; at < part.size(); at += 8) {
-                take(word_of(part.substr(at, 8)));
+        for (; part.size() >= sizeof(std::uint64_t); part.remove_prefix(sizeof(std::uint64_t))) {
+                take(word_of(part.substr(0, sizeof(std::uint64_t))));
+        }
+        if (!part.empty()) {
+                take(word_of(part));
         }
 }
 

@@ -2,6 +2,7 @@
 #include "broker/base/net.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 
 #include <algorithm>
 #include <charconv>
@@ -47,17 +48,43 @@ std::string Address::to_string() const {
         return inet_ntop(af, bytes.data(), buffer, sizeof buffer);
 }
 
-std::optional<Address> parse_address(std::string_view text) {
-        if (text.size() >= INET6_ADDRSTRLEN || text.find('\0') != std::string_view::npos) {
-                return std::nullopt;
+namespace {
+
+// As inet_pton(3): four numbers from 0 to 255 without leading zeros. A policy may have a million of them.
+bool parse_ipv4(std::string_view text, std::span<std::uint8_t, 4> bytes) {
+        std::size_t at = 0;
+        for (std::size_t i = 0; i < bytes.size(); i++) {
+                if (i > 0 && (at == text.size() || text[at] != '.')) {
+                        return false;
+                }
+                at += i > 0 ? 1 : 0;
+                const std::size_t first = at;
+                unsigned value = 0;
+                for (; at < text.size() && text[at] >= '0' && text[at] <= '9' && at - first < 3; at++) {
+                        value = value * 10 + static_cast<unsigned>(text[at] - '0');
+                }
+                if (at == first || value > 255 || (at - first > 1 && text[first] == '0')) {
+                        return false;
+                }
+                bytes[i] = static_cast<std::uint8_t>(value);
         }
-        const std::string terminated(text);
+        return at == text.size();
+}
+
+}  // namespace
+
+std::optional<Address> parse_address(std::string_view text) {
         Address address;
-        if (inet_pton(AF_INET, terminated.c_str(), address.bytes.data()) == 1) {
+        if (parse_ipv4(text, std::span(address.bytes).first<4>())) {
                 return address;
         }
+        char terminated[INET6_ADDRSTRLEN] = {};
+        if (text.size() >= sizeof terminated || text.find('\0') != std::string_view::npos) {
+                return std::nullopt;
+        }
+        text.copy(terminated, text.size());
         address.family = Family::kIpv6;
-        if (inet_pton(AF_INET6, terminated.c_str(), address.bytes.data()) != 1) {
+        if (inet_pton(AF_INET6, terminated, address.bytes.data()) != 1) {
                 return std::nullopt;
         }
         static constexpr std::uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -76,11 +103,15 @@ bool is_loopback(const Address& address) {
 }
 
 Address masked(const Address& address, unsigned length) {
-        Address result = address;
-        for (unsigned i = 0; i < result.bytes.size(); i++) {
-                const unsigned keep = length <= i * 8 ? 0 : std::min(8U, length - i * 8);
-                result.bytes[i] &= static_cast<std::uint8_t>(0xff00U >> keep);
-        }
+        const auto mask_of = [](unsigned bits) {
+                return bits == 0 ? 0 : htobe64(~std::uint64_t{0} << (64 - std::min(bits, 64U)));
+        };
+        std::array<std::uint64_t, 2> halves{};
+        std::memcpy(halves.data(), address.bytes.data(), sizeof halves);
+        halves[0] &= mask_of(length);
+        halves[1] &= mask_of(length - std::min(length, 64U));
+        Address result{.family = address.family};
+        std::memcpy(result.bytes.data(), halves.data(), sizeof halves);
         return result;
 }
 

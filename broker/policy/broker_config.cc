@@ -71,7 +71,7 @@ public:
                 place_ = Place::kBeforeAny;
         }
 
-        void section(unsigned line, std::string_view name) override {
+        void section(unsigned line, std::string_view name, std::size_t /*lines*/) override {
                 place_ = name == "Broker" ? Place::kBroker : Place::kElsewhere;
                 if (place_ == Place::kElsewhere && !name.empty()) {
                         error(line, fmt::format("unknown section [{}], sockbrokerd.conf takes only [Broker]{}", name,

@@ -81,9 +81,12 @@ void drop_repeated(std::vector<Value>& values, Key key, Report report) {
 
 void check_families(const Service& service, Findings& findings) {
         for (const auto family : kBothFamilies) {
+                if (count_client_filters(service, family) != 0) {
+                        continue;
+                }
                 const auto first = std::ranges::find(
                         service.bindings, family, [](const Binding& binding) { return binding.prefix.address.family; });
-                if (first != service.bindings.end() && count_client_filters(service, family) == 0) {
+                if (first != service.bindings.end()) {
                         const bool v4 = family == Family::kIpv4;
                         findings.add(first->where, Severity::kWarning, [&] {
                                 return fmt::format(

@@ -13,12 +13,48 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/huge_pages.h"
+
 namespace sockbroker {
 
 namespace {
 
-// Which binding of which service, with which source and interface, and a hash of all but the ports: of a million
-// bindings most pairs are told apart without looking at them, which halves the time of a whole load.
+// Which of a million hashes are not the only one of their value: two bits for a cell of each, and several cells for
+// each hash, so that few are suspected wrongly. As in a Bloom filter no two that are equal are missed.
+class Repeated {
+public:
+        explicit Repeated(std::size_t hashes)
+                : shift_(64 - static_cast<unsigned>(
+                                      std::bit_width(std::max<std::size_t>(hashes * kCellsForEach, kCellsOfWord)))),
+                  words_((std::size_t{1} << (64 - shift_)) / kCellsOfWord) {
+                std::ranges::fill(words_, 0);
+        }
+
+        void fetch(std::uint64_t hash) const { __builtin_prefetch(&words_[word_of(hash)], 1); }
+        void add(std::uint64_t hash) {
+                auto& word = words_[word_of(hash)];
+                const std::uint64_t once = std::uint64_t{1} << bit_of(hash);
+                word |= (word & once) << 1 | once;
+        }
+        [[nodiscard]] bool contains(std::uint64_t hash) const {
+                return (words_[word_of(hash)] >> bit_of(hash) & 2) != 0;
+        }
+
+private:
+        static constexpr std::size_t kCellsForEach = 16;
+        static constexpr std::size_t kCellsOfWord = 32;
+
+        [[nodiscard]] std::size_t word_of(std::uint64_t hash) const { return (hash >> shift_) / kCellsOfWord; }
+        [[nodiscard]] unsigned bit_of(std::uint64_t hash) const {
+                return static_cast<unsigned>((hash >> shift_) % kCellsOfWord * 2);
+        }
+
+        unsigned shift_;
+        Scratch<std::uint64_t> words_;
+};
+
+// Which binding of which service, with which source and interface, and a hash of all but the ports: most pairs are told
+// apart without looking at them.
 struct Reference {
         std::uint64_t hash = 0;
         std::uint32_t service = 0;
@@ -50,8 +86,8 @@ std::uint64_t hash_of(const Binding& binding, const ClientFilter& client) {
         std::uint64_t hash = mixed(
                 static_cast<unsigned>(binding.prefix.address.family) * 2U + static_cast<unsigned>(binding.protocol),
                 binding.prefix);
-        if (const auto source = source_of(client); source.length != 0) {
-                hash = mixed(hash, source);
+        if (client.source != nullptr && client.source->length != 0) {
+                hash = mixed(hash, *client.source);
         }
         return client.interface == nullptr ? hash : hash ^ std::hash<std::string_view>{}(client.interface->value);
 }
@@ -61,6 +97,8 @@ bool earlier(Where a, Where b) {
 }
 
 class Search {
+        static constexpr std::size_t kAhead = 32;  // cells are fetched so long before their turn
+
 public:
         Search(const Policy& policy, Findings& findings) : policy_(policy), findings_(findings) {}
 
@@ -95,7 +133,7 @@ private:
         // The upper bits of the hash, which is as good as random, say into which bucket each belongs: what is left to
         // sort are a few together.
         void collect() {
-                const auto all = references();
+                const auto all = suspects();
                 const int bits = std::clamp(static_cast<int>(std::bit_width(all.size())) - 3, 1, 20);
                 const auto bucket = [&](Reference one) { return static_cast<std::size_t>(one.hash >> (64 - bits)); };
                 std::vector<std::uint32_t> next((std::size_t{1} << bits) + 1);  // free place in each bucket
@@ -115,28 +153,57 @@ private:
                 }
         }
 
-        [[nodiscard]] std::vector<Reference> references() const {
-                std::vector<Reference> all;
+        // Those whose hash is not the only one of its value: mostly few.
+        [[nodiscard]] std::vector<Reference> suspects() const {
                 std::size_t count = 0;
                 for (const auto& service : policy_.services) {
                         for (const auto& binding : service.bindings) {
                                 count += count_client_filters(service, binding.prefix.address.family);
                         }
                 }
-                all.reserve(count);
+                Scratch<std::uint64_t> hashes;
+                hashes.reserve(count);
+                for_each([&](const Reference& one) { hashes.push_back(one.hash); });
+                Repeated repeated(count);
+                const auto fetch_after = [&](std::size_t n) {
+                        if (n + kAhead < hashes.size()) {
+                                repeated.fetch(hashes[n + kAhead]);
+                        }
+                };
+                for (std::size_t n = 0; n < hashes.size(); n++) {
+                        fetch_after(n);
+                        repeated.add(hashes[n]);
+                }
+                std::vector<Reference> found;
+                std::size_t number = 0;
+                for_each([&](const Reference& one) {
+                        fetch_after(number++);
+                        if (repeated.contains(one.hash)) {
+                                found.push_back(one);
+                        }
+                });
+                return found;
+        }
+
+        template <class Take>
+        void for_each(Take take) const {
                 for (std::uint32_t s = 0; s < policy_.services.size(); s++) {
                         const auto& service = policy_.services[s];
+                        const bool any_client = any_source(service) && service.interfaces.empty();
                         for (std::uint32_t b = 0; b < service.bindings.size(); b++) {
                                 const auto& binding = service.bindings[b];
+                                if (any_client) {
+                                        take(Reference{hash_of(binding, {}), s, b, 0});
+                                        continue;
+                                }
                                 const auto family = binding.prefix.address.family;
                                 const auto matches = static_cast<std::uint32_t>(count_client_filters(service, family));
                                 for (std::uint32_t m = 0; m < matches; m++) {
-                                        all.push_back(
-                                                {hash_of(binding, client_filter_at(service, family, m)), s, b, m});
+                                        take(Reference{hash_of(binding, client_filter_at(service, family, m)), s, b,
+                                                       m});
                                 }
                         }
                 }
-                return all;
         }
 
         [[nodiscard]] bool is_before(Reference left, Reference right) const {

@@ -4,6 +4,7 @@
 #include <ini.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 
 #include <fmt/format.h>
@@ -22,6 +23,31 @@ bool is_blank(char c) {
 constexpr auto is_key_character = [](char c) {
         return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 };
+
+// Of a value: what has no meaning in any dialect of INI.
+constexpr auto is_unambiguous = [](char c) {
+        return is_key_character(c) || std::string_view(".:/*-_[]@").find(c) != std::string_view::npos;
+};
+
+// One load for each byte of a text.
+template <class Predicate>
+constexpr std::array<bool, 256> table_of(Predicate predicate) {
+        std::array<bool, 256> table{};
+        for (unsigned byte = 0; byte < table.size(); byte++) {
+                table[byte] = predicate(static_cast<char>(byte));
+        }
+        return table;
+}
+constexpr auto kKeyCharacters = table_of(is_key_character);
+constexpr auto kUnambiguous = table_of(is_unambiguous);
+
+// The first byte that is not of the table.
+const char* skip(const char* at, const char* end, const std::array<bool, 256>& table) {
+        while (at != end && table[static_cast<unsigned char>(*at)]) {
+                at++;
+        }
+        return at;
+}
 
 // Outside comments nothing is taken that a screen could hide.
 constexpr auto is_plain = [](char c) { return c == '\t' || (c >= 0x20 && c < 0x7f); };
@@ -126,6 +152,15 @@ Result<IniLine> check_ini_line(std::string_view line, bool first) {
 
 namespace {
 
+std::size_t count_lines_of_section(std::string_view text) {
+        std::size_t lines = 0;
+        while (!text.empty() && text[0] != '[') {
+                text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+                lines++;
+        }
+        return lines;
+}
+
 // Feeds inih line by line, so that it is known which line a call of the handler is about.
 class Feeder {
 public:
@@ -138,7 +173,7 @@ public:
                 }
                 expect_answered();
                 if (status != 0) {
-                        disagree(status > 0 ? static_cast<unsigned>(status) : line_number_);
+                        disagree(line_number_);  // inih has not seen all lines, so its number is not ours
                 }
         }
 
@@ -171,6 +206,8 @@ private:
                 }
                 buffer_size_ = size;
                 expect_answered();
+                while (!failure_ && take_unambiguous_line()) {
+                }
                 if (rest_.empty() || failure_) {
                         return false;
                 }
@@ -189,6 +226,26 @@ private:
                 return true;
         }
 
+        // Nearly all lines of a large policy: Key=Value in which no reader could find anything else. They go past inih,
+        // which would take two thirds of the time.
+        bool take_unambiguous_line() {
+                const char* const begin = rest_.data();
+                const char* const end = begin + rest_.size();
+                const char* const equals = skip(begin, end, kKeyCharacters);
+                if (equals == begin || equals == end || *equals != '=') {
+                        return false;
+                }
+                const char* const stop = skip(equals + 1, end, kUnambiguous);
+                const auto size = static_cast<std::size_t>(stop - begin);
+                if (stop == equals + 1 || (stop != end && *stop != '\n') || size > kMaxIniLine) {
+                        return false;
+                }
+                rest_.remove_prefix(std::min(size + 1, rest_.size()));
+                line_number_++;
+                sink_.entry(line_number_, {begin, equals}, {equals + 1, stop});
+                return true;
+        }
+
         // What inih is given for this line.
         std::string_view judge() {
                 const auto kind = check_ini_line(line_, line_number_ == 1);
@@ -198,7 +255,7 @@ private:
                                 return {};
                         }
                         // What follows must not count as part of the section before.
-                        enter({});
+                        enter({}, 0);
                         return "[]";
                 }
                 switch (*kind) {
@@ -206,7 +263,7 @@ private:
                 case IniLine::kComment:
                         return {};
                 case IniLine::kSection:
-                        enter(line_.substr(1, line_.size() - 2));
+                        enter(line_.substr(1, line_.size() - 2), count_lines_of_section(rest_));
                         break;
                 case IniLine::kEntry:
                         awaited_ = true;
@@ -221,9 +278,9 @@ private:
                 return start != std::string_view::npos && line_[start] == '[';
         }
 
-        void enter(std::string_view section) {
+        void enter(std::string_view section, std::size_t lines) {
                 section_ = section;
-                sink_.section(line_number_, section);
+                sink_.section(line_number_, section, lines);
         }
 
         void take(std::string_view section, std::string_view key, std::string_view value) {

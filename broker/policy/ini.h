@@ -2,7 +2,9 @@
 //
 // One text in the broker's strict INI grammar. inih splits the lines, but it never sees one that it could read in
 // another way than a person does: each line is checked first, one that fails is reported and withheld, and what inih
-// then hands back must be that line to the byte. Knows nothing of policies; of sections and keys only their shape.
+// then hands back must be that line to the byte. Key=Value of nothing but letters, digits and .:/*-_[]@ can only be
+// read in one way, and does not go through inih: these are a million lines, the others are few. Knows nothing of
+// policies; of sections and keys only their shape.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +30,8 @@ class IniSink {
 public:
         virtual ~IniSink() = default;
         // The text between the brackets; empty after an error in a section line, to say that the former one is over.
-        virtual void section(unsigned line, std::string_view name) = 0;
+        // `lines`: how many there are up to the next section.
+        virtual void section(unsigned line, std::string_view name, std::size_t lines) = 0;
         virtual void entry(unsigned line, std::string_view key, std::string_view value) = 0;
         virtual void error(unsigned line, std::string message) = 0;
 };

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/huge_pages.h"
 #include "broker/base/nearest.h"
 #include "broker/base/time_span.h"
 #include "broker/policy/checks.h"
@@ -47,7 +48,7 @@ std::string meant_section(std::string_view name) {
 // Gathers all files into one Policy. What is wrong is noted and passed over, so that every error is found.
 class PolicyCollector : public IniSink {
 public:
-        explicit PolicyCollector(Policy& policy) : policy_(policy) {}
+        PolicyCollector(Policy& policy, std::size_t max_bindings) : policy_(policy), max_bindings_(max_bindings) {}
 
         void begin_file(const PolicyFile& file) {
                 file_ = static_cast<std::uint32_t>(policy_.files.size());
@@ -56,7 +57,7 @@ public:
                 service_ = nullptr;
         }
 
-        void section(unsigned line, std::string_view name) override {
+        void section(unsigned line, std::string_view name, std::size_t lines) override {
                 inside_ = true;
                 service_ = &discarded_;
                 if (name.empty()) {
@@ -83,6 +84,7 @@ public:
                         policy_.services.push_back({.name = found->first, .where = {file_, line}});
                 }
                 service_ = &policy_.services[found->second];
+                make_room(service_->bindings, std::min(lines, max_bindings_));
         }
 
         void entry(unsigned line, std::string_view key, std::string_view value) override {
@@ -100,6 +102,14 @@ public:
         Findings findings_;
 
 private:
+        // For so many more at once: to grow a vector of a million step by step costs as much as to read them.
+        static void make_room(std::vector<Binding>& bindings, std::size_t more) {
+                if (const auto needed = bindings.size() + more; needed > bindings.capacity()) {
+                        bindings.reserve(std::max(needed, 2 * bindings.capacity()));
+                        prefer_huge_pages(bindings.data(), bindings.capacity() * sizeof(Binding));
+                }
+        }
+
         Result<void> take(std::string_view key, std::string_view value, Where where) {
                 if (key == "ListenStream") {
                         return listen(Protocol::kTcp, key, value, where);
@@ -284,6 +294,7 @@ private:
         }
 
         Policy& policy_;
+        const std::size_t max_bindings_;
         std::unordered_map<std::string, std::size_t> index_;
         std::uint32_t file_ = 0;
         bool inside_ = false;         // a section has begun in this file
@@ -296,13 +307,15 @@ private:
 ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimits& limits,
                           const std::optional<PolicyLimits>& configured) {
         Policy policy;
-        PolicyCollector collector(policy);
+        PolicyCollector collector(policy, limits.max_bindings);
         for (const auto& file : files) {
                 collector.begin_file(file);
                 read_ini(file.text, collector);
         }
         for (auto& service : policy.services) {
-                service.bindings.shrink_to_fit();
+                if (auto& bindings = service.bindings; bindings.capacity() - bindings.size() > bindings.size() / 8) {
+                        bindings.shrink_to_fit();
+                }
                 for (const auto& binding : service.bindings) {
                         const auto family = static_cast<std::size_t>(binding.prefix.address.family);
                         service.used[static_cast<std::size_t>(binding.protocol)][family] = true;

@@ -184,39 +184,42 @@ Result<void> check_destination(const Prefix& prefix, std::string_view value, std
         return {};
 }
 
-Result<Listen> parse_listen(std::string_view value) {
-        if (value.find(' ') != std::string_view::npos || value.find('\t') != std::string_view::npos) {
-                return fail(fmt::format("\"{}\" holds a blank, write one binding a line", value));
-        }
+namespace {
+
+Result<Listen> parse_one_listen(std::string_view value) {
+        const auto holds = [](std::string_view text, char c) { return text.find(c) != std::string_view::npos; };
         const bool bracketed = value.starts_with('[');
-        if (!bracketed && value.find_first_of(":./") == std::string_view::npos) {
+        std::size_t colon = value.rfind(':');
+        if (!bracketed && colon == std::string_view::npos && !holds(value, '.') && !holds(value, '/')) {
                 const auto ports = parse_ports(value);
                 if (!ports) {
                         return std::unexpected(ports.error());
                 }
                 return Listen{std::nullopt, *ports};
         }
-        std::string prefix;
-        std::size_t colon = value.rfind(':');
+        std::string_view prefix;
+        std::string joined;
         if (bracketed) {
                 const auto close = value.find(']');
                 if (close == std::string_view::npos) {
                         return fail(fmt::format("\"{}\" has a [ without ]", value));
                 }
                 colon = value.find(':', close);
-                prefix = std::string(value.substr(1, close - 1));
+                prefix = value.substr(1, close - 1);
                 const auto length = value.substr(close + 1, std::min(colon, value.size()) - close - 1);
                 if (!length.empty() && !length.starts_with('/')) {
                         return fail(fmt::format("\"{}\" is not [ADDRESS]/LEN:PORTS", value));
                 }
-                if (prefix.find(':') == std::string::npos || prefix.find('/') != std::string::npos) {
+                if (!holds(prefix, ':') || holds(prefix, '/')) {
                         return fail(
                                 fmt::format("brackets hold an IPv6 address and nothing else, \"{}\" is none", prefix));
                 }
-                prefix += length;
+                joined = prefix;
+                joined += length;
+                prefix = joined;
         } else if (colon != std::string_view::npos) {
-                prefix = std::string(value.substr(0, colon));
-                if (prefix.find(':') != std::string::npos) {
+                prefix = value.substr(0, colon);
+                if (holds(prefix, ':')) {
                         return fail(
                                 fmt::format("\"{}\" is not ADDRESS/LEN:PORTS, IPv6 addresses stand in brackets: "
                                             "[2001:db8::]/32:53",
@@ -238,6 +241,16 @@ Result<Listen> parse_listen(std::string_view value) {
                 return std::unexpected(checked.error());
         }
         return Listen{*parsed, *ports};
+}
+
+}  // namespace
+
+Result<Listen> parse_listen(std::string_view value) {
+        auto listen = parse_one_listen(value);
+        if (!listen && value.find_first_of(" \t") != std::string_view::npos) {
+                return fail(fmt::format("\"{}\" holds a blank, write one binding a line", value));
+        }
+        return listen;
 }
 
 std::optional<bool> parse_boolean(std::string_view value) {

@@ -24,7 +24,7 @@ using Entries = std::vector<std::tuple<std::string, std::string, std::string>>; 
 // What the broker takes from the text.
 class Taken : public IniSink {
 public:
-        void section(unsigned, std::string_view name) override { section_ = name; }
+        void section(unsigned, std::string_view name, std::size_t) override { section_ = name; }
         void entry(unsigned line, std::string_view key, std::string_view value) override {
                 entries.emplace_back(section_, key, value);
                 lines.push_back(line);

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/base/net.h"
 
+#include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <random>
+#include <string>
 
 namespace sockbroker {
 namespace {
@@ -26,6 +31,44 @@ TEST(Net, BadPrefixesAreErrorsThatNameTheRemedy) {
              {"", "1.0.0", "1.0.0.0/", "1.0.0.0/024", "1.0.0.0/+8", "::ffff:1.2.3.4", "::ffff:0:0/96", "::fffe:0:0/95",
               "fe80::1%lo", "::/129", "1.0.0.0/-1", "1.0.0.0 /8", "01.0.0.0/8"}) {
                 EXPECT_FALSE(parse_prefix(text)) << text;
+        }
+}
+
+TEST(Net, Ipv4AddressesAreThoseOfInetPton) {
+        std::mt19937 random(1);
+        constexpr std::string_view kBytes = "0123456789.. -a:";
+        for (unsigned i = 0; i < 200000; i++) {
+                auto text = fmt::format("{}.{}.{}.{}", random() % 300, random() % 300, random() % 300, random() % 300);
+                for (auto mutations = random() % 3; mutations > 0; mutations--) {
+                        const auto at = random() % text.size();
+                        switch (random() % 3) {
+                        case 0:
+                                text[at] = kBytes[random() % kBytes.size()];
+                                break;
+                        case 1:
+                                text.insert(at, 1, kBytes[random() % kBytes.size()]);
+                                break;
+                        default:
+                                text.erase(at, 1);
+                        }
+                }
+                Address wanted;
+                const bool good = inet_pton(AF_INET, text.c_str(), wanted.bytes.data()) == 1;
+                const auto got = parse_address(text);
+                ASSERT_EQ(got && got->family == Family::kIpv4, good) << text;
+                ASSERT_TRUE(!good || *got == wanted) << text;
+        }
+        EXPECT_FALSE(parse_address(std::string_view("1.2.3.4\0", 8)));
+}
+
+TEST(Net, MaskingClearsEachBitAfterTheLength) {
+        Address ones;
+        ones.bytes.fill(0xff);
+        for (unsigned length = 0; length <= 200; length++) {
+                const auto bytes = masked(ones, length).bytes;
+                for (unsigned bit = 0; bit < 128; bit++) {
+                        ASSERT_EQ((bytes[bit / 8] >> (7 - bit % 8) & 1) != 0, bit < length) << length << " " << bit;
+                }
         }
 }
 

@@ -53,6 +53,23 @@ TEST(Findings, AreTheFirstByLineWhateverTheOrderInWhichTheyAreFound) {
                   fmt::format("a.conf: {} more errors in this file", kEach - kKept));
 }
 
+TEST(Findings, OfAFewConflictsAmongManyBindingsAreAllOfThemAndNoOthers) {
+        std::string text = "[Service a]\nUser=1\n";
+        constexpr unsigned kMany = 200'000;
+        for (unsigned i = 0; i < kMany; i++) {
+                text += fmt::format("ListenStream=20.{}.{}.{}:53\n", i >> 16, i >> 8 & 255, i & 255);
+        }
+        text += "[Service b]\nUser=1\nListenStream=20.0.0.1:53\nListenStream=20.2.0.7:50-60\n"
+                "ListenDatagram=20.0.0.1:53\nListenStream=20.3.13.63:53\nListenStream=20.3.13.64:53\n";
+        const auto parsed = parse_policy({{"x.conf", text}}, {.max_bindings = 2 * kMany});
+        std::vector<unsigned> lines;
+        for (const auto& diagnostic : parsed.diagnostics) {
+                lines.push_back(diagnostic.line);
+        }
+        EXPECT_EQ(lines, (std::vector<unsigned>{kMany + 5, kMany + 8}));
+        EXPECT_EQ(parsed.errors, 2U);
+}
+
 TEST(Findings, CountWarningsForThemselvesAndAPolicyWithManyIsTaken) {
         std::string text = "[Service a]\nUser=1\n";
         for (unsigned i = 0; i < 3000; i++) {
