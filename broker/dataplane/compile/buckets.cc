@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/dataplane/compile/buckets.h"
 
-#include "broker/base/huge_pages.h"
-
 #include <cstring>
 #include <utility>
+
+#include "broker/base/huge_pages.h"
 
 namespace sockbroker {
 
 namespace {
 
-// Places that are hashed all over memory are fetched so long before their turn.
-constexpr std::uint32_t kKeysAhead = 16;
-constexpr std::uint32_t kLinesAhead = 6;
+constexpr std::uint32_t kKeysAhead = 32;  // cells that are hashed all over memory are fetched so long before their turn
 
 enum class Shape : std::uint8_t { kV4, kV6, kV6Long };
 
@@ -24,27 +22,11 @@ constexpr unsigned places(Shape shape) {
         return shape == Shape::kV4 ? 4 : shape == Shape::kV6 ? 3 : 2;
 }
 
+constexpr unsigned kRuleWords = sizeof(sb_rule) / sizeof(std::uint32_t);
+
 // Word of the line at which the rule of a place stands.
 constexpr unsigned rule_word(Shape shape, unsigned place) {
-        return (shape == Shape::kV4 ? 4 : shape == Shape::kV6 ? 6 : 8) + 3 * place;
-}
-
-void write_key(sb_line& line, Shape shape, unsigned place, const Key& key) {
-        switch (shape) {
-        case Shape::kV4:
-                line.v4.key[place] = static_cast<std::uint32_t>(key.high);
-                line.v4.rule[place].flags = SB_RULE_USED;
-                break;
-        case Shape::kV6:
-                line.v6.key[place] = key.high;
-                line.v6.rule[place].flags = SB_RULE_USED;
-                break;
-        case Shape::kV6Long:
-                line.v6_long.key[place][0] = key.high;
-                line.v6_long.key[place][1] = key.low;
-                line.v6_long.rule[place].flags = SB_RULE_USED;
-                break;
-        }
+        return (shape == Shape::kV4 ? 4 : shape == Shape::kV6 ? 6 : 8) + kRuleWords * place;
 }
 
 // splitmix64: the seeds to be tried, one after another.
@@ -62,11 +44,16 @@ std::uint32_t hash_of(Shape shape, const Key& key, std::uint64_t seed) {
 // Which key stands where, for one size and seed.
 class CuckooTable {
 public:
-        CuckooTable(Shape shape, std::span<const Key> keys, std::uint32_t lines, std::uint64_t seed)
-                : places_(places(shape)),
+        // `references` become those of a region that begins with line 0, for all keys that are inserted.
+        CuckooTable(Shape shape, std::span<const Key> keys, std::uint32_t lines, std::uint64_t seed,
+                    std::span<std::uint32_t> references)
+                : shape_(shape),
+                  places_(places(shape)),
                   lines_(lines),
                   hashes_(keys.size()),
-                  cells_(std::size_t{lines} * places_, kEmpty),
+                  cells_(std::size_t{lines} * places_),
+                  filled_(lines),
+                  references_(references),
                   random_(seed) {
                 for (std::size_t i = 0; i < keys.size(); i++) {
                         hashes_[i] = hash_of(shape, keys[i], seed);
@@ -86,7 +73,8 @@ public:
                 }
                 for (unsigned kicks = 0; kicks < 500; kicks++) {
                         random_ = random_ * 6364136223846793005U + 1442695040888963407U;
-                        std::swap(key, cells_[std::size_t{line} * places_ + (random_ >> 33) % places_]);
+                        const auto place = static_cast<unsigned>((random_ >> 33) % places_);
+                        key = put(key, line, place);
                         line = line == first_line(key) ? second_line(key) : first_line(key);
                         if (take_free(line, key)) {
                                 return true;
@@ -97,27 +85,30 @@ public:
 
         void fetch(std::uint32_t key) const { __builtin_prefetch(&cells_[std::size_t{first_line(key)} * places_], 1); }
 
-        static constexpr std::uint32_t kEmpty = UINT32_MAX;
-        [[nodiscard]] std::uint32_t at(std::uint32_t line, unsigned place) const {
-                return cells_[std::size_t{line} * places_ + place];
-        }
-
 private:
         bool take_free(std::uint32_t line, std::uint32_t key) {
-                for (unsigned place = 0; place < places_; place++) {
-                        std::uint32_t& cell = cells_[std::size_t{line} * places_ + place];
-                        if (cell == kEmpty) {
-                                cell = key;
-                                return true;
-                        }
+                const std::uint8_t place = filled_[line];
+                if (place == places_) {
+                        return false;
                 }
-                return false;
+                filled_[line]++;
+                (void)put(key, line, place);
+                return true;
         }
 
+        // Returns what was there.
+        std::uint32_t put(std::uint32_t key, std::uint32_t line, unsigned place) {
+                references_[key] = line * SB_LINE_WORDS + rule_word(shape_, place);
+                return std::exchange(cells_[std::size_t{line} * places_ + place], key);
+        }
+
+        Shape shape_;
         unsigned places_;
         std::uint32_t lines_;
         Scratch<std::uint32_t> hashes_;
-        Scratch<std::uint32_t> cells_;  // index of the key
+        Scratch<std::uint32_t> cells_;      // index of the key
+        std::vector<std::uint8_t> filled_;  // places of each line, from the first: none becomes free again
+        std::span<std::uint32_t> references_;
         std::uint64_t random_;
 };
 
@@ -133,31 +124,19 @@ bool insert_all(CuckooTable& table, std::size_t keys) {
         return true;
 }
 
-void write_region(std::span<sb_line> region, Shape shape, std::span<const Key> keys, const CuckooTable& table,
-                  std::uint32_t first, std::span<std::uint32_t> references) {
-        std::vector<std::uint32_t> marked;
-        for (std::uint32_t line = 0; line < region.size(); line++) {
-                for (unsigned place = 0; line + kLinesAhead < region.size() && place < places(shape); place++) {
-                        if (const std::uint32_t key = table.at(line + kLinesAhead, place); key != CuckooTable::kEmpty) {
-                                __builtin_prefetch(&keys[key]);
-                                __builtin_prefetch(&references[key], 1);
-                        }
-                }
-                for (unsigned place = 0; place < places(shape); place++) {
-                        const std::uint32_t key = table.at(line, place);
-                        if (key == CuckooTable::kEmpty) {
-                                continue;
-                        }
-                        write_key(region[line], shape, place, keys[key]);
-                        references[key] = (first + line) * SB_LINE_WORDS + rule_word(shape, place);
-                        if (table.first_line(key) != line) {
-                                marked.push_back(table.first_line(key));
-                        }
+// Marks lines that are full and have keys in their second line.
+void mark_overflow(std::span<sb_line> region, Shape shape, const CuckooTable& table,
+                   std::span<const std::uint32_t> references) {
+        std::vector<bool> overflows(region.size());
+        for (std::uint32_t key = 0; key < references.size(); key++) {
+                if (const auto first = table.first_line(key); first != references[key] / SB_LINE_WORDS) {
+                        overflows[first] = true;
                 }
         }
-        // A key stands in its second line only if the first is full, so a rule is there to carry the mark.
-        for (const std::uint32_t line : marked) {
-                region[line].words[rule_word(shape, 0) + 1] |= SB_RULE_OVERFLOW;
+        for (std::size_t line = 0; line < region.size(); line++) {
+                if (overflows[line]) {
+                        region[line].words[rule_word(shape, 0) + 1] = SB_RULE_OVERFLOW;
+                }
         }
 }
 
@@ -185,6 +164,29 @@ Key mask_of(Family family, unsigned length) {
         return key_of(masked(ones, length));
 }
 
+void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const Key& key,
+                  const sb_rule& rule) {
+        sb_line& line = lines[reference / SB_LINE_WORDS];
+        const Shape shape = shape_of(family, length);
+        const unsigned place = (reference % SB_LINE_WORDS - rule_word(shape, 0)) / kRuleWords;
+        std::uint32_t* const words = line.words + reference % SB_LINE_WORDS;
+        sb_rule marked = rule;
+        marked.flags |= words[1] & SB_RULE_OVERFLOW;
+        std::memcpy(words, &marked, sizeof marked);
+        switch (shape) {
+        case Shape::kV4:
+                line.v4.key[place] = static_cast<std::uint32_t>(key.high);
+                break;
+        case Shape::kV6:
+                line.v6.key[place] = key.high;
+                break;
+        case Shape::kV6Long:
+                line.v6_long.key[place][0] = key.high;
+                line.v6_long.key[place][1] = key.low;
+                break;
+        }
+}
+
 bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys, sb_length& description,
                 std::span<std::uint32_t> references) {
         const Shape shape = shape_of(family, length);
@@ -200,11 +202,13 @@ bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<con
                 }
                 description.lines = static_cast<std::uint32_t>(size);
                 description.seed = seed_number(attempt);
-                CuckooTable table(shape, keys, description.lines, description.seed);
+                CuckooTable table(shape, keys, description.lines, description.seed, references);
                 if (insert_all(table, keys.size())) {
                         lines.resize(description.first + size);
-                        write_region(lines.lines(description.first, size), shape, keys, table, description.first,
-                                     references);
+                        mark_overflow(lines.lines(description.first, size), shape, table, references);
+                        for (std::uint32_t& reference : references) {
+                                reference += description.first * SB_LINE_WORDS;
+                        }
                         return true;
                 }
                 size += attempt % 2 == 0 ? 0 : size / 16 + 1;

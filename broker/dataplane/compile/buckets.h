@@ -25,9 +25,13 @@ struct Key {
 [[nodiscard]] Key key_of(const Address& address);
 [[nodiscard]] Key mask_of(Family family, unsigned length);  // what the program ands with
 
-// Takes lines for the region, writes the keys, and sets references[i] to where the rule of keys[i] belongs. False:
-// there are not enough lines left.
+// Takes lines for the region and sets references[i] to where the rule of keys[i] belongs. False: there are not enough
+// lines left.
 [[nodiscard]] bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys,
                               sb_length& description, std::span<std::uint32_t> references);
+
+// Writes key and rule to their place. Lines are visited once: they lie all over the memory.
+void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const Key& key,
+                  const sb_rule& rule);
 
 }  // namespace sockbroker

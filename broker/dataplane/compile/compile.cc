@@ -6,8 +6,8 @@
 
 #include <fmt/format.h>
 
-#include "broker/dataplane/compile/rule_memory.h"
 #include "broker/base/huge_pages.h"
+#include "broker/dataplane/compile/rule_memory.h"
 #include "broker/dataplane/compile/sorted_rules.h"
 #include "broker/dataplane/compile/table.h"
 
@@ -15,7 +15,7 @@ namespace sockbroker {
 
 namespace {
 
-Result<void> check(const Rule& rule) {
+Result<void> check(const Rule& rule, const SortedRule& sorted) {
         const Family family = rule.prefix.address.family;
         if (rule.service == 0 || rule.service > SB_RULE_SERVICE) {
                 return fail(fmt::format("cannot compile {}: service id {} is not between 1 and {}", describe(rule),
@@ -24,8 +24,7 @@ Result<void> check(const Rule& rule) {
         if (rule.ports.first == 0 || rule.ports.first > rule.ports.last) {
                 return fail(fmt::format("cannot compile {}: not a range of ports from 1 to 65535", describe(rule)));
         }
-        if (rule.prefix.length > address_bits(family) ||
-            masked(rule.prefix.address, rule.prefix.length) != rule.prefix.address) {
+        if (rule.prefix.length > address_bits(family) || sorted.has_host_bits()) {
                 return fail(fmt::format("cannot compile {}: host bits are set", describe(rule)));
         }
         if (rule.source && (rule.source->length > address_bits(rule.source->address.family) ||
@@ -49,16 +48,13 @@ unsigned which_of(const Rule& rule) {
 Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line> room, std::span<sb_table, 4> tables,
                                  std::size_t* blamed) {
         std::array<Scratch<SortedRule>, 4> parts;
-        std::array<std::size_t, 4> sizes{};
-        for (const Rule& rule : rules) {
-                sizes[which_of(rule)]++;
-        }
-        for (std::size_t which = 0; which < parts.size(); which++) {
-                parts[which].reserve(sizes[which]);
+        for (auto& part : parts) {
+                part.reserve(rules.size());  // what is not written costs nothing
         }
         for (std::size_t i = 0; i < rules.size(); i++) {
                 const Rule& rule = rules[i];
-                if (auto checked = check(rule); !checked) {
+                const SortedRule sorted = sorted_rule_of(rule, i);
+                if (auto checked = check(rule, sorted); !checked) {
                         if (blamed != nullptr) {
                                 *blamed = i;
                         }
@@ -68,11 +64,10 @@ Result<std::size_t> compile_into(std::span<const Rule> rules, std::span<sb_line>
                 if (rule.source && rule.source->address.family != family) {
                         continue;
                 }
-                parts[which_of(rule)].push_back(sorted_rule_of(rule, i));
+                parts[which_of(rule)].push_back(sorted);
         }
         for (auto& part : parts) {
-                Scratch<SortedRule> other(part.size());
-                sort_rules(part, other);
+                sort_rules(part);
         }
         RuleMemory lines(room);
         lines.resize(1);

@@ -7,7 +7,9 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <numeric>
 #include <tuple>
+#include <utility>
 
 #include "broker/dataplane/compile/chains.h"
 
@@ -15,58 +17,104 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::size_t kFew = 64;  // below this a radix sort does not pay
-constexpr std::size_t kMany = 1 << 16;
+constexpr std::size_t kFew = 256;        // below this a radix sort does not pay
+constexpr std::size_t kRulesAhead = 32;  // rules that lie all over memory are fetched so long before their turn
+
+// A word has the window of a rule, some bits of its address, and below them its number.
+constexpr unsigned kDigitBits = 11;
+constexpr unsigned kWindowBits = 3 * kDigitBits;
+constexpr unsigned kNumberBits = 64 - kWindowBits;
 
 bool before(const SortedRule& a, const SortedRule& b) {
         return std::tie(a.high, a.low, a.length) < std::tie(b.high, b.low, b.length);
 }
 
-// The 24 bits of an address that begin at bit `first`, of which no more than the address has.
-std::uint32_t window(const SortedRule& rule, unsigned first) {
+// The window that begins at bit `first`. Beyond the end of the address it is 0.
+std::uint64_t window(const SortedRule& rule, unsigned first) {
         if (first >= 64) {
-                return static_cast<std::uint32_t>(rule.low << (first - 64) >> 40);
+                return rule.low << (first - 64) >> kNumberBits;
         }
         std::uint64_t bits = rule.high << first;
         bits |= first == 0 ? 0 : rule.low >> (64 - first);
-        return static_cast<std::uint32_t>(bits >> 40);
+        return bits >> kNumberBits;
 }
 
-// Least significant digit first, over the `digits` upper bytes of the window.
-void radix_sort(std::span<SortedRule> rules, std::span<SortedRule> scratch, unsigned first, unsigned digits) {
-        std::array<std::array<std::uint32_t, 256>, 3> counts{};
-        for (const SortedRule& rule : rules) {
-                const std::uint32_t bits = window(rule, first);
-                counts[0][bits & 0xff]++;
-                counts[1][bits >> 8 & 0xff]++;
-                counts[2][bits >> 16]++;
-        }
-        std::span<SortedRule> from = rules, to = scratch;
-        for (unsigned which = 3 - digits; which < 3; which++) {
-                auto& places = counts[which];
-                std::uint32_t sum = 0;
-                for (std::uint32_t& place : places) {
-                        sum += std::exchange(place, sum);
+// By window, least significant digit first. Both spans are written; returns the one with the result.
+std::span<std::uint64_t> radix_sort(std::span<std::uint64_t> words, std::span<std::uint64_t> scratch) {
+        constexpr std::uint64_t kDigit = (1U << kDigitBits) - 1;
+        std::array<std::array<std::uint32_t, kDigit + 1>, kWindowBits / kDigitBits> counts{};
+        for (const std::uint64_t word : words) {
+                for (unsigned digit = 0; digit < counts.size(); digit++) {
+                        counts[digit][word >> (kNumberBits + digit * kDigitBits) & kDigit]++;
                 }
-                for (const SortedRule& rule : from) {
-                        to[places[window(rule, first) >> (8 * which) & 0xff]++] = rule;
+        }
+        for (unsigned digit = 0; digit < counts.size(); digit++) {
+                auto& places = counts[digit];
+                std::exclusive_scan(places.begin(), places.end(), places.begin(), 0U);
+                for (const std::uint64_t word : words) {
+                        scratch[places[word >> (kNumberBits + digit * kDigitBits) & kDigit]++] = word;
                 }
-                std::swap(from, to);
+                std::swap(words, scratch);
         }
-        if (from.data() != rules.data()) {
-                std::copy(from.begin(), from.end(), rules.begin());
+        return words;
+}
+
+// Writes the rules to `to` in their order, and anything to `from`. By the window from the first bit that differs; what
+// is equal there is sorted by itself.
+void sort_into(std::span<SortedRule> from, std::span<SortedRule> to) {
+        unsigned first = 128;
+        for (const SortedRule& rule : from) {
+                first = std::min(first, from.front().shared_bits(rule));
         }
+        if (from.size() < kFew || first == 128) {
+                std::ranges::copy(from, to.begin());
+                return std::sort(to.begin(), to.end(), before);
+        }
+        Scratch<std::uint64_t> words(from.size()), scratch(from.size());
+        for (std::size_t i = 0; i < from.size(); i++) {
+                words[i] = window(from[i], first) << kNumberBits | i;
+        }
+        const auto order = radix_sort(words, scratch);
+        const auto rule_at = [&](std::size_t i) -> const SortedRule& {
+                return from[order[i] & ((std::uint64_t{1} << kNumberBits) - 1)];
+        };
+        for (std::size_t i = 0; i < to.size(); i++) {
+                if (i + kRulesAhead < to.size()) {
+                        __builtin_prefetch(&rule_at(i + kRulesAhead));
+                }
+                to[i] = rule_at(i);
+        }
+        for (std::size_t begin = 0; begin < to.size();) {
+                std::size_t end = begin + 1;
+                while (end < to.size() && order[end] >> kNumberBits == order[begin] >> kNumberBits) {
+                        end++;
+                }
+                if (end - begin > 1) {
+                        const auto part = from.subspan(begin, end - begin);
+                        std::ranges::copy(to.subspan(begin, end - begin), part.begin());
+                        sort_into(part, to.subspan(begin, end - begin));
+                }
+                begin = end;
+        }
+}
+
+std::uint64_t high_mask(unsigned length) {
+        return length == 0 ? 0 : ~std::uint64_t{0} << (length >= 64 ? 0 : 64 - length);
+}
+
+std::uint64_t low_mask(unsigned length) {
+        return length <= 64 ? 0 : ~std::uint64_t{0} << (128 - length);
 }
 
 }  // namespace
 
+bool SortedRule::has_host_bits() const {
+        return (high & ~high_mask(length)) != 0 || (low & ~low_mask(length)) != 0;
+}
+
 bool SortedRule::covers(const SortedRule& other) const {
-        if (length > other.length) {
-                return false;
-        }
-        const std::uint64_t high_mask = length == 0 ? 0 : ~std::uint64_t{0} << (length >= 64 ? 0 : 64 - length);
-        const std::uint64_t low_mask = length <= 64 ? 0 : ~std::uint64_t{0} << (128 - length);
-        return ((high ^ other.high) & high_mask) == 0 && ((low ^ other.low) & low_mask) == 0;
+        return length <= other.length && ((high ^ other.high) & high_mask(length)) == 0 &&
+               ((low ^ other.low) & low_mask(length)) == 0;
 }
 
 unsigned SortedRule::shared_bits(const SortedRule& other) const {
@@ -96,34 +144,10 @@ SortedRule sorted_rule_of(const Rule& rule, std::size_t number) {
                 .length = rule.prefix.length};
 }
 
-// Only as many bits are sorted by as tell most rules apart, from the first that differs; the rest is done among equals.
-void sort_rules(std::span<SortedRule> rules, std::span<SortedRule> scratch) {
-        if (rules.size() < kFew) {
-                std::sort(rules.begin(), rules.end(), before);
-                return;
-        }
-        unsigned first = 128;
-        for (const SortedRule& rule : rules) {
-                first = std::min(first, rules.front().shared_bits(rule));
-        }
-        if (first == 128) {  // all of one address
-                std::sort(rules.begin(), rules.end(), before);
-                return;
-        }
-        const unsigned digits = rules.size() < kMany ? 2 : 3;
-        radix_sort(rules, scratch, first, digits);
-        const auto sorted_by = [&](const SortedRule& rule) { return window(rule, first) >> (24 - 8 * digits); };
-        for (std::size_t begin = 0; begin < rules.size();) {
-                const std::uint32_t same = sorted_by(rules[begin]);
-                std::size_t end = begin + 1;
-                while (end < rules.size() && sorted_by(rules[end]) == same) {
-                        end++;
-                }
-                if (end - begin > 1) {
-                        sort_rules(rules.subspan(begin, end - begin), scratch.subspan(begin, end - begin));
-                }
-                begin = end;
-        }
+void sort_rules(Scratch<SortedRule>& rules) {
+        Scratch<SortedRule> sorted(rules.size());
+        sort_into(rules, sorted);
+        rules.swap(sorted);
 }
 
 }  // namespace sockbroker

@@ -6,9 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "bpf/layout.h"
+#include "broker/base/huge_pages.h"
 #include "broker/dataplane/compile/buckets.h"
 #include "broker/dataplane/rules.h"
 
@@ -25,6 +25,7 @@ struct SortedRule {
         [[nodiscard]] bool same_prefix(const SortedRule& other) const {
                 return high == other.high && low == other.low && length == other.length;
         }
+        [[nodiscard]] bool has_host_bits() const;
         [[nodiscard]] bool covers(const SortedRule& other) const;
         [[nodiscard]] unsigned shared_bits(const SortedRule& other) const;  // of the addresses, from the first
         [[nodiscard]] Key key(Family family) const;
@@ -34,7 +35,7 @@ static_assert(sizeof(SortedRule) == 32);
 
 [[nodiscard]] SortedRule sorted_rule_of(const Rule& rule, std::size_t number);
 
-// By address, then by length: a covering prefix before those that it covers. `scratch` is as long as `rules`.
-void sort_rules(std::span<SortedRule> rules, std::span<SortedRule> scratch);
+// By address, then by length: a covering prefix before those that it covers.
+void sort_rules(Scratch<SortedRule>& rules);
 
 }  // namespace sockbroker

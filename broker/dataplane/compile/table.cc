@@ -13,7 +13,7 @@ namespace sockbroker {
 namespace {
 
 constexpr std::size_t kPrefixesAhead =
-        16;  // cells that are hashed all over memory are fetched so long before their turn
+        32;  // lines that are hashed all over memory are fetched so long before their turn
 constexpr std::uint64_t kFilterSeed = 0x9e3779b97f4a7c15;
 
 // A source that covers everybody is the same as none.
@@ -173,13 +173,6 @@ void TableCompiler::mark_present() {
         }
 }
 
-// Into the place of a key. Keeps the mark of an overflowing line that place_keys() may have set there.
-void TableCompiler::put(std::uint32_t reference, sb_rule rule) {
-        std::uint32_t* words = lines_[reference / SB_LINE_WORDS].words + reference % SB_LINE_WORDS;
-        rule.flags |= words[1] & SB_RULE_OVERFLOW;
-        std::copy_n(reinterpret_cast<const char*>(&rule), sizeof rule, reinterpret_cast<char*>(words));
-}
-
 Result<void> TableCompiler::write() {
         ChainWriter writer(lines_);
         for (std::size_t i = 0; i < prefixes_.size(); i++) {
@@ -216,7 +209,7 @@ Result<void> TableCompiler::write() {
                 if (lines_.overflowed()) {
                         return too_many();
                 }
-                put(prefix.reference, own);
+                write_bucket(lines_, family_, rule.length, prefix.reference, rule.key(family_), own);
         }
         return {};
 }

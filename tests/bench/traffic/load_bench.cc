@@ -88,7 +88,7 @@ int main(const std::string& pins, std::uint32_t bindings, unsigned repeats) {
                         }
                 }));
                 wholes.push_back(seconds([&] {
-                        if (const auto done = (*dataplane)->set_rules(rules_of_one(*parsed.policy, *service)); !done) {
+                        if (const auto done = (*dataplane)->set_rules(rules); !done) {
                                 die(done.error().text());
                         }
                 }));
