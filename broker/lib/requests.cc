@@ -101,9 +101,9 @@ int begin_register(sockbroker_client* broker, const char* service, const int* fd
                 std::vector<int> sockets(fds, fds + n);
                 for (int& fd : sockets) {
                         if (how == Sockets::kDuplicated) {
-                                OwnedFd duplicate(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+                                OwnedFd duplicate(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
                                 if (!duplicate) {
-                                        const int errnum = errno;
+                                        const int errnum = fd < 0 ? EBADF : errno;
                                         broker->lent.clear();
                                         return refused(*broker, errnum,
                                                        fmt::format("cannot duplicate descriptor {}", fd));
