@@ -204,6 +204,7 @@ enum {
 	SB_REPLY_KEEP = 7680,  /* 32 s: for so long the entry of a client that speaks gives way to nobody */
 	SB_REPLY_LATELY = 24,  /* 100 ms: for so long an answered one does not give way before one that waits */
 	SB_REPLY_SPEAKERS = 3, /* of a set, so that others have a place */
+	SB_REPLY_QUIET = 60,   /* 250 ms: for so long each of them gives way to nobody, afterwards two do */
 };
 #define SB_REPLY_BUSY 1ULL /* instead of a tag: the entry is being written */
 

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// UdpReply=original: which clients the table of sets keeps, among those that ask again and again, those that wait for
+// an answer and those that come later. What reaches real servers is in test_udp_replies.py and its like.
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <random>
+
+#include "bpf/layout.h"
+#include "broker/dataplane/kernel/mapping.h"
+#include "tests/netns/dataplane_fixture.h"
+
+namespace sockbroker {
+namespace {
+
+constexpr std::uint32_t kSecond = 1'000'000'000U >> SB_REPLY_CLOCK;
+
+class Replies : public DataplaneTest {
+protected:
+        void SetUp() override {
+                DataplaneTest::SetUp();
+                open({.bindings = 64, .services = 8, .sockets = 100});
+                const auto id = add("dns");
+                rules({rule(Protocol::kUdp, "1.0.0.0/8", {53, 53}, id)});
+                socket_ = make_socket(Protocol::kUdp, Family::kIpv4);
+                Targets targets{.reply = true};
+                targets.slots[1][0] = {install(socket_, id)};
+                const auto set = dataplane_->set_targets(id, targets);
+                ASSERT_TRUE(set) << set.error().text();
+                auto replies = Mapping<sb_reply_line>::create(pinned("replies").get(), SB_REPLY_LINES, "replies");
+                auto answered =
+                        Mapping<sb_reply_answered>::create(pinned("answered").get(), SB_REPLY_LINES, "answered");
+                ASSERT_TRUE(replies && answered);
+                replies_ = std::move(*replies);
+                answered_ = std::move(*answered);
+                while (sets_of(kFull) < SB_REPLY_LINES * 19 / 20) {
+                        come_again(clients(4096, "1.0.0.1"));
+                }
+        }
+
+        // Each asks that address, from a port of its own.
+        std::vector<oracle::Packet> clients(std::size_t count, const std::string& asked) {
+                std::vector<oracle::Packet> result(count);
+                for (auto& one : result) {
+                        one = packet(Protocol::kUdp, asked, 53);
+                        for (const std::size_t byte : {0U, 1U, 2U, 3U}) {
+                                one.from.bytes.at(byte) = static_cast<std::uint8_t>(random_());
+                        }
+                }
+                return result;
+        }
+
+        void ask(const std::vector<oracle::Packet>& all) const {
+                for (const auto& one : all) {
+                        ASSERT_EQ(run(program_.get(), one).cookie, socket_.cookie);
+                }
+        }
+
+        // As the program does that sets the source of the answer.
+        void answer_all() {
+                for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                        std::ranges::copy(replies_[set].asked, answered_[set].asked);
+                }
+        }
+
+        // Ask, are answered, ask again and are answered: they speak.
+        void come_again(const std::vector<oracle::Packet>& all) {
+                for (int i = 0; i < 2; i++) {
+                        ask(all);
+                        answer_all();
+                }
+        }
+
+        // All clients that speak.
+        void speak_now() {
+                timespec time{};
+                clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+                const auto nsec = static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+                                  static_cast<std::uint64_t>(time.tv_nsec);
+                const auto now = static_cast<std::uint32_t>(nsec >> SB_REPLY_CLOCK) << SB_REPLY_TIME_SHIFT;
+                for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                        for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
+                                auto& asked = replies_[set].asked[i];
+                                if ((asked & SB_REPLY_SPEAKS) != 0) {
+                                        asked = now | (asked & ((1U << SB_REPLY_TIME_SHIFT) - 1));
+                                        answered_[set].asked[i] = asked;
+                                }
+                        }
+                }
+        }
+
+        void let_time_pass(std::uint32_t seconds) {
+                const auto earlier = [&](std::uint32_t& asked) {
+                        asked -= asked == 0 ? 0 : seconds * kSecond << SB_REPLY_TIME_SHIFT;
+                };
+                for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                        std::ranges::for_each(replies_[set].asked, earlier);
+                        std::ranges::for_each(answered_[set].asked, earlier);
+                }
+        }
+
+        [[nodiscard]] static int speakers(const sb_reply_line& line) {
+                return static_cast<int>(
+                        std::ranges::count_if(line.asked, [](auto asked) { return asked & SB_REPLY_SPEAKS; }));
+        }
+
+        // In how many of them so many clients speak, or more.
+        [[nodiscard]] int sets_of(int count) const {
+                int result = 0;
+                for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                        result += speakers(replies_[set]) >= count ? 1 : 0;
+                }
+                return result;
+        }
+
+        // How many that have asked this address are known and have no answer yet.
+        [[nodiscard]] int waiting_for(const std::string& asked) const {
+                const auto address = inet_addr(asked.c_str());
+                int result = 0;
+                for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                        for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
+                                result += replies_[set].address[i] == address &&
+                                                          replies_[set].asked[i] != answered_[set].asked[i]
+                                                  ? 1
+                                                  : 0;
+                        }
+                }
+                return result;
+        }
+
+        static constexpr int kFull = SB_REPLY_SPEAKERS;
+        TestSocket socket_;
+        Mapping<sb_reply_line> replies_;
+        Mapping<sb_reply_answered> answered_;
+        std::mt19937 random_{20261129};
+};
+
+// As those of a name server whose clients use their ports again. With one place in each set 240 of 2,000 would be
+// forgotten by chance; with two, 20.
+TEST_F(Replies, who_waits_is_hardly_ever_forgotten_beside_clients_that_come_again) {
+        let_time_pass(3);
+        ask(clients(2000, "1.0.0.2"));
+        EXPECT_GT(waiting_for("1.0.0.2"), 1950);
+}
+
+TEST_F(Replies, clients_that_have_spoken_lately_give_way_to_nobody) {
+        const int full = sets_of(kFull);
+        for (int i = 0; i < 100; i++) {
+                speak_now();
+                ask(clients(100, "1.0.0.2"));
+        }
+        EXPECT_EQ(sets_of(kFull), full);
+}
+
+TEST_F(Replies, two_of_a_set_that_speak_give_way_to_nobody_for_half_a_minute) {
+        const int full = sets_of(kFull);
+        let_time_pass(10);
+        ask(clients(20'000, "1.0.0.2"));
+        EXPECT_LT(sets_of(kFull), full / 2);
+        EXPECT_GE(sets_of(kFull - 1), full);
+        let_time_pass(30);
+        ask(clients(20'000, "1.0.0.2"));
+        EXPECT_LT(sets_of(kFull - 1), full / 2);
+}
+
+TEST_F(Replies, who_waits_gives_way_to_nobody_while_another_place_is_free) {
+        let_time_pass(40);
+        ask(clients(2000, "1.0.0.2"));
+        EXPECT_EQ(waiting_for("1.0.0.2"), 2000);
+}
+
+}  // namespace
+}  // namespace sockbroker
