@@ -113,7 +113,7 @@ def test_each_start_of_the_broker_loads_anew_and_a_load_beside_it_does_nothing(b
 
 
 def test_a_broker_whose_load_fails_says_so_and_comes_when_it_succeeds(broker):
-    broker.run("systemctl stop sockbrokerd.service && sockbrokerctl unload")
+    broker.run("systemctl stop sockbrokerd.service && sockbrokerctl --timeout=30s unload")
     broker.drop_in("sockbrokerd-load.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     cursor = broker.cursor()
     broker.run("systemctl start sockbrokerd.service", check=False)

@@ -125,7 +125,8 @@ def test_a_broker_that_cannot_start_holds_no_socket_unit_up_and_has_the_sockets_
     rows = broker.until_registered("resolver", 4)
     assert {row["state"] for row in rows} == {"live"}
     assert query(broker, "203.0.113.3") == [0, "203.0.113.3", "203.0.113.3", 53]
-    broker.run("systemctl stop sockbrokerd.service && sockbrokerctl unload && systemctl start sockbrokerd.service")
+    broker.run("systemctl stop sockbrokerd.service && sockbrokerctl --timeout=30s unload && "
+               "systemctl start sockbrokerd.service")
     broker.until_registered("resolver", 4)
     assert broker.show("resolver.socket", "Result") == "success"
 
