@@ -32,7 +32,7 @@ struct {
 /* In which group somebody with such a uid was when he last sent something. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 1024);
 	__type(key, __u32); /* sb_uids_of() */
 	__type(value, struct sb_group);
 } groups SEC(".maps");
