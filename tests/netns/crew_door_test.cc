@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <array>
 #include <fstream>
 #include <thread>
 
@@ -84,16 +86,21 @@ TEST(Door, AFloodOfConnectionsKeepsNobodyOutAndCostsTheCoreNothing) {
         const double before = cpu_seconds(door);
         const pid_t peer = spawn(kHonest, {}, [&] {
                 const auto socket = test::listener();
-                for (int i = 0; i < 100; i++) {
+                std::array<std::int64_t, 100> waits{};
+                for (auto& wait : waits) {
                         const auto began = steady_usec();
                         const auto connection = unix_socket(control, SOCK_SEQPACKET, false);
                         if (ask(connection.get(), "admit", {socket.get()}) != "done") {
                                 return 1;
                         }
-                        if (steady_usec() - began > 150'000) {
-                                dprintf(2, "an honest peer waited %ld ms\n", (steady_usec() - began) / 1000);
-                                return 2;
-                        }
+                        wait = steady_usec() - began;
+                }
+                // Who stands in one queue with a flood waits each time; on a busy machine anybody does now and then.
+                std::ranges::sort(waits);
+                if (waits[50] > 50'000 || waits[90] > 150'000) {
+                        dprintf(2, "an honest peer waited %ld ms, each tenth time %ld\n", waits[50] / 1000,
+                                waits[90] / 1000);
+                        return 2;
                 }
                 return 0;
         });
