@@ -12,6 +12,7 @@ import time
 import pytest
 
 from harness import namespace, sandbox, servers, units
+from harness.until import until
 from test_supervise_spares import passed, socket_unit
 from words import PREFIXES, add_routes, listen, section
 
@@ -154,10 +155,10 @@ def test_a_stock_server_whose_port_is_not_granted_does_not_get_it(broker, server
         broker.wait_log(rf"refuse: .*takes a socket bound to (tcp|udp) \S+:{server.port}\b.*uid={server.uid}")
         assert broker.list() == []
         assert capabilities(running.process.pid) <= {0}
+        until("the supervisor says so", lambda: "grant it in conf.d" in running.said())  # after the broker has
     finally:
         running.end()
     assert broker.list() == []
-    assert "grant it in conf.d" in running.said(), running.said()
 
 
 def serving(broker):
