@@ -111,6 +111,7 @@ void Broker::tell_left_out() {
         }
         refusals_.tell_left_out();
         entries_.tell_left_out();
+        registrar_.tell_of_families();
 }
 
 void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {
@@ -240,9 +241,10 @@ void Broker::when_admitted(const std::string& service, const Peer& peer, std::si
 
 void Broker::store(const IncomingPtr& message, const Request& request, const Peer& peer, const Reply& reply) {
         const auto told = request.migrate ? with_migration(reply, dataplane_->migration_program()) : reply;
-        const auto act = [this, message](const Admission& admission, const Peer& admitted, const Reply& answered) {
+        const auto act = [this, message, more = request.more](const Admission& admission, const Peer& admitted,
+                                                              const Reply& answered) {
                 message->settled = true;
-                answered(registrar_.store(admission, *message, admitted));
+                answered(registrar_.store(admission, *message, admitted, more));
         };
         // Judged before its descriptors were taken, maybe.
         if (const auto& verdict = message->verdict; verdict && message->judged_by == policy_.shared()) {

@@ -79,7 +79,8 @@ public:
         // Finds sockets whose last descriptor was closed, or that take no lookups any more: asks some of them, for two
         // milliseconds at most. False: all were asked since it began anew.
         [[nodiscard]] bool probe_some();
-        // Of refusals that the journal does not have one by one, and of events that memory did not suffice for.
+        // Of refusals that the journal does not have one by one, of events that memory did not suffice for, and of
+        // families that have stayed without a socket. To be called every second or so.
         void tell_left_out();
 
         [[nodiscard]] Reloads& reloads() { return reloads_; }

@@ -2,6 +2,7 @@
 #include "broker/daemon/registrar.h"
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -72,11 +73,12 @@ Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures
           routes_(routes),
           refusals_(refusals),
           entries_(entries),
+          families_(policy, registry, entries),
           rates_(rate),
           netns_(std::move(netns)),
           netns_cookie_(netns_cookie) {}
 
-Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer) {
+Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer, bool more) {
         const Service& service = *admission.service;
         if (const auto wait = rates_.take(service.name, steady_usec()); wait != 0) {
                 return refusals_.refuse(
@@ -137,7 +139,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         tell_handed(admission, *handed);
         Answer taken{.message = fmt::format("registered {} socket{} for {}", offers.size(),
                                             offers.size() == 1 ? "" : "s", service.name),
-                     .warnings = warn(admission, peer, facts)};
+                     .warnings = warn(admission, peer, facts, more)};
         if (!replies) {
                 taken.warnings.push_back(replies_.tell_none(service, peer, replies.error()));
         }
@@ -199,19 +201,14 @@ void Registrar::tell_handed(const Admission& admission, const std::vector<Commit
 }
 
 std::vector<std::string> Registrar::warn(const Admission& admission, const Peer& peer,
-                                         const std::vector<SocketFacts>& sockets) {
+                                         const std::vector<SocketFacts>& sockets, bool more) {
         constexpr std::size_t kGroupsShown = 4;
         const Service& service = *admission.service;
-        Served served{};
-        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
-                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
-                        served[static_cast<std::size_t>(protocol)][static_cast<std::size_t>(family)] =
-                                first_choice(registry_.registrations(service.name), protocol, family) != nullptr;
-                }
-        }
-        auto warnings = registration_warnings(service, sockets, served);
+        auto warnings = port_warnings(service, sockets);
         const auto before = warnings.size();
+        std::vector<std::uint64_t> cookies;
         for (const auto& socket : sockets) {
+                cookies.push_back(socket.cookie);
                 for (const auto& other : registry_.bound_alike(service.name, socket)) {
                         if (warnings.size() < before + kGroupsShown) {
                                 warnings.push_back(group_warning(service, socket, other));
@@ -219,7 +216,7 @@ std::vector<std::string> Registrar::warn(const Admission& admission, const Peer&
                 }
         }
         for (const auto& warning : warnings) {
-                if (!entries_.is_news(service.name, sockets, warning)) {
+                if (!entries_.is_news(service.name, cookies, warning)) {
                         continue;
                 }
                 Entry entry =
@@ -228,6 +225,10 @@ std::vector<std::string> Registrar::warn(const Admission& admission, const Peer&
                 entry.result = to_string(ResultCode::kOk);
                 entry.rule = admission.rule;
                 entries_.write(std::move(entry));
+        }
+        auto of_families = families_.look_at(admission, sockets);
+        if (!more) {
+                std::ranges::move(of_families, std::back_inserter(warnings));
         }
         return warnings;
 }

@@ -10,6 +10,7 @@
 
 #include "broker/daemon/answer.h"
 #include "broker/daemon/departures.h"
+#include "broker/daemon/family_warnings.h"
 #include "broker/daemon/held_sockets.h"
 #include "broker/daemon/incoming.h"
 #include "broker/daemon/policy_in_force.h"
@@ -29,15 +30,18 @@ public:
                   HeldSockets& held, Routes& routes, Refusals& refusals, ServiceEntries& entries, RateSettings rate,
                   std::string netns, std::uint64_t netns_cookie);
 
-        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer);
+        // `more`: sockets of other families may follow, so the answer does not miss them.
+        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer, bool more);
         // Those of the peer, or `any`.
         [[nodiscard]] Answer remove(const std::string& service, bool any, const Peer& peer);
+        // To the journal. To be called every second or so.
+        void tell_of_families() { families_.tell_due(); }
 
 private:
         void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.
         [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
-                                                    const std::vector<SocketFacts>& sockets);
+                                                    const std::vector<SocketFacts>& sockets, bool more);
 
         const PolicyInForce& policy_;
         Registry& registry_;
@@ -47,6 +51,7 @@ private:
         Routes& routes_;
         Refusals& refusals_;
         ServiceEntries& entries_;
+        FamilyWarnings families_;
         RateLimit<std::string> rates_;
         const std::string netns_;
         const std::uint64_t netns_cookie_;

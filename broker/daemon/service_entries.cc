@@ -34,18 +34,18 @@ void ServiceEntries::note(const std::string& service, int priority, std::string 
         write({.action = Action::kDiagnostic, .priority = priority, .message = std::move(message), .service = service});
 }
 
-bool ServiceEntries::is_news(const std::string& service, std::span<const SocketFacts> sockets,
+bool ServiceEntries::is_news(const std::string& service, std::span<const std::uint64_t> cookies,
                              const std::string& warning) {
         constexpr std::size_t kMaxSaid = 65'536;
         constexpr std::uint64_t kSpread = 0x9E3779B97F4A7C15;  // 2^64 by the golden ratio: neighbours come far apart
-        if (said_under_.lock() != policy_.shared() || said_.size() + sockets.size() > kMaxSaid) {
+        if (said_under_.lock() != policy_.shared() || said_.size() + cookies.size() > kMaxSaid) {
                 said_.clear();
                 said_under_ = policy_.shared();
         }
         const std::uint64_t what = std::hash<std::string>{}(service + ' ' + warning);
         bool news = false;
-        for (const auto& socket : sockets) {
-                news |= said_.insert(what ^ (socket.cookie * kSpread)).second;
+        for (const auto cookie : cookies) {
+                news |= said_.insert(what ^ (cookie * kSpread)).second;
         }
         return news;
 }

@@ -13,7 +13,6 @@
 #include "broker/audit/audit.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/service_log.h"
-#include "broker/socket/facts.h"
 
 namespace sockbroker {
 
@@ -26,7 +25,7 @@ public:
         // One of no socket and no peer.
         void note(const std::string& service, int priority, std::string message);
         // False: it was said of each of these sockets since the policy came.
-        [[nodiscard]] bool is_news(const std::string& service, std::span<const SocketFacts> sockets,
+        [[nodiscard]] bool is_news(const std::string& service, std::span<const std::uint64_t> cookies,
                                    const std::string& warning);
         // An entry for those that were only counted. To be called every second or so.
         void tell_left_out();

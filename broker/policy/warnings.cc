@@ -12,10 +12,6 @@ namespace {
 
 constexpr std::size_t kShown = 4;  // ports, and sockets of one kind of warning
 
-std::size_t index_of(auto value) {
-        return static_cast<std::size_t>(value);
-}
-
 struct PortCheck {
         std::vector<const SocketFacts*> strays;  // their port is none of the service's
         std::vector<std::string> ports;          // of the service, as far as they are shown
@@ -55,7 +51,10 @@ PortCheck check_ports(const Service& service, std::span<const SocketFacts> socke
         return check;
 }
 
-void warn_of_ports(const Service& service, std::span<const SocketFacts> sockets, std::vector<std::string>& warnings) {
+}  // namespace
+
+std::vector<std::string> port_warnings(const Service& service, std::span<const SocketFacts> sockets) {
+        std::vector<std::string> warnings;
         const auto check = check_ports(service, sockets);
         for (const auto* stray : std::span(check.strays).first(std::min(check.strays.size(), kShown))) {
                 warnings.push_back(fmt::format(
@@ -68,34 +67,20 @@ void warn_of_ports(const Service& service, std::span<const SocketFacts> sockets,
                 warnings.push_back(fmt::format("the same holds for {} more UDP sockets of service {}",
                                                check.strays.size() - kShown, service.name));
         }
-}
-
-void warn_of_families(const Service& service, std::span<const SocketFacts> sockets, const Served& served,
-                      std::vector<std::string>& warnings) {
-        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
-                const auto& used = service.used[index_of(protocol)];
-                const auto& now = served[index_of(protocol)];
-                const auto one = std::ranges::find(sockets, protocol, &SocketFacts::protocol);
-                if (!used[0] || !used[1] || now[0] == now[1] || one == sockets.end()) {
-                        continue;
-                }
-                warnings.push_back(fmt::format(
-                        "the {} socket bound to {} serves {} only and nothing serves the {} bindings of service {}: "
-                        "register a socket of that family too, or one for both (bound to [::ffff:127.0.0.1] without "
-                        "IPV6_V6ONLY)",
-                        protocol == Protocol::kTcp ? "TCP" : "UDP", one->bound.to_string(), now[0] ? "IPv4" : "IPv6",
-                        now[0] ? "IPv6" : "IPv4", service.name));
-        }
-}
-
-}  // namespace
-
-std::vector<std::string> registration_warnings(const Service& service, std::span<const SocketFacts> sockets,
-                                               const Served& served) {
-        std::vector<std::string> warnings;
-        warn_of_ports(service, sockets, warnings);
-        warn_of_families(service, sockets, served, warnings);
         return warnings;
+}
+
+std::optional<std::string> family_warning(const Service& service, Protocol protocol, const Endpoint& bound,
+                                          const Served& served) {
+        const auto& used = service.used[static_cast<std::size_t>(protocol)];
+        if (!used[0] || !used[1] || served[0] == served[1]) {
+                return std::nullopt;
+        }
+        return fmt::format(
+                "the {} socket bound to {} serves {} only and nothing serves the {} bindings of service {}: register a "
+                "socket of that family too, or one for both (bound to [::ffff:127.0.0.1] without IPV6_V6ONLY)",
+                protocol == Protocol::kTcp ? "TCP" : "UDP", bound.to_string(), served[0] ? "IPv4" : "IPv6",
+                served[0] ? "IPv6" : "IPv4", service.name);
 }
 
 std::string group_warning(const Service& service, const SocketFacts& socket, const std::string& other) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,14 +14,15 @@
 
 namespace sockbroker {
 
-// [protocol][family]: whether any socket of the service serves it.
-using Served = std::array<std::array<bool, 2>, 2>;
+// UDP sockets whose port is none of the service's, since their answers carry that port.
+[[nodiscard]] std::vector<std::string> port_warnings(const Service& service, std::span<const SocketFacts> sockets);
 
-// A UDP socket whose port is none of the service's, since its answers carry that port; a family that the service has
-// bindings of and nobody serves, beside one that these sockets serve. `served`: as it is with them.
-[[nodiscard]] std::vector<std::string> registration_warnings(const Service& service,
-                                                             std::span<const SocketFacts> sockets,
-                                                             const Served& served);
+// [family]: whether any socket of the service serves it.
+using Served = std::array<bool, 2>;
+
+// Of a socket bound there: a family that the service has bindings of and nobody serves, beside one that is served.
+[[nodiscard]] std::optional<std::string> family_warning(const Service& service, Protocol protocol,
+                                                        const Endpoint& bound, const Served& served);
 
 // A socket that is bound where one of another service is: the two are one SO_REUSEPORT group.
 [[nodiscard]] std::string group_warning(const Service& service, const SocketFacts& socket, const std::string& other);

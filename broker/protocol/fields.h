@@ -36,6 +36,7 @@ enum Key : std::size_t {
         kMigrate,
         kFrom,
         kInterface,
+        kMore,
         kKeys
 };
 

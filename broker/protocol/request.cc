@@ -84,6 +84,9 @@ std::string format_request(const Request& request) {
         if (request.migrate) {
                 text += "MIGRATE=1\n";
         }
+        if (request.more) {
+                text += "MORE=1\n";
+        }
         return text;
 }
 

@@ -102,8 +102,10 @@ Reply BrokerLink::prepare(const std::string& service, pid_t pid) {
 }
 
 Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
-        return ask(pid,
-                   [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });
+        // A server binds one socket after the other.
+        return ask(pid, [&](ControlClient& client, pid_t named) {
+                return register_sockets(client, service, {fd}, named, true);
+        });
 }
 
 void BrokerLink::list(const std::function<void(std::string_view line)>& on_line) {

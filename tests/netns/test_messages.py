@@ -67,6 +67,34 @@ def test_a_socket_of_one_of_two_families_is_warned_of_while_nobody_serves_the_ot
     assert registered(web, "tcp-ipv4", "tcp-ipv6") == registered(web, "dual") == []
 
 
+def test_the_journal_has_it_once_a_family_has_stayed_without_a_socket(broker, spawn):
+    """A server that opens a socket for each family hands over one after the other."""
+    broker.policy(section("web", UID, BOTH) + section(
+        "half", UID, listen("tcp", PREFIXES["ipv4"], 80), listen("tcp", PREFIXES["ipv6"], 80))).start()
+    one = spawn("web")
+    for family in ("ipv4", "ipv6"):
+        open_socket(one, "tcp", family)
+        assert one.register(f"tcp-{family}").result == "ok"
+    open_socket(one, "tcp", "ipv4", "half")
+    first, = registered(one, "half", service="half")
+    entry = broker.wait_log("warn: (.*)").group(1)  # of web it would have come before
+    assert entry.startswith("half was registered by ") and first in entry
+    assert registered(one, "half", service="half") == [first], "the answer has it each time"
+    open_socket(one, "tcp", "ipv4", "next")
+    second, = registered(one, "next", service="half")
+    broker.wait_log("(?s)warn: .*warn: half was registered by .*" + re.escape(second))
+    assert broker.log().count("warn: ") == 2, "once for each socket"
+
+
+def test_who_says_that_more_sockets_follow_is_not_told_and_the_journal_is(broker, spawn):
+    broker.policy(section("web", UID, BOTH)).start()
+    web = spawn("web")
+    open_socket(web, "tcp", "ipv4")
+    reply = web.register("tcp-ipv4", text="FDSTORE=1\nFDNAME=web\nMORE=1")
+    assert (reply.result, reply.warnings) == ("ok", [])
+    broker.wait_log("warn: web was registered by .* serves IPv4 only and nothing serves the IPv6 bindings")
+
+
 def test_warnings_reach_who_runs_the_tools(broker, spawn):  # pylint: disable=unused-argument
     broker.policy(section("web", UID, BOTH)).start()
     done = passed(["web"], [("tcp", "127.0.0.1")], "sockbrokerctl", "--runtime-dir=/run/sockbroker", "register")

@@ -67,6 +67,17 @@ def test_a_worker_of_the_instance_before_that_listens_again_takes_nothing_back(w
         assert ask("192.0.2.1", 80) == f"served {new.process.pid}"
 
 
+# A socket for each family, as most servers open them.
+
+def test_who_binds_both_families_is_not_warned_and_who_binds_one_is_once(web):
+    with supervised.Program() as both, supervised.Program() as half:
+        both.do("four = sock('tcp', '0.0.0.0', 80); six = sock('tcp', '::', 80, 1)")
+        half.do("s = sock('tcp', '0.0.0.0', 8080)")
+        web.wait_log(f"warn: high was registered by .*pid {half.process.pid}.* serves IPv4 only")
+        assert web.log().count("warn: ") == 1, "of web it would have come before"
+        assert both.errors() == half.errors() == ""
+
+
 # A helper that has a listener which its parent's program has replaced, and never accepts from it.
 
 @pytest.mark.parametrize("same_program", [True, False])

@@ -16,6 +16,7 @@ import under_load
 from harness import sandbox, servers, supervised
 from harness.hammer import Hammer, has_ended, nothing_failed, only_accepted_ones_failed
 from under_load import CONNECTIONS, ROUNDS, UID
+from words import handed_over, listen, section
 
 NGINX = servers.NGINX.format(daemon="off", more="").replace('"served\\n"', '"nginx, you asked\\n"')
 
@@ -79,6 +80,16 @@ def _serve(broker):
                 if (pid / "comm").read_text().strip() == "nginx" and (pid / "root").samefile("/") and \
                         os.readlink(pid / "ns/net") == os.readlink("/proc/self/ns/net"):
                     os.kill(int(pid.name), signal.SIGKILL)
+
+
+def test_a_start_is_not_warned_of_the_family_that_comes_second(broker, serve, spawn):
+    """Of a service that has only one family the journal tells, and so would have told of nginx."""
+    serve(NGINX, 2, section("half", 61002, listen("tcp", "192.0.2.0/24", 8080), listen("tcp", "2001:db8::/64", 8080)))
+    half = spawn("half", 61002)
+    handed_over(half, "tcp", "ipv4")
+    broker.wait_log("warn: half was registered by .* serves IPv4 only")
+    assert broker.log().count("warn: ") == 1
+    assert "warning" not in (servers.FOLDER / "log").read_text()
 
 
 @pytest.fixture(name="nginx")
