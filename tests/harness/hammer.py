@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Clients of a stock server, in a process of their own: four at a time, one connection after the other, no pause."""
+"""Clients of a stock server, in a process of their own: tests/system/hammering.py says what they do."""
 
 import json
 import pathlib
@@ -12,8 +12,9 @@ CLIENT = pathlib.Path(__file__).resolve().parents[1] / "system/client.py"
 
 
 class Hammer:
-    def __init__(self, address, port):
-        self.process = subprocess.Popen([sys.executable, CLIENT, "hammer", address, str(port), "http"], text=True,
+    def __init__(self, address, port, protocol="http"):
+        self.protocol, self.address = protocol, address
+        self.process = subprocess.Popen([sys.executable, CLIENT, "hammer", address, str(port), protocol], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout.readline() == "through\n"
 

@@ -13,7 +13,6 @@ import time
 
 import pytest
 
-import questions
 import under_load
 from harness import namespace, sandbox, servers, supervised, units
 from harness.hammer import Hammer, has_ended, only_accepted_ones_failed
@@ -109,17 +108,9 @@ class NameServer:
         return before, time.monotonic()
 
 
-class Questions(Hammer):
-    """What they are asked, and how they count: questions.py."""
-
-    def __init__(self, protocol, address, port):  # pylint: disable=super-init-not-called
-        self.what = f"{protocol} {address}"
-        self.process = questions.start(protocol, address, port)
-        assert self.process.stdout.readline() == "through\n"
-
-
 def ask(port=53):
-    return [Questions(protocol, addresses[0], port) for protocol in ("udp", "tcp") for addresses in ADDRESSES.values()]
+    return [Hammer(addresses[0], port, protocol) for protocol in ("dns-udp", "dns-tcp")
+            for addresses in ADDRESSES.values()]
 
 
 @pytest.fixture(autouse=True)
@@ -174,17 +165,20 @@ def reload_under_load(serve, name, under_supervision):
         server.reload(act, done)
         for one in asked:
             one.more(QUESTIONS)  # so it is back, by each way
-    sums, told, counted = {"udp": [0, 0], "tcp": [0, 0]}, [], [(one.what, one.end()) for one in asked]
+    counted = [(one, one.end()) for one in asked]
     server.kill_9()
-    for what, counts in counted:
-        sums[what[:3]][0] += counts["good"]
-        sums[what[:3]][1] += counts["failed"]
-        told.append(f"{what}: {counts['good']} answered, {counts['failed']} not")
-    print(f"{name}, {'--supervise' if under_supervision else 'plain'}, {ROUNDS} reloads: {'; '.join(told)}")
-    for what, counts in counted:
+    sums = {"dns-udp": [0, 0], "dns-tcp": [0, 0]}
+    for one, counts in counted:
+        sums[one.protocol][0] += counts["good"]
+        sums[one.protocol][1] += counts["failed"]
+    told = "; ".join(f"{one.protocol} {one.address}: {counts['good']} answered, {counts['failed']} not"
+                     for one, counts in counted)
+    print(f"{name}, {'--supervise' if under_supervision else 'plain'}, {ROUNDS} reloads: {told}")
+    for one, counts in counted:
         # A name server that reloads closes connections that it has accepted: of four clients no more than four.
-        assert counts["refused"] == 0 and counts["failed"] <= 4 * ROUNDS, (what, counts["errors"])
-        assert what[:3] == "udp" or all("reset" in error or "closed" in error for error in counts["errors"]), counts
+        assert counts["refused"] == 0 and counts["failed"] <= 4 * ROUNDS, (one.protocol, one.address, counts["errors"])
+        assert one.protocol == "dns-udp" or all("reset" in error or "closed" in error
+                                                for error in counts["errors"]), counts
     return sums
 
 
@@ -192,10 +186,10 @@ def reload_under_load(serve, name, under_supervision):
 def test_a_reload_loses_no_more_than_a_plain_privileged_one(serve, name):
     plain, under_supervision = (reload_under_load(serve, name, supervised_) for supervised_ in (False, True))
     # Where the server sets no source, UdpReply=original does: docs/udp.md has when a client is forgotten.
-    answered, lost = under_supervision["udp"]
-    assert plain["udp"][1] == 0 and lost <= (answered / 50_000 + 1 if name in ("nsd", "bind9") else 0)
+    answered, lost = under_supervision["dns-udp"]
+    assert plain["dns-udp"][1] == 0 and lost <= (answered / 50_000 + 1 if name in ("nsd", "bind9") else 0)
     # How many connections are open when it reloads is chance.
-    assert under_supervision["tcp"][1] <= 2 * plain["tcp"][1] + 8
+    assert under_supervision["dns-tcp"][1] <= 2 * plain["dns-tcp"][1] + 8
 
 
 def test_kill_9_with_hold_sec_under_load_loses_only_what_was_accepted(broker):

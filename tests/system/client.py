@@ -4,7 +4,7 @@
 
     client.py tcp ADDRESS PORT TEXT      what came back
     client.py udp ADDRESS PORT TEXT      what came back, and the address and port it came from
-    client.py hammer ADDRESS PORT [http] connects one after the other until standard input ends; then counts as JSON
+    client.py hammer ADDRESS PORT [http]           connects one after the other, see hammering.py
     client.py store SERVICE ADDRESS PORT [hold]    listens and registers by the notify socket; hold: serves as an echo
     client.py register SERVICE ADDRESS PORT        listens and registers by the control socket; the answer
     client.py serve NAME                 answers lines on the listener that systemd has passed, until SIGTERM
@@ -20,14 +20,10 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 
-TIMEOUT = 5
-
-
-def family(address: str) -> int:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
+import hammering
+from hammering import TIMEOUT, family
 
 
 def tcp(address: str, port: str, text: str) -> None:
@@ -49,56 +45,8 @@ def udp(address: str, port: str, text: str) -> None:
     print(json.dumps([answer.decode("latin-1"), source[0], source[1]]))
 
 
-def echoed(client: socket.socket) -> str | None:
-    client.sendall(b"ping")
-    return None if client.recv(16) == b"ping" else "no echo"
-
-
-def fetched(client: socket.socket) -> str | None:
-    """The whole of an answer, up to its orderly end."""
-    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-    answer = b""
-    while part := client.recv(65536):
-        answer += part
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return None if head.startswith(b"HTTP/1.1 200 ") and body else f"not answered: {answer!r}"
-
-
 def hammer(address: str, port: str, protocol: str = "echo") -> None:
-    """Four at a time, each connection with a message there and back. Says when the first is through."""
-    exchange = {"echo": echoed, "http": fetched}[protocol]
-    ended, lock = threading.Event(), threading.Lock()
-    counts = {"good": 0, "failed": 0, "refused": 0, "errors": []}
-    failures = []  # when each that failed began and ended
-
-    def one_after_the_other() -> None:
-        while not ended.is_set():
-            began = time.monotonic()
-            try:
-                with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
-                    fault = exchange(client)
-            except OSError as error:
-                fault = str(error)
-            with lock:
-                counts["failed" if fault else "good"] += 1
-                counts["refused"] += "refused" in (fault or "")
-                if fault:
-                    counts["errors"].append(fault)
-                    failures.append((began, time.monotonic()))
-                elif counts["good"] == 1:
-                    print("through", flush=True)
-
-    threads = [threading.Thread(target=one_after_the_other) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    # A line asks for the count so far: tests wait for connections made after an event.
-    for _ in sys.stdin:
-        with lock:
-            print(json.dumps({**counts, "errors": counts["errors"][:3]}), flush=True)
-    ended.set()
-    for thread in threads:
-        thread.join()
-    print(json.dumps({**counts, "errors": counts["errors"][:3], "failures": failures[:1000]}), flush=True)
+    hammering.run(protocol, address, int(port))
 
 
 def store(service: str, address: str, port: str, hold: str = "") -> None:
