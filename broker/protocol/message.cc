@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/protocol/control_part.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/socket_options.h"
 
@@ -27,38 +28,12 @@ constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(siz
                                       CMSG_SPACE(kMaxMessageFds * sizeof(int)) + CMSG_SPACE(sizeof(timeval)) +
                                       CMSG_SPACE(kMaxLabel);
 
-template <class T>
-bool read_payload(const cmsghdr* header, T& value) {
-        if (header->cmsg_len < CMSG_LEN(sizeof value)) {
-                return false;
-        }
-        std::memcpy(&value, CMSG_DATA(header), sizeof value);
-        return true;
-}
-
 void take_rights(const cmsghdr* header, Message& message) {
         const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (std::size_t i = 0; i < count; i++) {
                 int fd = -1;
                 std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
                 message.fds.emplace_back(fd);  // capacity was reserved: cannot throw
-        }
-}
-
-void take_pidfd(const cmsghdr* header, Message& message) {
-        int value = -1;
-        if (!read_payload(header, value)) {
-                return;
-        }
-        if (value >= 0) {
-                message.pidfd.reset(value);
-        } else if (value == -ESRCH || value == -EINVAL) {
-                // Before 6.16 the kernel puts an errno where it cannot make a pidfd: ESRCH, and in older ones EINVAL,
-                // for a sender that was reaped already.
-                message.sender_gone = true;
-        } else {
-                // Out of descriptors. Falling back to the numeric pid would let a peer choose the weaker check.
-                message.truncated = true;
         }
 }
 
@@ -72,7 +47,7 @@ void take_control(msghdr& header, Message& message) {
                         take_rights(part, message);
                         break;
                 case SCM_CREDENTIALS:
-                        if (ucred credentials{}; read_payload(part, credentials)) {
+                        if (ucred credentials{}; read_part(part, credentials)) {
                                 message.credentials = credentials;
                         }
                         break;
@@ -80,7 +55,7 @@ void take_control(msghdr& header, Message& message) {
                         take_pidfd(part, message);
                         break;
                 case SCM_TIMESTAMP:
-                        if (timeval sent{}; read_payload(part, sent)) {
+                        if (timeval sent{}; read_part(part, sent)) {
                                 message.sent_usec = sent.tv_sec * std::int64_t{1'000'000} + sent.tv_usec;
                         }
                         break;

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/protocol/control_part.h"
 #include "broker/protocol/request.h"
 #include "broker/protocol/socket_options.h"
 
@@ -33,15 +34,6 @@ Result<ssize_t> receive_into(int fd, msghdr& header, int flags) {
                 return fail_errno("cannot receive a message");
         }
         return length;
-}
-
-template <class T>
-bool read_part(const cmsghdr* header, T& value) {
-        if (header->cmsg_len < CMSG_LEN(sizeof value)) {
-                return false;
-        }
-        std::memcpy(&value, CMSG_DATA(header), sizeof value);
-        return true;
 }
 
 }  // namespace
@@ -111,19 +103,8 @@ Result<void> consume(int fd, Message& message) {
                 return std::unexpected(length.error());
         }
         for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
-                if (int value = -1;
-                    part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_PIDFD && read_part(part, value)) {
-                        if (value >= 0) {
-                                message.pidfd.reset(value);
-                        } else if (value == -ESRCH || value == -EINVAL) {
-                                // Before 6.16 the kernel puts an errno there: ESRCH, in older ones EINVAL, for a sender
-                                // that was reaped already.
-                                message.sender_gone = true;
-                        } else {
-                                // Out of descriptors. Falling back to the numeric pid would let a peer choose the
-                                // weaker check.
-                                message.truncated = true;
-                        }
+                if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_PIDFD) {
+                        take_pidfd(part, message);
                 }
         }
         return {};

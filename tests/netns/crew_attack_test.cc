@@ -12,7 +12,6 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr uid_t kHonest = 61001;
 constexpr uid_t kHostile = 61666;
 // Hands come to know in 200 ms that they are left behind; an honest peer waits for none of those.
 constexpr std::int64_t kSlowestUsec = 150'000;

@@ -16,15 +16,6 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr uid_t kHonest = 61001;
-
-std::uint64_t cookie_of(int fd) {
-        std::uint64_t cookie = 0;
-        socklen_t size = sizeof cookie;
-        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
-        return cookie;
-}
-
 // Registers until it is told to stop, on a connection that it makes anew where it has to. What it is told besides
 // "done" is "lost" or the end: never nothing.
 pid_t insistent(const MiniCore& core, int go, const std::string& text) {
@@ -161,11 +152,51 @@ TEST(Crew, WithoutItsZygoteTheCoreHasToEnd) {
         EXPECT_TRUE(core.run_until([&] { return core.zygote_died; }));
 }
 
+// With a process that says when it has come so far, and goes on or ends when it is told to.
+class Talk {
+public:
+        Talk() {
+                int ends[2];
+                test::must(pipe2(ends, O_CLOEXEC), "pipe");
+                hears_.reset(ends[0]);
+                says_.reset(ends[1]);
+                test::must(pipe2(ends, O_CLOEXEC), "pipe");
+                told_.reset(ends[0]);
+                tells_.reset(ends[1]);
+        }
+
+        // Of the process.
+        [[nodiscard]] std::vector<int> ends() const { return {says_.get(), told_.get()}; }
+        void say() const { (void)!write(says_.get(), "r", 1); }
+        void wait_to_be_told() const {
+                char byte = 0;
+                (void)!read(told_.get(), &byte, 1);
+        }
+
+        // Of the test.
+        [[nodiscard]] bool has_said() const {
+                pollfd polled{hears_.get(), POLLIN, 0};
+                return poll(&polled, 1, 0) == 1;
+        }
+        [[nodiscard]] bool wait_for_word() const {
+                char byte = 0;
+                return read(hears_.get(), &byte, 1) == 1;
+        }
+        void tell() const { (void)!write(tells_.get(), "g", 1); }
+        void end() { tells_.reset(); }
+
+private:
+        OwnedFd hears_;
+        OwnedFd says_;
+        OwnedFd told_;
+        OwnedFd tells_;
+};
+
 // A process of a peer that connects, does `act(connection, pipe)` with a pipe that nobody can close in time and of
 // which it keeps a copy, says so, and ends when it is told to.
 template <class Act>
-pid_t spawn_stuck(const MiniCore& core, int told, int says, const Act& act) {
-        return spawn(0, {says, told}, [&core, &act, told, says] {
+pid_t spawn_stuck(const MiniCore& core, const Talk& talk, const Act& act) {
+        return spawn(0, talk.ends(), [&core, &act, &talk] {
                 const test::SilentFile silent(kHonest);
                 void* const page = silent.page();
                 test::must(setresuid(kHonest, kHonest, kHonest), "setresuid");
@@ -175,17 +206,16 @@ pid_t spawn_stuck(const MiniCore& core, int told, int says, const Act& act) {
                 if (!act(one, pipe)) {
                         return 1;
                 }
-                (void)!write(says, "r", 1);
-                char byte = 0;
-                (void)!read(told, &byte, 1);
+                talk.say();
+                talk.wait_to_be_told();
                 silent.end();
                 return 0;
         });
 }
 
 // Leaves it in its connection.
-pid_t spawn_stuck_connection(const MiniCore& core, int told, int says) {
-        return spawn_stuck(core, told, says, [](int connection, int pipe) {
+pid_t spawn_stuck_connection(const MiniCore& core, const Talk& talk) {
+        return spawn_stuck(core, talk, [](int connection, int pipe) {
                 (void)send_record(connection, "x", {pipe});
                 close(pipe);  // not the last one
                 return true;
@@ -193,14 +223,13 @@ pid_t spawn_stuck_connection(const MiniCore& core, int told, int says) {
 }
 
 // Says that it has been answered, and leaves it in its connection when it is told to.
-pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
-        return spawn_stuck(core, told, says, [told, says](int connection, int pipe) {
+pid_t spawn_stuck_sender(const MiniCore& core, const Talk& talk) {
+        return spawn_stuck(core, talk, [&talk](int connection, int pipe) {
                 if (ask(connection, "hello") != "done") {
                         return false;
                 }
-                (void)!write(says, "r", 1);
-                char byte = 0;
-                (void)!read(told, &byte, 1);
+                talk.say();
+                talk.wait_to_be_told();
                 // An empty record ends the connection, and what follows it is read by nobody.
                 iovec nothing{};
                 const msghdr header{.msg_iov = &nothing, .msg_iovlen = 1};
@@ -214,18 +243,10 @@ pid_t spawn_stuck_sender(const MiniCore& core, int told, int says) {
 // The core's copy is the last, and what lies in it may be hostile. `heard`: of the door's end, before that is sent.
 void close_connections_of_dead_door(bool heard) {
         MiniCore core;
-        int ready[2];
-        int go[2];
-        test::must(pipe2(ready, O_CLOEXEC), "pipe");
-        test::must(pipe2(go, O_CLOEXEC), "pipe");
-        const pid_t hostile = spawn_stuck_sender(core, go[0], ready[1]);
-        close(go[0]);
-        char byte = 0;
-        ASSERT_TRUE(core.run_until([&] {
-                pollfd polled{ready[0], POLLIN, 0};
-                return poll(&polled, 1, 0) == 1;
-        }));
-        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        Talk talk;
+        const pid_t hostile = spawn_stuck_sender(core, talk);
+        ASSERT_TRUE(core.run_until([&] { return talk.has_said(); }));
+        ASSERT_TRUE(talk.wait_for_word());
         ASSERT_EQ(core.connections(), 1U);
         if (heard) {
                 ASSERT_TRUE(core.kill_one("sb-door"));
@@ -240,15 +261,13 @@ void close_connections_of_dead_door(bool heard) {
                 }
                 ASSERT_TRUE(core.hands("sb-door").empty());
         }
-        (void)!write(go[1], "g", 1);
-        ASSERT_EQ(read(ready[0], &byte, 1), 1);  // now it lies there
+        talk.tell();
+        ASSERT_TRUE(talk.wait_for_word());  // now it lies there
         core.end_connections();
         EXPECT_TRUE(core.run_until([&] { return core.most_left_behind == 1; })) << "a hand closes it";
-        close(go[1]);
+        talk.end();
         EXPECT_EQ(core.run_while(hostile), 0);
         EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }, 2));
-        close(ready[0]);
-        close(ready[1]);
 }
 
 TEST(Crew, ConnectionsOfADeadDoorAreClosedByAHand) {
@@ -265,14 +284,9 @@ TEST(Crew, AConnectionThatADoorHadBroughtBeforeItDiedIsClosedByAHand) {
         MiniCore core;
         const auto plain = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
         ASSERT_TRUE(core.run_until([&] { return core.connections() == 1; }));
-        int ready[2];
-        int go[2];
-        test::must(pipe2(ready, O_CLOEXEC), "pipe");
-        test::must(pipe2(go, O_CLOEXEC), "pipe");
-        const pid_t hostile = spawn_stuck_connection(core, go[0], ready[1]);
-        close(go[0]);
-        char byte = 0;
-        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        Talk talk;
+        const pid_t hostile = spawn_stuck_connection(core, talk);
+        ASSERT_TRUE(talk.wait_for_word());
         const auto doors = core.hands("sb-door");
         ASSERT_EQ(doors.size(), 1U);
         const auto wait_for = [&](char state) {
@@ -291,24 +305,17 @@ TEST(Crew, AConnectionThatADoorHadBroughtBeforeItDiedIsClosedByAHand) {
                 usleep(1000);
         }
         EXPECT_TRUE(core.run_until([&] { return core.most_left_behind == 1; })) << "a hand has taken what lies there";
-        close(go[1]);
+        talk.end();
         EXPECT_EQ(core.run_while(hostile), 0);
         EXPECT_TRUE(core.run_until([&] { return core.crew().left_behind() == 0; }));
-        close(ready[0]);
-        close(ready[1]);
 }
 
 // However long its end takes, for its connections may hold what sleeps.
 TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
         MiniCore core;
-        int ready[2];
-        int go[2];
-        test::must(pipe2(ready, O_CLOEXEC), "pipe");
-        test::must(pipe2(go, O_CLOEXEC), "pipe");
-        const pid_t hostile = spawn_stuck_connection(core, go[0], ready[1]);
-        close(go[0]);
-        char byte = 0;
-        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+        Talk talk;
+        const pid_t hostile = spawn_stuck_connection(core, talk);
+        ASSERT_TRUE(talk.wait_for_word());
         // The core has not been told of the connection: the door's copy is the only one.
         pid_t door = 0;
         for (int i = 0; door == 0 && i < 1000; i++) {
@@ -329,11 +336,9 @@ TEST(Crew, ADoorThatWasKilledIsReplacedAtOnce) {
                 return 1;
         });
         EXPECT_EQ(core.run_while(peer, 5), 0);
-        close(go[1]);
+        talk.end();
         EXPECT_EQ(core.run_while(hostile), 0);
         EXPECT_TRUE(core.run_until([&] { return core.hands("sb-door").size() == 1; }, 2));
-        close(ready[0]);
-        close(ready[1]);
 }
 
 TEST(Crew, AllEndWithTheCoreHoweverItEnds) {

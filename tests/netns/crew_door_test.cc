@@ -15,7 +15,6 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr uid_t kHonest = 61001;
 constexpr uid_t kHostile = 61666;
 
 double cpu_seconds(pid_t pid) {

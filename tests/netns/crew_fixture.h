@@ -31,6 +31,15 @@ namespace sockbroker::hands {
 
 extern std::string bpffs;
 
+constexpr uid_t kHonest = 61001;
+
+inline std::uint64_t cookie_of(int fd) {
+        std::uint64_t cookie = 0;
+        socklen_t size = sizeof cookie;
+        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
+        return cookie;
+}
+
 inline std::string name_of(Outcome outcome) {
         switch (outcome) {
         case Outcome::kDone:

@@ -13,15 +13,6 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr uid_t kHonest = 61001;
-
-std::uint64_t cookie_of(int fd) {
-        std::uint64_t cookie = 0;
-        socklen_t size = sizeof cookie;
-        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
-        return cookie;
-}
-
 TEST(Crew, SocketsOfAMessageAreInTheStagingMapWithTheirFacts) {
         MiniCore core;
         const auto tcp = test::listener();

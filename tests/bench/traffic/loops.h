@@ -5,6 +5,7 @@
 // of a kind that they were not given and know nothing of sockbroker.
 #pragma once
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <time.h>
 
@@ -67,6 +68,16 @@ static inline struct sb_outcome sb_begin(void) {
 static inline void sb_end(struct sb_outcome* outcome) {
         outcome->seconds += sb_clock(CLOCK_MONOTONIC);
         outcome->cpu_seconds += sb_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// What sendmmsg(2) has returned.
+static inline void sb_count(struct sb_outcome* outcome, int sent) {
+        if (sent < 0) {
+                outcome->failed++;
+                outcome->error = errno;
+        } else {
+                outcome->done += sent;
+        }
 }
 
 static inline socklen_t sb_length(int family) {

@@ -82,13 +82,7 @@ struct sb_outcome sb_syn_flood(int fd, const unsigned char* macs, struct sb_targ
                         messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
                         next = (next + 1) % kFrames;
                 }
-                const int sent = sendmmsg(fd, messages, kBatch, 0);
-                if (sent < 0) {
-                        outcome.failed++;
-                        outcome.error = errno;
-                } else {
-                        outcome.done += sent;
-                }
+                sb_count(&outcome, sendmmsg(fd, messages, kBatch, 0));
         }
         sb_end(&outcome);
         free(frames);

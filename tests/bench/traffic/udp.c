@@ -99,13 +99,7 @@ struct sb_outcome sb_udp_send(int fd, struct sb_targets* targets, double seconds
                                            &targets->sources[targets->next]);
                         targets->next = (targets->next + 1) % targets->count;
                 }
-                const int sent = sendmmsg(fd, messages, batch, 0);
-                if (sent < 0) {
-                        outcome.failed++;
-                        outcome.error = errno;
-                } else {
-                        outcome.done += sent;
-                }
+                sb_count(&outcome, sendmmsg(fd, messages, batch, 0));
         }
         sb_end(&outcome);
         return outcome;
