@@ -75,7 +75,7 @@ static __always_inline int assign(struct bpf_sk_lookup *ctx, __u32 slot)
 SB_GLOBAL int sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what)
 {
 	if (what & SB_SLOT_STAY)
-		sb_note_flow(sb_flow_hash(ctx, service), slot);
+		sb_note_flow(sb_flow_hash(ctx, service), slot, sb_flow_generation(slot));
 	if (what & SB_SLOT_REPLY)
 		sb_note_reply(ctx, slot, service);
 	return 1;

@@ -166,9 +166,14 @@ struct sb_slot {
 /*
  * A flow of UDP that stays with its socket. An entry is of 64 bits, from the lowest: slot, generation of the slot, time
  * of the last refresh, protected, tag. Times are of CLOCK_MONOTONIC, in units of 2^30 ns. An empty one is 0.
+ *
+ * A flow has two sets: a near one, of the first SB_FLOW_NEAR lines, and a far one, of the others. It stands in the far
+ * one only while the near one is full. So what is read for each datagram is small as long as flows are few: few pages,
+ * and lines that the processor's own cache has room for.
  */
 enum {
 	SB_FLOW_LINES = 65536,
+	SB_FLOW_NEAR = 4096,
 	SB_FLOW_WAYS = 8,
 	SB_FLOW_SLOT = 0xffff,
 	SB_FLOW_GENERATION_SHIFT = 16,
