@@ -31,14 +31,13 @@ bool may_migrate(int fd) {
 }  // namespace
 
 ControlRequest RegisterOperation::next() {
-        const Request request{
-                .verb = Verb::kStore, .service = service_, .pid = pid_, .migrate = migrate_, .more = more_};
+        const Request request{.verb = Verb::kStore, .service = service_, .pid = pid_, .migrate = migrate_};
         return {.request = format_request(request), .fds = fds_};
 }
 
 Result<Operation::Course> RegisterOperation::take(ControlAnswer& answer, std::vector<OwnedFd> received) {
-        if (answer.result == "malformed" && (more_ || migrate_)) {
-                (more_ ? more_ : migrate_) = false;
+        if (answer.result == "malformed" && migrate_) {
+                migrate_ = false;
                 return Course{.over = false};
         }
         if (received.size() != 1) {
@@ -58,8 +57,8 @@ Result<Operation::Course> RegisterOperation::take(ControlAnswer& answer, std::ve
 }
 
 Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
-                                               const std::vector<int>& fds, std::int32_t pid, bool more) {
-        RegisterOperation registration(service, fds, pid, more);
+                                               const std::vector<int>& fds, std::int32_t pid) {
+        RegisterOperation registration(service, fds, pid);
         return run(client, registration);
 }
 

@@ -78,7 +78,7 @@ Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures
           netns_(std::move(netns)),
           netns_cookie_(netns_cookie) {}
 
-Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer, bool more) {
+Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer, bool on_behalf) {
         const Service& service = *admission.service;
         if (const auto wait = rates_.take(service.name, steady_usec()); wait != 0) {
                 return refusals_.refuse(
@@ -139,7 +139,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         tell_handed(admission, *handed);
         Answer taken{.message = fmt::format("registered {} socket{} for {}", offers.size(),
                                             offers.size() == 1 ? "" : "s", service.name),
-                     .warnings = warn(admission, peer, facts, more)};
+                     .warnings = warn(admission, peer, facts, on_behalf)};
         if (!replies) {
                 taken.warnings.push_back(replies_.tell_none(service, peer, replies.error()));
         }
@@ -201,7 +201,7 @@ void Registrar::tell_handed(const Admission& admission, const std::vector<Commit
 }
 
 std::vector<std::string> Registrar::warn(const Admission& admission, const Peer& peer,
-                                         const std::vector<SocketFacts>& sockets, bool more) {
+                                         const std::vector<SocketFacts>& sockets, bool on_behalf) {
         constexpr std::size_t kGroupsShown = 4;
         const Service& service = *admission.service;
         auto warnings = port_warnings(service, sockets);
@@ -227,7 +227,7 @@ std::vector<std::string> Registrar::warn(const Admission& admission, const Peer&
                 entries_.write(std::move(entry));
         }
         auto of_families = families_.look_at(admission, sockets);
-        if (!more) {
+        if (!on_behalf) {
                 std::ranges::move(of_families, std::back_inserter(warnings));
         }
         return warnings;

@@ -30,8 +30,10 @@ public:
                   HeldSockets& held, Routes& routes, Refusals& refusals, ServiceEntries& entries, RateSettings rate,
                   std::string netns, std::uint64_t netns_cookie);
 
-        // `more`: sockets of other families may follow, so the answer does not miss them.
-        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer, bool more);
+        // `on_behalf`: the sender named another process, which may bind its socket of the other family next. So the
+        // answer does not warn of a family without one.
+        [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer,
+                                   bool on_behalf);
         // Those of the peer, or `any`.
         [[nodiscard]] Answer remove(const std::string& service, bool any, const Peer& peer);
         // To the journal. To be called every second or so.
@@ -41,7 +43,7 @@ private:
         void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.
         [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
-                                                    const std::vector<SocketFacts>& sockets, bool more);
+                                                    const std::vector<SocketFacts>& sockets, bool on_behalf);
 
         const PolicyInForce& policy_;
         Registry& registry_;

@@ -118,9 +118,6 @@ std::expected<void, Refusal> check_companions(const Fields& fields, std::optiona
         if (fields.has(kMigrate) && action != kFdStore) {
                 return malformed("MIGRATE=1 needs FDSTORE=1 beside it");
         }
-        if (fields.has(kMore) && action != kFdStore) {
-                return malformed("MORE=1 needs FDSTORE=1 beside it");
-        }
         if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch &&
             fields.verb != Verb::kPrepare) {
                 return malformed("PID= needs FDSTORE=1, FDRETRIEVE=1, VERB=match or VERB=prepare beside it");
@@ -188,8 +185,7 @@ std::expected<Request, Refusal> to_request(Channel channel, const Fields& fields
                 return Request{.verb = Verb::kStore,
                                .service = fields.service(),
                                .pid = fields.pid,
-                               .migrate = fields.has(kMigrate),
-                               .more = fields.has(kMore)};
+                               .migrate = fields.has(kMigrate)};
         }
         if (fds != 0) {
                 return malformed(fmt::format("{}=1 takes no descriptors, {} came", key_name(*action), fds));

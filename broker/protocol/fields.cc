@@ -14,8 +14,8 @@ namespace sockbroker {
 namespace {
 
 constexpr std::array<std::string_view, kKeys> kNames = {
-        "FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME", "FDPOLL",  "BARRIER", "VERB",      "TIMEOUT_USEC",
-        "PID",     "PROTOCOL",      "ADDRESS",    "PORT",   "MIGRATE", "FROM",    "INTERFACE", "MORE"};
+        "FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME", "FDPOLL",  "BARRIER", "VERB",     "TIMEOUT_USEC",
+        "PID",     "PROTOCOL",      "ADDRESS",    "PORT",   "MIGRATE", "FROM",    "INTERFACE"};
 
 constexpr std::size_t kMaxInterfaceName = 15;              // IFNAMSIZ less the terminator
 constexpr std::uint64_t kMaxPid = std::uint64_t{1} << 22;  // PID_MAX_LIMIT of the kernel

@@ -36,7 +36,6 @@ enum Key : std::size_t {
         kMigrate,
         kFrom,
         kInterface,
-        kMore,
         kKeys
 };
 

@@ -84,9 +84,6 @@ std::string format_request(const Request& request) {
         if (request.migrate) {
                 text += "MIGRATE=1\n";
         }
-        if (request.more) {
-                text += "MORE=1\n";
-        }
         return text;
 }
 

@@ -42,7 +42,6 @@ struct Request {
         std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE=, VERB=match, VERB=prepare; 0: the sender's own
         WantedBind bind = {};            // of VERB=match; of VERB=explain protocol and where it goes
         bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer
-        bool more = false;               // MORE=1 beside FDSTORE=1: sockets of other families may follow
         AskingClient client = {};        // of VERB=explain
 };
 

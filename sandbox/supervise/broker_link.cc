@@ -102,10 +102,8 @@ Reply BrokerLink::prepare(const std::string& service, pid_t pid) {
 }
 
 Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
-        // A server binds one socket after the other.
-        return ask(pid, [&](ControlClient& client, pid_t named) {
-                return register_sockets(client, service, {fd}, named, true);
-        });
+        return ask(pid,
+                   [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });
 }
 
 void BrokerLink::list(const std::function<void(std::string_view line)>& on_line) {

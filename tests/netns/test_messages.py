@@ -86,11 +86,12 @@ def test_the_journal_has_it_once_a_family_has_stayed_without_a_socket(broker, sp
     assert broker.log().count("warn: ") == 2, "once for each socket"
 
 
-def test_who_says_that_more_sockets_follow_is_not_told_and_the_journal_is(broker, spawn):
+def test_who_registers_for_another_process_is_not_told_and_the_journal_is(broker, spawn):
+    """The process may bind its socket of the other family next."""
     broker.policy(section("web", UID, BOTH)).start()
-    web = spawn("web")
-    open_socket(web, "tcp", "ipv4")
-    reply = web.register("tcp-ipv4", text="FDSTORE=1\nFDNAME=web\nMORE=1")
+    program, helper = spawn("program", UID), spawn("helper", UID)
+    open_socket(helper, "tcp", "ipv4")
+    reply = helper.register("tcp-ipv4", text=f"FDSTORE=1\nFDNAME=web\nPID={program.pid}")
     assert (reply.result, reply.warnings) == ("ok", [])
     broker.wait_log("warn: web was registered by .* serves IPv4 only and nothing serves the IPv6 bindings")
 

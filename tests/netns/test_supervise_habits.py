@@ -78,6 +78,14 @@ def test_who_binds_both_families_is_not_warned_and_who_binds_one_is_once(web):
         assert both.errors() == half.errors() == ""
 
 
+def test_in_a_pid_namespace_of_its_own_it_is_warned_at_once(web):
+    """The broker does not know the program, so the supervisor registers as itself."""
+    with supervised.Program(before=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]) as program:
+        program.do("four = sock('tcp', '0.0.0.0', 80); six = sock('tcp', '::', 80, 1)")
+        warning, = program.errors().splitlines()
+        assert warning.startswith("sockbroker-run: web: warning: ") and "serves IPv4 only" in warning
+
+
 # A helper that has a listener which its parent's program has replaced, and never accepts from it.
 
 @pytest.mark.parametrize("same_program", [True, False])
