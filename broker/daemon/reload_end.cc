@@ -114,9 +114,9 @@ void Reloads::degrade_for(const Removal& removal) noexcept {
 
 // Takes away what is not admitted any more, by what is known of names.
 std::optional<Error> Reloads::revoke_unadmitted() {
-        const auto accounts = names_.last_known();
+        Revocation revocation(*policy_, names_.last_known());
         const auto gone = [&](const std::string& service, const Registration& registration) {
-                return !why_revoked(*policy_, service, registration, accounts).empty();
+                return !revocation.why(service, registration).empty();
         };
         const auto removal = registry_.remove_all(gone);
         departures_.tell(removal, Action::kRevoke, "policy does not admit it any more");

@@ -1,35 +1,43 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/revocation.h"
 
-#include <algorithm>
-
 #include "broker/daemon/rows.h"
-#include "broker/policy/decide.h"
 
 namespace sockbroker {
 
-std::string_view why_revoked(const Policy& policy, const std::string& service, const Registration& registration,
-                             const Accounts& accounts) {
-        const auto* found = policy.find(service);
-        if (found == nullptr) {
+void Revocation::look_up(const std::string& service) {
+        admitted_.reset();
+        found_ = policy_.find(service);
+        if (found_ != nullptr) {
+                admitted_.emplace(*found_, accounts_);
+        }
+        service_ = service;
+}
+
+std::string_view Revocation::why(const std::string& service, const Registration& registration) {
+        if (service_ != service) {
+                look_up(service);
+        }
+        if (!admitted_) {
                 return "policy has no such service any more";
         }
-        if (!stays_admitted(*found, registration.registrant, accounts)) {
+        if (!admitted_->admits(registration.registrant)) {
                 return "policy does not admit it any more";
         }
-        const bool used = std::ranges::any_of(found->bindings, [&](const Binding& binding) {
-                return registration.serves_in(binding.protocol, binding.prefix.address.family);
-        });
-        return used ? "" : "the service has no binding of its protocol and family any more";
+        const auto& used = found_->used[static_cast<std::size_t>(registration.protocol)];
+        const bool any = (registration.serves.ipv4 && used[static_cast<std::size_t>(Family::kIpv4)]) ||
+                         (registration.serves.ipv6 && used[static_cast<std::size_t>(Family::kIpv6)]);
+        return any ? "" : "the service has no binding of its protocol and family any more";
 }
 
 std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts) {
         std::string rows;
+        Revocation revocation(policy, accounts);
         for (const auto& service : registry.services()) {
                 const auto registrations = registry.registrations(service);
                 const auto distribution = registry.distribution(service);
                 for (const auto& one : registrations) {
-                        if (const auto why = why_revoked(policy, service, one, accounts); !why.empty()) {
+                        if (const auto why = revocation.why(service, one); !why.empty()) {
                                 rows += gone_socket_line(service, one, is_live(registrations, distribution, one), why);
                         }
                 }

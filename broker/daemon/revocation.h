@@ -3,18 +3,36 @@
 // Which registrations a policy takes away: those that it would not admit. Pure.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "broker/policy/accounts.h"
 #include "broker/policy/policy.h"
+#include "broker/policy/still_admitted.h"
 #include "broker/registry/registry.h"
 
 namespace sockbroker {
 
-// Empty: it stays.
-[[nodiscard]] std::string_view why_revoked(const Policy& policy, const std::string& service,
-                                           const Registration& registration, const Accounts& accounts);
+// Asks of one service after the other: what is looked up for a service is kept until another is asked about.
+class Revocation {
+public:
+        // The policy must outlive this.
+        Revocation(const Policy& policy, Accounts accounts) : policy_(policy), accounts_(std::move(accounts)) {}
+
+        // Empty: it stays.
+        [[nodiscard]] std::string_view why(const std::string& service, const Registration& registration);
+
+private:
+        void look_up(const std::string& service);
+
+        const Policy& policy_;
+        Accounts accounts_;
+        std::string service_;
+        const Service* found_ = nullptr;
+        std::optional<StillAdmitted> admitted_;  // none: there is no such service
+};
 
 // Rows of them all, see gone_socket_line().
 [[nodiscard]] std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts);

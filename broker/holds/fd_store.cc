@@ -23,7 +23,8 @@ std::size_t fd_store_capacity() {
 }
 
 Result<void> reach_manager(int socket) {
-        const std::string_view path(std::getenv("NOTIFY_SOCKET"));
+        const char* const said = std::getenv("NOTIFY_SOCKET");
+        const std::string_view path(said == nullptr ? "" : said);
         sockaddr_un address{.sun_family = AF_UNIX};
         if (path.size() < 2 || path.size() >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@')) {
                 return fail(fmt::format("$NOTIFY_SOCKET is neither a path nor an abstract socket: {}", path));

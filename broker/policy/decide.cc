@@ -88,17 +88,6 @@ void add_names(AccountKind kind, const std::vector<Matcher>& matchers, Id id, st
         }
 }
 
-template <class Id, class Lookup>
-bool stays(const std::vector<Matcher>& matchers, Id id, AccountHash admitted_by, const Lookup& lookup) {
-        return matchers.empty() || first_match(matchers, [&](const auto& value) {
-                                           if (account_number(value)) {
-                                                   return account_matches(value, id, lookup);
-                                           }
-                                           return account_hash(value) == admitted_by || !lookup(value).answered() ||
-                                                  account_matches(value, id, lookup);
-                                   }) != nullptr;
-}
-
 template <class Lookup>
 std::string unanswered(const std::vector<Matcher>& matchers, const Lookup& lookup) {
         constexpr std::size_t kShown = 5;
@@ -263,13 +252,6 @@ std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& pee
                 add(*found);
         }
         return names;
-}
-
-bool stays_admitted(const Service& service, const Peer& registrant, const Accounts& accounts) {
-        const bool any = !service.units.empty() || !service.users.empty() || !service.groups.empty();
-        return any && (service.units.empty() || matching_unit(service, registrant) != nullptr) &&
-               stays(service.users, registrant.uid, registrant.user_name, accounts.user) &&
-               stays(service.groups, registrant.gid, registrant.group_name, accounts.group);
 }
 
 std::vector<AccountName> account_names(const Policy& policy) {

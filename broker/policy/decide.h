@@ -67,11 +67,6 @@ using Interfaces = std::map<std::string, std::uint32_t, std::less<>>;
 [[nodiscard]] std::vector<AccountName> names_that_matter(const Policy& policy, const Peer& peer,
                                                          std::string_view service);
 
-// Whether somebody who was admitted before still is: by what admits today, and by the name that did then, for as long
-// as the policy has it, since the account of a DynamicUser= service goes with it. A name without an answer takes
-// nothing away.
-[[nodiscard]] bool stays_admitted(const Service& service, const Peer& registrant, const Accounts& accounts);
-
 // Which descriptors of a message are sockets of their own: the first of each. One that comes several times (a duplicate
 // of it, the same descriptor again) counts once.
 [[nodiscard]] std::vector<std::size_t> distinct_sockets(std::span<const SocketFacts> sockets);

@@ -105,8 +105,12 @@ void ignore_signals() {
 // Keeps standard error and these, and nothing else of what the program has or gets.
 void close_others(std::vector<int> keep) {
         const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-        ::dup2(null, STDIN_FILENO);
-        ::dup2(null, STDOUT_FILENO);
+        for (const int standard : {STDIN_FILENO, STDOUT_FILENO}) {
+                // Where there is no /dev/null the program's own must not be kept: who reads to its end would wait.
+                if (null < 0 || ::dup2(null, standard) < 0) {
+                        ::close(standard);
+                }
+        }
         std::ranges::sort(keep);
         unsigned next = 3;
         for (const int fd : keep) {

@@ -3,8 +3,10 @@
 // Who is admitted to which service; each refusal with its message and the place in the policy that decided.
 #include "broker/policy/decide.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "broker/policy/still_admitted.h"
 #include "tests/unit/support/policy.h"
 
 namespace sockbroker {
@@ -200,10 +202,10 @@ TEST(NamesThatMatter, AreThoseThatNoUnitAndNoNumberSettles) {
                   (Names{{AccountKind::kUser, "more"}, {AccountKind::kUser, "web"}, {AccountKind::kGroup, "www"}}));
 }
 
-TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
+TEST(StillAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
         const auto stays = [](const std::string& text, const Peer& peer) {
                 const auto policy = test::policy_of(text + "ListenStream=80\n");
-                return stays_admitted(policy.services.front(), peer, kAway);
+                return StillAdmitted(policy.services.front(), kAway).admits(peer);
         };
         const Peer by_name{
                 .pid = 1, .uid = 70, .gid = 71, .user_name = account_hash("was"), .group_name = account_hash("were")};
@@ -218,6 +220,26 @@ TEST(StaysAdmitted, ByWhatAdmitsTodayOrTheNameThatDidOrANameWithoutAnAnswer) {
         EXPECT_TRUE(stays("[Service a]\nUser=other gone\n", by_number)) << "neither there nor not there";
         EXPECT_FALSE(stays("[Service a]\nUnit=a.service\nUser=70\n", by_number));
         EXPECT_FALSE(stays("[Service a]\n", by_number));
+}
+
+TEST(StillAdmitted, AsksForEachNameOnceHoweverManyRegistrantsThereAre) {
+        std::string text = "[Service a]\nUnit=a@*.service\nUser=u0";
+        for (int i = 1; i < 50; i++) {
+                text += fmt::format(" u{}", i);
+        }
+        const auto policy = test::policy_of(text + "\nListenStream=80\n");
+        std::size_t asked = 0;
+        const Accounts counting{.user = [&](const std::string& name) -> AccountAnswer {
+                                        asked++;
+                                        return name == "u49" ? std::optional<std::uint32_t>(70) : std::nullopt;
+                                },
+                                .group = kAway.group};
+        StillAdmitted still(policy.services.front(), counting);
+        for (uid_t uid = 0; uid < 100; uid++) {
+                EXPECT_EQ(still.admits({.pid = 1, .uid = uid, .gid = 0, .unit = "a@1.service"}), uid == 70);
+        }
+        EXPECT_FALSE(still.admits({.pid = 1, .uid = 70, .gid = 0, .unit = "b.service"}));
+        EXPECT_EQ(asked, 50U);
 }
 
 TEST(UnknownAccounts, AreWarningsAtTheirPlace) {

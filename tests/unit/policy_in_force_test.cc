@@ -54,7 +54,8 @@ TEST(Revocation, SaysWhyARegistrationGoes) {
         Registration registration{.protocol = Protocol::kTcp, .serves = {.ipv4 = true, .ipv6 = false}};
         registration.registrant = {.pid = 1, .uid = 70, .gid = 71};
         const auto why = [&](const std::string& text) {
-                return std::string(why_revoked(parse(text), "web", registration, nobody));
+                const auto policy = parse(text);
+                return std::string(Revocation(policy, nobody).why("web", registration));
         };
         EXPECT_EQ(why("[Service web]\nUser=70\nListenStream=192.0.2.1:80\n"), "");
         EXPECT_EQ(why("[Service other]\nUser=70\nListenStream=192.0.2.1:80\n"), "policy has no such service any more");
