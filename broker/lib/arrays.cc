@@ -18,8 +18,12 @@ int* room_for(std::size_t n) {
 }  // namespace
 
 int give_array(const std::vector<int>& fds, int** ret_fds) noexcept {
-        int* array = fds.empty() ? nullptr : room_for(fds.size());
-        if (array == nullptr && !fds.empty()) {
+        if (fds.empty()) {
+                *ret_fds = nullptr;
+                return 0;
+        }
+        int* array = room_for(fds.size());
+        if (array == nullptr) {
                 return -ENOMEM;
         }
         for (std::size_t i = 0; i < fds.size(); i++) {
@@ -30,8 +34,12 @@ int give_array(const std::vector<int>& fds, int** ret_fds) noexcept {
 }
 
 int give_away(std::vector<OwnedFd>& fds, int** ret_fds) noexcept {
-        int* array = fds.empty() ? nullptr : room_for(fds.size());
-        if (array == nullptr && !fds.empty()) {
+        if (fds.empty()) {
+                *ret_fds = nullptr;
+                return 0;
+        }
+        int* array = room_for(fds.size());
+        if (array == nullptr) {
                 return -ENOMEM;
         }
         const auto n = static_cast<int>(fds.size());

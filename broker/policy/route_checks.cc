@@ -68,14 +68,14 @@ void check_routes(const Policy& policy, Findings& findings) {
                 return std::tie(*one.prefix, one.service->name) < std::tie(*other.prefix, other.service->name);
         });
         for (std::size_t i = 1; i < announced.size(); i++) {
-                const auto& [prefix, service, where] = announced[i];
                 const auto& before = announced[i - 1];
-                if (*prefix == *before.prefix && service != before.service) {
-                        findings.add(where, Severity::kWarning, [&] {
+                const auto& one = announced[i];
+                if (*one.prefix == *before.prefix && one.service != before.service) {
+                        findings.add(one.where, Severity::kWarning, [&] {
                                 return fmt::format(
                                         "{} is announced for {} and for {}: it is withdrawn while either is "
                                         "down or drained",
-                                        prefix->to_string(), before.service->name, service->name);
+                                        one.prefix->to_string(), before.service->name, one.service->name);
                         });
                 }
         }

@@ -132,6 +132,7 @@ void Keeper::make_it_so(Kind kind, OfKind& state, Report& report) {
                 networks_ = std::move(*networks);
                 networks_known_ = true;
         }
+        // Only where a list has come. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
         const auto target = allowed(kind, *state.wanted, report);
         const auto surplus = difference(state.standing, target);
         const auto missing = difference(target, state.standing);
