@@ -227,10 +227,15 @@ class World:
             until("local routes", lambda: routes.local() == set(PREFIXES.values()))
 
     def has_no_zygote(self):
-        try:
-            return not self.broker.helpers("sb-zygote")
-        except FileNotFoundError:
-            return True
+        """It may be on its way out still."""
+        def gone():
+            try:
+                return not self.broker.helpers("sb-zygote")
+            except FileNotFoundError:
+                return True
+        with contextlib.suppress(AssertionError):
+            until("it to be gone", gone, 1)
+        return gone()
 
     def has_names(self):
         with contextlib.suppress(AssertionError):
