@@ -124,6 +124,10 @@ def control(report):
     longest = report["pauses"]["longest_of_all_ms"]
     result.append([f"longest wait beside a reload by which {report['pauses']['services']:,} services come or go",
                    "at most 50 ms", f"{longest:.0f} ms", _verdict(longest <= 50)])
+    names = report["pauses for names"]
+    longest = names["longest_of_all_ms"]
+    result.append([f"longest wait beside a reload with {names['sockets']:,} sockets and {names['names']} names of "
+                   "User= for each", "at most 50 ms", f"{longest:.0f} ms", _verdict(longest <= 50)])
     took, delay = scrapes["scrape_ms"][1], scrapes["beside"]["p99_ms"] - scrapes["quiet"]["p99_ms"]
     result.append([f"a scrape of {scrapes['services']:,} services", "at most 50 ms",
                    cell(scrapes["scrape_ms"], "{:.1f}") + " ms", _verdict(took <= 50)])

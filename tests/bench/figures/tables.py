@@ -117,7 +117,7 @@ def load(report):
 def registrations(report):
     lines = [[kind, cell(values["wall"], "{:,.0f}"), cell(values["cpu"], "{:,.0f}")]
              for kind, values in report["registrations"].items()]
-    latency, scrapes = report["latency"], report["scrapes"]
+    latency, scrapes, names = report["latency"], report["scrapes"], report["pauses for names"]
     return (table(["registrations", "a second", "by CPU second of the broker"], lines)
             + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by "
             "sockbrokerctl:\n\n" + _waits(latency, "beside reloads")
@@ -127,7 +127,9 @@ def registrations(report):
             + f"\n\nThe longest wait for the answer to a trivial request beside a reload by which "
             f"{report['pauses']['services']:,} services come or go:\n\n"
             + table(["services", "ms"], [[name, cell(values, "{:.0f}")]
-                                         for name, values in report["pauses"]["longest_ms"].items()]))
+                                         for name, values in report["pauses"]["longest_ms"].items()])
+            + f"\n\nThe same beside a reload with {names['sockets']:,} sockets, of services with {names['names']} "
+            f"names of User= each: {cell(names['longest_ms'], '{:.0f}')} ms.")
 
 
 def _waits(latency, beside):

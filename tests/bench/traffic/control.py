@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import socket
 import threading
 import time
@@ -276,6 +277,25 @@ class _Asking(worker.Child):
         return _longest_answer(path, stop_path)
 
 
+def _longest_beside_reload(made, text, name):
+    """In ms, of the trivial requests while the broker reloads this policy. The name is new for each call."""
+    made.policy(text)
+    stop = f"/run/stop-{name}"
+    asking = worker.Worker(_Asking)
+    try:
+        asking.connection.send(("longest", (made.control_path, stop), {}))
+        time.sleep(0.2)
+        status, output = made.reload()
+        if status != 0:
+            raise RuntimeError(f"the reload was refused: {output}")
+        time.sleep(0.2)
+        pathlib.Path(stop).touch()
+        return 1e3 * asking._result("longest", 120)  # pylint: disable=protected-access
+    finally:
+        asking.kill()
+        made.log()
+
+
 def pauses(services, repeats):
     """The longest wait for an answer while so many services come, half of them go, and the others."""
     one_each = "".join(f"[Service s{i}]\nUser=1\nListenStream=10.{i >> 8}.{i & 255}.0/24:80\n" for i in range(services))
@@ -286,23 +306,30 @@ def pauses(services, repeats):
     with started as made:
         for number in range(repeats):
             for name, text in (("come", one_each), ("half go", half), ("go", policy_of(1))):
-                made.policy(text)
-                stop = f"/run/stop-{name}-{number}"
-                asking = worker.Worker(_Asking)
-                try:
-                    asking.connection.send(("longest", (made.control_path, stop), {}))
-                    time.sleep(0.2)
-                    status, output = made.reload()
-                    if status != 0:
-                        raise RuntimeError(f"the reload was refused: {output}")
-                    time.sleep(0.2)
-                    pathlib.Path(stop).touch()
-                    result[name].append(1e3 * asking._result("longest", 120))  # pylint: disable=protected-access
-                finally:
-                    asking.kill()
-                made.log()
+                result[name].append(_longest_beside_reload(made, text, f"{name}-{number}"))
     return {"services": services, "longest_ms": {name: rounds.spread(each) for name, each in result.items()},
             "longest_of_all_ms": max(max(each) for each in result.values())}
+
+
+def pauses_for_names(services, sockets, names, repeats):
+    """The longest wait for an answer beside a reload that asks whether each of so many sockets of each service may
+    stay: all of its names of User= but the last, which admits, are nobody's."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    nobody = "".join(f"User=nosuch{i}\n" for i in range(names - 1))
+    text = "".join(f"[Service s{i}]\n{nobody}User=root\nHandover=share\nListenStream=10.{i}.0.0/16:80\n"
+                   for i in range(services))
+    started = Started(text=text)
+    (started.broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxSockets=16384\n")
+    with started as made, wire.Control(made.control_path) as one:
+        ours = [[socket.create_server(("127.0.0.1", 0)) for _ in range(sockets)] for _ in range(services)]
+        for number, each in enumerate(ours):
+            one.send(f"FDSTORE=1\nFDNAME=s{number}", [sock.fileno() for sock in each])
+            reply = one.receive()
+            if reply.result != "ok":
+                raise RuntimeError(f"a registration was refused: {dict(reply)}")
+        longest = [_longest_beside_reload(made, text, f"names-{number}") for number in range(repeats)]
+    return {"sockets": services * sockets, "names": names, "longest_ms": rounds.spread(longest),
+            "longest_of_all_ms": max(longest)}
 
 
 def footprint(bindings, capacity=None):
