@@ -135,8 +135,10 @@ Result<std::unique_ptr<Dataplane>> Dataplane::adopt(const std::string& pin_dir) 
                 state->end_earlier();  // the broker of then was killed when it had rules
         }
         done = done ? state->rebuild() : done;
-        return done ? Result<std::unique_ptr<Dataplane>>(std::unique_ptr<Dataplane>(new Dataplane(std::move(state))))
-                    : std::unexpected(done.error());
+        if (!done) {
+                return std::unexpected(done.error());
+        }
+        return std::unique_ptr<Dataplane>(new Dataplane(std::move(state)));
 }
 
 Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, const Capacity& capacity) {
