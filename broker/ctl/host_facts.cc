@@ -99,9 +99,10 @@ std::map<std::uint64_t, std::set<std::string>> units_of(const std::vector<FoundL
         for (const dirent* entry = nullptr; processes && (entry = ::readdir(processes.get())) != nullptr;) {
                 const pid_t pid = static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10));
                 const Dir fds(pid > 0 ? ::opendir(fmt::format("/proc/{}/fd", pid).c_str()) : nullptr, ::closedir);
-                for (const dirent* fd = nullptr; fds && (fd = ::readdir(fds.get())) != nullptr;) {
+                const int directory = fds ? ::dirfd(fds.get()) : -1;
+                for (const dirent* fd = nullptr; directory >= 0 && (fd = ::readdir(fds.get())) != nullptr;) {
                         std::array<char, 64> target{};
-                        if (::readlinkat(::dirfd(fds.get()), fd->d_name, target.data(), target.size() - 1) <= 0 ||
+                        if (::readlinkat(directory, fd->d_name, target.data(), target.size() - 1) <= 0 ||
                             std::strncmp(target.data(), "socket:[", 8) != 0) {
                                 continue;
                         }
