@@ -71,24 +71,24 @@ static __always_inline int assign(struct bpf_sk_lookup *ctx, __u32 slot)
 #ifdef SB_EXPLAIN
 #define sb_remember(ctx, slot, service, what) ((void)(slot))
 #else
-/* The packet went to the socket in this slot. One call, so that the verifier follows what it does only once. */
-SB_GLOBAL int sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what)
+/* The packet went to the socket in this slot. */
+SB_INLINE void sb_remember(struct bpf_sk_lookup *ctx, __u32 slot, __u32 service, __u32 what)
 {
 	if (what & SB_SLOT_STAY)
 		sb_note_flow(sb_flow_hash(ctx, service), slot, sb_flow_generation(slot));
 	if (what & SB_SLOT_REPLY)
 		sb_note_reply(ctx, slot, service);
-	return 1;
 }
 #endif
 
 /* What a service's record has first for this protocol and family, if that is remembered, as UDP alone is; else 0. */
-SB_GLOBAL __u32 sb_remembered(__u32 service, __u32 which)
+SB_INLINE __u32 sb_remembered(__u32 service, __u32 which)
 {
 	const struct sb_service *entry = bpf_map_lookup_elem(&services, &service);
 	const union sb_record *record;
 	__u32 index, first;
 
+	barrier_var(which); /* the verifier wants the check and the use in one register */
 	if (!entry || which >= 4)
 		return 0;
 	index = READ_ONCE(entry->record);

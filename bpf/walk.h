@@ -25,8 +25,9 @@ enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 
 /* 1: a socket of the service took the packet, 0: it has none. */
 int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
-/* The same for the newest socket alone. 0: nothing has happened yet. */
+/* The same for the newest socket alone, and for one of a service that remembers. 0: nothing has happened yet. */
 SB_GIVEN int sb_deliver_newest(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
+int sb_deliver_remembered(struct bpf_sk_lookup *ctx, __u32 which, __u32 service);
 /* Counts for one binding. */
 SB_GIVEN void sb_count(__u32 counter, int delivered);
 
@@ -69,6 +70,25 @@ SB_INLINE __u32 sb_counter_of(const union sb_line *line, __u32 reference, __u32 
 	return word < SB_LINE_WORDS ? line->words[word] : 0;
 }
 
+/* The rule at this reference, or NULL. */
+SB_INLINE const struct sb_rule *sb_rule_at(const struct sb_packet *packet, __u32 reference)
+{
+	const union sb_line *line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
+	__u32 offset = (reference % SB_LINE_WORDS) * 4;
+
+	if (!line || offset > SB_LINE_BYTES - sizeof(struct sb_rule))
+		return 0;
+	return (const struct sb_rule *)((const char *)line + offset);
+}
+
+/* The reference for the packet's port in the table of ports at packet->next. A call, for the verifier's sake. */
+SB_GLOBAL __u32 sb_port_reference(const struct sb_packet *packet)
+{
+	const struct sb_rule *rule = packet ? sb_rule_at(packet, packet->next) : 0;
+
+	return rule ? sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port) : 0;
+}
+
 /* Tries the rule at packet->next. SK_DROP and SK_PASS decide; SB_GO_ON: there is another one. */
 SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 {
@@ -88,7 +108,7 @@ SB_GLOBAL int sb_step(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 	if (packet->loopback && (rule->flags & SB_RULE_SHORT))
 		return SK_PASS; /* whatever follows is of a shorter prefix still */
 	if (rule->flags & SB_RULE_PORTS) {
-		packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
+		packet->next = sb_port_reference(packet);
 		return SB_GO_ON;
 	}
 	packet->next = rule->next;
@@ -137,33 +157,27 @@ SB_INLINE int sb_plain(const struct sb_packet *packet, __u32 flags)
 	return flags && !(flags & SB_RULE_SHORT && packet->loopback);
 }
 
-/* The rule at this reference, or NULL. */
-SB_INLINE const struct sb_rule *sb_rule_at(const struct sb_packet *packet, __u32 reference)
-{
-	const union sb_line *line = sb_line_at(packet->base + reference / SB_LINE_WORDS);
-	__u32 offset = (reference % SB_LINE_WORDS) * 4;
-
-	if (!line || offset > SB_LINE_BYTES - sizeof(struct sb_rule))
-		return 0;
-	return (const struct sb_rule *)((const char *)line + offset);
-}
-
 /*
- * Where packet->next is a table of ports it becomes the reference that the table has for the port. The flags of that
- * rule, if it is a plain one, else 0.
+ * Tries the rule at packet->next or, if that is a table of ports, the one that the table has for the port; packet->next
+ * becomes it. Plain rules alone, whose service has its newest socket or remembers. 1: a socket took the packet, 0:
+ * nothing has happened yet.
  */
-SB_GLOBAL __u32 sb_port_rule(struct sb_packet *packet)
+SB_GLOBAL int sb_try_plain(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 {
 	const struct sb_rule *rule = packet ? sb_rule_at(packet, packet->next) : 0;
+	__u32 service;
 
-	if (!rule || !(rule->flags & SB_RULE_PORTS) || !sb_plain(packet, rule->flags))
+	if (!rule || !sb_plain(packet, rule->flags))
 		return 0;
-	packet->next = sb_search_ports(packet->base + rule->next, rule->first + 1U, packet->port);
-	rule = packet->next ? sb_rule_at(packet, packet->next) : 0;
-	if (!rule || rule->flags & (SB_RULE_PORTS | SB_RULE_CONDITION) || packet->port < rule->first ||
-	    packet->port > rule->last)
+	if (rule->flags & SB_RULE_PORTS) {
+		packet->next = sb_port_reference(packet);
+		rule = packet->next ? sb_rule_at(packet, packet->next) : 0;
+	}
+	if (!rule || !sb_plain(packet, rule->flags) || rule->flags & (SB_RULE_PORTS | SB_RULE_CONDITION) ||
+	    packet->port < rule->first || packet->port > rule->last)
 		return 0;
-	return rule->flags;
+	service = rule->flags & SB_RULE_SERVICE;
+	return sb_deliver_newest(ctx, packet->which, service) || sb_deliver_remembered(ctx, packet->which, service);
 }
 
 /*
@@ -188,9 +202,7 @@ SB_INLINE int sb_walk_on(struct bpf_sk_lookup *ctx, struct sb_packet *packet)
 {
 	if (!packet->next && sb_next_length(ctx, packet) != SB_GO_ON)
 		return SK_PASS;
-	__u32 flags = packet->next ? sb_port_rule(packet) : 0;
-
-	if (sb_plain(packet, flags) && sb_deliver_newest(ctx, packet->which, flags & SB_RULE_SERVICE))
+	if (packet->next && sb_try_plain(ctx, packet))
 		return SK_PASS;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_STEP_ROUNDS; i++) {

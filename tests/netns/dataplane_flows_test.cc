@@ -56,6 +56,40 @@ TEST_F(Flows, without_stay_all_go_to_the_newest_and_nothing_is_noted) {
         EXPECT_EQ(std::ranges::count(dataplane_->flows(), 0U), static_cast<std::ptrdiff_t>(dataplane_->flows().size()));
 }
 
+TEST_F(Flows, stay_whatever_kind_of_rule_leads_to_the_service) {
+        const auto plain = rule(Protocol::kUdp, "1.0.0.0/8", {443, 443}, id_);
+        auto of_a_source = plain;
+        of_a_source.source = *parse_prefix("0.0.0.0/1");
+        auto of_the_other = plain;
+        of_the_other.source = *parse_prefix("128.0.0.0/1");
+        std::vector<Rule> of_many_ports{plain};
+        for (std::uint16_t port = 1000; port < 1100; port += 2) {
+                of_many_ports.push_back(rule(Protocol::kUdp, "1.0.0.0/8", {port, port}, other_));
+        }
+        const auto longer = rule(Protocol::kUdp, "1.128.0.0/9", {80, 80}, other_);
+        const std::vector<std::vector<Rule>> kinds{
+                {plain}, {of_a_source, of_the_other}, of_many_ports, {longer, plain}};
+        for (std::size_t kind = 0; kind < kinds.size(); kind++) {
+                rules(kinds[kind]);
+                const auto first = make_socket(Protocol::kUdp, Family::kIpv4);
+                const auto second = make_socket(Protocol::kUdp, Family::kIpv4);
+                const Slot one = install(first, id_);
+                serve_by({one}, Family::kIpv4);
+                const auto known = clients(1000);
+                const auto before = dataplane_->counters(id_);
+                EXPECT_EQ(answered_by(first, known), 1000) << kind;
+                const Slot two = install(second, id_);
+                serve_by({two, one}, Family::kIpv4);
+                EXPECT_EQ(answered_by(first, known), 1000) << kind;
+                EXPECT_EQ(answered_by(second, clients(1000)), 1000) << kind;
+                const auto after = dataplane_->counters(id_);
+                EXPECT_EQ(after.lookups - before.lookups, 3000U) << "each is counted once";
+                EXPECT_EQ(after.assigned - before.assigned, 3000U) << kind;
+                dataplane_->remove(one);
+                dataplane_->remove(two);
+        }
+}
+
 TEST_F(Flows, of_services_that_share_do_not_move_when_a_socket_comes) {
         std::vector<TestSocket> sockets;
         std::vector<Slot> slots;

@@ -32,8 +32,9 @@ inline std::set<__u32> lines_read;  // each once: again it is in the cache
 inline unsigned tables_read = 0;
 inline constexpr std::uint32_t kLines = 1 << 22;  // of a generation; the second begins there
 
-// In every second walk, so that both ways are compared with the oracle.
+// Every second time each, so that all ways are compared with the oracle.
 inline bool newest_takes = false;
+inline bool remembered_takes = false;
 
 // While it lives, the program walks these rules.
 struct Walk {
@@ -61,14 +62,22 @@ inline const sb_table* sb_table_at(__u32 index) {
         return &walked->tables.at(index - (walked_generation != 0 ? 4 : 0));
 }
 
-inline int sb_deliver_newest(bpf_sk_lookup*, __u32, __u32 service) {
-        newest_takes = !newest_takes;
-        if (!newest_takes || !(*walked_live)(service)) {
+inline int every_second_time(bool& takes, __u32 service) {
+        takes = !takes;
+        if (!takes || !(*walked_live)(service)) {
                 return 0;
         }
         last_tried = service;
         tries++;
         return 1;
+}
+
+inline int sb_deliver_newest(bpf_sk_lookup*, __u32, __u32 service) {
+        return every_second_time(newest_takes, service);
+}
+
+inline int sb_deliver_remembered(bpf_sk_lookup*, __u32, __u32 service) {
+        return every_second_time(remembered_takes, service);
 }
 
 inline int sb_deliver(bpf_sk_lookup*, __u32, __u32 service) {
