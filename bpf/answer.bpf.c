@@ -44,44 +44,36 @@ __attribute__((noinline)) int try_asked(__u64 tag, struct asked *to)
 {
 	__u32 at = sb_reply_line_of(tag);
 	const struct sb_reply_line *line = bpf_map_lookup_elem(&replies, &at);
-	struct sb_reply_answered *last = bpf_map_lookup_elem(&answered, &at);
-	int result = NOT_KNOWN;
+	struct sb_reply_times *last = bpf_map_lookup_elem(&answered, &at);
+	__u32 now = sb_reply_now(), way, version; /* the clock first: reading it waits for all loads before it */
+	__u64 found, tags[SB_REPLY_WAYS];
 
 	if (!line || !last || !to)
 		return NOT_KNOWN;
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < SB_REPLY_WAYS; i++) {
-		__u64 found = READ_ONCE(line->tag[i]);
-		__u32 asked, version;
-
-		if (found == SB_REPLY_BUSY)
-			result = AGAIN;
-		if (found != tag)
-			continue;
-		line = after(line, found);
-		asked = version = READ_ONCE(line->asked[i]);
-		if (to->family == SB_AF_INET6)
-			version = READ_ONCE(line->version[i]);
-		line = after(line, asked | version);
-		to->address[0] = READ_ONCE(line->address[i]);
-		found = to->address[0];
-		if (to->family == SB_AF_INET6) {
-			to->address[1] = READ_ONCE(line->others[i][0]);
-			to->address[2] = READ_ONCE(line->others[i][1]);
-			to->address[3] = READ_ONCE(line->others[i][2]);
-			found |= to->address[1] | to->address[2] | to->address[3];
-		}
-		line = after(line, found);
-		found = READ_ONCE(line->tag[i]);
-		line = after(line, found);
-		if (found != tag)
-			return AGAIN;
-		if (READ_ONCE(*(to->family == SB_AF_INET6 ? &line->version[i] : &line->asked[i])) != version)
-			return AGAIN;
-		*(volatile __u32 *)&last->asked[i] = asked;
-		return KNOWN;
+	sb_reply_tags(line, tags);
+	way = sb_reply_way(tags, tag);
+	barrier_var(way); /* the verifier wants the check and the use in one register */
+	if (way >= SB_REPLY_WAYS)
+		return sb_reply_way(tags, SB_REPLY_BUSY) < SB_REPLY_WAYS ? AGAIN : NOT_KNOWN;
+	found = READ_ONCE(line->tag[way]);
+	line = after(line, found);
+	version = READ_ONCE(line->version[way]);
+	line = after(line, version);
+	to->address[0] = READ_ONCE(line->address[way]);
+	found = to->address[0];
+	if (to->family == SB_AF_INET6) {
+		to->address[1] = READ_ONCE(line->others[way][0]);
+		to->address[2] = READ_ONCE(line->others[way][1]);
+		to->address[3] = READ_ONCE(line->others[way][2]);
+		found |= to->address[1] | to->address[2] | to->address[3];
 	}
-	return result;
+	line = after(line, found);
+	found = READ_ONCE(line->tag[way]);
+	line = after(line, found);
+	if (found != tag || READ_ONCE(line->version[way]) != version)
+		return AGAIN;
+	WRITE_ONCE(last->at[way], now);
+	return KNOWN;
 }
 
 /*
@@ -106,12 +98,13 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct asked asked = {.family = SB_AF_INET};
-	struct sb_sip state;
+	__u64 words[SB_REPLY_WORDS4];
 
 	if (!sk || sk->state == CONNECTED || ctx->msg_src_ip4 != sk->src_ip4)
 		return AS_IT_IS;
-	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET, (__u16)ctx->user_port, ctx->user_ip4);
-	if (take_asked(sb_reply_end(&state), &asked))
+	words[0] = bpf_get_socket_cookie(ctx);
+	words[1] = sb_reply_client(SB_AF_INET, (__u16)ctx->user_port, ctx->user_ip4);
+	if (take_asked(sb_reply_tag_of(words, SB_REPLY_WORDS4), &asked))
 		ctx->msg_src_ip4 = asked.address[0];
 	return AS_IT_IS;
 }
@@ -121,16 +114,18 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct asked asked = {.family = SB_AF_INET6};
-	struct sb_sip state;
+	__u64 words[SB_REPLY_WORDS6];
 
 	if (!sk || sk->state == CONNECTED)
 		return AS_IT_IS;
 	if (ctx->msg_src_ip6[0] != sk->src_ip6[0] || ctx->msg_src_ip6[1] != sk->src_ip6[1] ||
 	    ctx->msg_src_ip6[2] != sk->src_ip6[2] || ctx->msg_src_ip6[3] != sk->src_ip6[3])
 		return AS_IT_IS;
-	sb_reply_begin(&state, bpf_get_socket_cookie(ctx), SB_AF_INET6, (__u16)ctx->user_port, ctx->user_ip6[0]);
-	sb_reply_rest(&state, ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
-	if (take_asked(sb_reply_end(&state), &asked)) {
+	words[0] = bpf_get_socket_cookie(ctx);
+	words[1] = sb_reply_client(SB_AF_INET6, (__u16)ctx->user_port, ctx->user_ip6[0]);
+	words[2] = sb_half(ctx->user_ip6[1], ctx->user_ip6[2]);
+	words[3] = ctx->user_ip6[3];
+	if (take_asked(sb_reply_tag_of(words, SB_REPLY_WORDS6), &asked)) {
 		ctx->msg_src_ip6[0] = asked.address[0];
 		ctx->msg_src_ip6[1] = asked.address[1];
 		ctx->msg_src_ip6[2] = asked.address[2];

@@ -8,7 +8,7 @@
 #include <linux/types.h>
 
 #define SB_MAGIC 0x72656b6f72626b73ULL /* first in the meta map, in every layout there will ever be */
-#define SB_LAYOUT 9U		       /* second, likewise */
+#define SB_LAYOUT 10U		       /* second, likewise */
 
 enum {
 	SB_LINE_BYTES = 64,
@@ -196,38 +196,37 @@ struct sb_flow_line {
 /*
  * UdpReply=original: which address a client asked of a socket, for answers to leave from it. A table of sets; an entry
  * is found by its tag, a hash of the socket's cookie and the client's address and port. An empty one is 0. What IPv4
- * needs is in the first cache line of a set.
+ * needs is in the first cache line of a set. Nothing here is written for a question of a client that is known and asks
+ * the address that it asked before: so the two processors that take questions and send answers both have the line.
  */
 enum {
 	SB_REPLY_LINES = 7680,
 	SB_REPLY_WAYS = 4,
-	SB_REPLY_NUMBER = 0x3fff,  /* of `asked`, from the lowest bit: changes with each question */
-	SB_REPLY_SPEAKS = 1 << 14, /* the client has asked again after an answer, as one that has a session does */
-	SB_REPLY_TIME_SHIFT = 15,
-	SB_REPLY_TIMES = 0x1ffff,
-	SB_REPLY_CLOCK = 22,   /* a unit of time is so many bits of nanoseconds: 4.2 ms */
-	SB_REPLY_KEEP = 7680,  /* 32 s: for so long the entry of a client that speaks gives way to nobody */
-	SB_REPLY_LATELY = 24,  /* 100 ms: for so long an answered one does not give way before one that waits */
-	SB_REPLY_SPEAKERS = 3, /* of a set, so that others have a place */
-	SB_REPLY_QUIET = 60,   /* 250 ms: for so long each of them gives way to nobody, afterwards two do */
+	SB_REPLY_SPEAKS = 1,  /* of `version`: the client has asked again after an answer, as one that has a session */
+	SB_REPLY_CLOCK = 10,  /* a unit of time is so many bits of nanoseconds: 1.02 us */
+	SB_REPLY_SKEW = 1000, /* 1 ms: by so much no two processors' clocks differ */
+	SB_REPLY_KEEP = 31250000, /* 32 s: for so long the entry of a client that speaks gives way to nobody */
+	SB_REPLY_LATELY = 97656,  /* 100 ms: for so long an answered one does not give way before one that waits */
+	SB_REPLY_SPEAKERS = 3,	  /* of a set, so that others have a place */
+	SB_REPLY_QUIET = 244140,  /* 250 ms: for so long each of them gives way to nobody, afterwards two do */
 };
 #define SB_REPLY_BUSY 1ULL /* instead of a tag: the entry is being written */
 
 struct sb_reply_line {
 	__u64 tag[SB_REPLY_WAYS];
-	__u32 asked[SB_REPLY_WAYS];   /* its last question: its number, SB_REPLY_SPEAKS, when it came */
 	__u32 address[SB_REPLY_WAYS]; /* its first word, which is all of IPv4 */
+	__u32 version[SB_REPLY_WAYS]; /* SB_REPLY_SPEAKS; the rest changes whenever the address does */
 	__u32 others[SB_REPLY_WAYS][3];
-	__u32 version[SB_REPLY_WAYS]; /* changes whenever `others` does */
+	__u32 unused[SB_REPLY_WAYS];
 };
 
 /*
- * Beside a line of `replies`: the last question that was answered, as `asked` had it then. A client whose last question
- * is another one waits. Only who answers writes here, and who takes questions hardly ever reads it: so of the two lines
- * that both would write, on two processors, only one goes to and fro.
+ * Beside a line of `replies`, in `questions` when each client asked last, never 0 then, and in `answered` when it was
+ * answered last: whoever has asked later than that waits. Only who takes questions writes the one, and only who answers
+ * the other, so that on two processors neither line goes to and fro.
  */
-struct sb_reply_answered {
-	__u32 asked[SB_REPLY_WAYS];
+struct sb_reply_times {
+	__u32 at[SB_REPLY_WAYS];
 };
 
 /* Of a cgroup in which the programs of bpf/answer.bpf.c are: whose it is, and which UDP ports its unit may bind. */

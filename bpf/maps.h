@@ -22,6 +22,7 @@ SB_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 0, 1, struct sb_binding_counter) binding_count
 SB_MAP(BPF_MAP_TYPE_SOCKMAP, 0, 1, __u64) sockets SEC(".maps");
 SB_MAPPED_ARRAY(1, struct sb_slot) slots SEC(".maps");
 SB_MAPPED_ARRAY(SB_FLOW_LINES, struct sb_flow_line) flows SEC(".maps");
+SB_MAPPED_ARRAY(SB_REPLY_LINES, struct sb_reply_times) questions SEC(".maps");
 
 /* For the broker, but for the cookie. */
 SB_MAP(BPF_MAP_TYPE_ARRAY, 0, 1, struct sb_registrant) registrants SEC(".maps");

@@ -15,32 +15,62 @@ SB_INLINE __u64 sb_larger(__u64 one, __u64 other)
 }
 
 /*
- * Of the socket's cookie, the family of the addresses (a socket may be one for both), and the client's port and the
- * first word of its address, which is all of IPv4. sb_reply_rest() adds the others.
+ * Whose answers an entry is for, in words: the socket's cookie; the family, for a socket may be one for both, and of
+ * the client the port and the first word of its address, which is all of IPv4; the rest of its address, in two.
  */
-SB_INLINE void sb_reply_begin(struct sb_sip *state, __u64 cookie, __u16 family, __u16 port, __u32 address)
+enum { SB_REPLY_WORDS4 = 2, SB_REPLY_WORDS6 = 4 };
+
+SB_INLINE __u64 sb_reply_client(__u16 family, __u16 port, __u32 address)
+{
+	return (__u64)address << 32 | (__u32)family << 16 | port;
+}
+
+/* Neither 0 nor SB_REPLY_BUSY. */
+SB_INLINE __u64 sb_reply_tag_of(const __u64 *words, __u32 count)
 {
 	__u32 zero = 0;
 	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
 
-	sb_sip_begin(state, head ? head->flow_secret[0] : 0, head ? head->flow_secret[1] : 0);
-	sb_sip_word(state, cookie);
-	sb_sip_word(state, (__u64)address << 32 | (__u32)family << 16 | port);
-}
-
-SB_INLINE void sb_reply_rest(struct sb_sip *state, __u32 second, __u32 third, __u32 fourth)
-{
-	sb_sip_word(state, sb_half(second, third));
-	sb_sip_word(state, fourth);
-}
-
-/* Neither 0 nor SB_REPLY_BUSY. */
-SB_INLINE __u64 sb_reply_end(struct sb_sip *state)
-{
-	return sb_sip_end(state) | 2;
+	return sb_sip(head ? head->flow_secret : 0, words, count) | 2;
 }
 
 SB_INLINE __u32 sb_reply_line_of(__u64 tag)
 {
 	return (__u32)((tag >> 32) * SB_REPLY_LINES >> 32);
+}
+
+/* When a question or an answer is: never 0. */
+SB_INLINE __u32 sb_reply_now(void)
+{
+	return (__u32)(bpf_ktime_get_ns() >> SB_REPLY_CLOCK) | 1;
+}
+
+/* 1 if they are the same, else 0. */
+SB_INLINE __u32 sb_equal(__u64 one, __u64 other)
+{
+	__u64 differs = one ^ other, negative = -differs;
+
+	barrier_var(negative); /* or clang makes a branch of it */
+	return (__u32)((differs | negative) >> 63) ^ 1;
+}
+
+/* The tags of a set, each read once. */
+SB_INLINE void sb_reply_tags(const struct sb_reply_line *line, __u64 *tags)
+{
+	SB_STATIC_ASSERT(SB_REPLY_WAYS == 4, "here and below");
+	tags[0] = READ_ONCE(line->tag[0]);
+	tags[1] = READ_ONCE(line->tag[1]);
+	tags[2] = READ_ONCE(line->tag[2]);
+	tags[3] = READ_ONCE(line->tag[3]);
+}
+
+/*
+ * Which of them is this one. SB_REPLY_WAYS: none. Without a branch: nobody could predict it, and what follows does not
+ * wait for the line if nothing has to be taken back.
+ */
+SB_INLINE __u32 sb_reply_way(const __u64 *tags, __u64 tag)
+{
+	__u32 before = sb_equal(tags[0], tag) * 4 + sb_equal(tags[1], tag) * 3;
+
+	return SB_REPLY_WAYS - (before + sb_equal(tags[2], tag) * 2 + sb_equal(tags[3], tag));
 }

@@ -27,7 +27,7 @@ SB_MAPPED_ARRAY(1, struct sb_header) header SEC(".maps");
 
 /* Which address a client has asked, for UdpReply=original. */
 SB_MAPPED_ARRAY(SB_REPLY_LINES, struct sb_reply_line) replies SEC(".maps");
-SB_MAPPED_ARRAY(SB_REPLY_LINES, struct sb_reply_answered) answered SEC(".maps");
+SB_MAPPED_ARRAY(SB_REPLY_LINES, struct sb_reply_times) answered SEC(".maps");
 
 /* Of the cgroup of a unit. The dispatch program has it only so that it is there. */
 struct {

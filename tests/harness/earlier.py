@@ -16,10 +16,11 @@ from harness import pins
 ARRAY = 2
 # By layout: bytes of a registrant, and how many of them, from its start, are as they are today; the unit's name
 # follows.
-REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96), 6: (352, 96), 7: (352, 96), 8: (352, 96)}
-HEADERS = {3: 40, 4: 40, 5: 40, 6: 56, 7: 56, 8: 56}
+REGISTRANTS = {3: (312, 56), 4: (328, 72), 5: (352, 96), 6: (352, 96), 7: (352, 96), 8: (352, 96), 9: (352, 96)}
+HEADERS = {3: 40, 4: 40, 5: 40, 6: 56, 7: 56, 8: 56, 9: 56}
 # Maps that they did not have.
-ADDED = {3: ("slots", "flows", "replies", "answered", "units"), 6: ("replies", "answered", "units"), 7: ("answered",)}
+ADDED = {3: ("slots", "flows", "replies", "questions", "answered", "units"),
+         6: ("replies", "questions", "answered", "units"), 7: ("questions", "answered"), 9: ("questions",)}
 UNIT_BYTES = 256
 
 

@@ -16,6 +16,15 @@ namespace {
 
 constexpr std::uint32_t kSecond = 1'000'000'000U >> SB_REPLY_CLOCK;
 
+// As the programs read the clock.
+std::uint32_t now() {
+        timespec time{};
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        const auto nsec =
+                static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
+        return static_cast<std::uint32_t>(nsec >> SB_REPLY_CLOCK) | 1;
+}
+
 class Replies : public DataplaneTest {
 protected:
         void SetUp() override {
@@ -29,10 +38,12 @@ protected:
                 const auto set = dataplane_->set_targets(id, targets);
                 ASSERT_TRUE(set) << set.error().text();
                 auto replies = Mapping<sb_reply_line>::create(pinned("replies").get(), SB_REPLY_LINES, "replies");
-                auto answered =
-                        Mapping<sb_reply_answered>::create(pinned("answered").get(), SB_REPLY_LINES, "answered");
-                ASSERT_TRUE(replies && answered);
+                auto questions =
+                        Mapping<sb_reply_times>::create(pinned("questions").get(), SB_REPLY_LINES, "questions");
+                auto answered = Mapping<sb_reply_times>::create(pinned("answered").get(), SB_REPLY_LINES, "answered");
+                ASSERT_TRUE(replies && questions && answered);
                 replies_ = std::move(*replies);
+                questions_ = std::move(*questions);
                 answered_ = std::move(*answered);
                 while (sets_of(kFull) < SB_REPLY_LINES * 19 / 20) {
                         come_again(clients(4096, "1.0.0.1"));
@@ -60,7 +71,11 @@ protected:
         // As the program does that sets the source of the answer.
         void answer_all() {
                 for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
-                        std::ranges::copy(replies_[set].asked, answered_[set].asked);
+                        for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
+                                if (questions_[set].at[i] != 0) {
+                                        answered_[set].at[i] = now();
+                                }
+                        }
                 }
         }
 
@@ -74,35 +89,26 @@ protected:
 
         // All clients that speak.
         void speak_now() {
-                timespec time{};
-                clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
-                const auto nsec = static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
-                                  static_cast<std::uint64_t>(time.tv_nsec);
-                const auto now = static_cast<std::uint32_t>(nsec >> SB_REPLY_CLOCK) << SB_REPLY_TIME_SHIFT;
                 for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
                         for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
-                                auto& asked = replies_[set].asked[i];
-                                if ((asked & SB_REPLY_SPEAKS) != 0) {
-                                        asked = now | (asked & ((1U << SB_REPLY_TIME_SHIFT) - 1));
-                                        answered_[set].asked[i] = asked;
+                                if ((replies_[set].version[i] & SB_REPLY_SPEAKS) != 0) {
+                                        questions_[set].at[i] = answered_[set].at[i] = now();
                                 }
                         }
                 }
         }
 
         void let_time_pass(std::uint32_t seconds) {
-                const auto earlier = [&](std::uint32_t& asked) {
-                        asked -= asked == 0 ? 0 : seconds * kSecond << SB_REPLY_TIME_SHIFT;
-                };
+                const auto earlier = [&](std::uint32_t& at) { at -= at == 0 ? 0 : seconds * kSecond; };
                 for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
-                        std::ranges::for_each(replies_[set].asked, earlier);
-                        std::ranges::for_each(answered_[set].asked, earlier);
+                        std::ranges::for_each(questions_[set].at, earlier);
+                        std::ranges::for_each(answered_[set].at, earlier);
                 }
         }
 
         [[nodiscard]] static int speakers(const sb_reply_line& line) {
                 return static_cast<int>(
-                        std::ranges::count_if(line.asked, [](auto asked) { return asked & SB_REPLY_SPEAKS; }));
+                        std::ranges::count_if(line.version, [](auto version) { return version & SB_REPLY_SPEAKS; }));
         }
 
         // In how many of them so many clients speak, or more.
@@ -120,10 +126,9 @@ protected:
                 int result = 0;
                 for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
                         for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
-                                result += replies_[set].address[i] == address &&
-                                                          replies_[set].asked[i] != answered_[set].asked[i]
-                                                  ? 1
-                                                  : 0;
+                                const auto since = questions_[set].at[i] - answered_[set].at[i];
+                                const bool waits = since != 0 && since < 1U << 31;
+                                result += replies_[set].address[i] == address && waits ? 1 : 0;
                         }
                 }
                 return result;
@@ -132,7 +137,8 @@ protected:
         static constexpr int kFull = SB_REPLY_SPEAKERS;
         TestSocket socket_;
         Mapping<sb_reply_line> replies_;
-        Mapping<sb_reply_answered> answered_;
+        Mapping<sb_reply_times> questions_;
+        Mapping<sb_reply_times> answered_;
         std::mt19937 random_{20261129};
 };
 
@@ -162,6 +168,30 @@ TEST_F(Replies, two_of_a_set_that_speak_give_way_to_nobody_for_half_a_minute) {
         let_time_pass(30);
         ask(clients(20'000, "1.0.0.2"));
         EXPECT_LT(sets_of(kFull - 1), full / 2);
+}
+
+// So the line goes to no other processor.
+TEST_F(Replies, nothing_in_its_set_is_written_when_a_client_that_speaks_asks_the_same_address) {
+        const auto some = clients(1, "1.0.0.3");
+        const auto text = [&] {
+                return std::string(reinterpret_cast<const char*>(&replies_[0]), sizeof(sb_reply_line) * SB_REPLY_LINES);
+        };
+        let_time_pass(40);
+        come_again(some);
+        come_again(some);
+        const auto before = text();
+        ask(some);
+        EXPECT_EQ(text(), before);
+        EXPECT_EQ(waiting_for("1.0.0.3"), 1);
+}
+
+TEST_F(Replies, who_waits_is_known_to_wait_also_when_the_time_has_turned_round_since_the_last_answer_there) {
+        let_time_pass(40);
+        for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                std::ranges::fill(answered_[set].at, now() + kSecond * 1000);
+        }
+        ask(clients(2000, "1.0.0.2"));
+        EXPECT_GT(waiting_for("1.0.0.2"), 1950);
 }
 
 TEST_F(Replies, who_waits_gives_way_to_nobody_while_another_place_is_free) {

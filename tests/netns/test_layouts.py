@@ -180,7 +180,7 @@ def test_an_upgrade_that_is_cut_off_anywhere_is_finished_or_undone(broker, spawn
         at += step
 
 
-@pytest.mark.parametrize("difference, raised", [(-7, True), (-4, False), (1, False)], ids=["oldest", "odd", "newer"])
+@pytest.mark.parametrize("difference, raised", [(-8, True), (-5, False), (1, False)], ids=["oldest", "odd", "newer"])
 def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, raised):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
@@ -194,7 +194,7 @@ def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, differenc
     before = kernel_state(folder)
 
     said = refused_start(broker)
-    if difference == -4:  # what says that it is of a layout before, and has other maps
+    if difference == -5:  # what says that it is of a layout before, and has other maps
         assert f"is of another type or size than layout {layout + difference} says" in said
     else:
         assert f"have layout {layout + difference}, this broker knows {layout}" in said
@@ -231,9 +231,9 @@ def test_what_an_unfinished_growth_left_is_not_touched_in_another_layout(broker)
     folder = broker.bpffs / "dispatch"
     with pins.pinned(folder, "names") as names:
         names.pin(folder / "grown_names")
-    change_meta(folder, layout=-4)
+    change_meta(folder, layout=-5)
     refused_start(broker)
     assert "grown_names" in os.listdir(folder)
-    change_meta(folder, layout=4)
+    change_meta(folder, layout=5)
     broker.start()
     assert "grown_names" not in os.listdir(folder), "of its own layout it is"

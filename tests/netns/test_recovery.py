@@ -15,7 +15,8 @@ from harness import client, faults, pins
 from words import PORT, add_routes, listen, section
 
 PINS = {"meta", "arena", "tables", "services", "records", "counters", "sockets", "registrants", "names",
-        "binding_counters", "counted", "slots", "flows", "replies", "answered", "units", "program", "link"} | {
+        "binding_counters", "counted", "slots", "flows", "replies", "questions", "answered", "units", "program",
+        "link"} | {
         # What else a broker without capabilities opens.
         "probe", "migrate", "copy", "copy_result", "parking", "parking_result", "staging", "explain", "explain_trace",
         "answer_bind4", "answer_bind6", "answer_sendmsg4", "answer_sendmsg6", "grace", "grace_inner", "loaded",

@@ -37,6 +37,8 @@ constexpr std::array kEarlier{
                offsetof(sb_registrant, unit)},
         Layout{8, sizeof(sb_header), sizeof(sb_registrant), offsetof(sb_registrant, unit),
                offsetof(sb_registrant, unit)},
+        Layout{9, sizeof(sb_header), sizeof(sb_registrant), offsetof(sb_registrant, unit),
+               offsetof(sb_registrant, unit)},
 };
 
 const Layout* find_layout(std::uint32_t number) {

@@ -154,7 +154,7 @@ Result<KernelObjects> take_up(const PinDir& pins, int link, Skeleton& skeleton, 
 }
 
 // The programs in cgroups of units use them too.
-constexpr std::array kNeverGrown{KernelMap::kReplies, KernelMap::kAnswered, KernelMap::kUnits};
+constexpr std::array kNeverGrown{KernelMap::kReplies, KernelMap::kQuestions, KernelMap::kAnswered, KernelMap::kUnits};
 
 // Everything anew in larger maps, live sockets too. Until the link has the new program nothing has changed.
 Result<KernelObjects> grow(const PinDir& pins, int link, const KernelObjects& before, const Capacity& capacity) {

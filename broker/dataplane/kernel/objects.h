@@ -31,22 +31,23 @@ enum class KernelMap : std::uint8_t {
         kSlots,
         kFlows,
         kReplies,
+        kQuestions,
         kAnswered,
         kUnits,
 };
-inline constexpr std::size_t kMaps = 16;
+inline constexpr std::size_t kMaps = 17;
 inline constexpr std::array<const char*, kMaps> kMapPins{
-        "meta",        "arena", "tables",           "services", "records", "counters", "sockets",
-        "registrants", "names", "binding_counters", "counted",  "slots",   "flows",    "replies",
-        "answered",    "units"};
+        "meta",    "arena",       "tables",    "services",         "records", "counters",
+        "sockets", "registrants", "names",     "binding_counters", "counted", "slots",
+        "flows",   "replies",     "questions", "answered",         "units"};
 
 // Those of a skeleton of the dispatch program or of the one that explains, in the order of KernelMap.
 template <class SkeletonMaps>
 [[nodiscard]] auto in_order(const SkeletonMaps& maps) {
         return std::array{maps.header,   maps.arena,   maps.tables,      maps.services, maps.records,
                           maps.counters, maps.sockets, maps.registrants, maps.names,    maps.binding_counters,
-                          maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.answered,
-                          maps.units};
+                          maps.counted,  maps.slots,   maps.flows,       maps.replies,  maps.questions,
+                          maps.answered, maps.units};
 }
 
 inline constexpr const char* kProgramPin = "program";
