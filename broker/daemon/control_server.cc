@@ -42,8 +42,8 @@ void ControlServer::admit(hands::Connection accepted) {
 }
 
 void ControlServer::end_feeds() {
-        for (const auto& [key, connection] : connections_) {
-                (void)guarded([&] { key->end_feed(); });
+        for (const auto& entry : connections_) {
+                (void)guarded([&] { entry.first->end_feed(); });
         }
 }
 

@@ -47,7 +47,9 @@ void Departures::blame(const Error& error) {
 // Where memory does not suffice for one of these steps, all others are taken.
 void Departures::tell_all(const std::vector<Departure>& departures, Action action, std::string_view why) {
         gone_ += action == Action::kGone ? departures.size() : 0;
-        for (const auto& [service, registration] : departures) {
+        for (const auto& departure : departures) {
+                const auto& service = departure.service;
+                const auto& registration = departure.registration;
                 (void)guarded([&] {
                         Entry entry = entry_of(action, service, registration);
                         entry.message = fmt::format("{} of {} is not registered any more: {}",

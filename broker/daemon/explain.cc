@@ -4,6 +4,7 @@
 // written, the registry whose the socket is. Changes nothing and asks nobody else.
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -240,14 +241,14 @@ Answer Report::explain(const Request& request) {
         }
         const bool decided = !explained->steps.empty();
         const std::string_view verdict = explained->cookie != 0 ? "socket" : explained->refused ? "refused" : "pass";
-        return {.message = std::string(verdict),
-                .rows = rows_of_lines(fmt::format(
-                        "{{\"verdict\":\"{}\",\"service\":{},\"binding\":{},\"cookie\":{},\"reason\":{},\"socket\":{},"
-                        "\"next\":{},\"notes\":{},\"netns\":\"{:x}\"}}\n",
-                        verdict, decided ? JsonText(service).text() : "null", object_or_null(binding),
-                        explained->cookie != 0 ? fmt::format("\"{:016x}\"", explained->cookie) : "null",
-                        JsonText(reason).text(), object_or_null(socket), array_of(next), JsonText(notes).text(),
-                        netns_cookie_))};
+        auto rows = rows_of_lines(fmt::format(
+                "{{\"verdict\":\"{}\",\"service\":{},\"binding\":{},\"cookie\":{},\"reason\":{},\"socket\":{},"
+                "\"next\":{},\"notes\":{},\"netns\":\"{:x}\"}}\n",
+                verdict, decided ? JsonText(service).text() : "null", object_or_null(binding),
+                explained->cookie != 0 ? fmt::format("\"{:016x}\"", explained->cookie) : "null",
+                JsonText(reason).text(), object_or_null(socket), array_of(next), JsonText(notes).text(),
+                netns_cookie_));
+        return {.message = std::string(verdict), .rows = std::move(rows)};
 }
 
 }  // namespace sockbroker

@@ -148,8 +148,8 @@ Answer Matching::end(const Match& match) {
                         return refusals_.refuse(*busy, match.peer, service.name);
                 }
         }
-        return {.message = fmt::format("{} takes it", service.name),
-                .rows = rows_of_lines(taker_line(*match.policy, taker))};
+        auto rows = rows_of_lines(taker_line(*match.policy, taker));
+        return {.message = fmt::format("{} takes it", service.name), .rows = std::move(rows)};
 }
 
 }  // namespace sockbroker

@@ -157,8 +157,10 @@ void Reloads::finish_reload(Change& change, Removal removal) noexcept {
 // Where memory does not suffice for the rest, the result at least: it is what the kernel has.
 void Reloads::Change::answer(ResultCode code, const std::string& message) noexcept {
         for (const auto& reply : std::exchange(replies, {})) {
-                const bool whole = succeeds(
-                        [&] { reply(Answer{.code = code, .message = message, .rows = diagnostic_rows(told, lost)}); });
+                const bool whole = succeeds([&] {
+                        auto rows = diagnostic_rows(told, lost);
+                        reply(Answer{.code = code, .message = message, .rows = std::move(rows)});
+                });
                 if (!whole) {
                         (void)guarded([&] { reply(Answer{.code = code, .message = {}}); });
                 }

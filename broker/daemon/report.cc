@@ -101,9 +101,9 @@ void Report::probe() {
 }
 
 Answer Report::version() const {
-        return {.message = "sockbroker " SOCKBROKER_VERSION,
-                .rows = rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{},\"netns\":\"{:x}\"}}\n",
-                                                  SOCKBROKER_VERSION, Dataplane::layout_version(), netns_cookie_))};
+        auto rows = rows_of_lines(fmt::format("{{\"version\":\"{}\",\"layout\":{},\"netns\":\"{:x}\"}}\n",
+                                              SOCKBROKER_VERSION, Dataplane::layout_version(), netns_cookie_));
+        return {.message = "sockbroker " SOCKBROKER_VERSION, .rows = std::move(rows)};
 }
 
 Answer Report::status() {
