@@ -88,7 +88,7 @@ def test_of_a_strangers_messages_with_descriptors_few_wait(broker, directory, fl
     directory.says("hang")
     send_all(broker, text, descriptors, count)
     until("the rest to be refused", lambda: refusals(broker, "rate-limited") >= count - kept)
-    assert "too many messages of uid" in broker.log()
+    broker.wait_log("too many messages of uid")
 
 
 def test_messages_beyond_the_rate_of_their_sender_do_not_wait(broker, directory):

@@ -177,7 +177,8 @@ def test_a_policy_that_is_wrong_at_start_leaves_the_rules_that_stand(broker, spa
     broker.policy("[Service web]\nUser=61001\nListenStrem=192.0.2.0/24:7000\n")
     broker.start()
     broker_line, _ = broker.status()
-    assert broker_line["state"] == "degraded" and "50-test.conf:3" in broker.log()
+    assert broker_line["state"] == "degraded"
+    broker.wait_log(r"50-test\.conf:3")
     assert broker_line["reason"]
     assert broker.list() and [line for line in broker.ask("VERB=bindings").lines if line["service"] == "web"]
     for protocol, address, port in TARGETS:

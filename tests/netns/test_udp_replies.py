@@ -308,7 +308,7 @@ def test_s5_an_upgrade_from_the_layout_before_leaves_the_programs_where_they_are
     broker.stop()
     earlier.remake(broker.bpffs / "dispatch", 7)
     broker.start()
-    assert "taken along from maps of layout 7" in broker.log()
+    broker.wait_log("taken along from maps of layout 7")
     assert links(broker) == before
     assert units.attached()[str(slice_.path / UNIT)] == {"bind4", "bind6", "sendmsg4", "sendmsg6"}
     for address in addresses("ipv4", 3):
