@@ -11,11 +11,9 @@
 #ifdef __bpf__
 #define SB_GLOBAL __attribute__((noinline)) /* verified once, for all arguments */
 #define SB_GIVEN SB_INLINE
-#define SB_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define SB_GLOBAL static inline
 #define SB_GIVEN extern
-#define SB_NO_UNROLL
 #endif
 #ifndef barrier_var
 #define barrier_var(var) asm volatile("" : "+r"(var))

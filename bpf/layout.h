@@ -223,7 +223,7 @@ struct sb_reply_line {
 /*
  * Beside a line of `replies`, in `questions` when each client asked last, never 0 then, and in `answered` when it was
  * answered last: whoever has asked later than that waits. Only who takes questions writes the one, and only who answers
- * the other, so that on two processors neither line goes to and fro.
+ * the other, but for a time that has turned round, so that on two processors neither line goes to and fro.
  */
 struct sb_reply_times {
 	__u32 at[SB_REPLY_WAYS];
@@ -319,6 +319,11 @@ SB_STATIC_ASSERT(sizeof(struct sb_registrant) == 352, "registrant");
 #define SB_UDP 17
 
 #define SB_INLINE static inline __attribute__((always_inline))
+#ifdef __bpf__
+#define SB_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define SB_NO_UNROLL
+#endif
 
 /* Two words of an address, as they lie in memory, to half a key: the same on both sides, whatever the byte order. */
 SB_INLINE __u64 sb_half(__u32 first, __u32 second)

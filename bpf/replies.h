@@ -2,6 +2,7 @@
 /* Where an entry stands in `replies`: the same for who notes a question and who sends the answer. */
 #pragma once
 
+#include "bpf/read_once.h"
 #include "bpf/shared_maps.h"
 #include "bpf/siphash.h"
 

@@ -37,14 +37,14 @@ SB_INLINE __u64 sb_sip(const __u64 *secret, const __u64 *words, __u32 count)
 
 	state.c = state.a ^ 0x736f6d6570736575ULL ^ 0x6c7967656e657261ULL;
 	state.d = state.b ^ 0x646f72616e646f6dULL ^ 0x7465646279746573ULL;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < count; i++) {
 		state.d ^= words[i];
 		sb_sip_round(&state);
 		state.a ^= words[i];
 	}
 	state.c ^= 0xff;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < 3; i++)
 		sb_sip_round(&state);
 	return state.a ^ state.b ^ state.c ^ state.d;
