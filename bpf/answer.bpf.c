@@ -55,10 +55,12 @@ __attribute__((noinline)) int try_asked(__u64 tag, struct asked *to)
 	barrier_var(way); /* the verifier wants the check and the use in one register */
 	if (way >= SB_REPLY_WAYS)
 		return sb_reply_way(tags, SB_REPLY_BUSY) < SB_REPLY_WAYS ? AGAIN : NOT_KNOWN;
-	found = READ_ONCE(line->tag[way]);
-	line = after(line, found);
 	version = READ_ONCE(line->version[way]);
 	line = after(line, version);
+	found = READ_ONCE(line->tag[way]); /* of a version that is new this is not the tag of before */
+	line = after(line, found);
+	if (found != tag)
+		return AGAIN;
 	to->address[0] = READ_ONCE(line->address[way]);
 	found = to->address[0];
 	if (to->family == SB_AF_INET6) {

@@ -202,9 +202,9 @@ struct sb_flow_line {
 enum {
 	SB_REPLY_LINES = 7680,
 	SB_REPLY_WAYS = 4,
-	SB_REPLY_SPEAKS = 1,  /* of `version`: the client has asked again after an answer, as one that has a session */
-	SB_REPLY_CLOCK = 10,  /* a unit of time is so many bits of nanoseconds: 1.02 us */
-	SB_REPLY_SKEW = 1000, /* 1 ms: by so much no two processors' clocks differ */
+	SB_REPLY_SPEAKS = 1, /* of `version`: the client has asked again after an answer, as one that has a session */
+	SB_REPLY_CLOCK = 10, /* a unit of time is so many bits of nanoseconds: 1.02 us */
+	SB_REPLY_SKEW = 1 << 22,  /* 4.3 s: by so much no processor's time is behind that of another */
 	SB_REPLY_KEEP = 31250000, /* 32 s: for so long the entry of a client that speaks gives way to nobody */
 	SB_REPLY_LATELY = 97656,  /* 100 ms: for so long an answered one does not give way before one that waits */
 	SB_REPLY_SPEAKERS = 3,	  /* of a set, so that others have a place */

@@ -46,13 +46,13 @@ SB_INLINE __u32 sb_reply_now(void)
 	return (__u32)(bpf_ktime_get_ns() >> SB_REPLY_CLOCK) | 1;
 }
 
-/* 1 if they are the same, else 0. */
-SB_INLINE __u32 sb_equal(__u64 one, __u64 other)
+/* 0 if they are the same, else 1. */
+SB_INLINE __u32 sb_differ(__u64 one, __u64 other)
 {
 	__u64 differs = one ^ other, negative = -differs;
 
 	barrier_var(negative); /* or clang makes a branch of it */
-	return (__u32)((differs | negative) >> 63) ^ 1;
+	return (__u32)((differs | negative) >> 63);
 }
 
 /* The tags of a set, each read once. */
@@ -66,12 +66,14 @@ SB_INLINE void sb_reply_tags(const struct sb_reply_line *line, __u64 *tags)
 }
 
 /*
- * Which of them is this one. SB_REPLY_WAYS: none. Without a branch: nobody could predict it, and what follows does not
- * wait for the line if nothing has to be taken back.
+ * The first of them that is this one, for two processors that find none may each write one. SB_REPLY_WAYS: none.
+ * Without a branch: nobody could predict it, and what follows does not wait for the line if nothing has to be taken
+ * back.
  */
 SB_INLINE __u32 sb_reply_way(const __u64 *tags, __u64 tag)
 {
-	__u32 before = sb_equal(tags[0], tag) * 4 + sb_equal(tags[1], tag) * 3;
+	__u32 first = sb_differ(tags[0], tag), second = first & sb_differ(tags[1], tag);
+	__u32 third = second & sb_differ(tags[2], tag);
 
-	return SB_REPLY_WAYS - (before + sb_equal(tags[2], tag) * 2 + sb_equal(tags[3], tag));
+	return first + second + third + (third & sb_differ(tags[3], tag));
 }

@@ -4,6 +4,8 @@
 // an answer and those that come later. What reaches real servers is in test_udp_replies.py and its like.
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstring>
 #include <ctime>
 #include <random>
 
@@ -168,6 +170,43 @@ TEST_F(Replies, two_of_a_set_that_speak_give_way_to_nobody_for_half_a_minute) {
         let_time_pass(30);
         ask(clients(20'000, "1.0.0.2"));
         EXPECT_LT(sets_of(kFull - 1), full / 2);
+}
+
+// Two processors that take a client's first two questions may find nothing of it, and each note it.
+TEST_F(Replies, a_client_that_stands_in_its_set_twice_is_the_first_of_the_two) {
+        const auto one = clients(1, "1.0.0.3");
+        for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
+                replies_[set] = {};
+                questions_[set] = answered_[set] = {};
+        }
+        come_again(one);
+        come_again(one);
+        std::uint32_t set = 0;
+        while (speakers(replies_[set]) == 0) {
+                set++;
+                ASSERT_LT(set, SB_REPLY_LINES);
+        }
+        const auto alone = replies_[set];
+        const auto* const place = std::ranges::find_if(alone.tag, [](auto tag) { return tag != 0; });
+        const auto was = static_cast<std::size_t>(place - std::begin(alone.tag));
+        for (unsigned ways = 1; ways < 1U << SB_REPLY_WAYS; ways++) {
+                sb_reply_line line{};
+                for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
+                        if ((ways >> i & 1) != 0) {
+                                line.tag[i] = *place;
+                                line.address[i] = alone.address[was];
+                                line.version[i] = alone.version[was];
+                        }
+                }
+                replies_[set] = line;
+                questions_[set] = {};
+                ask(one);
+                EXPECT_EQ(std::memcmp(&replies_[set], &line, sizeof line), 0) << ways;
+                for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
+                        EXPECT_EQ(questions_[set].at[i] != 0, i == static_cast<std::size_t>(std::countr_zero(ways)))
+                                << ways << ", " << i;
+                }
+        }
 }
 
 // So the line goes to no other processor.
