@@ -32,7 +32,7 @@ SB_INLINE __u64 sb_reply_tag_of(const __u64 *words, __u32 count)
 	__u32 zero = 0;
 	const struct sb_header *head = bpf_map_lookup_elem(&header, &zero);
 
-	return sb_sip(head ? head->flow_secret : 0, words, count) | 2;
+	return sb_siphash(head ? head->flow_secret : 0, words, count) | 2;
 }
 
 SB_INLINE __u32 sb_reply_line_of(__u64 tag)

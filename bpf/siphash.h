@@ -28,15 +28,16 @@ SB_INLINE void sb_sip_round(struct sb_sip *state)
 	state->c = SB_ROTATE(state->c, 32);
 }
 
-SB_INLINE __u64 sb_sip(const __u64 *secret, const __u64 *words, __u32 count)
+SB_INLINE __u64 sb_siphash(const __u64 *secret, const __u64 *words, __u32 count)
 {
+	__u64 key = secret ? secret[0] : 0, other = secret ? secret[1] : 0;
 	struct sb_sip state = {
-		.a = (secret ? secret[0] : 0) ^ 0x736f6d6570736575ULL,
-		.b = (secret ? secret[1] : 0) ^ 0x646f72616e646f6dULL,
+		.a = key ^ 0x736f6d6570736575ULL,
+		.b = other ^ 0x646f72616e646f6dULL,
+		.c = key ^ 0x6c7967656e657261ULL,
+		.d = other ^ 0x7465646279746573ULL,
 	};
 
-	state.c = state.a ^ 0x736f6d6570736575ULL ^ 0x6c7967656e657261ULL;
-	state.d = state.b ^ 0x646f72616e646f6dULL ^ 0x7465646279746573ULL;
 	SB_NO_UNROLL
 	for (__u32 i = 0; i < count; i++) {
 		state.d ^= words[i];
