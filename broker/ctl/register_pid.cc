@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -83,10 +84,23 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
         return found;
 }
 
+// A v4-mapped address as the IPv4 one that it stands for: the broker is asked about no other form.
+Address unmapped(const Address& address) {
+        constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+        if (address.family != Family::kIpv6 || !std::equal(kMapped.begin(), kMapped.end(), address.bytes.begin())) {
+                return address;
+        }
+        Address ipv4{.family = Family::kIpv4};
+        std::copy_n(address.bytes.begin() + kMapped.size(), 4, ipv4.bytes.begin());
+        return ipv4;
+}
+
 // Policy's word: the service takes a socket bound there.
 bool is_taken(ControlClient& client, const std::string& service, pid_t pid, const SocketFacts& facts) {
         sockbroker::Request request{.verb = sockbroker::Verb::kMatch, .pid = pid};
-        request.bind = {.protocol = facts.protocol, .at = facts.bound, .services = {service}};
+        request.bind = {.protocol = facts.protocol,
+                        .at = {.address = unmapped(facts.bound.address), .port = facts.bound.port},
+                        .services = {service}};
         const auto ask = [&] {
                 const auto answer = client.call(format_request(request), {}, [](std::string_view) {});
                 return answer && (answer->result == "ok" || answer->result == "busy");

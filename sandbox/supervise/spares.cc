@@ -16,8 +16,10 @@ bool fits(const Spare& spare, const std::string& service, const Asked& asked, st
         if (spare.service != service || facts.protocol != asked.protocol || (facts.domain == AF_INET6) != asked.ipv6) {
                 return false;
         }
-        // One of IPv6 alone is better than none for a program that wanted both; never the other way round.
-        if (facts.family == SocketFamily::kDual && !asked.dual && asked.at.address.family == Family::kIpv6) {
+        // One of IPv6 alone is better than none for a program that wanted both; never the other way round, and never
+        // for one that asked at a v4-mapped address.
+        const bool dual = facts.family == SocketFamily::kDual;
+        if (asked.ipv6 && !asked.dual && dual != (asked.at.address.family == Family::kIpv4)) {
                 return false;
         }
         if (asked.protocol == Protocol::kUdp) {
@@ -58,7 +60,8 @@ std::optional<std::size_t> choose(std::span<const Spare> spares, const std::stri
 
 void Spares::add(const std::string& service, OwnedFd fd, bool held) {
         const auto facts = probe_socket(fd.get());
-        if (!facts) {
+        const auto same = [&](const Spare& spare) { return spare.held && spare.facts.cookie == facts->cookie; };
+        if (!facts || (held && std::ranges::any_of(spares_, same))) {
                 return;
         }
         spares_.push_back({.service = service, .facts = *facts, .held = held});

@@ -37,7 +37,7 @@ struct Given {
 
 class Spares {
 public:
-        // Left out where the kernel cannot tell what it is.
+        // Left out where the kernel cannot tell what it is, and where it was held for two services and is here already.
         void add(const std::string& service, OwnedFd fd, bool held);
 
         // A descriptor of the one that fits, the caller's.

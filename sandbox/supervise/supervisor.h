@@ -65,8 +65,11 @@ private:
         [[nodiscard]] int put_in_place(const Call& call, Given spare, Known known);
         [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
         [[nodiscard]] bool inherit(std::uint64_t cookie, pid_t pid, int number);
-        [[nodiscard]] int find_takers(Known& known, pid_t pid, bool& holds);
-        [[nodiscard]] Given find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports);
+        // `holding`: those of known.services that have HoldSec=.
+        using Names = std::vector<std::string>;
+        [[nodiscard]] int find_takers(Known& known, pid_t pid, Names& holding);
+        [[nodiscard]] Given find_spare(const Known& known, pid_t pid, const Names& holding,
+                                       std::span<const std::uint16_t> ports);
 
         Settings settings_;
         Notifications notifications_;

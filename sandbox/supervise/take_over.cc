@@ -94,7 +94,7 @@ int bind_aside(int fd, const Known& known) {
 }  // namespace
 
 // One service, or for a socket of both families one for each.
-int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
+int Supervisor::find_takers(Known& known, pid_t pid, Names& holding) {
         const Asked& asked = known.asked;
         const auto first = broker_.match(asked.protocol, asked.at, pid);
         Taken second;
@@ -103,10 +103,10 @@ int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
                                        {.address = Address{.family = Family::kIpv4}, .port = asked.at.port}, pid);
         }
         for (const Taken* taken : {&first, static_cast<const Taken*>(&second)}) {
-                if (taken->reply.ok()) {
-                        holds = holds || taken->holds;
-                        if (std::ranges::find(known.services, taken->service) == known.services.end()) {
-                                known.services.push_back(taken->service);
+                if (taken->reply.ok() && std::ranges::find(known.services, taken->service) == known.services.end()) {
+                        known.services.push_back(taken->service);
+                        if (taken->holds) {
+                                holding.push_back(taken->service);
                         }
                 }
         }
@@ -119,17 +119,29 @@ int Supervisor::find_takers(Known& known, pid_t pid, bool& holds) {
         return errno_of(reply.result);
 }
 
-Given Supervisor::find_spare(const Known& known, pid_t pid, bool holds, std::span<const std::uint16_t> ports) {
-        const auto& service = known.services.front();
-        Given spare = spares_.take(service, known.asked, ports);
-        if (!spare.fd && holds) {
+// One socket may be held for each of two services, or for the second alone.
+Given Supervisor::find_spare(const Known& known, pid_t pid, const Names& holding,
+                             std::span<const std::uint16_t> ports) {
+        const auto take = [&] {
+                Given spare;
+                for (const auto& service : known.services) {
+                        if (!spare.fd) {
+                                spare = spares_.take(service, known.asked, ports);
+                        }
+                }
+                return spare;
+        };
+        Given spare = take();
+        if (spare.fd || holding.empty()) {
+                return spare;
+        }
+        for (const auto& service : holding) {
                 for (OwnedFd& fd : broker_.retrieve(service, pid)) {
                         spares_.add(service, std::move(fd), true);
                 }
-                drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
-                spare = spares_.take(service, known.asked, ports);
         }
-        return spare;
+        drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
+        return take();
 }
 
 int Supervisor::take_over(const Call& call, Known known) {
@@ -144,12 +156,12 @@ int Supervisor::take_over(const Call& call, Known known) {
                 }
                 return errnum;
         }
-        bool holds = false;
-        if (const int errnum = find_takers(known, pid, holds); errnum != 0) {
+        Names holding;
+        if (const int errnum = find_takers(known, pid, holding); errnum != 0) {
                 return errnum;
         }
         const auto ports = ports_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
-        if (Given spare = find_spare(known, pid, holds, ports); spare.fd) {
+        if (Given spare = find_spare(known, pid, holding, ports); spare.fd) {
                 return put_in_place(call, std::move(spare), std::move(known));
         }
         int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports);

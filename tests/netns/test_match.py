@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 
-from words import ADDRESS, LOOPBACK, PORT, add_routes, handed_over, listen, section, who
+from words import ADDRESS, LOOPBACK, PORT, add_routes, each_protocol, handed_over, listen, section, who
 
 UID, OTHER = 61001, 61002
 
@@ -133,6 +133,19 @@ def test_root_registers_the_sockets_of_a_program_that_runs(broker, spawn):
         ("tcp", program.pid, UID), ("udp", program.pid, UID)}
     assert {entry["cookie"] for entry in entries} == {program.facts("wanted")[1], program.facts("udp")[1]}
     assert who("tcp", "ipv4") == "web"
+
+
+@each_protocol
+def test_a_socket_at_a_v4_mapped_address_is_found_as_one_of_ipv4(broker, spawn, protocol):
+    """As a Java server binds it."""
+    add_routes()
+    broker.policy(section("web", UID, listen(protocol, "192.0.2.0/24"))).start()
+    program = spawn("web")
+    program.open("elsewhere", protocol, "::ffff:198.51.100.1", PORT, dual=True, freebind=True)
+    program.open("wanted", protocol, "::ffff:192.0.2.7", PORT, dual=True)
+    status, said = broker.ctl("register", f"--pid={program.pid}", "web")
+    assert status == 0, said
+    assert [entry["cookie"] for entry in broker.list()] == [program.facts("wanted")[1]]
 
 
 def test_a_socket_that_is_not_meant_ends_no_wait(broker, spawn):

@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from harness import kernel, sandbox, supervised
-from test_supervise import ask, everything, send
-from words import add_routes, refused
+from test_supervise import UID, ask, everything, send
+from words import PREFIXES, add_routes, listen, refused, section
 
 
 @pytest.fixture(name="web")
@@ -58,6 +58,45 @@ def test_a_held_listener_goes_to_the_next_instance_with_its_clients(web, at, v6o
         second.process.kill()
         second.process.wait()
         web.wait_log(r"(?s)hold: .*hold: ")
+
+
+def test_a_bind_at_a_v4_mapped_address_is_not_given_a_held_listener_of_ipv6_alone(web):
+    code = "a = sock('tcp', '::ffff:192.0.2.7', 80, 0); b = sock('tcp', '2001:db8::7', 80)"
+    with supervised.Program() as first:
+        first.do(code)
+        before = {entry["cookie"] for entry in web.list()}
+        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7")]
+        first.process.kill()
+        first.process.wait()
+        web.wait_log(r"(?s)hold: .*hold: ")
+    with supervised.Program() as second:
+        second.do(code + "; serve(a); serve(b)")
+        for connection in waiting:
+            assert connection.makefile().readline().strip() == f"served {second.process.pid}"
+        assert {entry["cookie"] for entry in web.list()} == before
+
+
+@pytest.mark.parametrize("four, six", [(["HoldSec=30"], []), ([], ["HoldSec=30"]), (["HoldSec=30"], ["HoldSec=30"])])
+def test_a_held_listener_of_two_services_goes_to_the_next_instance_whichever_of_them_holds_it(broker, four, six):
+    add_routes()
+    broker.policy(section("four", UID, listen("tcp", PREFIXES["ipv4"], 80), *four)
+                  + section("six", UID, listen("tcp", PREFIXES["ipv6"], 80), *six)).start()
+    sandbox.install()
+    with supervised.Program() as first:
+        first.do("s = sock('tcp', '::', 80, 0)")
+        [before] = {entry["cookie"] for entry in broker.list()}
+        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.1", "2001:db8::1")]
+        first.process.kill()
+        first.process.wait()
+        broker.wait_log("(?s)" + "hold: .*" * (len(four) + len(six)))
+    with supervised.Program() as second:
+        second.do("s = sock('tcp', '::', 80, 0); serve(s)")
+        for connection in waiting:
+            assert connection.makefile().readline().strip() == f"served {second.process.pid}"
+        assert {(entry["service"], entry["cookie"], entry["pid"], entry["state"]) for entry in broker.list()} == {
+            (name, before, second.process.pid, "live") for name in ("four", "six")}
+        supervised.until(lambda: sockets_of(second.supervisor()) == [])
+        assert ask("192.0.2.1", 80) == f"served {second.process.pid}"
 
 
 def test_what_the_program_has_set_before_holds_for_the_socket_in_its_place(web):

@@ -267,6 +267,7 @@ TEST(Spares, TheOneThatFitsBest) {
         EXPECT_EQ(chosen(kTcp6Only, v6("::", 80)), 2);
         EXPECT_EQ(chosen(kTcp6, v6("::", 80)), 3);
         EXPECT_EQ(chosen(kTcp6, v6("2606:4700::1", 80)), 2);
+        EXPECT_EQ(chosen(kTcp6, mapped("1.0.0.1", 80)), 3);  // one of IPv6 alone takes no IPv4
         EXPECT_EQ(chosen(kUdp4, v4("0.0.0.0", 54)), 5);
         EXPECT_EQ(chosen(kUdp4, v4("0.0.0.0", 55)), -1);  // answers would carry another port
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 80), "none"), -1);
