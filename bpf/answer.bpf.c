@@ -84,7 +84,7 @@ __attribute__((noinline)) int try_asked(__u64 tag, struct asked *to)
  */
 static __always_inline int take_asked(__u64 tag, struct asked *to)
 {
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < TRIES; i++) {
 		int result = try_asked(tag, to);
 
@@ -143,7 +143,7 @@ static __always_inline int verdict_on(struct bpf_sock_addr *ctx)
 
 	if (port == 0 || ctx->type != DATAGRAM || ctx->protocol != SB_UDP)
 		return AS_IT_IS;
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < SB_UNIT_PORTS; i++) {
 		if (READ_ONCE(unit->port[i]) == port)
 			return WITHOUT_CAPABILITY;

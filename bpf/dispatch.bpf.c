@@ -164,7 +164,7 @@ SB_GLOBAL int sb_deliver(struct bpf_sk_lookup *ctx, __u32 which, __u32 service)
 	 * The broker switches the record before it takes a socket out of its slot. Who still holds the old record and
 	 * finds the slot empty must look again, or a hand-over would refuse a client.
 	 */
-#pragma clang loop unroll(disable)
+	SB_NO_UNROLL
 	for (__u32 i = 0; i < 4; i++) {
 		__u32 now;
 		__u64 order;
