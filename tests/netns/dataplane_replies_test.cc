@@ -89,12 +89,12 @@ protected:
                 }
         }
 
-        // All clients that speak.
-        void speak_now() {
+        // All clients that speak; so many seconds from now, as who has read the clock before they did sees it.
+        void speak_now(std::uint32_t ahead = 0) {
                 for (std::uint32_t set = 0; set < SB_REPLY_LINES; set++) {
                         for (std::size_t i = 0; i < SB_REPLY_WAYS; i++) {
                                 if ((replies_[set].version[i] & SB_REPLY_SPEAKS) != 0) {
-                                        questions_[set].at[i] = answered_[set].at[i] = now();
+                                        questions_[set].at[i] = answered_[set].at[i] = now() + ahead * kSecond;
                                 }
                         }
                 }
@@ -158,6 +158,14 @@ TEST_F(Replies, clients_that_have_spoken_lately_give_way_to_nobody) {
                 speak_now();
                 ask(clients(100, "1.0.0.2"));
         }
+        EXPECT_EQ(sets_of(kFull), full);
+}
+
+TEST_F(Replies, who_was_kept_from_its_work_for_seconds_takes_no_session_that_spoke_meanwhile_for_an_old_one) {
+        const int full = sets_of(kFull);
+        let_time_pass(10);
+        speak_now(3);
+        ask(clients(20'000, "1.0.0.2"));
         EXPECT_EQ(sets_of(kFull), full);
 }
 
