@@ -56,15 +56,18 @@ def rates(protocol, family, names, count, seconds, warm):
             "cpu_ratios": _summary(worth, "ours 1") | _summary(worth, f"ours {MANY}")}
 
 
-def prices(family, count, seconds):
+def prices(family, count, seconds, warm):
     """CPU time of a question and its answer, on both sides of the veth pair, in a service with UdpFlows=stay and in one
     with UdpReply=original beside one with neither. Each of CLIENTS clients asks an address of its own, in turns, so
-    that their flows are known and nearly no two packets in a row are of one. The answers are sent, and not read."""
+    that their flows are known and nearly no two packets in a row are of one. The answers are sent, and not read. Each
+    slice begins with `warm` seconds that are not counted, as those of rates() do."""
     with contextlib.ExitStack() as stack:
         pairs = {name: stack.enter_context(pair.Pair(name, "udp", family, clients=CLIENTS)) for name in PRICED}
         unanswered = dict.fromkeys(PRICED, 0)
 
         def one(name):
+            if warm:
+                pairs[name].traffic(warm)
             sent, got = pairs[name].traffic(seconds)
             if got["done"] == 0:
                 raise RuntimeError(f"{name}: nothing arrived: {sent}")
@@ -72,7 +75,8 @@ def prices(family, count, seconds):
             return (sent["cpu_seconds"] / sent["done"] + got["cpu_seconds"] / got["done"]) * 1e6
 
         values = rounds.play(PRICED, count, one)
-    return {"family": family, "clients": CLIENTS, "slice_s": seconds, "rounds": count, "unanswered": unanswered,
+    return {"family": family, "clients": CLIENTS, "slice_s": seconds, "warm_s": warm, "rounds": count,
+            "unanswered": unanswered,
             "us_each": {name: rounds.spread(values[name]) for name in PRICED},
             "ratios": {f"{name} / unit": rounds.ratios(values[name], values["unit"]) for name in PRICED[1:]}}
 
@@ -130,7 +134,7 @@ def everything(quick, only=None):
     for family in (4, 6):
         if only is None or f"prices{family}" in only:
             # A few percent are asked for: many short slices, for what else the machine does lasts longer than one.
-            yield f"prices{family}", prices(family, 15 * count, 0.05)
+            yield f"prices{family}", prices(family, 15 * count, 0.05, 0 if quick else 0.1)
     for cookies in (1, 2):
         if only is None or f"flood{cookies}" in only:
             yield f"flood{cookies}", flood(cookies, FLOODED, count, 0.1 if quick else 0.25)
