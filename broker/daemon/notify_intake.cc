@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "broker/protocol/peek.h"
+#include "broker/protocol/request.h"
 
 namespace sockbroker {
 
@@ -19,6 +20,11 @@ constexpr auto kTimePerWakeUp = std::chrono::milliseconds(2);
 std::size_t cost_of(const Incoming& message) {
         constexpr std::size_t kTextOfOne = 512;
         return 1 + message.text.size() / kTextOfOne + message.count;
+}
+
+bool is_barrier(std::string_view text) {
+        const auto request = parse_request(Channel::kNotify, text, 1);
+        return request && request->verb == Verb::kBarrier;
 }
 
 // What was first in the queue at an earlier look, and is still. Of two that are alike in all of this it does not matter
@@ -104,7 +110,7 @@ bool NotifyIntake::drain_some() {
 bool NotifyIntake::stays_at_barrier(const Incoming& message) {
         const uid_t uid = sender_of(message);
         const auto sender = senders_.find(uid);
-        if (message.text != "BARRIER=1" || sender == senders_.end() || !sender->second.goes_on_soon()) {
+        if (sender == senders_.end() || !sender->second.goes_on_soon() || !is_barrier(message.text)) {
                 return false;
         }
         const auto now = steady_usec();

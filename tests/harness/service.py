@@ -166,9 +166,9 @@ class Service(worker.Child):
         """The same by sd_notify(3): no answer, so a barrier tells when it was dealt with."""
         wire.notify(f"{self.runtime}/notify", text, self._fds(labels))
 
-    def notify_and_wait(self, text, *labels):
+    def notify_and_wait(self, text, *labels, barrier="BARRIER=1"):
         self.notify(text, *labels)
-        wire.barrier(f"{self.runtime}/notify")
+        wire.barrier(f"{self.runtime}/notify", barrier)
 
     def _fds(self, labels):
         return [self.sockets[label].fileno() for label in labels]

@@ -26,11 +26,11 @@ def notify(path, text, fds=()):
         _send(sock, text, fds)
 
 
-def barrier(path):
+def barrier(path, text="BARRIER=1"):
     """Returns when the broker has dealt with all that the caller sent before (sd_notify_barrier(3))."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     try:
-        notify(path, "BARRIER=1", [theirs])
+        notify(path, text, [theirs])
         os.close(theirs)
         poll = select.poll()
         poll.register(ours, 0)

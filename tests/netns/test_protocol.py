@@ -6,6 +6,8 @@ import json
 import os
 import socket
 
+import pytest
+
 from harness import wire
 from harness.until import until
 from words import ADDRESS, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen, open_socket
@@ -57,14 +59,17 @@ def test_notify_speaks_sd_notify(broker, spawn):
     assert broker.list() == []
 
 
-def test_the_barrier_is_closed_after_all_earlier_messages(broker, spawn):
+@pytest.mark.parametrize("barrier", ["BARRIER=1", "BARRIER=1\n"])
+def test_the_barrier_is_closed_after_all_earlier_messages(broker, spawn, barrier):
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
     open_socket(web, "udp", "ipv4")
     for _ in range(50):
+        web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4", barrier=barrier)
+        assert [entry["service"] for entry in broker.list()] == ["web"]
         web.notify("FDSTORE=1\nFDNAME=web", "udp-ipv4")
-        web.notify_and_wait("FDSTOREREMOVE=1\nFDNAME=web")
+        web.notify_and_wait("FDSTOREREMOVE=1\nFDNAME=web", barrier=barrier)
         assert broker.list() == []
 
 
