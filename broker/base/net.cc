@@ -102,6 +102,16 @@ bool is_loopback(const Address& address) {
         return address.bytes.back() == 1 && std::ranges::all_of(rest, [](std::uint8_t byte) { return byte == 0; });
 }
 
+bool is_multicast(const Address& address) {
+        return address.family == Family::kIpv4 ? (address.bytes[0] & 0xf0) == 0xe0 : address.bytes[0] == 0xff;
+}
+
+bool is_broadcast(const Address& address) {
+        const auto used = std::span(address.bytes).first(4);
+        return address.family == Family::kIpv4 &&
+               std::ranges::all_of(used, [](std::uint8_t byte) { return byte == 255; });
+}
+
 Address masked(const Address& address, unsigned length) {
         const auto mask_of = [](unsigned bits) {
                 return bits == 0 ? 0 : htobe64(~std::uint64_t{0} << (64 - std::min(bits, 64U)));

@@ -49,8 +49,10 @@ struct Prefix {
 // ADDRESS[/LEN] without brackets; errors: not an address, length out of range, host bits set, v4-mapped.
 [[nodiscard]] Result<Prefix> parse_prefix(std::string_view text);
 
+[[nodiscard]] bool is_loopback(const Address& address);   // 127.0.0.0/8, ::1
+[[nodiscard]] bool is_multicast(const Address& address);  // 224.0.0.0/4, ff00::/8
+[[nodiscard]] bool is_broadcast(const Address& address);  // 255.255.255.255
 // The address with all bits after the first `length` cleared.
-[[nodiscard]] bool is_loopback(const Address& address);  // 127.0.0.0/8, ::1
 [[nodiscard]] Address masked(const Address& address, unsigned length);
 
 struct PortRange {

@@ -20,12 +20,6 @@ bool is_any(const Address& address) {
         return std::ranges::all_of(address.bytes, [](std::uint8_t byte) { return byte == 0; });
 }
 
-// As dispatch has it: a prefix shorter than that does not mean this host's own loopback.
-bool covers(const Prefix& prefix, const Address& address) {
-        const unsigned least = address.family == Family::kIpv4 ? 8 : 16;
-        return prefix.contains(address) && (prefix.length >= least || !is_loopback(address));
-}
-
 // The last address of the prefix.
 Address last_of(const Prefix& prefix) {
         Address last = prefix.address;

@@ -56,6 +56,11 @@ std::string_view to_string(Announce value) {
         }
 }
 
+bool covers(const Prefix& prefix, const Address& address) {
+        const unsigned least = address.family == Family::kIpv4 ? 8 : 16;
+        return prefix.contains(address) && (prefix.length >= least || !is_loopback(address));
+}
+
 const Service* Policy::find(std::string_view name) const {
         const auto found =
                 std::lower_bound(services.begin(), services.end(), name,

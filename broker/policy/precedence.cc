@@ -18,18 +18,11 @@ bool goes_before(const MetBinding& one, const MetBinding& other) {
         return rank(one) < rank(other);
 }
 
-// A short prefix does not cover the host's own addresses.
-bool covers(const Prefix& prefix, const Address& address, bool loopback) {
-        const unsigned shortest = !loopback ? 0 : address.family == Family::kIpv4 ? 8 : 16;
-        return prefix.length >= shortest && prefix.contains(address);
-}
-
 }  // namespace
 
 MetBindings bindings_met(const Policy& policy, const Interfaces& interfaces, const Packet& packet, std::size_t most) {
         MetBindings result;
         const Address& to = packet.to.address;
-        const bool loopback = is_loopback(to);
         const auto add = [&](const Service& service, const Binding& binding) {
                 for (std::size_t n = 0; n < count_client_filters(service, to.family); n++) {
                         const MetBinding met{&service, &binding, client_filter_at(service, to.family, n)};
@@ -60,7 +53,7 @@ MetBindings bindings_met(const Policy& policy, const Interfaces& interfaces, con
                 }
                 for (const Binding& binding : service.bindings) {
                         if (binding.protocol == packet.protocol && binding.prefix.address.family == to.family &&
-                            binding.ports.contains(packet.to.port) && covers(binding.prefix, to, loopback)) {
+                            binding.ports.contains(packet.to.port) && covers(binding.prefix, to)) {
                                 add(service, binding);
                         }
                 }

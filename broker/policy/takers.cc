@@ -19,6 +19,11 @@ bool is_unspecified(const Address& address) {
         return std::ranges::all_of(address.bytes, [](auto byte) { return byte == 0; });
 }
 
+// Such packets never come to the dispatch.
+bool is_for_many(const Address& address) {
+        return is_multicast(address) || is_broadcast(address);
+}
+
 // What is compared, smaller is better.
 using Fit = std::tuple<unsigned, unsigned>;
 
@@ -30,7 +35,7 @@ std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
         if (is_unspecified(bind.at.address)) {
                 return Fit{binding.ports.width(), binding.prefix.length == 0 ? 0 : 1};
         }
-        if (!binding.prefix.contains(bind.at.address)) {
+        if (is_for_many(bind.at.address) || !covers(binding.prefix, bind.at.address)) {
                 return std::nullopt;
         }
         return Fit{address_bits(bind.at.address.family) - binding.prefix.length, binding.ports.width()};
@@ -163,7 +168,10 @@ std::string what_is_admitted(const Policy& policy, const WantedBind& bind, const
 Refusal no_taker(const WantedBind& bind, const std::string& instead, const std::string& turned_away) {
         const auto of = bind.services.empty() ? "no service that admits the sender"
                                               : fmt::format("none of {}", fmt::join(bind.services, " "));
-        std::string why = instead;
+        std::string why = is_for_many(bind.at.address)
+                                  ? "multicast and broadcasts never reach the dispatch, let the program bind to it itself "
+                                    "(sockbroker-run: leave its port out of --bind=)"
+                                  : instead;
         if (!turned_away.empty()) {
                 why += fmt::format("{}{}", why.empty() ? "" : "; ", turned_away);
         }

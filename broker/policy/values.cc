@@ -158,24 +158,19 @@ Result<void> check_destination(const Prefix& prefix, std::string_view value, std
         const bool ipv4 = prefix.address.family == Family::kIpv4;
         const auto used = std::span(bytes).first(ipv4 ? 4 : 16);
         const bool one = prefix.length == 8 * used.size();
-        const auto all = [&](std::uint8_t byte) {
-                return std::ranges::all_of(used, [byte](std::uint8_t each) { return each == byte; });
-        };
-        if (one && all(0)) {
+        if (one && std::ranges::all_of(used, [](std::uint8_t each) { return each == 0; })) {
                 return fail(
                         fmt::format("\"{}\" is one address, which no packet is sent to; write {} for any address of "
                                     "both families, or {}:{} for any address of this family",
                                     value, ports, ipv4 ? "0.0.0.0/0" : "[::]/0", ports));
         }
-        if (ipv4 && one && all(255)) {
+        if (one && is_broadcast(prefix.address)) {
                 return fail(
                         fmt::format("\"{}\" is the broadcast address: broadcasts never reach the dispatch, let the "
                                     "service bind to them itself",
                                     value));
         }
-        const bool multicast =
-                ipv4 ? prefix.length >= 4 && (bytes[0] & 0xf0) == 0xe0 : prefix.length >= 8 && bytes[0] == 0xff;
-        if (multicast) {
+        if (prefix.length >= (ipv4 ? 4 : 8) && is_multicast(prefix.address)) {
                 return fail(
                         fmt::format("\"{}\" is multicast, which never reaches the dispatch, let the service join the "
                                     "group and bind to it itself",

@@ -131,6 +131,18 @@ def test_a_bind_that_no_service_takes_is_refused_and_in_the_journal(web):
         assert program.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
 
 
+@pytest.mark.parametrize("protocol, at", [("udp", "224.0.0.251"), ("udp", "ff05::fb"), ("udp", "255.255.255.255")])
+def test_what_never_comes_to_the_dispatch_is_no_services_whatever_it_has(broker, protocol, at):
+    broker.policy(section("mdns", UID, "ListenDatagram=5353")).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        assert program.do(f"sock({protocol!r}, {at!r}, 5353)") == "EACCES"
+        program.wait_error("never reach the dispatch")
+        assert broker.list() == []
+    with supervised.Program("--bind=tcp:*") as program:  # the kernel's, and the program's own
+        assert program.do(f"sock({protocol!r}, {at!r}, 5353).fileno() > 0") is True
+
+
 def test_one_that_handover_refuse_refuses_is_in_use(broker):
     broker.policy(everything("web", "Handover=refuse")).start()
     sandbox.install()

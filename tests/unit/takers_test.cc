@@ -22,6 +22,9 @@ ListenDatagram=[2606:4700::]/32:53
 [Service dns-one]
 User=1
 ListenDatagram=1.0.0.1:53
+[Service own]
+User=1
+ListenDatagram=127.1.0.0/16:53
 [Service spectrum]
 User=1
 ListenStream=172.65.128.0/24:*
@@ -62,9 +65,19 @@ TEST(Takers, OneAddressGoesToWhoeverItsPacketsGoTo) {
 TEST(Takers, TheUnspecifiedAddressIsAllThatAServiceHas) {
         EXPECT_EQ(taken("tcp", "0.0.0.0:80"), "0web=80 1web-one=80 2any=* 3spectrum=*");
         EXPECT_EQ(taken("tcp", "[::]:80"), "0web=80 1any=*");
-        EXPECT_EQ(taken("udp", "0.0.0.0:53"), "0dns=53 0dns-one=53");
+        EXPECT_EQ(taken("udp", "0.0.0.0:53"), "0dns=53 0dns-one=53 0own=53");
         EXPECT_EQ(taken("udp", "[::]:53"), "0dns=53");
         EXPECT_EQ(taken("udp", "0.0.0.0:54"), "");
+}
+
+TEST(Takers, NobodyHasLoopbackByAShortPrefixNorWhatNeverComesToTheDispatch) {
+        for (const std::string at : {"127.0.0.1:80", "127.255.0.9:80", "[::1]:80", "224.0.0.251:80", "239.1.2.3:80",
+                                     "255.255.255.255:80", "[ff02::fb]:80"}) {
+                EXPECT_EQ(taken("tcp", at), "") << at;
+        }
+        EXPECT_EQ(taken("tcp", "128.0.0.1:80"), "0web=80 1any=*");
+        EXPECT_EQ(taken("udp", "127.0.0.9:53"), "");
+        EXPECT_EQ(taken("udp", "127.1.0.9:53"), "0own=53");
 }
 
 TEST(Takers, NamesRestrict) {
