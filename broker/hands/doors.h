@@ -28,6 +28,8 @@ public:
         // Listening sockets, borrowed; `control` may be -1, and then no door is ever opened.
         Doors(sd_event* event, Zygote& zygote, Roster& roster, int control, int labels, Hooks hooks);
 
+        // A door that cannot be made now is missing, as one that cannot be made later: others of the same user may have
+        // too many descriptors on their way.
         [[nodiscard]] Result<void> start();
         void reopen() noexcept;  // where there is none
         [[nodiscard]] Door& current() { return door_; }

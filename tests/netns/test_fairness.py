@@ -283,14 +283,33 @@ def test_refusals_of_very_many_uids_are_counted_and_fill_no_journal(broker):
     assert broker.log().count("refuse: ") <= 1024
 
 
-def test_a_broker_short_of_descriptors_turns_some_away_and_serves_the_rest(broker):
-    """The limit is far below what the hostile ask for; each has a uid of its own, as one user may."""
+@contextlib.contextmanager
+def few_descriptors():
+    """For what is started meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))  # the broker inherits it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
     try:
-        broker.policy(section("web", HONEST, everywhere())).start()
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_broker_starts_while_its_user_has_too_many_descriptors_on_their_way(broker):
+    """As other brokers of that user may have, each for a moment: ETOOMANYREFS."""
+    broker.policy(section("web", HONEST, everywhere()))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs, open("/dev/null", "rb") as something:
+        for count in 200, 10:
+            socket.send_fds(ours, [b"x"], [something.fileno()] * count)
+        with few_descriptors():
+            broker.start()
+    assert broker.ask("VERB=version").result == "ok"
+
+
+def test_a_broker_short_of_descriptors_turns_some_away_and_serves_the_rest(broker):
+    """The limit is far below what the hostile ask for; each has a uid of its own, as one user may."""
+    with few_descriptors():
+        broker.policy(section("web", HONEST, everywhere())).start()
     with contextlib.ExitStack() as stack, log_is_read(broker):
         hostiles = [stack.enter_context(running(hostile.Hostile, own_uid(i))) for i in range(4)]
         good = stack.enter_context(running(hostile.Honest, HONEST, "web"))
