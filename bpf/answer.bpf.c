@@ -45,7 +45,7 @@ __attribute__((noinline)) int try_asked(__u64 tag, struct asked *to)
 	__u32 at = sb_reply_line_of(tag);
 	const struct sb_reply_line *line = bpf_map_lookup_elem(&replies, &at);
 	struct sb_reply_times *last = bpf_map_lookup_elem(&answered, &at);
-	__u32 now = sb_reply_now(), way, version; /* the clock first: reading it waits for all loads before it */
+	__u32 now = sb_reply_now(), way, version;
 	__u64 found, tags[SB_REPLY_WAYS];
 
 	if (!line || !last || !to)

@@ -40,10 +40,13 @@ SB_INLINE __u32 sb_reply_line_of(__u64 tag)
 	return (__u32)((tag >> 32) * SB_REPLY_LINES >> 32);
 }
 
-/* When a question or an answer is: never 0. */
+/*
+ * When a question or an answer is: never 0. By the clock that stands still between two ticks of the kernel, for reading
+ * the other one waits until all loads before it are done. An answer in the tick of a question is taken for one to it.
+ */
 SB_INLINE __u32 sb_reply_now(void)
 {
-	return (__u32)(bpf_ktime_get_ns() >> SB_REPLY_CLOCK) | 1;
+	return (__u32)(bpf_ktime_get_coarse_ns() >> SB_REPLY_CLOCK) | 1;
 }
 
 /* 0 if they are the same, else 1. */
