@@ -83,8 +83,8 @@ struct Service {
         std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all
 };
 
-// Whether a binding for the prefix is for packets to the address, as dispatch has it: a prefix shorter than /8 (IPv6: /16)
-// does not mean this host's own loopback.
+// Whether a binding for the prefix is for packets to the address, as dispatch has it: a prefix shorter than /8 (IPv6:
+// /16) does not mean this host's own loopback.
 [[nodiscard]] bool covers(const Prefix& prefix, const Address& address);
 
 // Which clients a binding is for. Each binding counts once for every source of its family and every interface of its

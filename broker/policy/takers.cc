@@ -169,8 +169,8 @@ Refusal no_taker(const WantedBind& bind, const std::string& instead, const std::
         const auto of = bind.services.empty() ? "no service that admits the sender"
                                               : fmt::format("none of {}", fmt::join(bind.services, " "));
         std::string why = is_for_many(bind.at.address)
-                                  ? "multicast and broadcasts never reach the dispatch, let the program bind to it itself "
-                                    "(sockbroker-run: leave its port out of --bind=)"
+                                  ? "multicast and broadcasts never reach the dispatch, let the program bind to it "
+                                    "itself (sockbroker-run: leave its port out of --bind=)"
                                   : instead;
         if (!turned_away.empty()) {
                 why += fmt::format("{}{}", why.empty() ? "" : "; ", turned_away);

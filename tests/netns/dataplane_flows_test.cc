@@ -137,9 +137,12 @@ TEST_F(Flows, that_are_unknown_displace_nobody_who_speaks) {
         EXPECT_EQ(answered_by(first, sessions), 1000);
         EXPECT_EQ(answered_by(first, sessions), 1000);
         serve_by({install(second, id_), one}, Family::kIpv4);
+        std::ptrdiff_t unknown = 0;
         for (int i = 0; i < 20; i++) {  // 1.2 million, twice what the table holds, each once
-                EXPECT_EQ(answered_by(second, clients(60000)), 60000);
+                unknown += answered_by(second, clients(60000));
         }
+        // One that has the tag of a session in its set, of 25 bits, is taken for it: so it is in one run of a hundred.
+        EXPECT_GE(unknown, 1'200'000 - 2);
         EXPECT_EQ(answered_by(first, sessions), 1000);
 }
 
