@@ -27,7 +27,7 @@ std::string_view Revocation::why(const std::string& service, const Registration&
         const auto& used = found_->used[static_cast<std::size_t>(registration.protocol)];
         const bool any = (registration.serves.ipv4 && used[static_cast<std::size_t>(Family::kIpv4)]) ||
                          (registration.serves.ipv6 && used[static_cast<std::size_t>(Family::kIpv6)]);
-        return any ? "" : "the service has no binding of its protocol and family any more";
+        return any ? "" : "the service has no binding of its protocol and family that a client could match any more";
 }
 
 std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts) {

@@ -28,7 +28,9 @@ RoutePlan route_plan_of(const Policy& policy) {
                         if (has_route(binding) && service.local_routes) {
                                 plan.local.push_back(binding.prefix);
                         }
-                        if (has_route(binding) && service.announce != Announce::kNo) {
+                        // No traffic is called for that nobody would serve.
+                        const bool has_clients = count_client_filters(service, binding.prefix.address.family) > 0;
+                        if (has_route(binding) && has_clients && service.announce != Announce::kNo) {
                                 plan.announced.push_back({binding.prefix, number});
                         }
                 }

@@ -17,7 +17,7 @@ namespace sockbroker {
 struct RoutePlan {
         struct Announcing {
                 Announce when = Announce::kAny;
-                std::array<std::array<bool, 2>, 2> used{};  // [protocol][family]: what the service's bindings are of
+                std::array<std::array<bool, 2>, 2> used{};  // as that of the service
                 std::uint32_t number = 0;                   // in Announced::service
                 std::size_t prefixes = 0;
         };

@@ -39,6 +39,23 @@ std::string_view person(SocketFamily family) {
 }
 
 Refusal useless(const Policy& policy, const Service& service, const SocketFacts& socket) {
+        for (const auto family : kFamilies) {
+                if (!takes(socket.family, family) || count_client_filters(service, family) > 0) {
+                        continue;
+                }
+                const auto binding = std::ranges::find_if(service.bindings, [&](const Binding& one) {
+                        return one.protocol == socket.protocol && one.prefix.address.family == family;
+                });
+                if (binding != service.bindings.end()) {
+                        return {ResultCode::kWrongSocket,
+                                fmt::format("service {} has Source= for {} only, so no client could reach the socket "
+                                            "bound to {}: add a Source= of {} or hand over another socket",
+                                            service.name,
+                                            person(family == Family::kIpv4 ? Family::kIpv6 : Family::kIpv4),
+                                            socket.bound.to_string(), person(family)),
+                                policy.location(service.where)};
+                }
+        }
         return {ResultCode::kWrongSocket,
                 fmt::format(
                         "service {} has no {}= binding of {} that the socket bound to {} could serve, add one or hand "

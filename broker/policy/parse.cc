@@ -198,7 +198,7 @@ private:
                 }
                 std::string wrong;
                 for (const auto word : split_words(value)) {
-                        if (const auto prefix = parse_prefix(word)) {
+                        if (const auto prefix = parse_source(word)) {
                                 const auto family = static_cast<std::size_t>(prefix->address.family);
                                 service_->sources[family].push_back({*prefix, where});
                         } else {
@@ -317,8 +317,11 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
                         bindings.shrink_to_fit();
                 }
                 for (const auto& binding : service.bindings) {
-                        const auto family = static_cast<std::size_t>(binding.prefix.address.family);
-                        service.used[static_cast<std::size_t>(binding.protocol)][family] = true;
+                        const auto family = binding.prefix.address.family;
+                        if (count_client_filters(service, family) > 0) {
+                                service.used[static_cast<std::size_t>(binding.protocol)]
+                                            [static_cast<std::size_t>(family)] = true;
+                        }
                 }
         }
         std::sort(policy.services.begin(), policy.services.end(),

@@ -66,8 +66,9 @@ struct Service {
         std::vector<Matcher> units;
         std::vector<Matcher> users;
         std::vector<Matcher> groups;
-        std::vector<Binding> bindings;              // a bare one stands twice, IPv4 then IPv6
-        std::array<std::array<bool, 2>, 2> used{};  // [protocol][family]: some binding is of it
+        std::vector<Binding> bindings;  // a bare one stands twice, IPv4 then IPv6
+        // [protocol][family]: some binding is of it, and is for some client.
+        std::array<std::array<bool, 2>, 2> used{};
         // [family], each value once. None in both: any client. None in one of them: there nobody.
         std::array<std::vector<Source>, 2> sources;
         std::vector<Matcher> interfaces;  // each name once; none: any

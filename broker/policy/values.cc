@@ -152,31 +152,65 @@ Result<void> check_interface(std::string_view name) {
         return {};
 }
 
+namespace {
+
+bool is_one(const Prefix& prefix) {
+        return prefix.length == address_bits(prefix.address.family);
+}
+
+bool is_unspecified(const Prefix& prefix) {
+        return is_one(prefix) && prefix.address == Address{.family = prefix.address.family, .bytes = {}};
+}
+
+bool is_broadcast(const Prefix& prefix) {
+        return is_one(prefix) && is_broadcast(prefix.address);
+}
+
+bool is_multicast(const Prefix& prefix) {
+        return prefix.length >= (prefix.address.family == Family::kIpv4 ? 4 : 8) && is_multicast(prefix.address);
+}
+
 // Destinations that no packet at the hook has.
 Result<void> check_destination(const Prefix& prefix, std::string_view value, std::string_view ports) {
-        const auto& bytes = prefix.address.bytes;
-        const bool ipv4 = prefix.address.family == Family::kIpv4;
-        const auto used = std::span(bytes).first(ipv4 ? 4 : 16);
-        const bool one = prefix.length == 8 * used.size();
-        if (one && std::ranges::all_of(used, [](std::uint8_t each) { return each == 0; })) {
-                return fail(
-                        fmt::format("\"{}\" is one address, which no packet is sent to; write {} for any address of "
-                                    "both families, or {}:{} for any address of this family",
-                                    value, ports, ipv4 ? "0.0.0.0/0" : "[::]/0", ports));
+        if (is_unspecified(prefix)) {
+                return fail(fmt::format(
+                        "\"{}\" is one address, which no packet is sent to; write {} for any address of "
+                        "both families, or {}:{} for any address of this family",
+                        value, ports, prefix.address.family == Family::kIpv4 ? "0.0.0.0/0" : "[::]/0", ports));
         }
-        if (one && is_broadcast(prefix.address)) {
+        if (is_broadcast(prefix)) {
                 return fail(
                         fmt::format("\"{}\" is the broadcast address: broadcasts never reach the dispatch, let the "
                                     "service bind to them itself",
                                     value));
         }
-        if (prefix.length >= (ipv4 ? 4 : 8) && is_multicast(prefix.address)) {
+        if (is_multicast(prefix)) {
                 return fail(
                         fmt::format("\"{}\" is multicast, which never reaches the dispatch, let the service join the "
                                     "group and bind to it itself",
                                     value));
         }
         return {};
+}
+
+}  // namespace
+
+Result<Prefix> parse_source(std::string_view value) {
+        auto prefix = parse_prefix(value);
+        if (!prefix) {
+                return prefix;
+        }
+        if (is_unspecified(*prefix)) {
+                return fail(
+                        fmt::format("\"{}\" is one address, which no client has; write {} for any client of this "
+                                    "family, or no Source= for any of both",
+                                    value, prefix->address.family == Family::kIpv4 ? "0.0.0.0/0" : "::/0"));
+        }
+        if (is_broadcast(*prefix) || is_multicast(*prefix)) {
+                return fail(fmt::format("\"{}\" is {}, which no client has, write the addresses that clients ask from",
+                                        value, is_broadcast(*prefix) ? "the broadcast address" : "multicast"));
+        }
+        return prefix;
 }
 
 namespace {

@@ -54,4 +54,7 @@ struct Listen {
 };
 [[nodiscard]] Result<Listen> parse_listen(std::string_view value);
 
+// A value of Source=: of addresses that a client may have.
+[[nodiscard]] Result<Prefix> parse_source(std::string_view value);
+
 }  // namespace sockbroker

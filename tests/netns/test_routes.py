@@ -178,6 +178,12 @@ def test_all_means_every_protocol_and_family(broker, maker, spawn):
     announced_is(set())
 
 
+def test_all_does_not_wait_for_a_family_without_clients_which_is_not_announced(broker, maker, spawn):
+    begin(broker, maker, "Announce=all", "Source=203.0.113.0/24")
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    announced_is({"192.0.2.0/24"})
+
+
 def test_two_services_of_one_prefix_are_announced_while_both_are_up(broker, maker, spawn):
     conf(broker, AnnounceUpSec=0)
     maker.start()

@@ -188,6 +188,25 @@ def test_s12_a_change_of_sources_is_a_reload(broker, serve, hosts):
                 (PREFIXES["ipv6"], "2001:db8:77::/48"), (PREFIXES["ipv6"], "2001:db8:99::/48")}
 
 
+def test_s12_a_family_without_clients_wants_no_socket(broker, spawn):
+    broker.policy("[Service web]\nUser=61001\n" + everywhere() + "Source=203.0.113.0/24\n").start()
+    web = spawn("web", 61001)
+    for protocol, family in EACH:
+        label = open_socket(web, protocol, family)
+        reply = web.register(label, service="web")
+        if family == "ipv4":
+            assert (reply.result, reply.warnings) == ("ok", []), reply
+        else:
+            assert reply.result == "wrong-socket" and "web has Source= for IPv4 only" in reply.message, reply
+    broker.policy("[Service web]\nUser=61001\n" + everywhere())
+    assert broker.reload()[0] == 0
+    for protocol in ("tcp", "udp"):
+        assert web.register(f"{protocol}-ipv6", service="web").result == "ok"
+    broker.policy("[Service web]\nUser=61001\n" + everywhere() + "Source=203.0.113.0/24\n")
+    assert broker.reload()[0] == 0
+    assert {row["family"] for row in broker.list()} == {"ipv4"}
+
+
 def test_s12_an_interface_that_is_not_there_is_a_warning_and_counts_once_it_comes(broker, serve, hosts):
     first = hosts.add("first", *everyone())
     serve("late", everywhere() + "Interface=late\n")

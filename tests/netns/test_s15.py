@@ -24,6 +24,8 @@ WRONG_FOR_VERIFY = {
     "ports backwards": (WEB + "ListenStream=192.0.2.0/24:90-80\n", 3, "90-80"),
     "the address that no packet has": (WEB + "ListenStream=0.0.0.0:443\n", 3, "443"),
     "multicast": (WEB + "ListenDatagram=224.0.0.1:80\n", 3, "multicast"),
+    "the client that no packet has": (WEB + TCP + "Source=0.0.0.0\n", 4, "0.0.0.0/0"),
+    "clients of multicast": (WEB + TCP + "Source=224.0.0.0/4\n", 4, "multicast"),
     "IPv6 without brackets": (WEB + "ListenStream=2001:db8::/64:80\n", 3, "in brackets"),
     "a v4-mapped prefix": (WEB + "ListenStream=[::ffff:192.0.2.0]/120:80\n", 3, "v4-mapped"),
     "ranges that overlap": (WEB + "ListenStream=192.0.2.0/24:80-90\n" + OTHER + "ListenStream=192.0.2.0/24:85-99\n", 6,

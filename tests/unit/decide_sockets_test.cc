@@ -49,6 +49,12 @@ User=1
 Handover=share
 ListenStream=0.0.0.0/0:8080
 ListenStream=[::]/0:8080
+[Service named]
+User=1
+ListenStream=443
+ListenStream=192.0.2.0/24:443
+ListenDatagram=[2001:db8::]/32:53
+Source=10.0.0.0/8
 [Service six]
 User=1
 ListenDatagram=[2001:db8::]/32:1000-2000
@@ -86,6 +92,11 @@ TEST(CheckSockets, EachServesTheFamiliesThatItCanAndNoneTwice) {
                 {"many", {socket(kTcp, kDual), socket(kTcp, kDual)}, "46 46"},
                 {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, kDual)}, "6 4 6"},
                 {"many", {socket(kTcp, kDual), socket(kTcp, k4), socket(kTcp, k6)}, ""},
+                {"named", {socket(kTcp, k4)}, "4"},  // Source= leaves IPv6 no client
+                {"named", {socket(kTcp, kDual)}, "46"},
+                {"named", {socket(kTcp, k6)}, ""},
+                {"named", {socket(kUdp, kDual, 53)}, ""},
+                {"named", {socket(kTcp, k4), socket(kTcp, k6)}, ""},
                 {"six", {socket(kUdp, k6, 4)}, "6"},  // the port is the service's affair
                 {"six", {socket(kUdp, kDual, 1500)}, "46"},
                 {"six", {socket(kUdp, k4, 1500)}, ""},
@@ -122,6 +133,10 @@ TEST(CheckSockets, RefusalsSayWhichSocketAndWhatToDo) {
                   "service four has no ListenDatagram= binding of IPv4 or IPv6 that the socket bound to [::]:53 could "
                   "serve, "
                   "add one or hand over another socket");
+        EXPECT_EQ(
+                message("named", {socket(kTcp, k6, 443)}),
+                "service named has Source= for IPv4 only, so no client could reach the socket bound to [::1]:443: add "
+                "a Source= of IPv6 or hand over another socket");
         EXPECT_EQ(
                 message("both", {socket(kTcp, k4, 80), socket(kTcp, k4, 81)}),
                 "the sockets bound to 127.0.0.1:80 and 127.0.0.1:81 are both for TCP and IPv4 of service both, each of "

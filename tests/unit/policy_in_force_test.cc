@@ -60,9 +60,12 @@ TEST(Revocation, SaysWhyARegistrationGoes) {
         EXPECT_EQ(why("[Service web]\nUser=70\nListenStream=192.0.2.1:80\n"), "");
         EXPECT_EQ(why("[Service other]\nUser=70\nListenStream=192.0.2.1:80\n"), "policy has no such service any more");
         EXPECT_EQ(why("[Service web]\nUser=71\nListenStream=192.0.2.1:80\n"), "policy does not admit it any more");
-        const std::string unused = "the service has no binding of its protocol and family any more";
+        const std::string unused =
+                "the service has no binding of its protocol and family that a client could match any more";
         EXPECT_EQ(why("[Service web]\nUser=70\nListenDatagram=192.0.2.1:80\n"), unused);
         EXPECT_EQ(why("[Service web]\nUser=70\nListenStream=[2001:db8::1]:80\n"), unused);
+        EXPECT_EQ(why("[Service web]\nUser=70\nListenStream=80\nSource=2001:db8::/32\n"), unused);
+        EXPECT_EQ(why("[Service web]\nUser=70\nListenStream=80\nSource=2001:db8::/32 10.0.0.0/8\n"), "");
 }
 
 }  // namespace

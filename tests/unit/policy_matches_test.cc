@@ -90,6 +90,9 @@ TEST(PolicyMatches, AFamilyWithNoSourceOfItsOwnMatchesNobody) {
         EXPECT_EQ(meant(parsed.policy->services[0]),
                   (Strings{"ListenStream=192.0.2.0/24:80 from 10.0.0.0/8", "ListenStream=443 from 10.0.0.0/8"}));
         EXPECT_EQ(meant(parsed.policy->services[1]), Strings{});
+        using Used = std::array<std::array<bool, 2>, 2>;
+        EXPECT_EQ(parsed.policy->services[0].used, (Used{{{true, false}, {false, false}}}));
+        EXPECT_EQ(parsed.policy->services[1].used, Used{});
 }
 
 TEST(PolicyMatches, AValueTwiceIsAWarningAndCountsOnce) {

@@ -138,6 +138,17 @@ TEST(RoutePlan, HasEachPrefixOnceAndThoseOfSeveralServicesWhileAllAreUp) {
         EXPECT_TRUE(plan_of("[Service a]\nUser=a\nListenStream=192.0.2.0/24:80\n").empty());
 }
 
+TEST(RoutePlan, AnnouncesNoPrefixOfAFamilyWithoutClientsAndWaitsForNoSocketOfIt) {
+        const auto plan =
+                plan_of("[Service a]\nUser=a\nLocalRoutes=yes\nAnnounce=all\nListenStream=443\nSource=10.0.0.0/8\n"
+                        "ListenStream=192.0.2.0/24:443\nListenStream=[2001:db8::]/32:443\n");
+        EXPECT_EQ(texts(plan.announced_while({true})), std::vector<std::string>{"192.0.2.0/24"});
+        EXPECT_EQ(texts(plan.local), (std::vector<std::string>{"192.0.2.0/24", "2001:db8::/32"}));
+        const auto& used = plan.announcing.at("a").used;
+        EXPECT_TRUE(used[0][0]);
+        EXPECT_FALSE(used[0][1]);
+}
+
 TEST(AnnounceRule, WhatNobodyKnowsDecidesNothing) {
         using Parts = std::vector<std::optional<bool>>;
         const std::optional<bool> unknown;
