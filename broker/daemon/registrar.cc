@@ -2,6 +2,7 @@
 #include "broker/daemon/registrar.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <span>
 #include <utility>
@@ -127,8 +128,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
                         return refusals_.refuse(*still, peer, service.name);
                 }
         }
-        departures_.tell(registry_.make_room(offers.size()), Action::kGone,
-                         "it was displaced, and others need its place");
+        make_room(offers.size());
         // Before the first datagram comes.
         const auto replies = replies_.prepare(service, peer, facts);
         const auto handed = registry_.commit(service, peer, offers);
@@ -174,6 +174,29 @@ Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
         departures_.tell(departures, Action::kUnregister, why);
         return {.message = fmt::format("unregistered {} socket{} of {}", departures->size(),
                                        departures->size() == 1 ? "" : "s", name)};
+}
+
+void Registrar::make_room(std::size_t slots) {
+        using std::chrono::steady_clock;
+        constexpr auto kPart = std::chrono::milliseconds(2);
+        constexpr std::int64_t kInAllUsec = 20'000;  // some ten thousand; the others wait for the next round
+        // Who asks again and again while nothing was closed takes a tenth of the loop's time by it at most.
+        constexpr std::int64_t kPauseTimes = 10;
+        departures_.tell(registry_.make_room(slots), Action::kGone, "it was displaced, and others need its place");
+        const auto began = steady_usec();
+        if (registry_.has_room(slots) || began < no_sweep_until_usec_) {
+                return;
+        }
+        // What counts is what lives. Goes on where the time was up before, once around.
+        bool from_the_first = sweep_.done;
+        while (!registry_.has_room(slots) && steady_usec() - began < kInAllUsec) {
+                departures_.gone(registry_.refresh_some(sweep_, steady_clock::now() + kPart));
+                if (sweep_.done && std::exchange(from_the_first, true)) {
+                        break;
+                }
+        }
+        const auto now = steady_usec();
+        no_sweep_until_usec_ = registry_.has_room(slots) ? 0 : now + kPauseTimes * (now - began);
 }
 
 void Registrar::tell_handed(const Admission& admission, const std::vector<CommitResult>& handed) {

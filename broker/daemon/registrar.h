@@ -40,6 +40,8 @@ public:
         void tell_of_families() { families_.tell_due(); }
 
 private:
+        // Slots for so many more, as far as there are some that nobody serves with.
+        void make_room(std::size_t slots);
         void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.
         [[nodiscard]] std::vector<std::string> warn(const Admission& admission, const Peer& peer,
@@ -54,6 +56,8 @@ private:
         Refusals& refusals_;
         ServiceEntries& entries_;
         FamilyWarnings families_;
+        Registry::Sweep sweep_;                 // of make_room()
+        std::int64_t no_sweep_until_usec_ = 0;  // the last one was in vain
         RateLimit<std::string> rates_;
         const std::string netns_;
         const std::uint64_t netns_cookie_;

@@ -166,6 +166,8 @@ public:
         // Where fewer slots than that are free: displaced sockets are forgotten, the oldest of whoever has most of them
         // first. So they never keep anybody from registering.
         [[nodiscard]] Removal make_room(std::size_t slots);
+        // Those that were closed and not found yet take slots too.
+        [[nodiscard]] bool has_room(std::size_t slots) const { return dataplane_.free_slots() >= slots; }
 
         // One transaction: all offers into free slots, then one switch. A failure changes nothing.
         [[nodiscard]] std::expected<std::vector<CommitResult>, Refusal> commit(const Service& service, const Peer& peer,

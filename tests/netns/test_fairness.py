@@ -271,6 +271,21 @@ def test_a_full_map_of_sockets_that_serve_is_a_quota_and_nobody_is_displaced(bro
         assert [line["service"] for line in broker.list()] == ["pool"] * 8
 
 
+def test_what_was_closed_since_the_last_round_leaves_its_place_to_who_asks_for_one(broker, spawn):
+    """The broker looks for closed sockets every second; one of five times is soon after that."""
+    limits(broker, MaxSockets=8)
+    broker.policy(section("pool", 61002, listen("tcp", "10.0.0.0/24"), "Handover=share")
+                  + section("web", HONEST, everywhere())).start()
+    web = spawn("web", HONEST)
+    web.open("tcp", "tcp", "127.0.0.1")
+    for _ in range(5):
+        with running(Crowd, 61002) as crowd:
+            crowd.register("pool", 8)
+            assert web.register("tcp").result == "quota"
+        assert web.register("tcp").result == "ok"
+        assert web.control("FDSTOREREMOVE=1\nFDNAME=web").result == "ok"
+
+
 def test_refusals_of_very_many_uids_are_counted_and_fill_no_journal(broker):
     broker.policy(section("web", HONEST, everywhere())).start()
     with log_is_read(broker):
