@@ -34,7 +34,7 @@ const Registration* HeldSockets::find(const std::string& service, std::uint64_t 
 void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& handed, const Message& message) {
         std::size_t unstored = 0;
         std::size_t not_here = 0;
-        for (const auto& [added, displaced] : handed) {
+        for (const auto& [added, displaced, narrowed] : handed) {
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
                 for (const auto& old : displaced) {

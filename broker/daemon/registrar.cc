@@ -61,6 +61,17 @@ std::string served_by(const Service& service, const Registration& registration) 
         return shown == 0 ? service.name : fmt::format("{} ({}{})", service.name, text, more ? " and more" : "");
 }
 
+Entry handover_from(const Registration& old, const Entry& registered, std::string message) {
+        Entry entry = registered;
+        entry.action = Action::kHandover;
+        entry.message = std::move(message);
+        entry.old_unit = old.registrant.unit;
+        entry.old_cookie = old.cookie;
+        entry.old_uid = old.registrant.uid;
+        entry.old_pid = old.registrant.pid;
+        return entry;
+}
+
 }  // namespace
 
 Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures& departures, ReplyPrograms& replies,
@@ -209,15 +220,18 @@ void Registrar::tell_handed(const Admission& admission, const std::vector<Commit
                 entry.message = fmt::format("{} of {} serves {}", socket_name(one.added),
                                             one.added.registrant.to_string(), served_by(*admission.service, one.added));
                 for (const auto& old : one.displaced) {
-                        Entry handover = entry;
-                        handover.action = Action::kHandover;
-                        handover.message = fmt::format("{} serves from {} now, no longer from {}", service,
-                                                       one.added.registrant.to_string(), old.registrant.to_string());
-                        handover.old_unit = old.registrant.unit;
-                        handover.old_cookie = old.cookie;
-                        handover.old_uid = old.registrant.uid;
-                        handover.old_pid = old.registrant.pid;
-                        entries_.write(std::move(handover));
+                        entries_.write(handover_from(
+                                old, entry,
+                                fmt::format("{} serves from {} now, no longer from {}", service,
+                                            one.added.registrant.to_string(), old.registrant.to_string())));
+                }
+                for (const auto& [old, family] : one.narrowed) {
+                        const bool ipv4 = family == Family::kIpv4;
+                        entries_.write(handover_from(
+                                old, entry,
+                                fmt::format("{} serves {} from {} now, no longer from {}, whose socket goes on with {}",
+                                            service, ipv4 ? "IPv4" : "IPv6", one.added.registrant.to_string(),
+                                            old.registrant.to_string(), ipv4 ? "IPv6" : "IPv4")));
                 }
                 entries_.write(std::move(entry));
         }

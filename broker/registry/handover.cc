@@ -65,6 +65,34 @@ Registrant to_record(ServiceId id, const Registration& registration) {
         };
 }
 
+// Where one socket serves at a time: whose place those that were added take, of each protocol and family.
+void note_displaced(std::span<const Registration> before, std::span<const Registration> after,
+                    std::vector<CommitResult>& handed) {
+        for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                        const auto* old = first_choice(before, protocol, family);
+                        const auto* now = first_choice(after, protocol, family);
+                        if (old == nullptr || now == nullptr || old->cookie == now->cookie) {
+                                continue;
+                        }
+                        const auto by = std::ranges::find_if(
+                                handed, [&](const CommitResult& one) { return one.added.slot == now->slot; });
+                        if (by == handed.end()) {
+                                continue;
+                        }
+                        const bool goes_on = std::ranges::any_of(after, [&](const Registration& one) {
+                                return one.cookie == old->cookie && is_live(after, {}, one);
+                        });
+                        const auto known = std::ranges::find(by->displaced, old->slot, &Registration::slot);
+                        if (goes_on) {
+                                by->narrowed.push_back({.old = *old, .family = family});
+                        } else if (known == by->displaced.end()) {
+                                by->displaced.push_back(*old);
+                        }
+                }
+        }
+}
+
 }  // namespace
 
 Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
@@ -145,7 +173,8 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
                         return std::unexpected(not_installed(slot.error(), registration));
                 }
                 registration.slot = *slot;
-                handed.push_back({.added = std::move(registration), .displaced = {}});  // which needs no memory
+                handed.push_back(
+                        {.added = std::move(registration), .displaced = {}, .narrowed = {}});  // which needs no memory
         }
 
         std::vector<Registration> after;
@@ -171,17 +200,8 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
         std::erase_if(after, [&](const Registration& one) {
                 return std::ranges::find(forgotten, one.slot) != forgotten.end();
         });
-        for (const auto& old : state.registrations) {
-                if (!is_live(state.registrations, state.distribution, old) || is_live(after, state.distribution, old)) {
-                        continue;
-                }
-                for (auto& one : handed) {
-                        const auto& by = one.added;
-                        if (old.cookie != by.cookie && old.protocol == by.protocol &&
-                            ((old.serves.ipv4 && by.serves.ipv4) || (old.serves.ipv6 && by.serves.ipv6))) {
-                                one.displaced.push_back(old);
-                        }
-                }
+        if (!state.distribution.share) {
+                note_displaced(state.registrations, after, handed);
         }
         // The switch. Nothing that may fail comes after it.
         if (const auto done = replace_registrations(state, std::move(after), state.distribution); !done) {

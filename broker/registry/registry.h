@@ -82,8 +82,13 @@ struct Offer {
 
 // What commit() did with one socket.
 struct CommitResult {
+        struct Narrowed {
+                Registration old;
+                Family family;
+        };
         Registration added;
         std::vector<Registration> displaced;  // served before and do not any more
+        std::vector<Narrowed> narrowed;       // served this family before, and go on with the other
 };
 
 // How the packets of a service are distributed over its sockets.

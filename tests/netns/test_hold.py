@@ -12,7 +12,7 @@ from harness import client
 from harness.until import until
 from holding import HELD, end, knock, refused_soon, states
 from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
-from words import refused, section, who
+from words import open_socket, refused, section, who
 
 
 @pytest.fixture(name="broker")
@@ -95,6 +95,18 @@ def test_a_socket_of_its_own_takes_the_place_of_the_held_one(broker, spawn, prot
     cookie = handed_over(new, protocol, "ipv4", service="web", reuseport=True)
     assert [(row["cookie"], row["state"]) for row in broker.list()] == [(f"{cookie}", "live")]
     assert who(protocol, "ipv4") == "web-two"
+
+
+@pytest.mark.parametrize("labels", [("dual", "tcp-ipv4"), ("tcp-ipv4", "dual")])
+def test_a_socket_that_comes_again_beside_one_that_takes_a_family_of_it_stays_with_the_broker(broker, spawn, labels):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one = spawn("web")
+    dual = handed_over(one, "tcp", "ipv4", "dual", dual=True)
+    open_socket(one, "tcp", "ipv4", address="127.0.0.2")
+    assert one.register(*labels).result == "ok"
+    assert {row["cookie"] for row in broker.list()} == {dual, one.facts("tcp-ipv4")[1]}
+    end(one, broker)
+    until("both to be held", lambda: states(broker) == ["held", "held"])
 
 
 def test_a_held_socket_makes_nobody_busy(broker, spawn):

@@ -76,6 +76,24 @@ def loud_policy(number=100):
     return section("web", 61001, "ListenStream=192.0.2.0/24:80\n" * (number + 1))
 
 
+def test_a_family_that_a_socket_for_both_gives_up_is_a_hand_over(broker, spawn):
+    broker.policy("[Service web]\nUser=61001 61002\n" + everywhere()).start()
+    with Monitor(broker) as monitor:
+        old, new = spawn("old", 61001), spawn("new", 61002)
+        for protocol in ("tcp", "udp"):
+            cookie = handed_over(old, protocol, "ipv4", f"{protocol}-dual", service="web", dual=True)
+            for family, other in (("ipv4", "IPv6"), ("ipv6", "IPv4")):
+                newest = handed_over(new, protocol, family, service="web",
+                                     address={"ipv4": "127.0.0.2", "ipv6": "::1"}[family])
+                event = monitor.event("handover", service="web", cookie=newest)
+                assert event["uid"] == 61002
+                assert (event["old"]["cookie"], event["old"]["uid"]) == (cookie, 61001)
+                last = family == "ipv6"
+                assert ("whose socket goes on with " + other in event["message"]) is not last, event
+                states = {row["cookie"]: row["state"] for row in broker.list()}
+                assert states[newest] == "live" and states[cookie] == ("draining" if last else "live")
+
+
 def test_each_kind_of_event_is_told_as_it_happens(broker, spawn):
     add_routes()
     broker.policy(section("web", 61001, everywhere()) + section("dns", 61002, everywhere(9)) +
