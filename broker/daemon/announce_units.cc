@@ -91,8 +91,15 @@ std::optional<bool> AnnounceUnits::is_up(const std::string& unit) {
         if (is_active(*known.state)) {
                 return true;
         }
-        const auto socket = known.state->triggered_by;
-        return socket.empty() ? false : any_triggered(socket);
+        bool all_known = true;
+        for (const auto& socket : std::vector(known.state->triggered_by)) {
+                const auto triggered = any_triggered(socket);
+                if (triggered == std::optional(true)) {
+                        return true;
+                }
+                all_known = all_known && triggered.has_value();
+        }
+        return all_known ? std::optional(false) : std::nullopt;
 }
 
 void AnnounceUnits::forget_others() {

@@ -150,7 +150,6 @@ void HeldSockets::on_end(const Held& held, HoldEnd why) {
         case HoldEnd::kStopped:
                 return end_hold(held, fmt::format("{} was stopped", held.unit));
         case HoldEnd::kActivated:
-                // PID 1 keeps the sockets of a .socket unit. Others of such a service are not told apart.
                 if (held.gone_usec != 0) {
                         (void)registry_.set_gone(held.key.service, held.key.cookie, 0);
                 }

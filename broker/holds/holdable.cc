@@ -5,7 +5,7 @@
 
 namespace sockbroker {
 
-// PID 1 itself keeps what its .socket units opened.
+// PID 1 itself keeps what its .socket units opened. What a service of such a unit hands over is told apart later.
 bool may_be_held(const Service& service, const Registration& registration) {
         // Where the kernel chooses within a group it would choose the held one too, while others could serve.
         const bool chosen_by_kernel = service.reuse_port && service.handover == Handover::kShare;
@@ -14,6 +14,8 @@ bool may_be_held(const Service& service, const Registration& registration) {
 
 Held held_of(const Service& service, const Registration& registration) {
         return {.key = {service.name, registration.cookie},
+                .protocol = registration.protocol,
+                .bound = registration.bound,
                 .unit = registration.registrant.unit,
                 .registered_usec = registration.registered_usec,
                 .gone_usec = registration.gone_usec,

@@ -119,6 +119,7 @@ void Holds::pass_on(const HoldKey& key, const Peer& peer, std::int64_t registere
         kept.held.until_usec = 0;
         kept.undelivered = false;
         kept.others_read = false;
+        kept.own = false;
         set_clock(kept, 0, kept.held.hold_usec);
         watch_process(kept);
         if (!peer.unit.empty()) {
@@ -235,8 +236,52 @@ void Holds::look_at(const HoldKey& key, const std::function<void()>& then) {
                 if (state == nullptr && units_.connected()) {
                         return ask_again_later();  // PID 1 is busy: that says nothing of the unit
                 }
+                if (state != nullptr && !state->triggered_by.empty() && !kept_.at(key).own) {
+                        return find_origin(key, state->triggered_by, then);
+                }
                 judge(key, state);
         });
+}
+
+struct Holds::Origin {
+        std::int64_t registered_usec = 0;
+        std::size_t unanswered = 0;
+        bool is_known = true;
+        bool manager = false;
+        std::function<void()> then;
+};
+
+void Holds::find_origin(const HoldKey& key, const std::vector<std::string>& sockets,
+                        const std::function<void()>& then) {
+        const auto origin = std::make_shared<Origin>(Origin{
+                .registered_usec = kept_.at(key).held.registered_usec, .unanswered = sockets.size(), .then = then});
+        for (const auto& socket : sockets) {
+                units_.ask_listens(socket, [this, key, origin](const UnitState* state) {
+                        const Held* held = find(key);
+                        if (held == nullptr || held->registered_usec != origin->registered_usec) {
+                                return;
+                        }
+                        if (state == nullptr) {
+                                origin->is_known = false;
+                        } else if (may_have_opened(state->listens, held->protocol, held->bound)) {
+                                origin->manager = true;
+                        }
+                        if (--origin->unanswered == 0) {
+                                origin_known(key, *origin);
+                        }
+                });
+        }
+}
+
+void Holds::origin_known(const HoldKey& key, const Origin& origin) {
+        if (origin.manager) {
+                return end(key, HoldEnd::kActivated);
+        }
+        if (!origin.is_known) {
+                return units_.connected() ? ask_again_later() : judge(key, nullptr);
+        }
+        kept_.at(key).own = true;
+        look_at(key, origin.then);
 }
 
 void Holds::judge(const HoldKey& key, const UnitState* state) {
@@ -247,9 +292,6 @@ void Holds::judge(const HoldKey& key, const UnitState* state) {
                         set_gone(kept, steady_usec());
                 }
                 return;
-        }
-        if (!state->triggered_by.empty()) {
-                return end(key, HoldEnd::kActivated);
         }
         switch (presence_of(*state, held.registered_usec)) {
         case Presence::kThere:

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker/base/net.h"
 #include "broker/base/turns.h"
 #include "broker/hands/crew.h"
 #include "broker/holds/fd_store.h"
@@ -37,6 +38,8 @@ struct HoldKey {
 
 struct Held {
         HoldKey key;
+        Protocol protocol = Protocol::kTcp;
+        Endpoint bound;
         std::string unit;                  // of the registrant, empty: none
         std::int64_t registered_usec = 0;  // CLOCK_MONOTONIC, as all times here
         std::int64_t gone_usec = 0;        // when the registrant went; 0: it has not
@@ -52,7 +55,7 @@ enum class HoldEnd : std::uint8_t {
         kUnread,     // nobody went, and yet what came was not read for HoldSec=
         kSpanOver,   // what set_until() gave ran out
         kStopped,    // its unit was stopped on purpose
-        kActivated,  // the unit gets its sockets from a .socket unit: PID 1 keeps those
+        kActivated,  // a .socket unit has handed it over: PID 1 keeps it
 };
 
 class Holds {
@@ -116,6 +119,7 @@ private:
                 std::int64_t ends_usec = 0;  // as in ends_; 0: it is not there
                 bool undelivered = false;    // its registrant asked for it and did not get it
                 bool others_read = false;    // so the end of the process says nothing any more
+                bool own = false;            // of the service: no .socket unit of it listens there
                 Unread unread;
                 Process process;
                 OwnedSource process_watch;  // ends before what it watches
@@ -130,6 +134,11 @@ private:
         void store(Stored& stored, const HoldKey& key, const std::string& name);
         void look_at(const HoldKey& key, const std::function<void()>& then = {});
         void judge(const HoldKey& key, const UnitState* state);
+        // Whether one of these .socket units has handed it over; if not, it is looked at again.
+        void find_origin(const HoldKey& key, const std::vector<std::string>& sockets,
+                         const std::function<void()>& then);
+        struct Origin;
+        void origin_known(const HoldKey& key, const Origin& origin);
         void set_gone(Kept& kept, std::int64_t gone_usec);
         void back(Kept& kept);
         void set_clock(Kept& kept, std::int64_t gone_usec, std::int64_t hold_usec);

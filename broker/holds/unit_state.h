@@ -7,17 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "broker/holds/socket_unit.h"
+
 namespace sockbroker {
 
 // Properties of org.freedesktop.systemd1.Unit; times are of CLOCK_MONOTONIC, in microseconds, 0: never.
 struct UnitState {
-        std::string active;                 // ActiveState: "active", "inactive", "failed" ...
-        std::string sub;                    // SubState
-        bool has_job = false;               // Job: one waits or runs
-        std::int64_t began_usec = 0;        // InactiveExitTimestampMonotonic: when this activation of it began
-        std::int64_t ended_usec = 0;        // ActiveExitTimestampMonotonic: when it was active for the last time
-        std::string triggered_by;           // TriggeredBy: a .socket unit, empty: none
-        std::vector<std::string> triggers;  // Triggers, of a .socket unit
+        std::string active;                     // ActiveState: "active", "inactive", "failed" ...
+        std::string sub;                        // SubState
+        bool has_job = false;                   // Job: one waits or runs
+        std::int64_t began_usec = 0;            // InactiveExitTimestampMonotonic: when this activation of it began
+        std::int64_t ended_usec = 0;            // ActiveExitTimestampMonotonic: when it was active for the last time
+        std::vector<std::string> triggered_by;  // TriggeredBy: its .socket units
+        std::vector<std::string> triggers;      // Triggers, of a .socket unit
+        std::vector<Listening> listens;         // Listen, of a .socket unit, where that was asked for
 };
 
 enum class Presence : std::uint8_t {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/holds/unit_watch.h"
 
+#include <cerrno>
 #include <cstdlib>
 
 #include "broker/base/net.h"
@@ -14,6 +15,7 @@ constexpr const char* kManager = "org.freedesktop.systemd1";
 constexpr const char* kManagerPath = "/org/freedesktop/systemd1";
 constexpr const char* kManagerInterface = "org.freedesktop.systemd1.Manager";
 constexpr const char* kUnitInterface = "org.freedesktop.systemd1.Unit";
+constexpr const char* kSocketInterface = "org.freedesktop.systemd1.Socket";
 constexpr const char* kUnitPrefix = "/org/freedesktop/systemd1/unit";
 constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
@@ -27,6 +29,20 @@ void read_names(sd_bus_message* reply, const std::function<void(std::string_view
         const char* unit = nullptr;
         while (sd_bus_message_read_basic(reply, SD_BUS_TYPE_STRING, static_cast<void*>(&unit)) > 0) {
                 take(unit);
+        }
+        sd_bus_message_exit_container(reply);
+        sd_bus_message_exit_container(reply);
+}
+
+void read_listening(sd_bus_message* reply, std::vector<Listening>& listens) {
+        if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "a(ss)") <= 0 ||
+            sd_bus_message_enter_container(reply, SD_BUS_TYPE_ARRAY, "(ss)") < 0) {
+                return;
+        }
+        const char* type = nullptr;
+        const char* address = nullptr;
+        while (sd_bus_message_read(reply, "(ss)", &type, &address) > 0) {
+                listens.push_back({type, address});
         }
         sd_bus_message_exit_container(reply);
         sd_bus_message_exit_container(reply);
@@ -52,7 +68,7 @@ void read_property(sd_bus_message* reply, std::string_view name, UnitState& stat
         } else if (name == "TriggeredBy") {
                 read_names(reply, [&](std::string_view unit) {
                         if (unit.ends_with(".socket")) {
-                                state.triggered_by = unit;
+                                state.triggered_by.emplace_back(unit);
                         }
                 });
         } else if (name == "Triggers") {
@@ -78,6 +94,16 @@ bool read_state(sd_bus_message* reply, UnitState& state) {
                 }
         }
         return !state.active.empty();
+}
+
+// Whether PID 1 has answered: that there is nothing of the kind is an answer too.
+bool read_listens(sd_bus_message* reply, UnitState& state) {
+        if (sd_bus_message_is_method_error(reply, nullptr) > 0) {
+                const int r = sd_bus_message_get_errno(reply);
+                return r != ETIMEDOUT && r != EHOSTUNREACH && r != ENXIO;
+        }
+        read_listening(reply, state.listens);
+        return true;
 }
 
 }  // namespace
@@ -207,7 +233,8 @@ int UnitWatch::on_state(sd_bus_message* reply, void* userdata, sd_bus_error*) {
         question->watch->asked_--;
         return guarded([&] {
                 UnitState state;
-                const bool known = read_state(reply, state);
+                const bool known =
+                        question->what == What::kListens ? read_listens(reply, state) : read_state(reply, state);
                 for (const auto& then : question->askers) {
                         then(known ? &state : nullptr);
                 }
@@ -215,19 +242,20 @@ int UnitWatch::on_state(sd_bus_message* reply, void* userdata, sd_bus_error*) {
         });
 }
 
-void UnitWatch::ask(const std::string& unit, Then then) {
+void UnitWatch::ask(const std::string& unit, What what, Then then) {
         if (!connected_) {
                 return then(nullptr);
         }
-        to_ask_[unit].push_back(std::move(then));
+        to_ask_[{unit, what}].push_back(std::move(then));
         ask_next();
 }
 
 void UnitWatch::ask_next() {
         while (!to_ask_.empty() && asked_ < kMaxQuestions) {
                 auto next = to_ask_.extract(to_ask_.begin());
-                auto question = std::make_unique<Question>(Question{this, std::move(next.mapped())});
-                if (!connected_ || send(next.key(), question) < 0) {
+                const auto& [unit, what] = next.key();
+                auto question = std::make_unique<Question>(Question{this, what, std::move(next.mapped())});
+                if (!connected_ || send(unit, what, question) < 0) {
                         for (const auto& then : question->askers) {
                                 then(nullptr);
                         }
@@ -236,7 +264,7 @@ void UnitWatch::ask_next() {
 }
 
 // On success the question belongs to its slot, and that to the bus.
-int UnitWatch::send(const std::string& unit, std::unique_ptr<Question>& question) {
+int UnitWatch::send(const std::string& unit, What what, std::unique_ptr<Question>& question) {
         char* raw = nullptr;
         if (const int r = sd_bus_path_encode(kUnitPrefix, unit.c_str(), &raw); r < 0) {
                 return r;
@@ -244,9 +272,11 @@ int UnitWatch::send(const std::string& unit, std::unique_ptr<Question>& question
         const std::unique_ptr<char, decltype(&std::free)> path(raw, &std::free);
         sd_bus_message* call = nullptr;
         sd_bus_slot* slot = nullptr;
-        int r = sd_bus_message_new_method_call(bus_.get(), &call, kManager, path.get(), kProperties, "GetAll");
+        int r = sd_bus_message_new_method_call(bus_.get(), &call, kManager, path.get(), kProperties,
+                                               what == What::kListens ? "Get" : "GetAll");
         if (r >= 0) {
-                r = sd_bus_message_append(call, "s", kUnitInterface);
+                r = what == What::kListens ? sd_bus_message_append(call, "ss", kSocketInterface, "Listen")
+                                           : sd_bus_message_append(call, "s", kUnitInterface);
         }
         if (r >= 0) {
                 r = sd_bus_call_async(bus_.get(), &slot, call, on_state, question.get(), kAnswerUsec);

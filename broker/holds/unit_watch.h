@@ -7,10 +7,12 @@
 #include <systemd/sd-bus.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "broker/base/turns.h"
@@ -39,20 +41,25 @@ public:
         // Null: nobody knows, now. May be called before this returns. Many may ask of one unit: one question to PID 1
         // that begins after them answers them all, and few are on their way at a time (dbus-daemon allows 128).
         using Then = std::function<void(const UnitState* state)>;
-        void ask(const std::string& unit, Then then);
+        void ask(const std::string& unit, Then then) { ask(unit, What::kState, std::move(then)); }
+        // What a .socket unit listens on; nothing else of its state is told.
+        void ask_listens(const std::string& socket, Then then) { ask(socket, What::kListens, std::move(then)); }
 
 private:
         struct FreeBus {
                 void operator()(sd_bus* bus) const { sd_bus_close_unref(bus); }
         };
         static constexpr std::size_t kMaxQuestions = 32;
+        enum class What : std::uint8_t { kState, kListens };
         struct Question {
                 UnitWatch* watch;
+                What what;
                 std::vector<Then> askers;
         };
+        void ask(const std::string& unit, What what, Then then);
         [[nodiscard]] int connect();
         void ask_next();
-        [[nodiscard]] int send(const std::string& unit, std::unique_ptr<Question>& question);
+        [[nodiscard]] int send(const std::string& unit, What what, std::unique_ptr<Question>& question);
         static int on_state(sd_bus_message* reply, void* question, sd_bus_error*);
         void try_again();
         void settle(bool connected);
@@ -68,7 +75,7 @@ private:
         bool connected_ = false;
         bool pending_ = false;
         unsigned version_ = 0;
-        std::map<std::string, std::vector<Then>, std::less<>> to_ask_;
+        std::map<std::pair<std::string, What>, std::vector<Then>> to_ask_;
         std::size_t asked_ = 0;  // on their way
         OwnedSource timer_;
         std::unique_ptr<sd_bus, FreeBus> bus_;

@@ -308,6 +308,55 @@ def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
     broker.until("nothing registered", lambda: not broker.registered("resolver"), timeout=5)
 
 
+OWN_POLICY = """\
+[Service own]
+Unit=own.service
+ListenStream=1000
+HoldSec=30
+"""
+OWN_SOCKET = """\
+[Socket]
+{}
+FileDescriptorName=own
+FreeBind=yes
+[Install]
+WantedBy=sockets.target
+"""
+
+
+def test_a_socket_of_its_own_of_a_service_with_a_socket_unit_is_held(broker, message_ids):
+    broker.policy("own.conf", OWN_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("own.socket", OWN_SOCKET.format("ListenStream=/run/own-admin.sock\nListenStream=127.0.0.9:8010"))
+    broker.unit("own.service", "[Service]\nDynamicUser=yes\n"
+                "ExecStart=/opt/system-tests/client.py store own 127.0.0.9 8009 hold\n")
+    cursor = broker.cursor()
+    broker.run("systemctl start own.socket own.service")
+    broker.until_registered("own", 1)
+    until_bus(broker)
+    assert broker.client("tcp", ADDRESS, 1000, "x").stdout == "x"
+    broker.run("systemctl kill -s KILL own.service")
+    broker.until("it to be held", lambda: [row["state"] for row in broker.registered("own")] == ["held"])
+    broker.entries(cursor, message_ids["hold"])
+
+
+@pytest.mark.parametrize("listen", [
+    "127.0.0.9:8009", "0.0.0.0:8009", "[::]:8009", "8009", "[::ffff:127.0.0.9]:8009", "[fd73:6f63:6b62::9]:8009"])
+def test_one_that_its_socket_unit_has_opened_is_not(broker, listen):
+    """Once PID 1 closes it, nobody has it any more: the service is active, but the process that registered has
+    ended."""
+    broker.policy("own.conf", OWN_POLICY)
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("own.socket", OWN_SOCKET.format(f"ListenStream=/run/own-admin.sock\nListenStream={listen}"))
+    broker.unit("own.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nDynamicUser=yes\n"
+                "ExecStart=/usr/bin/sockbrokerctl register own\n")
+    broker.run("systemctl start own.socket && systemctl start own.service")
+    until_bus(broker)
+    assert [row["state"] for row in broker.until_registered("own", 1)] == ["live"]
+    broker.run("systemctl stop own.socket")
+    broker.until("nothing registered", lambda: not broker.registered("own"), timeout=5)
+
+
 def test_status_says_that_a_stop_of_the_broker_empties_the_store_of_systemd(steady):
     version = int(steady.out("systemctl --version").split()[1])
     warning, = steady.until("the version", lambda: steady.status()["warnings"])
