@@ -4,6 +4,7 @@
 #include "broker/daemon/held_sockets.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -31,21 +32,29 @@ const Registration* HeldSockets::find(const std::string& service, std::uint64_t 
         return found == all.end() ? nullptr : &*found;
 }
 
-void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& handed, const Message& message) {
+void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& handed, const Incoming& message) {
         std::size_t unstored = 0;
-        std::size_t not_here = 0;
+        std::size_t no_holder = 0;
+        std::size_t late = 0;
         for (const auto& [added, displaced, narrowed] : handed) {
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
                 for (const auto& old : displaced) {
                         holds_.release({service.name, old.cookie});
                 }
+                const HoldKey key{service.name, added.cookie};
+                late_.erase(key);
                 if (!may_be_held(service, added)) {
-                        holds_.release({service.name, added.cookie});
+                        holds_.release(key);
                         continue;
                 }
-                if (!holds_.is_in_holder({service.name, added.cookie})) {
-                        not_here++;
+                if (!holds_.is_in_holder(key)) {
+                        if (message.in_holder) {
+                                no_holder++;
+                        } else {
+                                late++;
+                                late_.insert(key);
+                        }
                         continue;
                 }
                 Process process{.pidfd = process_of(message, added.registrant)};
@@ -54,14 +63,22 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                 }
                 unstored += holds_.keep(held_of(service, added), std::move(process)) ? 0 : 1;
         }
-        if (not_here > 0) {
+        if (no_holder > 0) {
                 entries_.note(
                         service.name, 4,
                         fmt::format(
                                 "{} of the sockets that {} has registered now are not held: the broker holds those of "
-                                "{} services at most (HoldSec=), or that policy admits their sender was not known yet "
-                                "when they came; register them again",
-                                not_here, service.name, hands::Crew::kMaxHolders));
+                                "{} services at most (HoldSec=)",
+                                no_holder, service.name, hands::Crew::kMaxHolders));
+        }
+        if (late > 0) {
+                entries_.note(
+                        service.name, 4,
+                        fmt::format(
+                                "{} of the sockets that {} has registered now are not held (HoldSec=): they came on "
+                                "notify before this host had answered for the name of User= or Group= that admits "
+                                "their sender; register them again, or by control, which waits for the answer",
+                                late, service.name));
         }
         if (unstored > 0) {
                 entries_.note(
@@ -80,6 +97,9 @@ void HeldSockets::drop_departed(const std::string& service) {
                 if (find(service, key.cookie) == nullptr) {
                         holds_.release(key);
                 }
+        }
+        for (auto at = late_.lower_bound({service, 0}); at != late_.end() && at->service == service;) {
+                at = find(service, at->cookie) == nullptr ? late_.erase(at) : std::next(at);
         }
 }
 

@@ -7,17 +7,18 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/answer.h"
+#include "broker/daemon/incoming.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/policy_in_force.h"
 #include "broker/daemon/refusals.h"
 #include "broker/daemon/service_entries.h"
 #include "broker/holds/holds.h"
-#include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "broker/registry/registry.h"
 
@@ -44,7 +45,7 @@ public:
                 return holds_.in_holder(std::move(service));
         }
         // Sockets of that message were registered.
-        void hold(const Service& service, const std::vector<CommitResult>& handed, const Message& message);
+        void hold(const Service& service, const std::vector<CommitResult>& handed, const Incoming& message);
         // Some of the service are not registered any more, for whatever reason.
         void drop_departed(const std::string& service);
         // Another policy is in force.
@@ -72,6 +73,7 @@ private:
                 hands::Charge charge;
         };
         void adopt(const std::string& service, Adoption adoption);
+        [[nodiscard]] std::string warn_of_late() const;  // empty: nothing to warn of
         [[nodiscard]] const Registration* find(const std::string& service, std::uint64_t cookie) const;
 
         Registry& registry_;
@@ -80,6 +82,7 @@ private:
         ServiceEntries& entries_;
         Audit& audit_;
         Holds holds_;
+        std::set<HoldKey> late_;  // not held: who sent them was known to be admitted only when a hand had taken them
 };
 
 }  // namespace sockbroker

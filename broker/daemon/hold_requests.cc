@@ -4,8 +4,10 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "broker/daemon/entries.h"
 #include "broker/daemon/held_sockets.h"
@@ -118,6 +120,33 @@ Answer HeldSockets::give_back(const Admission& admission, const Peer& peer, cons
         return result;
 }
 
+std::string HeldSockets::warn_of_late() const {
+        constexpr std::size_t kNamed = 3;
+        std::size_t sockets = 0;
+        std::vector<std::string> services;
+        for (auto at = late_.begin(); at != late_.end(); at = late_.upper_bound({at->service, UINT64_MAX})) {
+                const auto* service = policy_->find(at->service);
+                const auto all = registry_.registrations(at->service);
+                const auto how = registry_.distribution(at->service);
+                const auto count = service == nullptr ? 0 : std::ranges::count_if(all, [&](const Registration& one) {
+                        return late_.contains({service->name, one.cookie}) && may_be_held(*service, one) &&
+                               is_live(all, how, one);
+                });
+                if (count > 0) {
+                        sockets += static_cast<std::size_t>(count);
+                        services.push_back(services.size() < kNamed ? service->name : "others");
+                        services.resize(std::min(services.size(), kNamed + 1));
+                }
+        }
+        return sockets == 0 ? ""
+                            : fmt::format(
+                                      "{} sockets of {} are served and not held (HoldSec=): they came on notify "
+                                      "before this host had answered for the name of User= or Group= that admits "
+                                      "their sender; register them again, or by control, which waits for the "
+                                      "answer",
+                                      sockets, fmt::join(services, ", "));
+}
+
 std::vector<std::string> HeldSockets::warnings() const {
         const bool wanted =
                 std::ranges::any_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; });
@@ -145,6 +174,9 @@ std::vector<std::string> HeldSockets::warnings() const {
                         fmt::format("sockets of {} services with HoldSec= are not held: the broker holds "
                                     "those of {} services at most, in a process for each",
                                     count, hands::Crew::kMaxHolders));
+        }
+        if (auto late = warn_of_late(); !late.empty()) {
+                result.push_back(std::move(late));
         }
         if (!holds_.has_store()) {
                 result.emplace_back(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The policy of a start: that of the folders or, where it is refused, the copy of the one last taken.
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -75,6 +76,13 @@ void Reloads::ask_names_after_start() {
                 tell_diagnostics(audit_, account_warnings(*policy, find_doubtful(names)), 0);
                 (void)revoke_unadmitted();  // the journal has its error
         });
+}
+
+void Reloads::when_names_are_known(std::function<void()> then) {
+        if (std::ranges::none_of(policy_->services, [](const Service& one) { return one.hold_usec > 0; })) {
+                return then();
+        }
+        ask_each(account_names(*policy_), std::move(then));
 }
 
 }  // namespace sockbroker

@@ -39,6 +39,9 @@ public:
         // The policy of the folders, else the copy of the one last taken, else none at all (degraded). Its routes are
         // what does not follow yet; null: none could be taken.
         [[nodiscard]] std::shared_ptr<const RoutePlan> load_at_start();
+        // After that: calls `then` when the host has answered for all names of the policy, or does not. At once where
+        // no service has HoldSec=, which they matter to (notify_start.h).
+        void when_names_are_known(std::function<void()> then);
 
         // Loads the policy of the folders anew; rows of the answer are its diagnostics. Asked while another one is on
         // its way, it begins after that. With `confirm_usec` the policy before comes back unless keep() is called in

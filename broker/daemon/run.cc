@@ -23,7 +23,7 @@
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
 #include "broker/daemon/notifier.h"
-#include "broker/daemon/notify_intake.h"
+#include "broker/daemon/notify_start.h"
 #include "broker/daemon/places.h"
 #include "broker/daemon/worker.h"
 #include "broker/hands/shares.h"
@@ -53,7 +53,7 @@ struct Loop {
         std::unique_ptr<Broker> broker;
         std::unique_ptr<Names> names;  // it and the worker call the broker
         std::unique_ptr<Worker> worker;
-        std::unique_ptr<NotifyIntake> notify;
+        std::unique_ptr<NotifyStart> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource ending;
         OwnedSource liveness;
@@ -209,7 +209,7 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
         } else {
                 audit.note(4, links.error().text());
         }
-        auto notify = NotifyIntake::listen(event, std::move(sockets.notify), *loop.broker, *loop.crew);
+        auto notify = NotifyStart::begin(event, std::move(sockets.notify), *loop.broker, *loop.crew, audit);
         if (!notify) {
                 return std::unexpected(notify.error());
         }
@@ -354,6 +354,9 @@ Result<void> run_daemon(const DaemonOptions& options) {
         loop.control->end_feeds();
         if (r < 0) {
                 return fail(r, "the event loop failed");
+        }
+        if (r == NotifyStart::kExitCode) {
+                return fail("the notify socket cannot be listened to");
         }
         if (r > 0) {
                 return fail("the process that makes the others, which take descriptors, has ended");
