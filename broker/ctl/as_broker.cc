@@ -28,8 +28,6 @@ namespace sockbroker::ctl {
 
 namespace {
 
-constexpr const char* kBrokerUser = "sockbroker";
-
 // Whether it is somebody else now; true as well where there is no such user.
 bool become_broker_user() {
         errno = 0;

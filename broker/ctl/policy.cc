@@ -21,6 +21,7 @@
 #include "broker/ctl/change_row.h"
 #include "broker/ctl/host_facts.h"
 #include "broker/ctl/netns.h"
+#include "broker/ctl/reach.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
 #include "broker/names/nss.h"
@@ -304,12 +305,18 @@ int verify_policy(const Options& options) {
         }
         if (!of_files && of_host) {
                 // A broker that was given a directory by hand is whoever started it.
-                const auto broker = read_as_broker(dirs, options.config_dir.empty() && ::geteuid() == 0);
+                const bool has_own_user = options.config_dir.empty();
+                const auto broker = read_as_broker(dirs, has_own_user && ::geteuid() == 0);
                 if (!broker) {
                         complain(broker.error().text());
                         return kExitFailed;
                 }
                 add_new(*broker, diagnostics);
+                if (has_own_user && ::geteuid() != 0) {
+                        if (const auto user = ids_of_user(kBrokerUser)) {
+                                add_new(out_of_reach(dirs, *user), diagnostics);
+                        }
+                }
         }
         if (parsed.policy) {
                 std::ranges::move(check_rules(*parsed.policy, config.config.limits.max_bindings),

@@ -34,18 +34,13 @@ bool is_null_device(const struct stat& status) {
         return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
 }
 
-// Hidden files are an editor's or a package manager's.
-bool is_drop_in_name(std::string_view name) {
-        return name.size() > 5 && name.ends_with(".conf") && name.front() != '.';
-}
-
 // Names of one directory; a directory that does not exist has none. A link to nowhere is not that: what it meant is not
 // known.
 Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
         const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
         if (!dir) {
                 if (errno != ENOENT) {
-                        return fail_errno(fmt::format("cannot open the directory, {}, or remove it", kHowToReach));
+                        return fail(errno, no_access_to_directory().message);
                 }
                 if (const auto link = link_to_nowhere(folder); !link.empty()) {
                         return fail(fmt::format("{} is a link to nowhere, mend the link or remove it",
@@ -96,6 +91,19 @@ Result<std::string> read_to_end(int fd, std::size_t size, std::size_t limit) {
 
 }  // namespace
 
+// Hidden files are an editor's or a package manager's.
+bool is_drop_in_name(std::string_view name) {
+        return name.size() > 5 && name.ends_with(".conf") && name.front() != '.';
+}
+
+Error no_access_to_file() {
+        return {EACCES, fmt::format("cannot read the file, {}", kHowToReach)};
+}
+
+Error no_access_to_directory() {
+        return {EACCES, fmt::format("cannot open the directory, {}, or remove it", kHowToReach)};
+}
+
 std::string link_to_nowhere(const std::string& path) {
         struct stat status {};
         for (std::filesystem::path part = path; part.has_relative_path(); part = part.parent_path()) {
@@ -111,8 +119,7 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
         struct stat status {};
         if (::stat(path.c_str(), &status) < 0) {
-                return fail_errno(errno == EACCES ? fmt::format("cannot read the file, {}", kHowToReach)
-                                                  : "cannot read the file");
+                return fail(errno, errno == EACCES ? no_access_to_file().message : "cannot read the file");
         }
         if (is_null_device(status)) {
                 return std::string{};
@@ -123,7 +130,7 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         }
         const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
         if (!fd) {
-                return fail_errno(fmt::format("cannot read the file, {}", kHowToReach));
+                return fail(errno, no_access_to_file().message);
         }
         if (::fstat(fd.get(), &status) < 0) {
                 return fail_errno("cannot read the file");

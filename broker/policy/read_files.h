@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "broker/base/result.h"
@@ -21,6 +22,12 @@ inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 
 // Of a path that does not exist: the part of it that is a link whose target is not there; empty: it has none.
 [[nodiscard]] std::string link_to_nowhere(const std::string& path);
+
+// What is said of those that the reader may not read.
+[[nodiscard]] Error no_access_to_file();
+[[nodiscard]] Error no_access_to_directory();
+
+[[nodiscard]] bool is_drop_in_name(std::string_view name);
 
 // `subdirectory`/*.conf of each directory, as read_policy_files() says.
 [[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory);

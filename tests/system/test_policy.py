@@ -22,10 +22,23 @@ OUT_OF_REACH = {
 }
 
 
+# The same for somebody who can read them himself, as a member of their group, and cannot become the broker's user.
+FOR_A_MEMBER = {
+    "a file of a group": (f"chgrp adm {FILE} && chmod 640 {FILE}", FILE),
+    "a folder of a group": ("chgrp adm /etc/sockbroker/conf.d && chmod 750 /etc/sockbroker/conf.d",
+                            "/etc/sockbroker/conf.d"),
+    "a folder above of a group": ("chgrp adm /etc/sockbroker && chmod 750 /etc/sockbroker", "/etc/sockbroker/conf.d"),
+    "a link through a folder of a group": (
+        f"mkdir -p /etc/p && mv {FILE} /etc/p && ln -s /etc/p/a.conf {FILE} && chgrp adm /etc/p && chmod 750 /etc/p",
+        FILE),
+}
+AS_MEMBER = "setpriv --reuid=61001 --regid=61001 --groups=$(getent group adm | cut -d: -f3) "
+
+
 def mended(broker):
     broker.run("chmod 755 /etc/sockbroker; test -L /etc/sockbroker/conf.d && rm /etc/sockbroker/conf.d; "
                "mkdir -p /etc/sockbroker/conf.d; chmod 755 /etc/sockbroker/conf.d; rm -rf "
-               f"{FILE} /srv/p /srv/conf.d /home/p /tmp/a.conf; systemctl reload sockbrokerd")
+               f"{FILE} /etc/p /srv/p /srv/conf.d /home/p /tmp/a.conf; systemctl reload sockbrokerd")
 
 
 @pytest.fixture(name="policy")
@@ -45,6 +58,21 @@ def test_root_is_told_by_verify_what_the_broker_cannot_read(policy, change, plac
     assert done.returncode == 1
     assert place in [row["file"] for row in json.loads(done.stdout) if row["severity"] == "error"]
     assert policy.status()["policy"]["services"] == 1, "the policy in force stays"
+
+
+def errors(done):
+    return {(row["file"], row["message"]) for row in json.loads(done.stdout) if row["severity"] == "error"}
+
+
+@pytest.mark.parametrize("change, place", FOR_A_MEMBER.values(), ids=FOR_A_MEMBER)
+def test_who_is_not_root_is_told_the_same(policy, change, place):
+    ordinary = AS_MEMBER + "sockbrokerctl --json=short verify"
+    assert not errors(policy.run(ordinary))
+    policy.run(change)
+    assert policy.run("systemctl reload sockbrokerd", check=False).returncode != 0
+    done = policy.run(ordinary, check=False)
+    assert done.returncode == 1 and place in [file for file, _ in errors(done)]
+    assert errors(done) == errors(policy.run("sockbrokerctl --json=short verify", check=False))
 
 
 def test_a_refused_reload_is_in_systemctl_status_at_once_with_its_errors(policy):
