@@ -241,11 +241,11 @@ void Broker::when_admitted(const std::string& service, const Peer& peer, std::si
 
 void Broker::store(const IncomingPtr& message, const Request& request, const Peer& peer, const Reply& reply) {
         const auto told = request.migrate ? with_migration(reply, dataplane_->migration_program()) : reply;
-        const bool on_behalf = request.pid != 0;
-        const auto act = [this, message, on_behalf](const Admission& admission, const Peer& admitted,
-                                                    const Reply& answered) {
+        const Registrar::Wish wish{.on_behalf = request.pid != 0, .inherit = request.inherit, .family = request.family};
+        const auto act = [this, message, wish](const Admission& admission, const Peer& admitted,
+                                               const Reply& answered) {
                 message->settled = true;
-                answered(registrar_.store(admission, *message, admitted, on_behalf));
+                answered(registrar_.store(admission, *message, admitted, wish));
         };
         // Judged before its descriptors were taken, maybe.
         if (const auto& verdict = message->verdict; verdict && message->judged_by == policy_.shared()) {

@@ -36,7 +36,10 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
         std::size_t unstored = 0;
         std::size_t no_holder = 0;
         std::size_t late = 0;
-        for (const auto& [added, displaced, narrowed] : handed) {
+        const auto is_displaced = [&](const Registration& one) {
+                return !is_live(registry_.registrations(service.name), registry_.distribution(service.name), one);
+        };
+        for (const auto& [added, displaced, narrowed, inherited] : handed) {
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
                 for (const auto& old : displaced) {
@@ -44,7 +47,7 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                 }
                 const HoldKey key{service.name, added.cookie};
                 late_.erase(key);
-                if (!may_be_held(service, added)) {
+                if (!may_be_held(service, added) || (inherited && is_displaced(added))) {
                         holds_.release(key);
                         continue;
                 }

@@ -17,7 +17,7 @@ namespace {
 // Beyond that many, nobody can mean them all: a name is asked for.
 constexpr std::size_t kMaxAsked = 64;
 
-// {service, protocol, prefix, ports, handover, hold_usec, file, line}
+// {service, protocol, prefix, ports, handover, hold_usec, reuse_port, file, line}
 std::string taker_line(const Policy& policy, const Taker& taker) {
         const auto& binding = *taker.binding;
         const auto ports = binding.ports.to_string();
@@ -28,6 +28,7 @@ std::string taker_line(const Policy& policy, const Taker& taker) {
                                 {"ports", ports == "*" ? JsonText(nullptr) : JsonText(ports)},
                                 {"handover", to_string(taker.service->handover)},
                                 {"hold_usec", taker.service->hold_usec},
+                                {"reuse_port", taker.service->reuse_port},
                                 {"file", policy.files[binding.where.file]},
                                 {"line", binding.where.line},
                         })

@@ -45,8 +45,7 @@ std::string served_by(const Service& service, const Registration& registration) 
         const auto looked_at = std::min(service.bindings.size(), kLookedAt);
         bool more = looked_at < service.bindings.size();
         for (const auto& binding : std::span(service.bindings).first(looked_at)) {
-                if (binding.protocol != registration.protocol ||
-                    !takes(registration.family, binding.prefix.address.family)) {
+                if (!registration.serves_in(binding.protocol, binding.prefix.address.family)) {
                         continue;
                 }
                 if (shown == kShown) {
@@ -90,7 +89,7 @@ Registrar::Registrar(const PolicyInForce& policy, Registry& registry, Departures
           netns_(std::move(netns)),
           netns_cookie_(netns_cookie) {}
 
-Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer, bool on_behalf) {
+Answer Registrar::store(const Admission& admission, const Incoming& message, const Peer& peer, const Wish& wish) {
         const Service& service = *admission.service;
         if (const auto wait = rates_.take(service.name, steady_usec()); wait != 0) {
                 return refusals_.refuse(
@@ -109,12 +108,20 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         for (const auto& offer : *found) {
                 all.push_back(offer.facts);
         }
-        const auto distinct = distinct_sockets(all);
+        auto distinct = distinct_sockets(all);
+        // Those that keep their place come last: they take no slot, and are in nobody's way.
+        const auto kept = std::ranges::stable_partition(
+                distinct, [&](std::size_t i) { return !wish.inherit || !registry_.has(service.name, all[i].cookie); });
+        const auto fresh = distinct.size() - kept.size();
         std::vector<Offer> offers;
-        std::vector<SocketFacts> facts;
+        std::vector<SocketFacts> facts;  // as they are to serve
         for (const std::size_t i : distinct) {
                 offers.push_back((*found)[i]);
+                offers.back().inherit = offers.size() > fresh;
                 facts.push_back(all[i]);
+                if (wish.family && all[i].family == SocketFamily::kDual) {
+                        facts.back().family = *wish.family == Family::kIpv4 ? SocketFamily::kIpv4 : SocketFamily::kIpv6;
+                }
         }
         const auto assignments = check_sockets(*policy_, service, facts, netns_cookie_);
         if (!assignments) {
@@ -130,8 +137,11 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
                 offers[i].serves = (*assignments)[i];
         }
         const auto refusal = [&] {
-                return check_occupancy(*policy_, service, facts, *assignments,
-                                       registry_.occupancy(service.name, peer, offers));
+                const std::span among = std::span(offers).first(fresh);
+                return fresh == 0 ? std::nullopt
+                                  : check_occupancy(*policy_, service, std::span(facts).first(fresh),
+                                                    std::span(*assignments).first(fresh),
+                                                    registry_.occupancy(service.name, peer, among));
         };
         if (refusal()) {  // by what is remembered; what counts is what lives
                 departures_.gone(registry_.refresh(service.name));
@@ -139,7 +149,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
                         return refusals_.refuse(*still, peer, service.name);
                 }
         }
-        make_room(offers.size());
+        make_room(fresh);
         // Before the first datagram comes.
         const auto replies = replies_.prepare(service, peer, facts);
         const auto handed = registry_.commit(service, peer, offers);
@@ -150,7 +160,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         tell_handed(admission, *handed);
         Answer taken{.message = fmt::format("registered {} socket{} for {}", offers.size(),
                                             offers.size() == 1 ? "" : "s", service.name),
-                     .warnings = warn(admission, peer, facts, on_behalf)};
+                     .warnings = warn(admission, peer, facts, wish.on_behalf)};
         if (!replies) {
                 taken.warnings.push_back(replies_.tell_none(service, peer, replies.error()));
         }
@@ -217,8 +227,12 @@ void Registrar::tell_handed(const Admission& admission, const std::vector<Commit
                 Entry entry = entry_of(Action::kRegister, service, one.added);
                 entry.result = to_string(ResultCode::kOk);
                 entry.rule = admission.rule;
-                entry.message = fmt::format("{} of {} serves {}", socket_name(one.added),
-                                            one.added.registrant.to_string(), served_by(*admission.service, one.added));
+                entry.message = one.inherited
+                                        ? fmt::format("{} for {} is of {} now, and keeps its place",
+                                                      socket_name(one.added), service, one.added.registrant.to_string())
+                                        : fmt::format("{} of {} serves {}", socket_name(one.added),
+                                                      one.added.registrant.to_string(),
+                                                      served_by(*admission.service, one.added));
                 for (const auto& old : one.displaced) {
                         entries_.write(handover_from(
                                 old, entry,

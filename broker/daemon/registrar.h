@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,16 @@ public:
                   HeldSockets& held, Routes& routes, Refusals& refusals, ServiceEntries& entries, RateSettings rate,
                   std::string netns, std::uint64_t netns_cookie);
 
-        // `on_behalf`: the sender named another process, which may bind its socket of the other family next. So the
-        // answer does not warn of a family without one.
+        // What a request says beside its sockets.
+        struct Wish {
+                // Another process is named, which may bind its socket of the other family next. So the answer does not
+                // warn of a family without one.
+                bool on_behalf = false;
+                bool inherit = false;               // what the service has already keeps its place
+                std::optional<Family> family = {};  // the one that dual-stack sockets serve
+        };
         [[nodiscard]] Answer store(const Admission& admission, const Incoming& message, const Peer& peer,
-                                   bool on_behalf);
+                                   const Wish& wish);
         // Those of the peer, or `any`.
         [[nodiscard]] Answer remove(const std::string& service, bool any, const Peer& peer);
         // To the journal. To be called every second or so.

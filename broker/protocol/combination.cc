@@ -115,8 +115,10 @@ std::expected<void, Refusal> check_companions(const Fields& fields, std::optiona
         if (fields.has(kTimeout) && fields.verb != Verb::kHold && fields.verb != Verb::kReload) {
                 return malformed("TIMEOUT_USEC= needs VERB=hold or VERB=reload beside it");
         }
-        if (fields.has(kMigrate) && action != kFdStore) {
-                return malformed("MIGRATE=1 needs FDSTORE=1 beside it");
+        for (const Key key : {kMigrate, kInherit, kFamily}) {
+                if (fields.has(key) && action != kFdStore) {
+                        return malformed(fmt::format("{}= needs FDSTORE=1 beside it", key_name(key)));
+                }
         }
         if (fields.has(kPid) && action != kFdStore && action != kFdRetrieve && fields.verb != Verb::kMatch &&
             fields.verb != Verb::kPrepare) {
@@ -185,7 +187,9 @@ std::expected<Request, Refusal> to_request(Channel channel, const Fields& fields
                 return Request{.verb = Verb::kStore,
                                .service = fields.service(),
                                .pid = fields.pid,
-                               .migrate = fields.has(kMigrate)};
+                               .migrate = fields.has(kMigrate),
+                               .inherit = fields.has(kInherit),
+                               .family = fields.has(kFamily) ? std::optional(fields.family) : std::nullopt};
         }
         if (fds != 0) {
                 return malformed(fmt::format("{}=1 takes no descriptors, {} came", key_name(*action), fds));

@@ -14,8 +14,8 @@ namespace sockbroker {
 namespace {
 
 constexpr std::array<std::string_view, kKeys> kNames = {
-        "FDSTORE", "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME", "FDPOLL",  "BARRIER", "VERB",     "TIMEOUT_USEC",
-        "PID",     "PROTOCOL",      "ADDRESS",    "PORT",   "MIGRATE", "FROM",    "INTERFACE"};
+        "FDSTORE",  "FDSTOREREMOVE", "FDRETRIEVE", "FDNAME",  "FDPOLL",  "BARRIER", "VERB", "TIMEOUT_USEC", "PID",
+        "PROTOCOL", "ADDRESS",       "PORT",       "MIGRATE", "INHERIT", "FAMILY",  "FROM", "INTERFACE"};
 
 constexpr std::size_t kMaxInterfaceName = 15;              // IFNAMSIZ less the terminator
 constexpr std::uint64_t kMaxPid = std::uint64_t{1} << 22;  // PID_MAX_LIMIT of the kernel
@@ -41,6 +41,15 @@ std::optional<Key> find_key(Channel channel, std::string_view name) {
         for (std::size_t i = 0; i < kKeys; i++) {
                 if (kNames[i] == name && is_known(channel, i)) {
                         return static_cast<Key>(i);
+                }
+        }
+        return std::nullopt;
+}
+
+std::optional<Family> parse_family(std::string_view value) {
+        for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                if (value == to_string(family)) {
+                        return family;
                 }
         }
         return std::nullopt;
@@ -82,6 +91,8 @@ std::expected<void, Refusal> check_value(Fields& fields, Key key, std::string_vi
                             "one");
         case kPort:
                 return keep(fields.port, parse_positive(value, 65535), key, value, "is no port from 1 to 65535");
+        case kFamily:
+                return keep(fields.family, parse_family(value), key, value, "is not taken, it is ipv4 or ipv6");
         case kFrom:
                 return keep(fields.from, parse_endpoint(value), key, value, "is not ADDRESS:PORT, IPv6 in brackets");
         case kInterface:

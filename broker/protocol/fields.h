@@ -34,6 +34,8 @@ enum Key : std::size_t {
         kAddress,
         kPort,
         kMigrate,
+        kInherit,
+        kFamily,
         kFrom,
         kInterface,
         kKeys
@@ -52,6 +54,7 @@ struct Fields {
         Protocol protocol = Protocol::kTcp;
         Address address;
         std::uint16_t port = 0;
+        Family family = Family::kIpv4;
         Endpoint from;
 
         [[nodiscard]] bool has(Key key) const { return values[key].has_value(); }

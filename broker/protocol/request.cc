@@ -84,6 +84,12 @@ std::string format_request(const Request& request) {
         if (request.migrate) {
                 text += "MIGRATE=1\n";
         }
+        if (request.inherit) {
+                text += "INHERIT=1\n";
+        }
+        if (request.family) {
+                text += fmt::format("FAMILY={}\n", to_string(*request.family));
+        }
         return text;
 }
 

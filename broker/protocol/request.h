@@ -42,7 +42,9 @@ struct Request {
         std::int32_t pid = 0;            // PID= of FDSTORE=, FDRETRIEVE=, VERB=match, VERB=prepare; 0: the sender's own
         WantedBind bind = {};            // of VERB=match; of VERB=explain protocol and where it goes
         bool migrate = false;            // MIGRATE=1 beside FDSTORE=1: the migration program with the answer
-        AskingClient client = {};        // of VERB=explain
+        bool inherit = false;            // INHERIT=1 there: what the service has already keeps its place
+        std::optional<Family> family = {};  // FAMILY= there: the one that a dual-stack socket serves; none: both
+        AskingClient client = {};           // of VERB=explain
 };
 
 // `fds` is the number of descriptors that came with the message. A refusal is always kMalformed.

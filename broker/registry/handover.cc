@@ -93,6 +93,20 @@ void note_displaced(std::span<const Registration> before, std::span<const Regist
         }
 }
 
+// Null: it is not there.
+const Registration* find_socket(std::span<const Registration> all, std::uint64_t cookie) {
+        const auto found = std::ranges::find(all, cookie, &Registration::cookie);
+        return found == all.end() ? nullptr : &*found;
+}
+
+// From now on, and live.
+void pass_to(Registration& registration, const Peer& peer) {
+        registration.registrant = peer;
+        registration.registered_usec = monotonic_usec();
+        registration.gone_usec = 0;
+        registration.hold_until_usec = 0;
+}
+
 }  // namespace
 
 Occupancy Registry::occupancy(const std::string& service, const Peer& peer, std::span<const Offer> offers) const {
@@ -136,22 +150,44 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
         ServiceState& state = found->second;
         std::vector<CommitResult> handed;
         handed.reserve(offers.size());
-        // Whatever ends this before the switch, an exception too, leaves no slot behind.
+        std::vector<std::pair<Slot, Registrant>> inherited;  // as they were
+        inherited.reserve(static_cast<std::size_t>(std::ranges::count_if(offers, &Offer::inherit)));
+        // Whatever ends this before the switch, an exception too, leaves no slot behind, and records as they were.
         struct Undo {
                 Dataplane& dataplane;
                 const std::vector<CommitResult>& handed;
+                const std::vector<std::pair<Slot, Registrant>>& inherited;
                 bool wanted = true;
 
-                Undo(Dataplane& d, const std::vector<CommitResult>& h) : dataplane(d), handed(h) {}
+                Undo(Dataplane& d, const std::vector<CommitResult>& h,
+                     const std::vector<std::pair<Slot, Registrant>>& i)
+                        : dataplane(d), handed(h), inherited(i) {}
                 Undo(const Undo&) = delete;
                 Undo& operator=(const Undo&) = delete;
                 ~Undo() {
                         for (std::size_t i = 0; wanted && i < handed.size(); i++) {
-                                dataplane.remove(handed[i].added.slot);
+                                if (!handed[i].inherited) {
+                                        dataplane.remove(handed[i].added.slot);
+                                }
+                        }
+                        for (std::size_t i = 0; wanted && i < inherited.size(); i++) {
+                                (void)dataplane.set_registrant(inherited[i].first, inherited[i].second);
                         }
                 }
-        } undo(dataplane_, handed);
+        } undo(dataplane_, handed, inherited);
         for (const auto& offer : offers) {
+                if (const auto* there =
+                            offer.inherit ? find_socket(state.registrations, offer.facts.cookie) : nullptr) {
+                        handed.push_back({.added = *there, .displaced = {}, .narrowed = {}, .inherited = true});
+                        Registration& same = handed.back().added;
+                        pass_to(same, peer);
+                        const auto record = to_record(state.id, same);
+                        inherited.emplace_back(same.slot, to_record(state.id, *there));
+                        if (const auto done = dataplane_.set_registrant(same.slot, record); !done) {
+                                return std::unexpected(not_installed(done.error(), same));
+                        }
+                        continue;
+                }
                 last_since_usec_ = std::max(last_since_usec_ + 1, now_usec());
                 Registration registration{
                         .cookie = offer.facts.cookie,
@@ -179,15 +215,22 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
 
         std::vector<Registration> after;
         after.reserve(handed.size() + state.registrations.size());
-        std::ranges::transform(handed.rbegin(), handed.rend(), std::back_inserter(after), &CommitResult::added);
-        const auto is_again = [&](const Registration& one) {
-                return std::ranges::any_of(handed,
-                                           [&](const CommitResult& other) { return other.added.cookie == one.cookie; });
-        };
+        for (auto one = handed.rbegin(); one != handed.rend(); one++) {
+                if (!one->inherited) {
+                        after.push_back(one->added);
+                }
+        }
         for (const auto& registration : state.registrations) {
-                if (!is_again(registration) && !is_succeeded(registration, peer, offers, state.distribution)) {
+                const auto again = std::ranges::find_if(
+                        handed, [&](const CommitResult& other) { return other.added.cookie == registration.cookie; });
+                if (again != handed.end() && again->inherited) {
+                        after.push_back(again->added);
+                } else if (again == handed.end() && !is_succeeded(registration, peer, offers, state.distribution)) {
                         after.push_back(registration);
                 }
+        }
+        if (!std::ranges::is_sorted(after, is_before)) {  // one was held, and is not any more
+                std::ranges::sort(after, is_before);
         }
         // Displaced sockets are kept for their owners to see, but never more of them than the quota.
         std::vector<Slot> forgotten;
@@ -240,12 +283,7 @@ Result<void> Registry::set_hold_until(const std::string& service, std::uint64_t 
 }
 
 Result<void> Registry::give_back(const std::string& service, std::uint64_t cookie, const Peer& peer) {
-        return rewrite(service, cookie, [&](Registration& one) {
-                one.gone_usec = 0;
-                one.hold_until_usec = 0;
-                one.registered_usec = monotonic_usec();
-                one.registrant = peer;
-        });
+        return rewrite(service, cookie, [&](Registration& one) { pass_to(one, peer); });
 }
 
 }  // namespace sockbroker

@@ -312,6 +312,11 @@ std::span<const Registration> Registry::registrations(const std::string& service
         return state == services_.end() ? std::span<const Registration>{} : state->second.registrations;
 }
 
+bool Registry::has(const std::string& service, std::uint64_t cookie) const {
+        const auto all = registrations(service);
+        return std::ranges::find(all, cookie, &Registration::cookie) != all.end();
+}
+
 std::vector<std::string> Registry::services() const {
         std::vector<std::string> result;
         for (const auto& [service, state] : services_) {

@@ -76,6 +76,7 @@ struct Offer {
         int errnum = 0;           // why it does not
         SocketFacts facts;
         Assignment serves;
+        bool inherit = false;  // the service has it: it keeps its place and what it serves, and is the peer's
 
         [[nodiscard]] bool serves_in(Family f) const { return f == Family::kIpv4 ? serves.ipv4 : serves.ipv6; }
 };
@@ -89,6 +90,7 @@ struct CommitResult {
         Registration added;
         std::vector<Registration> displaced;  // served before and do not any more
         std::vector<Narrowed> narrowed;       // served this family before, and go on with the other
+        bool inherited = false;               // it was there, in the place that it has
 };
 
 // How the packets of a service are distributed over its sockets.
@@ -174,7 +176,10 @@ public:
         // Those that were closed and not found yet take slots too.
         [[nodiscard]] bool has_room(std::size_t slots) const { return dataplane_.free_slots() >= slots; }
 
-        // One transaction: all offers into free slots, then one switch. A failure changes nothing.
+        [[nodiscard]] bool has(const std::string& service, std::uint64_t cookie) const;
+
+        // One transaction: all offers into free slots, but for those that keep theirs, then one switch. A failure
+        // changes nothing.
         [[nodiscard]] std::expected<std::vector<CommitResult>, Refusal> commit(const Service& service, const Peer& peer,
                                                                                std::span<const Offer> offers);
 

@@ -105,7 +105,7 @@ bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Of
         }
         const auto served = [&](Family family) {
                 return std::ranges::any_of(offers, [&](const Offer& offer) {
-                        return offer.facts.protocol == held.protocol &&
+                        return !offer.inherit && offer.facts.protocol == held.protocol &&
                                (family == Family::kIpv4 ? offer.serves.ipv4 : offer.serves.ipv6);
                 });
         };

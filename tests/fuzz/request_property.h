@@ -49,7 +49,8 @@ inline std::string broken_property(Channel channel, std::string_view text, std::
         }
         const auto again = parse_request(channel, format_request(*request), fds);
         if (!again || again->verb != verb || again->service != request->service || again->pid != request->pid ||
-            again->migrate != request->migrate || again->bind.at != request->bind.at ||
+            again->migrate != request->migrate || again->inherit != request->inherit ||
+            again->family != request->family || again->bind.at != request->bind.at ||
             again->bind.services != request->bind.services || again->client.from != request->client.from ||
             again->client.interface != request->client.interface) {
                 return "no round trip";

@@ -41,7 +41,7 @@ def test_a_match_says_who_takes_it_and_changes_nothing(broker, spawn):
     assert taken_by(match(one, "udp", "0.0.0.0", 53)) == "wide"
     assert match(one, "udp", "192.0.2.9", 53).lines == [{
         "service": "wide", "protocol": "udp", "prefix": "192.0.2.0/24", "ports": None, "handover": "replace",
-        "hold_usec": 0, "file": "/run/config/conf.d/50-test.conf", "line": 4}]
+        "hold_usec": 0, "reuse_port": False, "file": "/run/config/conf.d/50-test.conf", "line": 4}]
     assert broker.snapshot() == before
 
 

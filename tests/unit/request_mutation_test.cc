@@ -33,7 +33,7 @@ TEST(RequestMutation, HoldsForHalfAMillionTexts) {
                                           "FDPOLL=0\n",   "FDRETRIEVE=1",      "VERB=list",         "VERB=unregister\n",
                                           "VERB=hold\n",  "TIMEOUT_USEC=90\n", "READY=1\n",         "STATUS=x\n",
                                           "VERB=match\n", "PROTOCOL=tcp\n",    "ADDRESS=::\n",      "PORT=53\n",
-                                          "PID=12\n"};
+                                          "PID=12\n",     "INHERIT=1\n",       "FAMILY=ipv4\n",     "MIGRATE=1\n"};
         for (auto& mistake : test::read_mistakes()) {
                 if (mistake.text.size() < 200) {
                         seeds.push_back(std::move(mistake.text));

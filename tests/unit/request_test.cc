@@ -52,6 +52,8 @@ TEST(Request, WhatTheProtocolAllows) {
                 {notify, "TIMEOUT_USEC=x", 0, Verb::kNothing, ""},
                 {notify, "FDSTORE=1\nFDNAME=web\nMIGRATE=x", 1, Verb::kStore, "web"},
                 {control, "FDSTORE=1\nFDNAME=web\nMIGRATE=1", 1, Verb::kStore, "web"},
+                {control, "INHERIT=1\nFAMILY=ipv6\nFDSTORE=1\nFDNAME=web", 1, Verb::kStore, "web"},
+                {notify, "FDSTORE=1\nFDNAME=web\nINHERIT=x\nFAMILY=x", 1, Verb::kStore, "web"},
                 {control, "VERB=version", 0, Verb::kVersion, ""},
                 {control, "VERB=match\nPROTOCOL=tcp\nADDRESS=0.0.0.0\nPORT=80", 0, Verb::kMatch, ""},
                 {control, "VERB=prepare\nPID=7", 0, Verb::kPrepare, ""},
@@ -100,13 +102,17 @@ TEST(Request, WhatIsFormattedReadsBack) {
         for (const auto& request :
              {Request{Verb::kStore, "web"}, Request{Verb::kStore, ""}, Request{Verb::kRemove, "a"},
               Request{Verb::kBarrier, ""}, Request{Verb::kRetrieve, "b"}, Request{Verb::kUnregister, "c"},
-              Request{Verb::kStatus, ""}, Request{.verb = Verb::kStore, .service = "d", .migrate = true}}) {
+              Request{Verb::kStatus, ""}, Request{.verb = Verb::kStore, .service = "d", .migrate = true},
+              Request{.verb = Verb::kStore, .inherit = true}, Request{.verb = Verb::kStore, .family = Family::kIpv4},
+              Request{.verb = Verb::kStore, .migrate = true, .inherit = true, .family = Family::kIpv6}}) {
                 const std::size_t fds = request.verb == Verb::kStore || request.verb == Verb::kBarrier ? 1 : 0;
                 const auto again = parse_request(Channel::kControl, format_request(request), fds);
                 ASSERT_TRUE(again) << again.error().message;
                 EXPECT_EQ(again->verb, request.verb);
                 EXPECT_EQ(again->service, request.service);
                 EXPECT_EQ(again->migrate, request.migrate);
+                EXPECT_EQ(again->inherit, request.inherit);
+                EXPECT_EQ(again->family, request.family);
         }
 }
 
