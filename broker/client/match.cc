@@ -8,6 +8,7 @@ namespace sockbroker {
 void read_taker(std::string_view line, MatchedService& taker) {
         constexpr std::string_view kService = R"("service":")";
         constexpr std::string_view kHold = R"("hold_usec":)";
+        constexpr std::string_view kReusePort = R"("reuse_port":)";
         if (const auto at = line.find(kService); at != std::string_view::npos) {
                 const auto rest = line.substr(at + kService.size());
                 const auto name = rest.substr(0, rest.find('"'));
@@ -18,6 +19,9 @@ void read_taker(std::string_view line, MatchedService& taker) {
         if (const auto at = line.find(kHold); at != std::string_view::npos) {
                 const auto rest = line.substr(at + kHold.size());
                 taker.holds = !rest.empty() && rest.front() >= '1' && rest.front() <= '9';
+        }
+        if (const auto at = line.find(kReusePort); at != std::string_view::npos) {
+                taker.reuse_port = line.substr(at + kReusePort.size()).starts_with("true");
         }
 }
 

@@ -13,7 +13,8 @@ namespace sockbroker {
 
 struct MatchedService {
         std::string service;
-        bool holds = false;  // HoldSec=
+        bool holds = false;       // HoldSec=
+        bool reuse_port = false;  // ReusePort=
 };
 
 // The values of a line of the answer; what it lacks stays as it was. Pure.

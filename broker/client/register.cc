@@ -31,13 +31,23 @@ bool may_migrate(int fd) {
 }  // namespace
 
 ControlRequest RegisterOperation::next() {
-        const Request request{.verb = Verb::kStore, .service = service_, .pid = pid_, .migrate = migrate_};
+        const Request request{.verb = Verb::kStore,
+                              .service = service_,
+                              .pid = how_.pid,
+                              .migrate = how_.migrate,
+                              .inherit = how_.inherit,
+                              .family = how_.family};
         return {.request = format_request(request), .fds = fds_};
 }
 
 Result<Operation::Course> RegisterOperation::take(ControlAnswer& answer, std::vector<OwnedFd> received) {
-        if (answer.result == "malformed" && migrate_) {
-                migrate_ = false;
+        if (answer.result == "malformed" && (how_.inherit || how_.family)) {
+                how_.inherit = false;
+                how_.family.reset();
+                return Course{.over = false};
+        }
+        if (answer.result == "malformed" && how_.migrate) {
+                how_.migrate = false;
                 return Course{.over = false};
         }
         if (received.size() != 1) {
@@ -57,8 +67,8 @@ Result<Operation::Course> RegisterOperation::take(ControlAnswer& answer, std::ve
 }
 
 Result<ControlClient::Answer> register_sockets(ControlClient& client, const std::string& service,
-                                               const std::vector<int>& fds, std::int32_t pid) {
-        RegisterOperation registration(service, fds, pid);
+                                               const std::vector<int>& fds, HowToRegister how) {
+        RegisterOperation registration(service, fds, how);
         return run(client, registration);
 }
 

@@ -219,7 +219,7 @@ int register_of_process(const Options& options) {
                         service, options.pid, names_of(*found), options.pid, service));
                 return kExitFailed;
         }
-        const auto answer = sockbroker::register_sockets(*client, service, fds, options.pid);
+        const auto answer = sockbroker::register_sockets(*client, service, fds, {.pid = options.pid});
         if (!answer) {
                 return report_no_answer(answer.error());
         }

@@ -5,10 +5,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <charconv>
-#include <nlohmann/json.hpp>
-
-#include "broker/client/register.h"
 #include "broker/protocol/request.h"
 
 namespace sockbroker::supervise {
@@ -18,7 +14,6 @@ namespace {
 constexpr auto kPatience = std::chrono::seconds(10);
 constexpr auto kRemember = std::chrono::milliseconds(100);
 constexpr std::size_t kMostRemembered = 1024;
-constexpr std::size_t kCookieDigits = 16;
 
 bool depends_on_policy_alone(std::string_view result) {
         return result == "ok" || result == "not-permitted" || result == "unknown-service" || result == "ambiguous";
@@ -30,19 +25,6 @@ bool lives(const OwnedFd& pidfd) {
 }
 
 }  // namespace
-
-std::optional<std::uint64_t> read_displaced(std::string_view line) {
-        const auto row = nlohmann::json::parse(line, nullptr, false);
-        const auto text_of = [&](const char* field) -> std::string_view {
-                const auto at = row.find(field);
-                return at != row.end() && at->is_string() ? at->get_ref<const std::string&>() : std::string_view();
-        };
-        const auto digits = text_of("cookie");
-        std::uint64_t cookie = 0;
-        const auto [end, error] = std::from_chars(digits.begin(), digits.end(), cookie, 16);
-        const bool whole = error == std::errc() && end == digits.end() && digits.size() == kCookieDigits;
-        return whole && text_of("state") == "draining" ? std::optional(cookie) : std::nullopt;
-}
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
@@ -101,17 +83,11 @@ Reply BrokerLink::prepare(const std::string& service, pid_t pid) {
         });
 }
 
-Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd) {
-        return ask(pid,
-                   [&](ControlClient& client, pid_t named) { return register_sockets(client, service, {fd}, named); });
-}
-
-void BrokerLink::list(const std::function<void(std::string_view line)>& on_line) {
-        if (auto client = ControlClient::connect(runtime_dir_)) {
-                client->set_timeout(kPatience);
-                // Without an answer what follows has none either.
-                (void)client->call(format_request({.verb = Verb::kList}), {}, on_line);
-        }
+Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd, HowToRegister how) {
+        return ask(pid, [&](ControlClient& client, pid_t named) {
+                how.pid = named;
+                return register_sockets(client, service, {fd}, how);
+        });
 }
 
 std::vector<OwnedFd> BrokerLink::retrieve(const std::string& service, pid_t pid) {

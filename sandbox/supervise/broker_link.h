@@ -8,18 +8,16 @@
 #include <sys/types.h>
 
 #include <chrono>
-#include <cstdint>
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "broker/base/net.h"
 #include "broker/base/owned_fd.h"
 #include "broker/client/client.h"
 #include "broker/client/match.h"
+#include "broker/client/register.h"
 
 namespace sockbroker::supervise {
 
@@ -35,9 +33,6 @@ struct Taken : MatchedService {
         Reply reply;
 };
 
-// The cookie of a line of VERB=list whose socket is displaced. Pure.
-[[nodiscard]] std::optional<std::uint64_t> read_displaced(std::string_view line);
-
 class BrokerLink {
 public:
         // `services`: those of --service=; none: any that admits.
@@ -47,18 +42,7 @@ public:
         [[nodiscard]] Taken match(Protocol protocol, const Endpoint& at, pid_t pid);
         // The program's unit may bind the service's UDP ports on loopback from now on, where policy says so.
         [[nodiscard]] Reply prepare(const std::string& service, pid_t pid);
-        [[nodiscard]] Reply hand_over(const std::string& service, pid_t pid, int fd);
-        // Takes the sockets out, by cookie, in front of which the broker has a newer one.
-        template <class Value>
-        void take_out_displaced(std::map<std::uint64_t, Value>& sockets) {
-                if (!sockets.empty()) {
-                        list([&](std::string_view line) {
-                                if (const auto cookie = read_displaced(line)) {
-                                        sockets.erase(*cookie);
-                                }
-                        });
-                }
-        }
+        [[nodiscard]] Reply hand_over(const std::string& service, pid_t pid, int fd, HowToRegister how);
         // What is held for the service: the program's from now on.
         [[nodiscard]] std::vector<OwnedFd> retrieve(const std::string& service, pid_t pid);
 
@@ -76,7 +60,6 @@ private:
         // One request on a connection of its own; the second argument is the value of PID=, 0: none.
         using Speak = std::function<Result<ControlClient::Answer>(ControlClient&, pid_t)>;
         [[nodiscard]] Reply ask(pid_t pid, const Speak& speak);
-        void list(const std::function<void(std::string_view line)>& on_line);
 
         std::string runtime_dir_;
         std::vector<std::string> services_;

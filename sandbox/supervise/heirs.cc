@@ -9,10 +9,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
+#include <cerrno>
+#include <iterator>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 
 #include "broker/base/net.h"
 
@@ -20,14 +24,19 @@ namespace sockbroker::supervise {
 
 namespace {
 
-constexpr std::size_t kMostWatched = 64;
-// What one search looks at, at most.
+// What one call looks at, and what it finds, at most: meanwhile no bind of the program is answered.
 constexpr unsigned kMostDescriptors = 100'000;
+constexpr std::size_t kMostAtOnce = 256;
 
 using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
 
 Folder open_folder(const std::string& path) {
         return {::opendir(path.c_str()), ::closedir};
+}
+
+// There is something, and it cannot be opened now.
+bool is_short(int errnum) {
+        return errnum == EMFILE || errnum == ENFILE || errnum == ENOMEM;
 }
 
 // Of the links of /proc/PID/fd; 0: no socket.
@@ -45,65 +54,127 @@ std::uint64_t inode_of_link(int folder, const char* name) {
 }  // namespace
 
 void Heirs::watch(pid_t pid, std::uint64_t cookie, int fd) {
+        forget(cookie);
         struct stat status {};
-        OwnedFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-        if (!pidfd || ::fstat(fd, &status) != 0) {
+        if (::fstat(fd, &status) != 0) {
                 return;
         }
-        std::erase_if(watched_, [&](const Watched& one) { return one.cookie == cookie; });
-        if (watched_.size() >= kMostWatched) {
-                watched_.erase(watched_.begin());
+        const bool known = processes_.contains(pid);
+        OwnedFd pidfd(known ? -1 : static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+        const bool ended = !known && !pidfd && errno == ESRCH;
+        if (!known && !pidfd && !ended) {
+                return;
         }
-        watched_.push_back({.cookie = cookie, .inode = status.st_ino, .pidfd = std::move(pidfd)});
+        make_room();
+        if (pidfd) {
+                processes_.emplace(pid, std::move(pidfd));
+        }
+        (ended ? orphans_ : watched_).push_back({.cookie = cookie, .inode = status.st_ino, .pid = pid});
+}
+
+// For one more of each.
+void Heirs::make_room() {
+        if (watched_.size() + orphans_.size() >= capacity_) {
+                auto& from = watched_.empty() ? orphans_ : watched_;
+                from.erase(from.begin());
+        }
+        if (processes_.size() < kMostProcesses) {
+                return;
+        }
+        std::set<pid_t> with_sockets;
+        for (const Watched& one : watched_) {
+                with_sockets.insert(one.pid);
+        }
+        std::erase_if(processes_, [&](const auto& process) { return !with_sockets.contains(process.first); });
+        if (processes_.size() >= kMostProcesses) {
+                const pid_t oldest = watched_.front().pid;
+                std::erase_if(watched_, [&](const Watched& one) { return one.pid == oldest; });
+                processes_.erase(oldest);
+        }
+}
+
+void Heirs::forget(std::uint64_t cookie) {
+        const auto is_it = [&](const Watched& one) { return one.cookie == cookie; };
+        std::erase_if(watched_, is_it);
+        std::erase_if(orphans_, is_it);
 }
 
 void Heirs::add_to(std::vector<pollfd>& entries) const {
-        for (const Watched& one : watched_) {
-                if (one.pidfd) {
-                        entries.push_back({.fd = one.pidfd.get(), .events = POLLIN, .revents = 0});
-                }
+        for (const auto& [pid, pidfd] : processes_) {
+                entries.push_back({.fd = pidfd.get(), .events = POLLIN, .revents = 0});
         }
 }
 
-bool Heirs::note_ended() {
-        for (Watched& one : watched_) {
-                pollfd entry{.fd = one.pidfd.get(), .events = POLLIN, .revents = 0};
-                if (one.pidfd && ::poll(&entry, 1, 0) == 1) {
-                        one.pidfd.reset();
+void Heirs::note_ended() {
+        std::vector<pollfd> entries;
+        add_to(entries);
+        if (entries.empty() || ::poll(entries.data(), entries.size(), 0) <= 0) {
+                return;
+        }
+        std::set<pid_t> ended;
+        auto entry = entries.begin();
+        for (const auto& [pid, pidfd] : processes_) {
+                if ((entry++)->revents != 0) {
+                        ended.insert(pid);
                 }
         }
-        return std::ranges::any_of(watched_, [](const Watched& one) { return !one.pidfd; });
+        const auto gone =
+                std::ranges::stable_partition(watched_, [&](const Watched& one) { return !ended.contains(one.pid); });
+        orphans_.insert(orphans_.end(), gone.begin(), gone.end());
+        watched_.erase(gone.begin(), gone.end());
+        std::erase_if(processes_, [&](const auto& process) { return ended.contains(process.first); });
 }
 
-void Heirs::find(const Found& found) {
-        std::vector<Watched> wanted;
-        for (Watched& one : watched_) {
-                if (!one.pidfd) {
-                        wanted.push_back(std::move(one));
+std::vector<Heirs::Heir> Heirs::find() {
+        if (!std::exchange(searches_, true)) {
+                next_ = {};
+                for (Watched& one : orphans_) {
+                        one.sought = true;
                 }
         }
-        std::erase_if(watched_, [](const Watched& one) { return !one.pidfd; });
-        const Folder processes = open_folder("/proc");
+        std::unordered_map<std::uint64_t, Watched*> sought;  // by inode
+        for (Watched& one : orphans_) {
+                if (one.sought) {
+                        sought.emplace(one.inode, &one);
+                }
+        }
+        std::vector<Heir> heirs;
         unsigned looked_at = 0;
-        while (const dirent* const process = processes ? ::readdir(processes.get()) : nullptr) {
-                const auto pid = parse_number(process->d_name, INT32_MAX);
-                if (!pid || wanted.empty() || static_cast<pid_t>(*pid) == ::getpid()) {
+        const Folder processes = open_folder("/proc");
+        if (!processes) {
+                return heirs;
+        }
+        while (const dirent* const process = sought.empty() ? nullptr : ::readdir(processes.get())) {
+                const auto pid = static_cast<pid_t>(parse_number(process->d_name, INT32_MAX).value_or(0));
+                if (pid == 0 || pid < next_.pid || pid == ::getpid()) {
                         continue;
                 }
-                const Folder descriptors = open_folder(fmt::format("/proc/{}/fd", *pid));
+                const Folder descriptors = open_folder(fmt::format("/proc/{}/fd", pid));
+                if (!descriptors && is_short(errno)) {
+                        next_ = {.pid = pid, .number = 0};
+                        return heirs;
+                }
                 while (const dirent* const one = descriptors ? ::readdir(descriptors.get()) : nullptr) {
-                        const auto inode = inode_of_link(::dirfd(descriptors.get()), one->d_name);
-                        const auto heir = std::ranges::find(wanted, inode, &Watched::inode);
-                        if (inode != 0 && heir != wanted.end()) {
-                                const auto cookie = heir->cookie;
-                                wanted.erase(heir);
-                                found(cookie, static_cast<pid_t>(*pid), std::atoi(one->d_name));  // NOLINT: digits
+                        const auto name = parse_number(one->d_name, INT32_MAX);
+                        const auto number = static_cast<int>(name.value_or(0));
+                        if (!name || (pid == next_.pid && number < next_.number)) {
+                                continue;
                         }
-                        if (++looked_at > kMostDescriptors) {
-                                return;
+                        if (looked_at++ == kMostDescriptors || heirs.size() == kMostAtOnce) {
+                                next_ = {.pid = pid, .number = number};
+                                return heirs;
+                        }
+                        const auto found = sought.find(inode_of_link(::dirfd(descriptors.get()), one->d_name));
+                        if (found != sought.end()) {
+                                heirs.push_back({.cookie = found->second->cookie, .pid = pid, .number = number});
+                                found->second->sought = false;
+                                sought.erase(found);
                         }
                 }
         }
+        searches_ = false;
+        std::erase_if(orphans_, [](const Watched& one) { return one.sought; });
+        return heirs;
 }
 
 }  // namespace sockbroker::supervise

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "sandbox/supervise/end_socket.h"
+
 namespace sockbroker::supervise {
 
 namespace {
@@ -26,19 +28,6 @@ bool fits(const Spare& spare, const std::string& service, const Asked& asked, st
                 return facts.bound.port == asked.at.port;
         }
         return facts.listening && (!spare.held || std::ranges::find(ports, facts.bound.port) != ports.end());
-}
-
-// A UDP socket is connected to nobody: to the discard port of loopback, of the family that it is bound to.
-void end(int fd, const SocketFacts& facts) {
-        if (facts.protocol == Protocol::kTcp) {
-                (void)::shutdown(fd, SHUT_RDWR);
-                return;
-        }
-        constexpr std::uint16_t kDiscard = 9;
-        const bool ipv6 = facts.domain == AF_INET6;
-        const Family family = ipv6 && facts.family != SocketFamily::kDual ? Family::kIpv6 : Family::kIpv4;
-        const auto nobody = to_socket_address({.address = loopback(family), .port = kDiscard}, ipv6);
-        (void)::connect(fd, nobody.get(), nobody.size);
 }
 
 }  // namespace
@@ -87,7 +76,7 @@ Given Spares::take(const std::string& service, const Asked& asked, std::span<con
 void Spares::drop_held() {
         for (std::size_t i = spares_.size(); i-- > 0;) {
                 if (spares_[i].held) {
-                        end(fds_[i].get(), spares_[i].facts);
+                        end_socket(fds_[i].get(), spares_[i].facts);
                         spares_.erase(spares_.begin() + static_cast<std::ptrdiff_t>(i));
                         fds_.erase(fds_.begin() + static_cast<std::ptrdiff_t>(i));
                 }

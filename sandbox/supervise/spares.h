@@ -43,8 +43,7 @@ public:
         // A descriptor of the one that fits, the caller's.
         [[nodiscard]] Given take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports);
 
-        // Ends those that were held and nobody has asked for: no client is to wait in them. To close them would not do,
-        // as the broker has duplicates; it notices a listener that is shut down, and a UDP socket that is connected.
+        // Ends those that were held and nobody has asked for: no client is to wait in them.
         void drop_held();
         [[nodiscard]] bool has_held() const;
 

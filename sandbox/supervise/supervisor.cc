@@ -10,8 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <fstream>
-#include <map>
+#include <utility>
 
+#include "sandbox/supervise/end_socket.h"
 #include "sandbox/supervise/log.h"
 #include "sandbox/supervise/unix_bind.h"
 
@@ -20,7 +21,8 @@ namespace sockbroker::supervise {
 namespace {
 
 constexpr std::size_t kMostKnown = 16384;
-constexpr auto kBetweenSearches = std::chrono::milliseconds(200);
+constexpr std::chrono::milliseconds kBetweenSearches{200};
+constexpr std::chrono::milliseconds kLongestBetween{10'000};
 constexpr int kLongestAddress = sizeof(sockaddr_storage);  // the kernel's own bound
 
 int option(int fd, int level, int name) {
@@ -71,7 +73,9 @@ Supervisor::Supervisor(Settings settings, Notifications notifications, Spares sp
           broker_(settings_.runtime_dir, settings_.services),
           table_(kMostKnown),
           first_unprivileged_(read_first_unprivileged()),
-          zombie_(program) {}
+          zombie_(program),
+          heirs_(kMostKnown),
+          between_searches_(kBetweenSearches) {}
 
 int Supervisor::patience() const {
         using std::chrono::milliseconds;
@@ -80,7 +84,7 @@ int Supervisor::patience() const {
         if (spares_.has_held()) {
                 until = std::min(until, drop_held_at_);
         }
-        if (orphans_) {
+        if (heirs_.any()) {
                 until = std::min(until, find_heirs_at_);
         }
         if (until == std::chrono::steady_clock::time_point::max()) {
@@ -109,40 +113,46 @@ void Supervisor::run() {
                 } else if (entries[0].revents != 0 || zombie_.is_alone()) {
                         return;  // POLLHUP
                 }
-                orphans_ = heirs_.note_ended();
-                if (orphans_ && now >= find_heirs_at_) {
+                heirs_.note_ended();
+                if (heirs_.any() && now >= find_heirs_at_) {
                         find_heirs();
                 }
         }
 }
 
-// Not more often, however fast processes of the program come and go.
+// Not more often, however fast processes of the program come and go; and less and less often while the broker does not
+// answer, since no bind of the program is answered meanwhile.
 void Supervisor::find_heirs() {
-        find_heirs_at_ = std::chrono::steady_clock::now() + kBetweenSearches;
-        orphans_ = false;
-        struct Heir {
-                pid_t pid;
-                int number;
-        };
+        bool answered = true;
         try {
-                std::map<std::uint64_t, Heir> found;
-                heirs_.find([&](std::uint64_t cookie, pid_t pid, int number) { found[cookie] = {pid, number}; });
-                // One that a newer socket has displaced stays behind it, though a helper of the program may have it
-                // still: whoever registers comes first.
-                broker_.take_out_displaced(found);
-                for (const auto& [cookie, heir] : found) {
-                        (void)inherit(cookie, heir.pid, heir.number);
+                for (const auto& heir : heirs_.find()) {
+                        answered = answered && inherit(heir);
                 }
         } catch (const std::exception& error) {
                 say(fmt::format("cannot look for who has a socket now: {}", error.what()));
         }
+        between_searches_ = answered ? kBetweenSearches : std::min(2 * between_searches_, kLongestBetween);
+        find_heirs_at_ = std::chrono::steady_clock::now() + between_searches_;
 }
 
-bool Supervisor::inherit(std::uint64_t cookie, pid_t pid, int number) {
-        Known* known = table_.find(cookie);
-        const auto target = Target::open(pid);
-        const auto fd = target ? target->descriptor(number) : fail("it is gone");
-        return known != nullptr && fd && cookie_of(fd->get()) == cookie && hand_over(*known, fd->get(), pid) == 0;
+// One that a newer socket has displaced stays behind it, though a helper of the program may have it still. What cannot
+// be inherited now is looked for again, and what nobody may inherit is not.
+bool Supervisor::inherit(const Heirs::Heir& heir) {
+        Known* known = table_.find(heir.cookie);
+        if (known == nullptr) {
+                heirs_.forget(heir.cookie);
+                return true;
+        }
+        const auto target = Target::open(heir.pid);
+        const auto fd = target ? target->descriptor(heir.number) : fail(ESRCH, "it is gone");
+        if (fd && cookie_of(fd->get()) != heir.cookie) {
+                return true;
+        }
+        const int errnum = fd ? hand_over(*known, fd->get(), heir.pid, Place::kAsItIs) : fd.error().errnum;
+        if (errnum != 0 && errnum != EAGAIN && errnum != EBADF && target && target->lives()) {
+                heirs_.forget(heir.cookie);
+        }
+        return errnum != EAGAIN;
 }
 
 void Supervisor::handle(const seccomp_notif& request) {
@@ -233,7 +243,10 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 // Of UDP the socket stays bound where the broker refused it, and the program may try again.
                 const bool refused = !known->services.empty() && known->asked.protocol == Protocol::kUdp &&
                                      known->registered_for == 0;
-                return refused ? hand_over(*known, call.fd, call.target.pid()) : 0;
+                if (refused && std::exchange(known->ended, false)) {
+                        revive_socket(call.fd);
+                }
+                return refused ? hand_over(*known, call.fd, call.target.pid(), Place::kFirst) : 0;
         }
         Known known{.bytes = {bytes.begin(), bytes.end()}, .services = {}, .asked = {}};
         if (const auto plan = plan_bind(call.kind, bytes, settings_.limits)) {
@@ -287,7 +300,7 @@ int Supervisor::listen(const Call& call, int backlog) {
         if (goes_on && known->registered_for != 0) {
                 return listen_again(*known, call);
         }
-        const int errnum = hand_over(*known, call.fd, call.target.pid());
+        const int errnum = hand_over(*known, call.fd, call.target.pid(), Place::kFirst);
         if (errnum != 0 && known->own) {
                 // As if listen(2) had failed, so that the program may try again.
                 (void)::shutdown(call.fd, SHUT_RD);
@@ -295,12 +308,10 @@ int Supervisor::listen(const Call& call, int backlog) {
         return errnum;
 }
 
-// As workers do with the socket of their parent. It serves already, and nothing that the broker says or does not say of
-// this one shall end that: the socket is everybody's.
+// As workers do with the socket of their parent. It serves already, or a newer one does, and nothing that the broker
+// says or does not say of this one shall change that: the socket is everybody's.
 int Supervisor::listen_again(Known& known, const Call& call) {
-        std::map<std::uint64_t, pid_t> again{{cookie_of(call.fd), call.target.pid()}};
-        broker_.take_out_displaced(again);
-        const int errnum = again.empty() ? 0 : hand_over(known, call.fd, call.target.pid());
+        const int errnum = hand_over(known, call.fd, call.target.pid(), Place::kAsItIs);
         return errnum == EAGAIN ? 0 : errnum;
 }
 

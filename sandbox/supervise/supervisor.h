@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ private:
                 SocketKind kind;
         };
 
+        // Among the sockets of its service: the newest serves.
+        enum class Place : std::uint8_t { kFirst, kAsItIs };
+
         // Milliseconds, -1: for as long as nothing happens.
         [[nodiscard]] int patience() const;
         void find_heirs();
@@ -63,8 +67,9 @@ private:
 
         [[nodiscard]] int take_over(const Call& call, Known known);
         [[nodiscard]] int put_in_place(const Call& call, Given spare, Known known);
-        [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid);
-        [[nodiscard]] bool inherit(std::uint64_t cookie, pid_t pid, int number);
+        [[nodiscard]] int hand_over(Known& known, int fd, pid_t pid, Place place);
+        // False: the broker answers nobody now.
+        [[nodiscard]] bool inherit(const Heirs::Heir& heir);
         // `holding`: those of known.services that have HoldSec=.
         using Names = std::vector<std::string>;
         [[nodiscard]] int find_takers(Known& known, pid_t pid, Names& holding);
@@ -80,7 +85,7 @@ private:
         std::chrono::steady_clock::time_point drop_held_at_;
         Zombie zombie_;
         Heirs heirs_;
-        bool orphans_ = false;  // sockets whose process has ended
+        std::chrono::milliseconds between_searches_{};
         std::chrono::steady_clock::time_point find_heirs_at_;
 };
 

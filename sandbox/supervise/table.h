@@ -22,6 +22,8 @@ struct Known {
         Asked asked;
         pid_t registered_for = 0;  // 0: not yet
         bool own = true;           // made by the program, not a spare
+        bool keeps_group = false;  // ReusePort=: a program of its SO_REUSEPORT group is the program's own affair
+        bool ended = false;        // of UDP: end_socket(), since one of two services has refused it
 };
 
 class Table {

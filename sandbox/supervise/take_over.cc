@@ -10,6 +10,7 @@
 
 #include "sandbox/supervise/address.h"
 #include "sandbox/supervise/answers.h"
+#include "sandbox/supervise/end_socket.h"
 #include "sandbox/supervise/log.h"
 #include "sandbox/supervise/options_copy.h"
 #include "sandbox/supervise/supervisor.h"
@@ -91,6 +92,15 @@ int bind_aside(int fd, const Known& known) {
         return bind_to(fd, {.address = loopback(family), .port = 0}, known.asked.ipv6);
 }
 
+// Of the service before it takes packets, and the program hears that it has none. Of TCP listen(2) ends it.
+void end_of_refused(Known& known, int fd) {
+        const auto facts = probe_socket(fd);
+        if (known.own && known.asked.protocol == Protocol::kUdp && facts) {
+                end_socket(fd, *facts);
+                known.ended = true;
+        }
+}
+
 }  // namespace
 
 // One service, or for a socket of both families one for each.
@@ -105,6 +115,7 @@ int Supervisor::find_takers(Known& known, pid_t pid, Names& holding) {
         for (const Taken* taken : {&first, static_cast<const Taken*>(&second)}) {
                 if (taken->reply.ok() && std::ranges::find(known.services, taken->service) == known.services.end()) {
                         known.services.push_back(taken->service);
+                        known.keeps_group = known.keeps_group || taken->reuse_port;
                         if (taken->holds) {
                                 holding.push_back(taken->service);
                         }
@@ -189,7 +200,7 @@ int Supervisor::take_over(const Call& call, Known known) {
         }
         const bool ready = known.asked.protocol == Protocol::kUdp;
         Known& kept = table_.put(cookie_of(call.fd), std::move(known));
-        return ready ? hand_over(kept, call.fd, pid) : 0;
+        return ready ? hand_over(kept, call.fd, pid, Place::kFirst) : 0;
 }
 
 int Supervisor::put_in_place(const Call& call, Given given, Known known) {
@@ -206,15 +217,27 @@ int Supervisor::put_in_place(const Call& call, Given given, Known known) {
         known.own = false;
         const bool ready = known.asked.protocol == Protocol::kUdp;
         Known& kept = table_.put(cookie_of(spare.get()), std::move(known));
-        return ready ? hand_over(kept, spare.get(), call.target.pid()) : 0;
+        return ready ? hand_over(kept, spare.get(), call.target.pid(), Place::kFirst) : 0;
 }
 
-int Supervisor::hand_over(Known& known, int fd, pid_t pid) {
+int Supervisor::hand_over(Known& known, int fd, pid_t pid, Place place) {
+        const Asked& asked = known.asked;
+        const bool at_mapped = asked.ipv6 && !asked.dual && at_ipv4(asked);
+        const HowToRegister how{.migrate = !known.keeps_group,
+                                .inherit = place == Place::kAsItIs,
+                                .family = at_mapped ? std::optional(Family::kIpv4) : std::nullopt};
         for (const auto& service : known.services) {
-                const auto reply = broker_.hand_over(service, pid, fd);
+                const auto reply = broker_.hand_over(service, pid, fd, how);
                 if (!reply.ok()) {
-                        tell(fmt::format("{} of process {} for {}", describe(known.asked), pid, service), reply);
-                        return errno_of(reply.result);
+                        const int errnum = errno_of(reply.result);
+                        // What it has it keeps, and the broker is asked again.
+                        if (place == Place::kFirst || errnum != EAGAIN) {
+                                tell(fmt::format("{} of process {} for {}", describe(asked), pid, service), reply);
+                        }
+                        if (place == Place::kFirst && service != known.services.front()) {
+                                end_of_refused(known, fd);
+                        }
+                        return errnum;
                 }
                 for (const auto& warning : reply.warnings) {
                         say(fmt::format("{}: warning: {}", service, warning));

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -59,6 +60,11 @@ Result<Target> Target::open(pid_t tid) {
                 return fail_errno(fmt::format("cannot open process {}", first));
         }
         return Target(tid, first, std::move(pidfd));
+}
+
+bool Target::lives() const {
+        pollfd ended{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
+        return ::poll(&ended, 1, 0) == 0;
 }
 
 Result<OwnedFd> Target::descriptor(int number) const {

@@ -23,6 +23,8 @@ public:
 
         [[nodiscard]] pid_t pid() const { return pid_; }  // of the process
 
+        [[nodiscard]] bool lives() const;
+
         // Another descriptor of the same open file. Errors: EBADF: it has none of that number; EPERM: may not look.
         [[nodiscard]] Result<OwnedFd> descriptor(int number) const;
         // Errors: EFAULT; EPERM: may not look.

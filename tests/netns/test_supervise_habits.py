@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from harness import broker as broker_module
-from harness import kernel, sandbox, supervised
+from harness import sandbox, supervised
 from test_supervise import UID, ask, everything
 from test_supervise_again import has_pidfd_of_threads
 from words import add_routes
@@ -58,13 +58,23 @@ def test_a_worker_that_may_not_listen_again_ends_nothing(web):
         assert program.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)") == 1
 
 
-def test_a_worker_of_the_instance_before_that_listens_again_takes_nothing_back(web):
+# An older listener, displaced in all that it serves or in one family of two.
+older = pytest.mark.parametrize("at, v6only", [("0.0.0.0", None), ("::", 0)], ids=["displaced", "in one family"])
+
+
+@older
+def test_a_worker_of_the_instance_before_that_listens_again_takes_nothing_back(web, at, v6only):
     with supervised.Program() as old, supervised.Program() as new:
-        for program in (old, new):
-            program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
-        old.do(LISTEN_IN_A_CHILD)
-        assert old.do("names['heard']") == 0
-        assert ask("192.0.2.1", 80) == f"served {new.process.pid}"
+        old.do(f"s = sock('tcp', {at!r}, 80, {v6only}); serve(s)")
+        new.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        before = {entry["cookie"]: entry["state"] for entry in web.list()}
+        for _ in range(2):
+            old.do(LISTEN_IN_A_CHILD)
+            assert old.do("names['heard']") == 0
+            assert ask("192.0.2.1", 80) == f"served {new.process.pid}"
+            if at == "::":
+                assert ask("2001:db8::1", 80) == f"served {old.process.pid}"
+        assert {entry["cookie"]: entry["state"] for entry in web.list()} == before
 
 
 # A socket for each family, as most servers open them.
@@ -88,11 +98,12 @@ def test_in_a_pid_namespace_of_its_own_it_is_warned_at_once(web):
 
 # A helper that has a listener which its parent's program has replaced, and never accepts from it.
 
+@older
 @pytest.mark.parametrize("same_program", [True, False])
-def test_a_displaced_listener_that_somebody_still_has_is_not_put_in_front_again(web, same_program):
+def test_a_displaced_listener_that_somebody_still_has_is_not_put_in_front_again(web, same_program, at, v6only):
     with supervised.Program() as old, supervised.Program() as new:
-        old.do("""
-s = sock('tcp', '0.0.0.0', 80, listen=False)
+        old.do(f"""
+s = sock('tcp', {at!r}, 80, {v6only}, listen=False)
 read, write = os.pipe()
 child = os.fork()
 if child == 0:
@@ -100,23 +111,40 @@ if child == 0:
     os.write(write, b'x')
     signal.pause()
 os.read(read, 1)""")
+        [displaced] = [entry["cookie"] for entry in web.list()]
         newest = old if same_program else new
         newest.do("t = sock('tcp', '0.0.0.0', 80); serve(t)")
-        [live] = [entry for entry in web.list() if entry["state"] == "live"]
+        before = {entry["cookie"]: entry["state"] for entry in web.list()}
         child = old.do("child")
-        supervisor = old.supervisor()
-        watched = pidfds(supervisor)
         os.kill(child, signal.SIGKILL)
         old.do("os.waitpid(child, 0)")
-        supervised.until(lambda: pidfds(supervisor) < watched)  # it knows, and has looked who has the socket
-        for _ in range(3):  # it answers one call after the other
-            assert old.do("socket.socket().bind(('127.0.0.1', 0))") is None
-        assert [entry["cookie"] for entry in web.list() if entry["state"] == "live"] == [live["cookie"]]
+        supervised.until(lambda: {entry["cookie"]: entry["pid"] for entry in web.list()}[displaced] == old.process.pid)
+        assert {entry["cookie"]: entry["state"] for entry in web.list()} == before
         assert ask("192.0.2.1", 80) == f"served {newest.process.pid}"
+        if at == "::":
+            old.do("serve(s, 'old')")
+            assert ask("2001:db8::1", 80).startswith("old ")
 
 
-def pidfds(pid):
-    return sum("pidfd" in link for link in kernel.descriptors(pid).values())
+# A program of the server's own that chooses within its SO_REUSEPORT group. The profiles permit none, a drop-in may.
+
+MAY_CHOOSE = "include default\nallow setsockopt arg1 == SOL_SOCKET and arg2 == 51  # SO_ATTACH_REUSEPORT_CBPF\n"
+
+def test_with_reuse_port_the_programs_own_choice_within_its_group_stays(broker):
+    add_routes()
+    broker.policy(everything("web", "ReusePort=yes")).start()
+    sandbox.install()
+    profile = pathlib.Path("/run/may-choose.profile")
+    profile.write_text(MAY_CHOOSE)
+    with supervised.Program(f"--profile={profile}") as program:
+        program.do("first = sock('tcp', '0.0.0.0', 80); serve(first, 'first')")
+        assert program.do("""
+code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))  # BPF_RET | BPF_K: always the first
+first.setsockopt(socket.SOL_SOCKET, 51, struct.pack("@HP", 1, ctypes.addressof(code)))""") is None
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s, 'second')")
+        for _ in range(2):
+            assert {ask("192.0.2.1", 80) for _ in range(30)} == {f"first {program.process.pid}"}
+            program.do(LISTEN_IN_A_CHILD)
 
 
 # What others see of the program.

@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include "broker/client/register.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "tests/unit/support/socket_kinds.h"
@@ -173,6 +174,22 @@ TEST_F(ClientTest, AResultRecordMustBeWhole) {
 
 TEST_F(ClientTest, AnErrnoThatIsNoNumberIsAnError) {
         EXPECT_EQ(answer_to({"RESULT=ok\nERRNO=-1\nMESSAGE=\n"}).error().errnum, EPROTO);
+}
+
+TEST(Register, AsksAnOlderBrokerWithoutWhatItDoesNotKnow) {
+        RegisterOperation operation("web", {}, {.pid = 7, .inherit = true, .family = Family::kIpv4});
+        const std::string always = "FDSTORE=1\nFDNAME=web\nPID=7\n";
+        std::vector<std::string> asked;
+        for (bool over = false; !over;) {
+                ASSERT_LT(asked.size(), 9U);
+                asked.push_back(operation.next().request);
+                ControlAnswer unknown{.result = "malformed", .message = "unknown key", .warnings = {}};
+                over = operation.take(unknown, {})->over;
+        }
+        EXPECT_EQ(asked, (std::vector<std::string>{always + "MIGRATE=1\nINHERIT=1\nFAMILY=ipv4\n",
+                                                   always + "MIGRATE=1\n", always}));
+        RegisterOperation without("web", {}, {.migrate = false});
+        EXPECT_EQ(without.next().request, "FDSTORE=1\nFDNAME=web\n");
 }
 
 }  // namespace

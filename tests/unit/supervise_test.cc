@@ -181,42 +181,23 @@ TEST(Plan, SocketsOfOtherTransportsAreNobodys) {
 TEST(BrokerLink, ALineOfAMatchIsRead) {
         Taken taken;
         read_taker(R"({"service":"web","protocol":"tcp","prefix":null,"ports":"80","handover":"replace",)"
-                   R"("hold_usec":30000000,"file":"/x","line":3})",
+                   R"("hold_usec":30000000,"reuse_port":false,"file":"/x","line":3})",
                    taken);
         EXPECT_EQ(taken.service, "web");
         EXPECT_TRUE(taken.holds);
-        Taken without;
-        read_taker(R"({"service":"a.b","hold_usec":0})", without);
-        EXPECT_EQ(without.service, "a.b");
-        EXPECT_FALSE(without.holds);
+        EXPECT_FALSE(taken.reuse_port);
+        Taken other;
+        read_taker(R"({"service":"a.b","hold_usec":0,"reuse_port":true,"file":"/x"})", other);
+        EXPECT_EQ(other.service, "a.b");
+        EXPECT_FALSE(other.holds);
+        EXPECT_TRUE(other.reuse_port);
         Taken nothing;
-        for (const char* bad : {"", "{}", R"("service":)", R"("service":"a b")", R"("hold_usec":)"}) {
+        for (const char* bad : {"", "{}", R"("service":)", R"("service":"a b")", R"("hold_usec":)", R"("reuse_port":)",
+                                R"("reuse_port":"true")"}) {
                 read_taker(bad, nothing);
                 EXPECT_EQ(nothing.service, "");
                 EXPECT_FALSE(nothing.holds);
-        }
-}
-
-TEST(BrokerLink, ALineOfAListSaysWhetherASocketIsDisplaced) {
-        EXPECT_EQ(read_displaced(R"({"service":"web","cookie":"00000000000000ff","pid":1,"state":"draining"})"), 255U);
-        EXPECT_EQ(read_displaced(R"( { "state" : "drain\u0069ng", "x":[{}], "cookie": "FFFFFFFFFFFFFFFF" } )"),
-                  UINT64_MAX);
-        for (const char* bad :
-             {R"({"cookie":"00000000000000ff","state":"live"})", R"({"cookie":"00000000000000ff","state":"held"})",
-              R"({"cookie":"00000000000000ff","unit":"\"state\":\"draining\"","state":"live"})",
-              R"({"cookie":"0000000000000xff","state":"draining"})", R"({"state":"draining","cookie":"ff)",
-              R"({"state":"draining"})", "", "[]", "7", "null", R"("draining")", R"(["cookie","state"])",
-              // What only looks like the members.
-              R"({"unit":{"state":"draining"},"cookie":"00000000000000ff","state":"live"})",
-              R"({"old":{"cookie":"00000000000000ff"},"state":"draining"})",
-              R"({"cookie":"00000000000000ff","cookies":"state","state":["draining"]})",
-              R"({"cookie":255,"state":"draining"})", R"({"cookie":"0x000000000000ff","state":"draining"})",
-              R"({"cookie":" 0000000000000ff","state":"draining"})",
-              R"({"cookie":"000000000000000ff","state":"draining"})",
-              R"({"cookie":"00000000000000ff","state":"draining")",
-              R"({"cookie":"00000000000000ff","state":"draining"}{})",
-              R"(x{"cookie":"00000000000000ff","state":"draining"})"}) {
-                EXPECT_FALSE(read_displaced(bad)) << bad;
+                EXPECT_FALSE(nothing.reuse_port);
         }
 }
 
