@@ -134,7 +134,7 @@ def everything(quick, only=None):
     for family in (4, 6):
         if only is None or f"prices{family}" in only:
             # A few percent are asked for: many short slices, for what else the machine does lasts longer than one.
-            yield f"prices{family}", prices(family, 15 * count, 0.05, 0 if quick else 0.1)
+            yield f"prices{family}", prices(family, 15 * count, 0.05, 0 if quick else 0.05)
     for cookies in (1, 2):
         if only is None or f"flood{cookies}" in only:
             yield f"flood{cookies}", flood(cookies, FLOODED, count, 0.1 if quick else 0.25)
