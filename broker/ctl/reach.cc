@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/ctl/reach.h"
 
+#include <fmt/format.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
@@ -80,7 +81,7 @@ void look_at_drop_ins(const std::vector<std::string>& config_dirs, const std::st
                       std::vector<Diagnostic>& found) {
         std::map<std::string, std::string> paths;
         for (const auto& dir : config_dirs) {
-                const auto folder = dir + "/" + subdirectory;
+                const auto folder = fmt::format("{}/{}", dir, subdirectory);
                 if (is_refused(folder, user, Access::kRead)) {
                         found.push_back({folder, 0, Severity::kError, no_access_to_directory().text()});
                         continue;
