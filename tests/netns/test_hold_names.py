@@ -33,6 +33,17 @@ def late(broker):
     return [warning for warning in broker.status()[0]["warnings"] if "are served and not held" in warning]
 
 
+def registered_late(broker, directory, spawn):
+    """By an account that the host did not have when the broker asked for it."""
+    broker.policy(BY_NAME).start()
+    broker.wait_log("web does not exist on this host")
+    directory.add("web", UID)
+    web = spawn("web", UID)
+    label = open_socket(web, "tcp", "ipv4")
+    web.notify_and_wait("FDSTORE=1\nFDNAME=web", label)
+    return web, label
+
+
 def test_what_came_on_notify_while_the_broker_was_away_is_held(broker, directory, spawn):
     directory.add("web", UID)
     broker.policy(BY_NAME).start()
@@ -60,12 +71,7 @@ def test_a_host_that_does_not_answer_keeps_notify_waiting_for_a_moment_only(brok
 
 def test_of_an_account_that_came_into_being_since_status_says_that_it_is_not_held(broker, directory, spawn):
     """As of a DynamicUser= at the first start of its unit."""
-    broker.policy(BY_NAME).start()
-    broker.wait_log("web does not exist on this host")
-    directory.add("web", UID)
-    web = spawn("web", UID)
-    label = open_socket(web, "tcp", "ipv4")
-    web.notify_and_wait("FDSTORE=1\nFDNAME=web", label)
+    web, label = registered_late(broker, directory, spawn)
     until("it to be registered", lambda: states(broker) == ["live"])
     warning, = late(broker)
     assert warning.startswith("1 sockets of web are") and "register them again" in warning
@@ -78,12 +84,7 @@ def test_of_an_account_that_came_into_being_since_status_says_that_it_is_not_hel
 
 @pytest.mark.parametrize("how", ["close", "policy"])
 def test_the_warning_ends_with_what_it_is_about(broker, directory, spawn, how):
-    broker.policy(BY_NAME).start()
-    broker.wait_log("web does not exist on this host")
-    directory.add("web", UID)
-    web = spawn("web", UID)
-    label = open_socket(web, "tcp", "ipv4")
-    web.notify_and_wait("FDSTORE=1\nFDNAME=web", label)
+    web, label = registered_late(broker, directory, spawn)
     until("it to be warned of", lambda: late(broker))
     if how == "close":
         web.close(label)
