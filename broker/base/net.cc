@@ -87,11 +87,20 @@ std::optional<Address> parse_address(std::string_view text) {
         if (inet_pton(AF_INET6, terminated, address.bytes.data()) != 1) {
                 return std::nullopt;
         }
-        static constexpr std::uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-        if (std::memcmp(address.bytes.data(), kMapped, sizeof kMapped) == 0) {
+        if (unmapped(address) != address) {
                 return std::nullopt;
         }
         return address;
+}
+
+Address unmapped(const Address& address) {
+        static constexpr std::uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+        if (address.family != Family::kIpv6 || std::memcmp(address.bytes.data(), kMapped, sizeof kMapped) != 0) {
+                return address;
+        }
+        Address ipv4{.family = Family::kIpv4};
+        std::ranges::copy(std::span(address.bytes).subspan<sizeof kMapped>(), ipv4.bytes.begin());
+        return ipv4;
 }
 
 bool is_loopback(const Address& address) {

@@ -2,7 +2,7 @@
 //
 // The words of addresses: protocol, family, address, prefix, port range, endpoint; pure values with
 // parsing and printing. Addresses are kept in network byte order in 16 bytes (IPv4 uses the first four),
-// ports and lengths in host order. IPv4 and IPv6 never meet: no v4-mapped form exists here.
+// ports and lengths in host order. IPv4 and IPv6 never meet: nothing is parsed to a v4-mapped form.
 #pragma once
 
 #include <array>
@@ -52,6 +52,9 @@ struct Prefix {
 [[nodiscard]] bool is_loopback(const Address& address);   // 127.0.0.0/8, ::1
 [[nodiscard]] bool is_multicast(const Address& address);  // 224.0.0.0/4, ff00::/8
 [[nodiscard]] bool is_broadcast(const Address& address);  // 255.255.255.255
+// A v4-mapped address (::ffff:0:0/96), as sockets of both families have, as the IPv4 one that it stands for; any other
+// as it is.
+[[nodiscard]] Address unmapped(const Address& address);
 // The address with all bits after the first `length` cleared.
 [[nodiscard]] Address masked(const Address& address, unsigned length);
 

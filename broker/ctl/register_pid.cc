@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -82,17 +81,6 @@ Result<std::vector<Found>> sockets_of(pid_t pid) {
                 }
         }
         return found;
-}
-
-// A v4-mapped address as the IPv4 one that it stands for: the broker is asked about no other form.
-Address unmapped(const Address& address) {
-        constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-        if (address.family != Family::kIpv6 || !std::equal(kMapped.begin(), kMapped.end(), address.bytes.begin())) {
-                return address;
-        }
-        Address ipv4{.family = Family::kIpv4};
-        std::copy_n(address.bytes.begin() + kMapped.size(), 4, ipv4.bytes.begin());
-        return ipv4;
 }
 
 // Policy's word: the service takes a socket bound there.

@@ -10,21 +10,6 @@ namespace sockbroker {
 
 namespace {
 
-// Of an IPv6 socket that is bound to a v4-mapped address: the IPv4 address, which has one spelling only.
-Endpoint without_mapping(Endpoint endpoint) {
-        constexpr std::size_t kIpv4At = 12;
-        auto& [address, port] = endpoint;
-        const auto bytes = std::span(address.bytes);
-        const bool mapped = address.family == Family::kIpv6 && bytes[10] == 0xff && bytes[11] == 0xff &&
-                            std::ranges::all_of(bytes.first(10), [](std::uint8_t byte) { return byte == 0; });
-        if (!mapped) {
-                return endpoint;
-        }
-        Endpoint plain{.address = {.family = Family::kIpv4, .bytes = {}}, .port = port};
-        std::ranges::copy(bytes.subspan(kIpv4At), plain.address.bytes.begin());
-        return plain;
-}
-
 std::optional<Endpoint> endpoint_of(std::string_view text) {
         constexpr std::string_view kMapped = "[::ffff:";
         text = text.substr(0, text.find('%'));  // the interface of a link-local address
@@ -44,7 +29,7 @@ bool may_be_bound_to(const Listening& listening, Protocol protocol, const Endpoi
                 return false;
         }
         const auto endpoint = endpoint_of(address);
-        return !endpoint || without_mapping(*endpoint) == without_mapping(bound);
+        return !endpoint || *endpoint == Endpoint{unmapped(bound.address), bound.port};
 }
 
 }  // namespace

@@ -129,12 +129,9 @@ std::optional<Endpoint> endpoint_of(const sockaddr* address, socklen_t length) {
                 sockaddr_in6 six{};
                 std::memcpy(&six, address, sizeof six);
                 at.port = ntohs(six.sin6_port);
-                if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr)) {
-                        std::memcpy(at.address.bytes.data(), &six.sin6_addr.s6_addr[12], sizeof(in_addr));
-                        return at;
-                }
                 at.address.family = Family::kIpv6;
                 std::memcpy(at.address.bytes.data(), &six.sin6_addr, sizeof six.sin6_addr);
+                at.address = unmapped(at.address);
                 return at;
         }
         return std::nullopt;

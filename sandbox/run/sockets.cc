@@ -25,13 +25,6 @@ Result<void> set(int fd, int level, int option, int value, const char* name) {
         return {};
 }
 
-// ::ffff:a.b.c.d
-bool is_mapped(const Address& address) {
-        in6_addr bytes{};
-        std::memcpy(&bytes, address.bytes.data(), sizeof bytes);
-        return address.family == Family::kIpv6 && IN6_IS_ADDR_V4MAPPED(&bytes);
-}
-
 Result<void> set_options(int fd, const Listen& listen) {
         const bool ipv6 = listen.at.address.family == Family::kIpv6;
         auto done = set(fd, SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT");
@@ -39,7 +32,8 @@ Result<void> set_options(int fd, const Listen& listen) {
                 done = set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
         }
         if (done && ipv6) {
-                done = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, is_mapped(listen.at.address) ? 0 : 1, "IPV6_V6ONLY");
+                const bool mapped = unmapped(listen.at.address) != listen.at.address;
+                done = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, mapped ? 0 : 1, "IPV6_V6ONLY");
         }
         if (done && ipv6 && listen.protocol == Protocol::kUdp) {
                 constexpr int kIpv6Freebind = 78;  // linux/in6.h, which does not go with netinet/in.h

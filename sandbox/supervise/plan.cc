@@ -86,19 +86,14 @@ std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::by
                         return std::nullopt;
                 }
                 const auto address = read_as<sockaddr_in6>(bytes);
-                const bool mapped = IN6_IS_ADDR_V4MAPPED(&address.sin6_addr);
-                if (address.sin6_family != AF_INET6 || (mapped && socket.v6only)) {
+                Address bound{.family = Family::kIpv6};
+                std::memcpy(bound.bytes.data(), &address.sin6_addr, sizeof address.sin6_addr);
+                asked.ipv6 = true;
+                asked.at = {.address = unmapped(bound), .port = ntohs(address.sin6_port)};
+                if (address.sin6_family != AF_INET6 || (asked.at.address != bound && socket.v6only)) {
                         return std::nullopt;
                 }
-                asked.ipv6 = true;
-                asked.at.port = ntohs(address.sin6_port);
-                if (mapped) {
-                        std::memcpy(asked.at.address.bytes.data(), address.sin6_addr.s6_addr + 12, 4);
-                } else {
-                        asked.at.address.family = Family::kIpv6;
-                        std::memcpy(asked.at.address.bytes.data(), &address.sin6_addr, 16);
-                        asked.dual = !socket.v6only && IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr);
-                }
+                asked.dual = !socket.v6only && IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr);
         } else {
                 return std::nullopt;
         }

@@ -24,6 +24,19 @@ TEST(Net, AnAddressAloneIsAHostPrefix) {
         EXPECT_EQ(parse_prefix("2606::1")->to_string(), "2606::1/128");
 }
 
+TEST(Net, AMappedAddressStandsForTheIpv4OneInItAndNoOtherForAny) {
+        Address mapped{.family = Family::kIpv6, .bytes = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4}};
+        EXPECT_EQ(unmapped(mapped).to_string(), "1.2.3.4");
+        for (const std::size_t at : {0U, 9U, 10U, 11U}) {
+                auto other = mapped;
+                other.bytes[at] ^= 1;
+                EXPECT_EQ(unmapped(other), other) << at;
+        }
+        Address ipv4{.family = Family::kIpv4, .bytes = mapped.bytes};
+        EXPECT_EQ(unmapped(ipv4), ipv4);
+        EXPECT_EQ(unmapped(*parse_address("::1.2.3.4")).to_string(), "::1.2.3.4");
+}
+
 TEST(Net, BadPrefixesAreErrorsThatNameTheRemedy) {
         EXPECT_EQ(parse_prefix("1.0.0.1/24").error().message, "host bits are set in 1.0.0.1/24, write 1.0.0.0/24");
         EXPECT_EQ(parse_prefix("1.0.0.0/33").error().message, "prefix length \"33\" is not a number from 0 to 32");
