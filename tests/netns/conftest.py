@@ -48,6 +48,15 @@ def _broker(netns):  # pylint: disable=unused-argument
     print(made.log())
 
 
+@pytest.fixture(name="broker_with_sockets")
+def _broker_with_sockets(netns):  # pylint: disable=unused-argument
+    """Messages wait while it is away, as in a socket unit."""
+    made = broker_module.Broker(activated=True)
+    yield made
+    made.discard()
+    print(made.log())
+
+
 @pytest.fixture
 def spawn(netns):  # pylint: disable=unused-argument
     """spawn(name, uid, launched=None, gid=None): a service; all of them end with the test."""

@@ -4,7 +4,6 @@ and to be held a socket must be taken by the holder of its service."""
 
 import pytest
 
-from harness.broker import Broker
 from harness.directory import Directory
 from harness.until import until
 from holding import HELD, end, states
@@ -15,13 +14,9 @@ BY_NAME = "[Service web]\nUser=web\n" + everywhere() + HELD
 
 
 @pytest.fixture(name="broker")
-def _broker(netns):  # pylint: disable=unused-argument
-    """Messages wait while it is away, as in a socket unit."""
+def _broker(broker_with_sockets):
     add_routes()
-    made = Broker(activated=True)
-    yield made
-    made.discard()
-    print(made.log())
+    return broker_with_sockets
 
 
 @pytest.fixture(name="directory")

@@ -8,18 +8,9 @@ import socket
 
 import pytest
 
-from harness.broker import Broker
 from words import LOOPBACK, PORT, add_routes, each_family, everywhere, listen, refused, section, who
 
 PATH = "/run/sockbroker/tubular"
-
-
-@pytest.fixture(name="broker_with_sockets")
-def _broker_with_sockets(netns):  # pylint: disable=unused-argument
-    made = Broker(activated=True)
-    yield made
-    made.discard()
-    print(made.log())
 
 
 @pytest.fixture(name="broker")
