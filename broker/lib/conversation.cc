@@ -5,6 +5,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -63,11 +64,19 @@ void Conversation::begin(std::unique_ptr<Operation> operation, std::optional<Clo
         set_timer(timer_.get(), next_look_);
 }
 
+// A child that was forked meanwhile has the connection too, in epoll and open: closing it here alone would end neither.
+// Both calls can fail only where there is nothing to end.
 void Conversation::hang_up() {
         exchange_.reset();
         received_.clear();
-        connection_.reset();  // which takes it out of epoll
-        watched_ = 0;
+        if (watched_ != 0) {
+                (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection_.get(), nullptr);
+                watched_ = 0;
+        }
+        if (connection_) {
+                (void)shutdown(connection_.get(), SHUT_RDWR);
+                connection_.reset();
+        }
 }
 
 void Conversation::cancel() {

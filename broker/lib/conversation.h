@@ -32,6 +32,7 @@ public:
         // Goes on as far as possible without waiting. nullopt: not over yet. After an answer or an error it is not busy
         // any more.
         [[nodiscard]] Result<std::optional<ControlAnswer>> step();
+        // Never in a child that has it by fork(2), where it would end the request of the parent.
         void cancel();
 
 private:

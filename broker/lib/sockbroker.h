@@ -67,7 +67,8 @@ typedef struct sockbroker_client sockbroker_client;
  * Life. sockbroker_new() connects nowhere yet: each request has a connection of its own, so a broker may restart in
  * between. `runtime_dir`: where the broker's sockets are; NULL: /run/sockbroker. For a named network namespace it is
  * /run/sockbroker/netns/NAME. Of sockbroker_unref() the last one closes what is open and gives up what was begun; it
- * returns NULL and takes NULL. sockbroker_unrefp() is for __attribute__((__cleanup__)).
+ * returns NULL and takes NULL. sockbroker_unrefp() is for __attribute__((__cleanup__)). A child of fork(2) may only
+ * free it; a request that was begun stays the parent's, whatever the child does and however long it lives.
  * Errors: -EMFILE, -ENFILE, -ENOMEM.
  */
 SOCKBROKER_PUBLIC int sockbroker_new(sockbroker_client** ret, const char* runtime_dir);

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * For test_library.py: a service that uses each function of libsockbroker, in C11, and says on standard error where it
- * did not get what sockbroker.h promises. Parts, by the first argument: blocking SERVICE     all but retrieving, each
- * function one after the other polling SERVICE      the same by the pollable descriptor serve SERVICE LABEL  registers
- * a listener, or takes the held one, and answers LABEL until it is killed drain SERVICE        registers two listeners,
- * the second displaces the first, and waits until that is drained fork SERVICE         a child does not use what its
- * parent has made absent               no broker is there silent               one that takes connections and says
- * nothing passed SERVICE       registers what LISTEN_FDS passes
+ * did not get what sockbroker.h promises. Parts, by the first argument:
+ *
+ * blocking SERVICE     all but retrieving, each function one after the other
+ * polling SERVICE      the same by the pollable descriptor
+ * serve SERVICE LABEL  registers a listener, or takes the held one, and answers LABEL until it is killed
+ * drain SERVICE        registers two listeners, the second displaces the first, and waits until that is drained
+ * fork SERVICE         a child does not use what its parent has made
+ * fork-amid SERVICE    the program forks while requests are under way; says "answered", and goes on after a line
+ * absent               no broker is there
+ * silent               one that takes connections and says nothing
+ * passed SERVICE       registers what LISTEN_FDS passes
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -244,6 +249,50 @@ static void forked(const char* service) {
         close(fd);
 }
 
+static pid_t child_while_under_way(const char* service, const int parent[2], bool frees) {
+        struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(7000)};
+        char byte;
+        do
+                MUST(sockbroker_begin_match(broker, service, IPPROTO_TCP, (struct sockaddr*)&at, sizeof at) == 0);
+        while (sockbroker_process(broker) != 0);  // answered at once: then it is not under way
+        const pid_t child = fork();
+        MUST(child >= 0);
+        if (child == 0) {
+                close(parent[1]);
+                if (frees)
+                        sockbroker_unref(broker);
+                _exit(read(parent[0], &byte, 1) == 0 ? 0 : 1);  // lives for as long as its parent
+        }
+        return child;
+}
+
+static void forked_amid(const char* service) {
+        enum { kChildren = 41 };  // all but the first keep what they have, more than a user may have connections
+        pid_t children[kChildren];
+        int parent[2], status = 0;
+        char byte;
+
+        MUST(pipe(parent) == 0);
+        for (int i = 0; i < kChildren; i++) {
+                children[i] = child_while_under_way(service, parent, i == 0);
+                if (i % 2 == 0) {
+                        MUST(finished() == 1 && strcmp(sockbroker_get_service(broker), service) == 0);
+                } else {
+                        sockbroker_unref(broker);  // gives it up
+                        begin_again();
+                }
+        }
+        printf("answered\n");
+        fflush(stdout);
+        MUST(read(STDIN_FILENO, &byte, 1) == 1);  // the broker has restarted
+        struct pollfd ready = {.fd = sockbroker_get_fd(broker), .events = POLLIN};
+        MUST(poll(&ready, 1, 0) == 0);
+        close(parent[0]);
+        close(parent[1]);
+        for (int i = 0; i < kChildren; i++)
+                MUST(waitpid(children[i], &status, 0) == children[i] && status == 0);
+}
+
 static void absent(void) {
         int fd = bound(SOCK_STREAM, 0);
         MUST(refused(sockbroker_register(broker, "web", &fd, 1), ENOENT, NULL));
@@ -288,6 +337,8 @@ int main(int argc, char** argv) {
                 drain(service);
         else if (strcmp(part, "fork") == 0)
                 forked(service);
+        else if (strcmp(part, "fork-amid") == 0)
+                forked_amid(service);
         else if (strcmp(part, "absent") == 0)
                 absent();
         else if (strcmp(part, "silent") == 0)

@@ -29,16 +29,15 @@ def _web(broker):
     return broker.policy(section("web", UID, everywhere(), "HoldSec=30"))
 
 
-def started(*arguments, before=(), **more):
+def started(*arguments, before=(), stdin=subprocess.DEVNULL):
     environment = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(ROOM), "LC_ALL": "C"}
     return subprocess.Popen([*before, str(ROOM / "library_client"), *arguments], user=UID, group=UID, extra_groups=[],
-                            cwd="/",
-                            env=environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+                            cwd="/", env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
 
 
-def run(*arguments, before=(), **more):
-    process = started(*arguments, before=before, **more)
+def run(*arguments, before=()):
+    process = started(*arguments, before=before)
     said = "".join(process.communicate(timeout=60))
     assert process.returncode == 0, said
     return said
@@ -83,6 +82,17 @@ def test_what_was_displaced_is_waited_for(web):
 def test_a_child_does_not_use_what_its_parent_made(web):
     web.start()
     run("fork", "web")
+
+
+def test_children_that_were_made_during_requests_keep_neither_connections_nor_the_descriptor_busy(web):
+    """They have each file of their parent: closing it there ends nothing."""
+    web.start()
+    with started("fork-amid", "web", stdin=subprocess.PIPE) as program:
+        assert program.stdout.readline() == "answered\n", program.stderr.read()
+        web.stop()
+        web.start()
+        assert "".join(program.communicate("\n", timeout=60)) == ""
+        assert program.returncode == 0
 
 
 def test_a_broker_that_is_absent_or_silent_is_an_error_in_time(web):
