@@ -93,7 +93,10 @@ Result<Exchange::Step> Exchange::send() {
                 if (sent.error().errnum == EAGAIN) {
                         return Step{};
                 }
-                return fail(sent.error().errnum, fmt::format("cannot send the request to {}", path_));
+                if (sent.error().errnum != EPIPE && sent.error().errnum != ECONNRESET) {
+                        return fail(sent.error().errnum, fmt::format("cannot send the request to {}", path_));
+                }
+                // The broker has closed the connection. Why, it may have said before: that can still be read.
         }
         record_.resize(kMaxRecord);
         return Step{.moved = true, .answer = {}};
@@ -109,7 +112,11 @@ Result<Exchange::Step> Exchange::receive(const OnLine& on_line, std::vector<Owne
                 header.msg_control = control;
                 header.msg_controllen = sizeof control;
         }
-        const ssize_t length = recvmsg(connection_, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        ssize_t length = recvmsg(connection_, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (length < 0 && errno == ECONNRESET) {
+                // Said once, ahead of the records that came before it.
+                length = recvmsg(connection_, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        }
         if (length < 0 && errno == EINTR) {
                 return Step{.moved = true, .answer = {}};
         }

@@ -91,6 +91,16 @@ def drop_privileges(uid, gid):
         raise RuntimeError(f"capabilities left after dropping to uid {uid}: {left}")
 
 
+@contextlib.contextmanager
+def acting_as(uid):
+    """The kernel takes the effective uid for the credentials of a connection, and for those of a message here."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
 def capabilities():
     """The five capability sets of the caller as numbers, CapBnd among them."""
     with open("/proc/self/status", encoding="ascii") as status:

@@ -9,6 +9,7 @@
  * drain SERVICE        registers two listeners, the second displaces the first, and waits until that is drained
  * fork SERVICE         a child does not use what its parent has made
  * fork-amid SERVICE    the program forks while requests are under way; says "answered", and goes on after a line
+ * crowded SERVICE      there are too many connections of its user
  * absent               no broker is there
  * silent               one that takes connections and says nothing
  * passed SERVICE       registers what LISTEN_FDS passes
@@ -293,6 +294,13 @@ static void forked_amid(const char* service) {
                 MUST(waitpid(children[i], &status, 0) == children[i] && status == 0);
 }
 
+static void crowded(const char* service) {
+        int fd = bound(SOCK_STREAM, 0);
+        for (int i = 0; i < 400; i++)
+                MUST(refused(sockbroker_register(broker, service, &fd, 1), EAGAIN, "rate-limited"));
+        close(fd);
+}
+
 static void absent(void) {
         int fd = bound(SOCK_STREAM, 0);
         MUST(refused(sockbroker_register(broker, "web", &fd, 1), ENOENT, NULL));
@@ -339,6 +347,8 @@ int main(int argc, char** argv) {
                 forked(service);
         else if (strcmp(part, "fork-amid") == 0)
                 forked_amid(service);
+        else if (strcmp(part, "crowded") == 0)
+                crowded(service);
         else if (strcmp(part, "absent") == 0)
                 absent();
         else if (strcmp(part, "silent") == 0)

@@ -17,6 +17,7 @@ import time
 import pytest
 
 from harness import namespace, wire
+from harness.kernel import acting_as
 from harness.namespace import own_uid
 from words import everywhere, listen, section
 
@@ -38,16 +39,6 @@ def frozen(broker):
     finally:
         os.kill(door, signal.SIGCONT)
         broker.process.send_signal(signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def acting_as(uid):
-    """The kernel takes the effective uid for the credentials of a connection, and for those of a message here."""
-    os.setresuid(uid, uid, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 def connection_whose_close_waits():

@@ -68,6 +68,35 @@ protected:
                 return client->call("VERB=list\n", {}, [this](std::string_view line) { lines_.emplace_back(line); });
         }
 
+        // Of a broker that reads no request, sends `record` if there is one, and closes: as it does to a connection too
+        // many.
+        enum Sends : std::uint8_t { kBeforeTheEnd, kAfterTheEnd };
+        Result<ControlAnswer> answer_of_one_that_ends(const std::string& record, Sends sends) {
+                test::must(listen(listener_.get(), 1), "listen");
+                const auto client = open_control(directory_, std::chrono::seconds(10));
+                if (!client) {
+                        return std::unexpected(client.error());
+                }
+                OwnedFd connection(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+                if (!record.empty()) {
+                        (void)send_record(connection.get(), record);
+                }
+                Exchange exchange(client->get(), path(), "VERB=list\n", {});
+                if (sends == kBeforeTheEnd) {
+                        EXPECT_TRUE(exchange.advance({}, nullptr)->moved);
+                }
+                connection.reset();
+                for (;;) {
+                        auto step = exchange.advance({}, nullptr);
+                        if (!step) {
+                                return std::unexpected(step.error());
+                        }
+                        if (step->answer) {
+                                return *step->answer;
+                        }
+                }
+        }
+
         std::string directory_;
         OwnedFd listener_;
         std::thread server_;
@@ -157,6 +186,25 @@ TEST_F(ClientTest, AConnectionThatBreaksOffIsAnError) {
         const auto answer = answer_to({"{\"a\":1}\n"});
         ASSERT_FALSE(answer);
         EXPECT_EQ(answer.error().errnum, ECONNRESET);
+}
+
+TEST_F(ClientTest, AnAnswerThatCameBeforeTheRequestIsHeard) {
+        const std::string record = format_result(ResultCode::kRateLimited, "too many connections");
+        for (const auto sends : {kBeforeTheEnd, kAfterTheEnd}) {
+                const auto answer = answer_of_one_that_ends(record, sends);
+                ASSERT_TRUE(answer) << answer.error().text();
+                EXPECT_EQ(answer->result, "rate-limited");
+        }
+}
+
+TEST_F(ClientTest, AnEndWithoutAWordIsTheSameWheneverItComes) {
+        for (const auto sends : {kBeforeTheEnd, kAfterTheEnd}) {
+                const auto answer = answer_of_one_that_ends("", sends);
+                ASSERT_FALSE(answer);
+                EXPECT_EQ(answer.error().errnum, ECONNRESET);
+                EXPECT_EQ(answer.error().message,
+                          "the broker at " + path() + " closed the connection before its answer was complete");
+        }
 }
 
 TEST_F(ClientTest, ARecordWithoutItsLastNewLineIsAnError) {
