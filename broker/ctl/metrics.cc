@@ -268,8 +268,8 @@ Observed observe(const Options& options) {
         Observations& seen = result.seen;
         const auto failed = [&](std::string why, bool nobody = false) {
                 Stopped stopped = look_at_pins(options);
+                result.why_not = stopped.dispatches ? fmt::format("{}; {}", why, describe(stopped)) : std::move(why);
                 seen = {.broker = nullptr, .services = std::move(stopped.services), .sockets = {}, .bindings = {}};
-                result.why_not = std::move(why);
                 result.nobody = nobody;
                 return std::move(result);
         };

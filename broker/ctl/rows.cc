@@ -283,7 +283,7 @@ int show_list(const Options& options) {
         }
         const auto stopped = look_at_pins(options);
         complain(describe(stopped));
-        if (!stopped.dispatches.value_or(false)) {
+        if (!stopped.dispatches.value_or(false) || !stopped.why_unknown.empty()) {
                 return status;
         }
         RowWriter rows(options, kList, selection);

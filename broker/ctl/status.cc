@@ -222,18 +222,19 @@ int show_stopped(const Options& options) {
                        {"dispatches", stopped.dispatches ? Json(*stopped.dispatches) : Json(nullptr)}};
         return show(options, std::move(broker), stopped.services,
                     fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)),
-                    !stopped.dispatches   ? "what serves is not known: " + describe(stopped)
-                    : *stopped.dispatches ? std::string()
-                                          : "nothing serves: " + describe(stopped));
+                    !stopped.why_unknown.empty() ? "what serves is not known: " + describe(stopped)
+                    : *stopped.dispatches        ? std::string()
+                                                 : "nothing serves: " + describe(stopped));
 }
 
 // The failure was told; what the kernel does meanwhile is what root wants to know next.
 int show_hung(const Options& options, int status) {
         if (options.json == JsonMode::kOff) {
                 if (const Stopped stopped = look_at_pins(options); stopped.dispatches.value_or(false)) {
-                        (void)show(options, {}, stopped.services,
-                                   fmt::format("● sockbrokerd\n{:>10}: does not answer, {}\n", "State",
-                                               describe(stopped)));
+                        (void)show(
+                                options, {}, stopped.services,
+                                fmt::format("● sockbrokerd\n{:>10}: does not answer, {}\n", "State", describe(stopped)),
+                                stopped.why_unknown);
                 }
         }
         return status;

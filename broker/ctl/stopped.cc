@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -60,29 +61,42 @@ Json service_row(const PinnedService& service) {
 
 Stopped look_at_pins(const Options& options) {
         Stopped result;
-        const auto services = read_pins(options.bpffs + "/dispatch");
-        if (services) {
-                result.dispatches = true;
-                for (const auto& service : *services) {
-                        result.services.push_back(service_row(service));
-                        for (const auto& socket : service.sockets) {
-                                result.sockets.push_back(socket_row(service.name, socket));
-                        }
-                }
-        } else if (services.error().errnum == ENOENT) {
-                result.dispatches = false;
-        } else {
+        const std::string pin_dir = options.bpffs + "/dispatch";
+        const auto pinned = is_link_pinned(pin_dir);
+        if (!pinned) {
+                const auto errnum = pinned.error().errnum;
+                result.only_root = geteuid() != 0 && (errnum == EACCES || errnum == EPERM);
+                result.why_unknown = pinned.error().text();
+                return result;
+        }
+        result.dispatches = *pinned;
+        if (!*pinned) {
+                return result;
+        }
+        const auto services = read_pins(pin_dir);
+        if (!services) {
                 result.why_unknown = services.error().text();
+                return result;
+        }
+        for (const auto& service : *services) {
+                result.services.push_back(service_row(service));
+                for (const auto& socket : service.sockets) {
+                        result.sockets.push_back(socket_row(service.name, socket));
+                }
         }
         return result;
 }
 
 std::string describe(const Stopped& stopped) {
         if (!stopped.dispatches) {
-                return fmt::format("whether dispatch goes on only root can see: {}", stopped.why_unknown);
+                return fmt::format("whether dispatch goes on {}: {}",
+                                   stopped.only_root ? "only root can see" : "is not known", stopped.why_unknown);
         }
-        return *stopped.dispatches ? "dispatch goes on with the last rules and sockets"
-                                   : "unloaded: nothing is dispatched";
+        if (!*stopped.dispatches) {
+                return "unloaded: nothing is dispatched";
+        }
+        return fmt::format("dispatch goes on with the last rules and sockets{}{}",
+                           stopped.why_unknown.empty() ? "" : ", which cannot be read: ", stopped.why_unknown);
 }
 
 }  // namespace sockbroker::ctl

@@ -14,10 +14,11 @@
 namespace sockbroker::ctl {
 
 struct Stopped {
-        std::optional<bool> dispatches;  // none: nobody here may know
-        std::string why_unknown;
-        std::vector<Json> services;  // as rows of status
-        std::vector<Json> sockets;   // as rows of list
+        std::optional<bool> dispatches;  // none: that cannot be seen here
+        bool only_root = false;          // but root could
+        std::string why_unknown;         // that, or the services where dispatch goes on; empty: nothing is unknown
+        std::vector<Json> services;      // as rows of status
+        std::vector<Json> sockets;       // as rows of list
 };
 [[nodiscard]] Stopped look_at_pins(const Options& options);
 

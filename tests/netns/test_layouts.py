@@ -3,6 +3,7 @@
 notices. What this build does not know (older still, newer, somebody else's map) is refused with a message that says
 what to do; nothing of it is changed, and dispatch goes on."""
 
+import json
 import os
 import pathlib
 import struct
@@ -208,6 +209,52 @@ def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, differenc
     broker.start()
     assert web.register("tcp-ipv4").result == "ok"
     assert who("tcp", "ipv4") == "web"
+
+
+def stopped_tool(broker, *arguments):
+    return broker.ctl("--bpffs", str(broker.bpffs), *arguments)
+
+
+def says_that_dispatch_goes_on(broker, layout, today):
+    """What the tool says without a broker of what it cannot read; it is of layout `today`."""
+    why = f"maps pinned in {broker.bpffs}/dispatch/ have layout {layout}, this tool reads layout {today}"
+    status, said = stopped_tool(broker, "status")
+    assert status == 3 and "not running, dispatch goes on with the last rules and sockets, which cannot be" in said
+    assert why in said and "only root" not in said and "listed" not in said
+    status, said = stopped_tool(broker, "status", "web")
+    assert status == 3 and "what serves is not known: dispatch goes on" in said and "no policy names" not in said
+    status, said = stopped_tool(broker, "list")
+    assert status == 3 and "dispatch goes on" in said and why in said
+    status, said = stopped_tool(broker, "metrics")
+    assert status == 3 and "dispatch goes on" in said and why in said and "unloaded" not in said
+    status, said = stopped_tool(broker, "--json=short", "status")
+    said = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
+    assert status == 3 and said["dispatches"] is True and why in said["reason"] and said["services"] == []
+
+
+def test_without_a_broker_the_tool_says_that_dispatch_goes_on_whatever_the_layout(broker, spawn):
+    """As after an upgrade whose broker does not start."""
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    web = spawn("web")
+    handed_over(web, "tcp", "ipv4")
+    broker.stop()
+    folder = broker.bpffs / "dispatch"
+    today = change_meta(folder, layout=1)
+    says_that_dispatch_goes_on(broker, today + 1, today)
+    change_meta(folder, layout=-1)
+    for layout in sorted(earlier.REGISTRANTS, reverse=True):
+        earlier.remake(folder, layout)
+        assert who("tcp", "ipv4") == "web"
+        says_that_dispatch_goes_on(broker, layout, today)
+        stopped_tool(broker, "unload")
+        assert "unloaded: nothing is dispatched" in stopped_tool(broker, "status")[1]
+        broker.start()
+        assert web.register("tcp-ipv4").result == "ok"
+        broker.stop()
+    os.unlink(folder / "flows")
+    status, said = stopped_tool(broker, "status")
+    assert status == 3 and f"cannot be read: cannot open the pin {folder}/flows" in said
 
 
 def test_a_map_that_is_not_ours_is_refused_and_left_alone(broker, spawn):

@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <map>
 
 #include <fmt/format.h>
 
 #include "bpf/layout.h"
 #include "broker/base/owned_fd.h"
+#include "broker/dataplane/kernel/loaded.h"
 #include "broker/dataplane/kernel/objects.h"
 #include "broker/dataplane/kernel/pins.h"
 #include "broker/dataplane/kernel/registrants.h"
@@ -25,6 +27,9 @@ namespace {
 class Maps {
 public:
         static Result<Maps> open(const PinDir& pins) {
+                if (auto known = check_layout(pins); !known) {  // first: another one may lack some of the maps
+                        return std::unexpected(known.error());
+                }
                 Maps result;
                 for (std::size_t i = 0; i < kMaps; i++) {
                         auto fd = pins.get(kMapPins[i]);
@@ -32,14 +37,6 @@ public:
                                 return std::unexpected(fd.error());
                         }
                         result.fds_[i] = std::move(*fd);
-                }
-                const std::uint32_t zero = 0;
-                sb_header header{};
-                if (result.size(KernelMap::kHeader).value_size != sizeof header ||
-                    bpf_map_lookup_elem(result.fd(KernelMap::kHeader), &zero, &header) != 0 ||
-                    header.magic != SB_MAGIC || header.layout != SB_LAYOUT) {
-                        return fail(fmt::format("what is pinned in {} is of another version than this tool",
-                                                pins.path_of("")));
                 }
                 return result;
         }
@@ -59,6 +56,22 @@ public:
         }
 
 private:
+        static Result<void> check_layout(const PinDir& pins) {
+                const char* name = kMapPins[static_cast<std::size_t>(KernelMap::kHeader)];
+                const auto fd = pins.get(name);
+                if (!fd) {
+                        return std::unexpected(fd.error());
+                }
+                const auto header = read_header(fd->get(), pins.path_of(name));
+                if (!header) {
+                        return std::unexpected(header.error());
+                }
+                return header->layout == SB_LAYOUT
+                               ? Result<void>()
+                               : fail(fmt::format("the maps pinned in {} have layout {}, this tool reads layout {}",
+                                                  pins.path_of(""), header->layout, std::uint32_t{SB_LAYOUT}));
+        }
+
         std::array<OwnedFd, kMaps> fds_;
 };
 
@@ -88,13 +101,19 @@ std::vector<Slot> serving(const Targets& targets, const std::map<Slot, Registran
 
 }  // namespace
 
+Result<bool> is_link_pinned(const std::string& pin_dir) {
+        const auto pins = PinDir::open(pin_dir);
+        const auto link = pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
+        if (!link && link.error().errnum != ENOENT) {
+                return std::unexpected(link.error());
+        }
+        return link.has_value();
+}
+
 Result<std::vector<PinnedService>> read_pins(const std::string& pin_dir) {
         const auto pins = PinDir::open(pin_dir);
         if (!pins) {
                 return std::unexpected(pins.error());
-        }
-        if (const auto link = pins->get(kLinkPin); !link) {
-                return std::unexpected(link.error());
         }
         const auto maps = Maps::open(*pins);
         if (!maps) {

@@ -23,7 +23,11 @@ struct PinnedService {
         std::vector<PinnedSocket> sockets;
 };
 
-// ENOENT: no dispatch program is attached from here, as after unload.
+// False: no dispatch program is attached from here, as after unload. Errors: that cannot be seen.
+[[nodiscard]] Result<bool> is_link_pinned(const std::string& pin_dir);
+
+// Errors: a map is missing, or they have another layout than this build, as after an upgrade whose broker did not
+// start.
 [[nodiscard]] Result<std::vector<PinnedService>> read_pins(const std::string& pin_dir);
 
 }  // namespace sockbroker
