@@ -12,11 +12,13 @@
 
 struct sb_trace trace;
 
-/* The step ends: its service, and what was told of it. */
+/* The step ends: its service, and what was told of it. Where there is no room the newest replaces the one before. */
 static __always_inline void sb_tell_step(__u32 service)
 {
 	__u32 step = trace.steps++;
 
+	if (step >= SB_TRACE_STEPS)
+		step = SB_TRACE_STEPS - 1;
 	barrier_var(step); /* the verifier wants the check and the use in one register */
 	if (step < SB_TRACE_STEPS) {
 		trace.step[step].service = service;

@@ -22,7 +22,7 @@ enum {
 
 struct sb_trace {
 	__u32 ifindex; /* in: where the packet comes in; a test run refuses the context's own field */
-	__u32 steps;   /* out: rules that matched, also those that `step` has no room for */
+	__u32 steps;   /* out: rules that matched; `step` has the first of them, and at its end the last */
 	__u32 outcome; /* of the step at hand */
 	__u32 unused;
 	struct {

@@ -167,27 +167,31 @@ Answer Report::explain(const Request& request) {
         if (request.client.from) {
                 packet.from = request.client.from->address;
         }
-        const auto met = bindings_met(*policy_, policy_.interfaces(), packet, explained->steps.size() + kMostNext);
+        const auto met = bindings_met(*policy_, policy_.interfaces(), packet, explained->matched() + kMostNext);
         const auto& names = dataplane_.service_names();
         const auto name_of = [&](const Explained::Step& step) {
                 return step.service < names.size() ? names[step.service] : std::string();
         };
         // Each step of the kernel is a binding of the policy, in the same order, unless another policy is in force
         // there: just now, or because there is none.
-        bool agree = explained->steps.size() <= met.first.size();
-        for (std::size_t i = 0; agree && i < explained->steps.size(); i++) {
-                agree = name_of(explained->steps[i]) == met.first[i].service->name;
-        }
+        const bool agree = explained->matched() <= met.first.size() &&
+                           std::ranges::all_of(explained->steps, [&](const auto& step) {
+                                   return name_of(step) == met.first[step.at].service->name;
+                           });
         if (!agree && reloads_.changing()) {
                 return {.code = ResultCode::kBusy, .message = "the policy is being replaced, ask again"};
         }
 
         std::vector<std::string> notes;
         std::string reason, service, binding, socket;
-        for (std::size_t i = 0; i < explained->steps.size(); i++) {
-                const auto& step = explained->steps[i];
+        std::size_t told = 0;
+        for (const auto& step : explained->steps) {
+                if (step.at > told) {
+                        reason += fmt::format("{} bindings more pass it on; ", step.at - told);
+                }
+                told = step.at + 1;
                 service = name_of(step);
-                binding = agree ? line_of(*policy_, met.first[i]) : "";
+                binding = agree ? line_of(*policy_, met.first[step.at]) : "";
                 if (!step.delivered && registry_.registrations(service).size() <= kAskAll) {
                         departures_.gone(registry_.refresh(service));
                 }
@@ -202,8 +206,8 @@ Answer Report::explain(const Request& request) {
                             sockets.empty() && found_service != nullptr) {
                                 std::ranges::move(how_to_serve_again(*found_service), std::back_inserter(notes));
                         }
-                        const bool last = i + 1 == explained->steps.size();
-                        reason += agree ? fmt::format(": {}{}", consequence(met.first[i].service->when_absent),
+                        const bool last = told == explained->matched();
+                        reason += agree ? fmt::format(": {}{}", consequence(met.first[step.at].service->when_absent),
                                                       last ? "" : "; ")
                                         : "";
                 }
@@ -214,7 +218,7 @@ Answer Report::explain(const Request& request) {
         if (explained->steps.empty()) {
                 reason = "no binding covers it, the ordinary lookup decides";
         } else if (explained->cookie == 0 && !explained->refused && agree &&
-                   met.first[explained->steps.size() - 1].service->when_absent == WhenAbsent::kNext) {
+                   met.first[explained->matched() - 1].service->when_absent == WhenAbsent::kNext) {
                 reason += "; there is none, so the ordinary lookup decides";
         }
         if (!agree) {
@@ -236,7 +240,7 @@ Answer Report::explain(const Request& request) {
                 notes.emplace_back("another client may reach another socket: say --from");
         }
         std::vector<std::string> next;
-        for (std::size_t i = explained->steps.size(); agree && i < met.first.size() && next.size() < kMostNext; i++) {
+        for (std::size_t i = explained->matched(); agree && i < met.first.size() && next.size() < kMostNext; i++) {
                 next.push_back(line_of(*policy_, met.first[i]));
         }
         const bool decided = !explained->steps.empty();

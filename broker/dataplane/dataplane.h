@@ -101,6 +101,7 @@ struct LookUp {
 struct Explained {
         // A rule that matched, in the order in which they are tried.
         struct Step {
+                std::size_t at = 0;  // its place in that order; far below the first one some are left out
                 ServiceId service = 0;
                 bool delivered = false;  // else the service had no socket that took it; of those that did not, why:
                 bool wrong_protocol = false;
@@ -113,8 +114,10 @@ struct Explained {
         };
         bool refused = false;      // neither a socket nor the ordinary lookup
         std::uint64_t cookie = 0;  // of the socket that takes it; 0: none
-        std::vector<Step> steps;
-        bool more_steps = false;  // than `steps` has room for
+        std::vector<Step> steps;   // the last decides
+
+        // Rules that matched, also those that `steps` leaves out.
+        [[nodiscard]] std::size_t matched() const { return steps.empty() ? 0 : steps.back().at + 1; }
 };
 
 class UnitPrograms;

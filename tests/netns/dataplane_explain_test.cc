@@ -58,6 +58,37 @@ TEST_F(ExplainTest, s15_explain_says_what_the_specification_says_of_interfaces_t
         }
 }
 
+TEST_F(ExplainTest, the_last_of_more_steps_than_are_told_is_the_one_that_decides) {
+        constexpr unsigned kNested = 120;
+        open({.bindings = 2 * kNested, .services = kNested, .sockets = 2});
+        std::vector<Rule> nested;
+        for (unsigned i = 0; i < kNested; i++) {
+                nested.push_back(rule(Protocol::kTcp, "8000::/" + std::to_string(kNested - i), {80, 80},
+                                      add("n" + std::to_string(i))));
+                nested.back().absent = Absent::kNext;
+        }
+        rules(nested);
+        const auto socket = make_socket(Protocol::kTcp, Family::kIpv6);
+        Targets targets;
+        targets.slots[0][1] = {install(socket, nested[0].service)};
+        for (const unsigned at : {0U, 62U, 63U, 64U, 65U, kNested - 1}) {
+                const auto serving = nested[at].service;
+                ASSERT_TRUE(dataplane_->set_targets(serving, targets));
+                const auto got = explain(look_up(packet(Protocol::kTcp, "8000::1", 80)));
+                ASSERT_TRUE(dataplane_->set_targets(serving, {}));
+                EXPECT_EQ(got.cookie, socket.cookie);
+                EXPECT_EQ(got.matched(), at + 1);
+                ASSERT_EQ(got.steps.size(), std::min(at + 1, 64U));
+                for (std::size_t n = 0; n + 1 < got.steps.size(); n++) {
+                        EXPECT_EQ(got.steps[n].at, n);
+                        EXPECT_EQ(got.steps[n].service, nested[n].service);
+                        EXPECT_FALSE(got.steps[n].delivered);
+                }
+                EXPECT_EQ(got.steps.back().service, serving);
+                EXPECT_TRUE(got.steps.back().delivered);
+        }
+}
+
 TEST_F(ExplainTest, explain_counts_nothing) {
         open();
         const ServiceId id = add("web"), absent = add("absent");

@@ -2,6 +2,7 @@
 """Row S15 of the talk: `sockbrokerctl explain` says where a packet goes, why, and where that is written; and what it
 says is what packets do."""
 
+import ipaddress
 import json
 import os
 import random
@@ -132,6 +133,28 @@ def test_s15_lines_of_a_policy_that_is_not_the_one_on_disk_are_noted(broker, exp
     assert broker.reload()[0] == 1
     row = explain("tcp", ADDRESS["ipv4"], PORT)
     assert row["binding"]["line"] == 3 and "which is not the one on disk, see status" in row["notes"][-1]
+
+
+def test_s15_of_very_many_bindings_the_one_that_decides_is_named(broker, spawn, explain):
+    """70 nested prefixes, the first 69 without a socket."""
+    asked = ipaddress.ip_address("2001:db8:1234:5678:9abc:def0:1234:5679")
+    nested = [ipaddress.ip_network((asked, 128 - number), strict=False) for number in range(70)]
+    serve(broker, "".join(section(f"n{number}", 61001, f"ListenStream=[{prefix.network_address}]/{prefix.prefixlen}:80",
+                                  "WhenAbsent=next") for number, prefix in enumerate(nested)))
+    namespace.add_local_routes(str(nested[-1]))
+    row = explain("tcp", str(asked), 80)
+    assert (row["verdict"], row["service"], row["next"]) == ("pass", "n69", [])
+    assert row["reason"].endswith("n69 has no socket: the next binding decides (WhenAbsent=next); there is none, so "
+                                  "the ordinary lookup decides")
+    cookie = handed_over(spawn("last", 61001), "tcp", "ipv6", service="n69")
+    row = explain("tcp", str(asked), 80)
+    assert (row["verdict"], row["service"], row["cookie"]) == ("socket", "n69", cookie)
+    assert row["binding"]["prefix"] == str(nested[-1]) and row["socket"]["cookie"] == cookie
+    assert "n62 has no socket: the next binding decides (WhenAbsent=next); 6 bindings more pass it on; n69" in row[
+        "reason"]
+    handed_over(spawn("first", 61001), "tcp", "ipv6", service="n64")
+    row = explain("tcp", str(asked), 80)
+    assert row["service"] == "n64" and [one["service"] for one in row["next"]] == [f"n{65 + i}" for i in range(5)]
 
 
 def test_s15_absent_services_and_what_follows(broker, spawn, explain):

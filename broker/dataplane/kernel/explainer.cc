@@ -85,9 +85,10 @@ bpf_sk_lookup context_of(const LookUp& look_up) {
         return context;
 }
 
-Explained::Step step_of(std::uint32_t service, std::uint32_t outcome) {
+Explained::Step step_of(std::size_t at, std::uint32_t service, std::uint32_t outcome) {
         const auto has = [&](std::uint32_t bit) { return (outcome & bit) != 0; };
-        return {.service = service,
+        return {.at = at,
+                .service = service,
                 .delivered = has(SB_TRACE_DELIVERED),
                 .wrong_protocol = has(SB_TRACE_PROTOCOL),
                 .wrong_family = has(SB_TRACE_FAMILY),
@@ -111,12 +112,11 @@ Result<Explained> Explainer::run(const LookUp& look_up) const {
         if (!run) {
                 return fail(run.error().errnum, "cannot run the program that explains");
         }
-        Explained result{.refused = run->cookie == 0 && run->verdict == SK_DROP,
-                         .cookie = run->cookie,
-                         .steps = {},
-                         .more_steps = trace.steps > SB_TRACE_STEPS};
-        for (std::uint32_t i = 0; i < std::min<std::uint32_t>(trace.steps, SB_TRACE_STEPS); i++) {
-                result.steps.push_back(step_of(trace.step[i].service, trace.step[i].outcome));
+        Explained result{.refused = run->cookie == 0 && run->verdict == SK_DROP, .cookie = run->cookie, .steps = {}};
+        const auto told = std::min<std::uint32_t>(trace.steps, SB_TRACE_STEPS);
+        for (std::uint32_t i = 0; i < told; i++) {
+                const std::size_t at = i + 1 == told ? trace.steps - 1 : i;
+                result.steps.push_back(step_of(at, trace.step[i].service, trace.step[i].outcome));
         }
         return result;
 }
