@@ -176,6 +176,12 @@ int reload_policy(const Options& options) {
         if (!answer) {
                 return output.finish(answer.error());
         }
+        for (const auto& warning : answer->warnings) {  // the copy of the policy could not be written
+                if (options.json != JsonMode::kOff) {
+                        array.add(to_json(Diagnostic{.severity = Severity::kWarning, .message = warning}));
+                }
+                complain("warning: " + warning);
+        }
         // not-root and the like: there was no look at the policy.
         const bool judged = answer->result == "ok" || answer->result == "malformed";
         if (options.json != JsonMode::kOff && judged) {
@@ -186,7 +192,7 @@ int reload_policy(const Options& options) {
                         consequences.on_trial_until(options.confirm.count() == 0 ? 0 : trial_until(*client));
                         output.write(consequences.text());
                 }
-                return output.finish(kExitOk);
+                return output.finish(options.keep && !answer->warnings.empty() ? kExitFailed : kExitOk);
         }
         // Of a policy with errors nothing was malformed that this tool has sent.
         if (answer->result == "malformed") {

@@ -159,7 +159,17 @@ void Reloads::Change::answer(ResultCode code, const std::string& message) noexce
         for (const auto& reply : std::exchange(replies, {})) {
                 const bool whole = succeeds([&] {
                         auto rows = diagnostic_rows(told, lost);
-                        reply(Answer{.code = code, .message = message, .rows = std::move(rows)});
+                        std::vector<std::string> warnings;
+                        if (code == ResultCode::kOk && !copied) {
+                                warnings.push_back(
+                                        fmt::format("{}; until a reload can write it, a start with a policy "
+                                                    "on disk that is refused goes back to an older one",
+                                                    copied.error().text()));
+                        }
+                        reply(Answer{.code = code,
+                                     .message = message,
+                                     .warnings = std::move(warnings),
+                                     .rows = std::move(rows)});
                 });
                 if (!whole) {
                         (void)guarded([&] { reply(Answer{.code = code, .message = {}}); });

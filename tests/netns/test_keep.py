@@ -3,6 +3,7 @@
 what comes meanwhile: a reload, another keep, the end of the trial, the end of the broker."""
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -203,7 +204,31 @@ def test_a_copy_that_cannot_be_written_is_told_by_status_and_the_policy_stays(br
     os.rename(broker.state, "/run/elsewhere")
     reply = broker.ask("VERB=keep")
     assert (reply.result, reply.message) == ("ok", "the policy in force is kept")
+    assert len(reply.warnings) == 1 and "cannot keep a copy of the policy" in reply.warnings[0]
     status = broker.status()[0]
     assert status["policy"]["trial_until"] is None and services(broker) == {"first", "second"}
     assert status["state"] == "degraded" and "cannot keep a copy of the policy" in status["reason"]
     broker.wait_log("cannot keep a copy of the policy")
+
+
+def test_whoever_reloads_or_keeps_is_told_that_the_copy_cannot_be_written(broker):
+    broker.policy(FIRST).start()
+    os.rename(broker.state, "/run/elsewhere")
+    warned = f"sockbrokerctl: warning: cannot keep a copy of the policy in {broker.state}/policy"
+
+    def kept():
+        load(broker, "second", HOUR)
+        return "reload", "--keep"
+
+    broker.policy(policy_of("second"))
+    assert broker.ctl("reload", "--confirm=1h")[0] == 0, "no copy is asked for yet"
+    status, said = broker.ctl(*kept())
+    assert status == 1 and warned in said, "whoever keeps it wants the copy"
+    status, said = broker.ctl("--json=short", *kept())
+    row = json.loads([line for line in said.splitlines() if line.startswith("[")][-1])[-1]
+    assert status == 1 and (row["file"], row["line"], row["severity"]) == ("", 0, "warning")
+    assert "cannot keep a copy of the policy" in row["message"]
+    status, said = broker.ctl("reload")
+    assert status == 0 and warned in said, "it is in force"
+    os.rename("/run/elsewhere", broker.state)
+    assert broker.ctl("reload") == (0, "") and broker.status()[0]["state"] == "running"
