@@ -6,11 +6,14 @@
 #include <sys/signalfd.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <utility>
 
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
@@ -21,8 +24,8 @@ namespace sockbroker::ctl {
 
 namespace {
 
-// Becomes readable when the verb is to end: Ctrl-C, SIGTERM, the end of --timeout=.
-Result<OwnedFd> end_of(const Options& options) {
+// Becomes readable when the verb is to end: Ctrl-C, SIGTERM, the end of the time that it runs.
+Result<OwnedFd> end_of_monitor() {
         sigset_t signals;
         sigemptyset(&signals);
         for (const int signal : {SIGINT, SIGTERM, SIGALRM}) {
@@ -32,14 +35,15 @@ Result<OwnedFd> end_of(const Options& options) {
         if (!fd || sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) {
                 return fail_errno("cannot wait for signals");
         }
-        if (options.timeout != kForever) {
-                const auto span = std::max<std::int64_t>(options.timeout.count(), 1);
-                const itimerval timer{.it_interval = {}, .it_value = {span / 1'000'000, span % 1'000'000}};
-                if (setitimer(ITIMER_REAL, &timer, nullptr) != 0) {
-                        return fail_errno("cannot set a timer");
-                }
-        }
         return fd;
+}
+
+void run_for(std::chrono::microseconds timeout) {
+        if (timeout != kForever) {
+                const auto span = std::max<std::int64_t>(timeout.count(), 1);
+                const itimerval timer{.it_interval = {}, .it_value = {span / 1'000'000, span % 1'000'000}};
+                (void)setitimer(ITIMER_REAL, &timer, nullptr);  // fails for values that are none only
+        }
 }
 
 bool wanted(const Json& row, const Selection& selection) {
@@ -69,13 +73,15 @@ std::string text_of(const Json& row) {
 }  // namespace
 
 int monitor_events(const Options& options) {
-        auto end = end_of(options);
+        auto end = end_of_monitor();
         if (!end) {
                 complain(end.error().text());
                 return kExitFailed;
         }
-        Options quick = options;  // --timeout= is how long to look, not how long to wait for an answer
-        quick.timeout = kForever;
+        // --timeout= is how long to look. Until there is something to look at it is how long to wait, where it is
+        // short: a broker that hangs is no quiet one.
+        Options quick = options;
+        quick.timeout = std::min<std::chrono::microseconds>(options.timeout, kShortTimeout);
         auto client = connect(quick);
         if (!client) {
                 return client.error();
@@ -87,7 +93,9 @@ int monitor_events(const Options& options) {
         const Selection selection(options.arguments);
         bool begun = false;
         const auto answer = client->call("VERB=monitor\n", {}, [&](std::string_view line) {
-                begun = true;
+                if (!std::exchange(begun, true)) {
+                        run_for(options.timeout);
+                }
                 const auto row = parse_row(line);
                 if (row && wanted(*row, selection)) {
                         output.write(options.json == JsonMode::kOff ? text_of(*row) : dump(*row, options.json));

@@ -156,6 +156,19 @@ def test_a_line_each_for_people_and_only_of_the_services_that_are_named(broker, 
         assert all_of_them.end(signal.SIGINT) == 0 and all_of_them.process.stderr.read() == ""
 
 
+def test_a_broker_that_hangs_is_an_error_however_short_its_time_is(broker):
+    broker.policy("").start()
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    try:
+        for arguments, least, most in (["--timeout=1s"], 1, 4), (["--timeout=1h"], 5, 8):
+            started = time.monotonic()
+            status, said = broker.ctl("--json=short", "monitor", *arguments)
+            assert status == 1 and "does not answer" in said and '"result":"no-answer"' in said.replace(" ", "")
+            assert least <= time.monotonic() - started < most
+    finally:
+        os.kill(broker.process.pid, signal.SIGCONT)
+
+
 def test_it_ends_after_its_time_and_when_the_broker_goes(broker):
     broker.policy("").start()
     started = time.monotonic()
