@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <iterator>
+#include <span>
 #include <string_view>
 
 #include "broker/base/interface_index.h"
@@ -257,6 +258,16 @@ void add_new(const std::vector<Diagnostic>& found, std::vector<Diagnostic>& diag
         });
 }
 
+// What was read as the caller, who may be less than the broker: that he may not read it says nothing of the broker.
+void name_the_reader(std::span<Diagnostic> found) {
+        for (Diagnostic& one : found) {
+                if (::geteuid() != 0 &&
+                    (one.message == no_access_to_file().text() || one.message == no_access_to_directory().text())) {
+                        one.message = "you may not read it, and it was not checked: run verify as root";
+                }
+        }
+}
+
 // The files that were named, and no other, in that order.
 ParsedPolicy parse_files(const std::vector<std::string>& paths, const PolicyLimits& limits) {
         std::vector<PolicyFile> files;
@@ -301,6 +312,7 @@ int verify_policy(const Options& options) {
 
         std::vector<Diagnostic> diagnostics = of_files ? std::vector<Diagnostic>() : config.diagnostics;
         diagnostics.insert(diagnostics.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
+        const auto read_by_caller = diagnostics.size();
         if (!options.root.empty() && !of_files) {
                 add_new(links_out_of_root(dirs), diagnostics);
         }
@@ -309,19 +321,20 @@ int verify_policy(const Options& options) {
                                        "there is no policy file, here or in any other directory, so there is no "
                                        "service"});
         }
+        // A broker that was given a directory by hand is whoever started it.
+        const bool has_own_user = options.config_dir.empty();
         if (!of_files && of_host) {
-                // A broker that was given a directory by hand is whoever started it.
-                const bool has_own_user = options.config_dir.empty();
                 const auto broker = read_as_broker(dirs, has_own_user && ::geteuid() == 0);
                 if (!broker) {
                         complain(broker.error().text());
                         return kExitFailed;
                 }
-                add_new(*broker, diagnostics);
-                if (has_own_user && ::geteuid() != 0) {
-                        if (const auto user = ids_of_user(kBrokerUser)) {
-                                add_new(out_of_reach(dirs, *user), diagnostics);
-                        }
+                add_new(*broker, diagnostics);  // what the caller may not read is found again, in the same words
+        }
+        name_the_reader(std::span(diagnostics).first(read_by_caller));
+        if (!of_files && of_host && has_own_user && ::geteuid() != 0) {
+                if (const auto user = ids_of_user(kBrokerUser)) {
+                        add_new(out_of_reach(dirs, *user), diagnostics);
                 }
         }
         if (parsed.policy) {

@@ -79,6 +79,8 @@ public:
                 }
         }
 
+        [[nodiscard]] std::string_view section_form() const override { return "[Broker]"; }
+
         void entry(unsigned line, std::string_view key, std::string_view value) override {
                 if (place_ == Place::kBeforeAny) {
                         return error(line, fmt::format("{}= stands before any section, [Broker] comes first", key));
@@ -170,7 +172,7 @@ ParsedBrokerConfig load_broker_config(const std::vector<std::string>& config_dir
         for (const auto& dir : config_dirs) {
                 const auto path = dir + "/sockbrokerd.conf";
                 const auto text = read_whole_file(path);
-                if (!text && text.error().errnum == ENOENT && link_to_nowhere(path).empty()) {
+                if (!text && text.error().errnum == ENOENT) {
                         continue;
                 }
                 collector.begin_file(path);

@@ -30,6 +30,11 @@ struct CloseDir {
 constexpr std::string_view kHowToReach =
         "let the broker's user read it, and no link lead out of /etc, /usr/lib and the policy directories";
 
+// Of a path that does not exist: in place of what the system says of it.
+Error nowhere(const std::string& path, const std::string& link, std::string_view what) {
+        return {0, fmt::format("{} is a link to nowhere, mend the link or remove it", link == path ? what : link)};
+}
+
 bool is_null_device(const struct stat& status) {
         return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
 }
@@ -43,8 +48,7 @@ Result<std::vector<std::string>> list_drop_ins(const std::string& folder) {
                         return fail(errno, no_access_to_directory().message);
                 }
                 if (const auto link = link_to_nowhere(folder); !link.empty()) {
-                        return fail(fmt::format("{} is a link to nowhere, mend the link or remove it",
-                                                link == folder ? "the directory" : link));
+                        return std::unexpected(nowhere(folder, link, "the directory"));
                 }
                 return std::vector<std::string>{};
         }
@@ -119,7 +123,13 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         // Looked at before it is opened, since opening a device or a FIFO can do things; and again afterwards.
         struct stat status {};
         if (::stat(path.c_str(), &status) < 0) {
-                return fail(errno, errno == EACCES ? no_access_to_file().message : "cannot read the file");
+                const int errnum = errno;
+                if (errnum == EACCES) {
+                        return std::unexpected(no_access_to_file());
+                }
+                const auto link = link_to_nowhere(path);
+                return link.empty() ? fail(errnum, "cannot read the file")
+                                    : std::unexpected(nowhere(path, link, "the file"));
         }
         if (is_null_device(status)) {
                 return std::string{};

@@ -52,10 +52,10 @@ const char* skip(const char* at, const char* end, const std::array<bool, 256>& t
 // Outside comments nothing is taken that a screen could hide.
 constexpr auto is_plain = [](char c) { return c == '\t' || (c >= 0x20 && c < 0x7f); };
 
-Result<IniLine> check_section(std::string_view line) {
+Result<IniLine> check_section(std::string_view line, std::string_view form) {
         const auto close = line.find(']');
         if (close == std::string_view::npos) {
-                return fail("section line without ], write [Service NAME]");
+                return fail(fmt::format("section line without ], write {}", form));
         }
         if (close + 1 != line.size()) {
                 return fail("text after the ] of a section line, a comment has a line of its own");
@@ -65,7 +65,7 @@ Result<IniLine> check_section(std::string_view line) {
                 return fail(fmt::format("section name of {} bytes, at most {} are taken", name.size(), kMaxIniSection));
         }
         if (name.find_first_of("[;#") != std::string_view::npos) {
-                return fail("section line with one of [ ; # inside, write [Service NAME]");
+                return fail(fmt::format("section line with one of [ ; # inside, write {}", form));
         }
         return IniLine::kSection;
 }
@@ -92,7 +92,7 @@ Result<IniLine> check_value(std::string_view value) {
         return IniLine::kEntry;
 }
 
-Result<IniLine> check_entry(std::string_view line) {
+Result<IniLine> check_entry(std::string_view line, std::string_view section_form) {
         const auto end = std::find_if_not(line.begin(), line.end(), is_key_character);
         const auto key = line.substr(0, static_cast<std::size_t>(end - line.begin()));
         const auto rest = line.substr(key.size());
@@ -110,14 +110,14 @@ Result<IniLine> check_entry(std::string_view line) {
                 return fail("blank before =, write Key=Value without blanks around =");
         }
         if (line.find('=') == std::string_view::npos) {
-                return fail("neither [Service NAME] nor Key=Value nor a comment");
+                return fail(fmt::format("neither {} nor Key=Value nor a comment", section_form));
         }
         return fail("a key consists of letters and digits, write Key=Value from column one");
 }
 
 }  // namespace
 
-Result<IniLine> check_ini_line(std::string_view line, bool first) {
+Result<IniLine> check_ini_line(std::string_view line, bool first, std::string_view section_form) {
         if (line.size() > kMaxIniLine) {
                 return fail(fmt::format("line of {} bytes, at most {} are taken: split it, lists add up", line.size(),
                                         kMaxIniLine));
@@ -147,7 +147,7 @@ Result<IniLine> check_ini_line(std::string_view line, bool first) {
                 return fail(fmt::format("byte 0x{:02x} in column {}, outside comments only printable ASCII is taken",
                                         static_cast<unsigned char>(*odd), odd - line.begin() + 1));
         }
-        return line[0] == '[' ? check_section(line) : check_entry(line);
+        return line[0] == '[' ? check_section(line, section_form) : check_entry(line, section_form);
 }
 
 namespace {
@@ -248,7 +248,7 @@ private:
 
         // What inih is given for this line.
         std::string_view judge() {
-                const auto kind = check_ini_line(line_, line_number_ == 1);
+                const auto kind = check_ini_line(line_, line_number_ == 1, sink_.section_form());
                 if (!kind) {
                         sink_.error(line_number_, kind.error().message);
                         if (!looks_like_section()) {

@@ -22,8 +22,9 @@ inline constexpr std::size_t kMaxIniSection = 49;
 
 enum class IniLine : std::uint8_t { kBlank, kComment, kSection, kEntry };
 
-// What a line is, or what is wrong with it. `line` has no line end; `first`: it is the first of its file.
-[[nodiscard]] Result<IniLine> check_ini_line(std::string_view line, bool first);
+// What a line is, or what is wrong with it. `line` has no line end; `first`: it is the first of its file;
+// `section_form`: how sections are written there, for messages.
+[[nodiscard]] Result<IniLine> check_ini_line(std::string_view line, bool first, std::string_view section_form);
 
 // Called for each line that means something, in the order of the text.
 class IniSink {
@@ -34,6 +35,7 @@ public:
         virtual void section(unsigned line, std::string_view name, std::size_t lines) = 0;
         virtual void entry(unsigned line, std::string_view key, std::string_view value) = 0;
         virtual void error(unsigned line, std::string message) = 0;
+        [[nodiscard]] virtual std::string_view section_form() const { return "[Service NAME]"; }
 };
 
 void read_ini(std::string_view text, IniSink& sink);

@@ -17,7 +17,7 @@ namespace sockbroker {
 // A million bindings with some comment each are about 100 MB.
 inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 
-// A regular file, to the byte. ENOENT where there is none; /dev/null reads as empty.
+// A regular file, to the byte. ENOENT where there is none, which a link to nowhere is not; /dev/null reads as empty.
 [[nodiscard]] Result<std::string> read_whole_file(const std::string& path, std::size_t limit = kMaxFileBytes);
 
 // Of a path that does not exist: the part of it that is a link whose target is not there; empty: it has none.

@@ -195,8 +195,28 @@ Result<void> check_destination(const Prefix& prefix, std::string_view value, std
 
 }  // namespace
 
+namespace {
+
+// "2001:db8::/32" of "[2001:db8::]/32:53", which a binding would be; else empty.
+std::string source_of_binding(std::string_view value) {
+        const auto close = value.find(']');
+        if (!value.starts_with('[') || close == std::string_view::npos) {
+                return {};
+        }
+        const auto length = value.substr(close + 1, value.find(':', close) - close - 1);
+        return fmt::format("{}{}", value.substr(1, close - 1), length);
+}
+
+}  // namespace
+
 Result<Prefix> parse_source(std::string_view value) {
         auto prefix = parse_prefix(value);
+        if (const auto meant = source_of_binding(value); !meant.empty()) {
+                prefix = parse_prefix(meant);
+                return prefix ? fail(fmt::format("\"{}\": Source= takes neither brackets nor ports, write {}", value,
+                                                 meant))
+                              : prefix;
+        }
         if (!prefix) {
                 return prefix;
         }
@@ -257,6 +277,12 @@ Result<Listen> parse_one_listen(std::string_view value) {
         }
         if (colon == std::string_view::npos) {
                 return fail(fmt::format("\"{}\" names no ports, write {}:53 or {}:*", value, value, value));
+        }
+        if (prefix == "*") {
+                return fail(fmt::format(
+                        "\"{}\" has * for an address, which only ports can be; write the ports alone for any "
+                        "address: {}",
+                        value, value.substr(colon + 1)));
         }
         const auto parsed = parse_prefix(prefix);
         if (!parsed) {

@@ -42,7 +42,7 @@ def link_to_itself(broker):
 def file_that_is_a_link_to_nowhere(broker):
     (broker.config / "conf.d/50-test.conf").unlink()
     os.symlink("/nowhere", broker.config / "conf.d/50-test.conf")
-    return f"{broker.config}/conf.d/50-test.conf: cannot read the file: No such file or directory"
+    return f"{broker.config}/conf.d/50-test.conf: the file is a link to nowhere, mend the link or remove it"
 
 
 FAULTS = pytest.mark.parametrize("fault", [link_to_nowhere, link_above, file_in_its_place, link_to_itself,
@@ -121,7 +121,7 @@ def test_folders_without_a_file_are_a_policy_without_services_and_never_replace_
 def test_limits_by_a_link_to_nowhere_are_an_error(broker):
     os.symlink("/nowhere", broker.config / "sockbrokerd.conf")
     broker.policy(WEB).start()
-    broker.wait_log("sockbrokerd.conf: cannot read the file: No such file or directory")
+    broker.wait_log("sockbrokerd.conf: the file is a link to nowhere, mend the link or remove it")
 
 
 def test_verify_of_another_root_names_a_directory_that_cannot_be_listed(broker):

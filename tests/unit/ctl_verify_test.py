@@ -34,20 +34,40 @@ def ordinary_user():
     os.setuid(61001)
 
 
-def test_verify_needs_no_privilege(policy):
-    preexec = ordinary_user if os.geteuid() == 0 else None
-    # pytest's directories and the build tree are closed to that user: a directory of its own, and a program opened
-    # before.
-    with tempfile.TemporaryDirectory() as name, open(CTL, "rb") as program:
+@pytest.fixture(name="public_policy")
+def _public_policy(policy):
+    """In a directory of its own, for pytest's are closed to an ordinary user."""
+    with tempfile.TemporaryDirectory() as name:
         folder = policy(pathlib.Path(name), good=GOOD)
         folder.chmod(0o755)
-        done = subprocess.run(
-            [f"/proc/self/fd/{program.fileno()}", "verify", f"--config-dir={folder}"],
+        yield folder
+
+
+def verify_as_ordinary_user(*arguments):
+    preexec = ordinary_user if os.geteuid() == 0 else None
+    with open(CTL, "rb") as program:  # the build tree is closed to that user too
+        return subprocess.run(
+            [f"/proc/self/fd/{program.fileno()}", "verify", *arguments],
             pass_fds=[program.fileno()], preexec_fn=preexec, cwd="/", capture_output=True, text=True,
         )  # fmt: skip
+
+
+def test_verify_needs_no_privilege(public_policy):
+    done = verify_as_ordinary_user(f"--config-dir={public_policy}")
     assert (done.returncode, done.stderr) == (0, "")
     # What this machine has of it may be warned of.
     assert done.stdout.endswith("The policy is valid: 1 file, 1 service, 2 bindings.\n")
+
+
+@pytest.mark.parametrize("of", ["file", "directory", "named file", "offline"])
+def test_verify_by_one_who_may_not_read_a_file_says_that_and_not_that_the_broker_may_not(public_policy, of):
+    path = public_policy / "conf.d" if of == "directory" else public_policy / "conf.d/good.conf"
+    path.chmod(0)
+    arguments = {"named file": [path], "offline": [f"--config-dir={public_policy}", "--offline"]}
+    done = verify_as_ordinary_user(*arguments.get(of, [f"--config-dir={public_policy}"]))
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"{path}: you may not read it, and it was not checked: run verify as root"]
+    path.chmod(0o755)
 
 
 def test_verify_prints_every_error_with_its_place(policy):

@@ -130,6 +130,7 @@ TEST_F(PolicyFiles, WhatCannotBeReadIsAnErrorAndNeverPassedOver) {
         (void)put("etc/conf.d/30-good.conf", "#");
         fs::create_directory(root_ / "etc/conf.d/10-a.conf");
         fs::create_symlink("nowhere", root_ / "etc/conf.d/20-b.conf");
+        fs::create_symlink("25-loop.conf", root_ / "etc/conf.d/25-loop.conf");
         ASSERT_EQ(::mkfifo((root_ / "etc/conf.d/40-fifo.conf").c_str(), 0600), 0);
         (void)put("run/conf.d", "a file in place of a directory");
         const auto files = read_policy_files(dirs_);
@@ -140,7 +141,8 @@ TEST_F(PolicyFiles, WhatCannotBeReadIsAnErrorAndNeverPassedOver) {
                         "/etc, "
                         "/usr/lib and the policy directories, or remove it: Not a directory",
                         "etc/conf.d/10-a.conf: is neither a regular file nor a link to one or to /dev/null, remove it",
-                        "etc/conf.d/20-b.conf: cannot read the file: No such file or directory",
+                        "etc/conf.d/20-b.conf: the file is a link to nowhere, mend the link or remove it",
+                        "etc/conf.d/25-loop.conf: the file is a link to nowhere, mend the link or remove it",
                         "etc/conf.d/40-fifo.conf: is neither a regular file nor a link to one or to /dev/null, remove "
                         "it"}));
         EXPECT_EQ(found(files), (Strings{"etc/conf.d/30-good.conf"}));
@@ -282,6 +284,14 @@ TEST_F(BrokerConfigFiles, MistakesAreReportedAndLeaveTheirDefault) {
                         "are in conf.d"}));
         EXPECT_EQ(parsed.config.limits.max_bindings, 65536U);
         EXPECT_EQ(parsed.config.max_sockets, 9U);
+}
+
+TEST_F(BrokerConfigFiles, RemediesAreForThisFileAndNotForPolicies) {
+        (void)put("etc/sockbrokerd.conf", "[Broker\n[Bro#ker]\nMaxSockets 4\n");
+        EXPECT_EQ(said(load_broker_config(dirs_).diagnostics),
+                  (Strings{"etc/sockbrokerd.conf:1: section line without ], write [Broker]",
+                           "etc/sockbrokerd.conf:2: section line with one of [ ; # inside, write [Broker]",
+                           "etc/sockbrokerd.conf:3: neither [Broker] nor Key=Value nor a comment"}));
 }
 
 TEST_F(BrokerConfigFiles, RoutesHaveANumberAndATableOfTheirOwn) {

@@ -138,7 +138,7 @@ TEST(IniLeniency, WhateverInihReadsInAnotherWayIsRefused) {
                 EXPECT_TRUE(line.size() > kMaxIniLine || test::read_by_inih(head + line + "\nGroup=5\n") !=
                                                                  test::read_by_eye(head + line + "\nGroup=5\n"))
                         << line << " is harmless, and no example";
-                EXPECT_FALSE(check_ini_line(line, false)) << line;
+                EXPECT_FALSE(check_ini_line(line, false, "[Service NAME]")) << line;
         }
 }
 
