@@ -54,7 +54,7 @@ void Reloads::compare_job(Change& change) const {
 }
 
 void Reloads::finish_diff(const ChangePtr& change) {
-        auto gone = rows_of_revoked(*change->policy, registry_, names_.last_known());
+        auto gone = rows_of_revoked(*change->policy, registry_, names_.last_known(), gone_socket_line);
         const bool any = change->differences->any() || !gone.empty();
         for (const auto& reply : std::exchange(change->replies, {})) {
                 reply_with(reply, [&] {

@@ -55,7 +55,10 @@ void Reloads::finish(const ChangePtr& change) {
                 return refuse(*change, {});
         }
         if (change->kind == Change::Kind::kReload) {
-                (void)guarded([&] { change->lost = rows_of_revoked(*change->policy, registry_, names_.last_known()); });
+                (void)guarded([&] {
+                        change->lost =
+                                rows_of_revoked(*change->policy, registry_, names_.last_known(), lost_socket_line);
+                });
         }
         // The kernel has the rules: whatever memory there is, nothing from here on may look as if they had been
         // refused.

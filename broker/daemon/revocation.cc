@@ -30,7 +30,8 @@ std::string_view Revocation::why(const std::string& service, const Registration&
         return any ? "" : "the service has no binding of its protocol and family that a client could match any more";
 }
 
-std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts) {
+std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts,
+                            RowOfRevoked* row) {
         std::string rows;
         Revocation revocation(policy, accounts);
         for (const auto& service : registry.services()) {
@@ -38,7 +39,7 @@ std::string rows_of_revoked(const Policy& policy, const Registry& registry, cons
                 const auto distribution = registry.distribution(service);
                 for (const auto& one : registrations) {
                         if (const auto why = revocation.why(service, one); !why.empty()) {
-                                rows += gone_socket_line(service, one, is_live(registrations, distribution, one), why);
+                                rows += row(service, one, is_live(registrations, distribution, one), why);
                         }
                 }
         }

@@ -34,7 +34,10 @@ private:
         std::optional<StillAdmitted> admitted_;  // none: there is no such service
 };
 
-// Rows of them all, see gone_socket_line().
-[[nodiscard]] std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts);
+// Rows of them all, of which `row` makes one.
+using RowOfRevoked = std::string(const std::string& service, const Registration& registration, bool live,
+                                 std::string_view why);
+[[nodiscard]] std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts,
+                                          RowOfRevoked* row);
 
 }  // namespace sockbroker

@@ -26,6 +26,15 @@ Json text_or_null(const std::string& text) {
         return text.empty() ? Json(nullptr) : Json(text);
 }
 
+std::string diagnostic_line(const Diagnostic& diagnostic) {
+        return line_of({
+                {"file", diagnostic.file},
+                {"line", diagnostic.line},
+                {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
+                {"message", diagnostic.message},
+        });
+}
+
 }  // namespace
 
 Rows rows_of_lines(std::string lines) {
@@ -102,6 +111,14 @@ std::string gone_socket_line(const std::string& service, const Registration& reg
                       list_line(service, registration, live));
 }
 
+std::string lost_socket_line(const std::string& service, const Registration& registration, bool live,
+                             std::string_view why) {
+        const auto message = fmt::format("{} loses the {} socket {}: {}", service, to_string(registration.protocol),
+                                         registration.bound.to_string(), why);
+        return joined(gone_socket_line(service, registration, live, why),
+                      diagnostic_line({.severity = Severity::kWarning, .message = message}));
+}
+
 std::string counters_line(const std::string& service, const SocketCount& sockets, const ServiceCounters& counters,
                           const BindingCount& bindings, std::optional<bool> announced, bool drained) {
         return line_of({
@@ -133,13 +150,7 @@ Rows diagnostic_rows(std::shared_ptr<const std::vector<Diagnostic>> diagnostics,
                 if (all == nullptr || next == all->size()) {
                         return last.empty() ? std::nullopt : std::optional(std::exchange(last, {}));
                 }
-                const auto& diagnostic = (*all)[next++];
-                return line_of({
-                        {"file", diagnostic.file},
-                        {"line", diagnostic.line},
-                        {"severity", diagnostic.severity == Severity::kError ? "error" : "warning"},
-                        {"message", diagnostic.message},
-                });
+                return diagnostic_line((*all)[next++]);
         };
 }
 

@@ -45,8 +45,11 @@ using Rows = std::function<std::expected<std::optional<std::string>, Refusal>()>
                                                const ClientFilter& client);
 // {kind, change, service, settings}
 [[nodiscard]] std::string changed_settings_line(const std::string& service, const std::vector<std::string>& keys);
-// {kind, change, service, why} and the fields of list_line()
+// {kind, change, why} and the fields of list_line()
 [[nodiscard]] std::string gone_socket_line(const std::string& service, const Registration& registration, bool live,
+                                           std::string_view why);
+// The same of an answer to reload: those of a diagnostic without a place too, as all its other rows have.
+[[nodiscard]] std::string lost_socket_line(const std::string& service, const Registration& registration, bool live,
                                            std::string_view why);
 
 struct SocketCount {
