@@ -110,8 +110,9 @@ SOCKBROKER_PUBLIC int sockbroker_remove(sockbroker_client* broker, const char* s
 
 /*
  * The sockets that are held (HoldSec=) for the next instance of the service; they are registered and the caller's then.
- * Returns how many, at least 1, with *ret_fds. -ENODATA: none is held, which is how every first instance begins: make a
- * socket and register it.
+ * Returns how many, at least 1, with *ret_fds. Serve all of them, and close those that are not to be served: nobody
+ * answers the clients of one that is just open. -ENODATA: none is held, which is how every first instance begins: make
+ * a socket and register it.
  */
 SOCKBROKER_PUBLIC int sockbroker_retrieve(sockbroker_client* broker, const char* service, int** ret_fds);
 

@@ -6,57 +6,76 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sockbroker.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static int make_listener(void) {
+static int make_listener(int** fds) {
         struct sockaddr_in at = {.sin_family = AF_INET};  // the kernel chooses the port
         const int on = 1;
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int* fd = malloc(sizeof *fd);
         at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        if (!fd)
+                return -ENOMEM;
+        *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         // With SO_REUSEPORT connections that wait when this instance ends go to the next one.
-        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ||
-            bind(fd, (struct sockaddr*)&at, sizeof at) < 0 || listen(fd, SOMAXCONN) < 0)
+        if (*fd < 0 || setsockopt(*fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ||
+            bind(*fd, (struct sockaddr*)&at, sizeof at) < 0 || listen(*fd, SOMAXCONN) < 0)
                 return -errno;
-        return fd;
+        *fds = fd;
+        return 1;
 }
 
-static int take_listener(sockbroker_client* broker, const char* service) {
-        int* fds = NULL;
-        int n = sockbroker_listen_fds(service, &fds);
-        if (n == 0)
-                n = sockbroker_retrieve(broker, service, &fds);
-        const int fd = n > 0 ? fds[0] : n == -ENODATA ? make_listener() : n;
-        free(fds);
-        if (fd < 0)
-                return fd;
-        n = sockbroker_register(broker, service, &fd, 1);  // one that was retrieved is registered; again is no harm
-        return n < 0 ? n : fd;
+static int take_listeners(sockbroker_client* broker, const char* service, int** fds) {
+        int n = sockbroker_listen_fds(service, fds);
+        if (n == 0) {
+                n = sockbroker_retrieve(broker, service, fds);
+                if (n != -ENODATA)
+                        return n;  // those that were held are registered
+                n = make_listener(fds);
+        }
+        const int r = n < 0 ? n : sockbroker_register(broker, service, *fds, (unsigned)n);
+        return r < 0 ? r : n;
+}
+
+// From whichever has a client: who waits in one that nobody accepts from waits in vain.
+static void serve(const char* service, const int* fds, int n) {
+        struct pollfd ready[n];
+        for (int i = 0; i < n; i++) {
+                ready[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+                fcntl(fds[i], F_SETFL, O_NONBLOCK);  // an instance beside this one may be quicker
+        }
+        for (;;) {
+                poll(ready, (nfds_t)n, -1);
+                for (int i = 0; i < n; i++) {
+                        const int client = ready[i].revents ? accept(ready[i].fd, NULL, NULL) : -1;
+                        if (client >= 0) {
+                                dprintf(client, "%s in C\n", service);
+                                close(client);
+                        }
+                }
+        }
 }
 
 int main(int argc, char** argv) {
         __attribute__((__cleanup__(sockbroker_unrefp))) sockbroker_client* broker = NULL;
         const char* service = argc > 1 ? argv[1] : "web";
-        int fd = sockbroker_new(&broker, NULL);
-        if (fd >= 0)
-                fd = take_listener(broker, service);
-        if (fd < 0) {
+        int* fds = NULL;
+        int n = sockbroker_new(&broker, NULL);
+        if (n >= 0)
+                n = take_listeners(broker, service, &fds);
+        if (n < 0) {
                 const char* said = broker ? sockbroker_get_message(broker) : "";
-                fprintf(stderr, "%s: %s\n", service, *said ? said : strerror(-fd));
+                fprintf(stderr, "%s: %s\n", service, *said ? said : strerror(-n));
                 return EXIT_FAILURE;
         }
         for (unsigned i = 0; sockbroker_get_warning(broker, i); i++)
                 fprintf(stderr, "%s: %s\n", service, sockbroker_get_warning(broker, i));
         printf("ready\n");
         fflush(stdout);
-        for (;;) {
-                const int client = accept(fd, NULL, NULL);
-                if (client >= 0) {
-                        dprintf(client, "%s in C\n", service);
-                        close(client);
-                }
-        }
+        serve(service, fds, n);
 }

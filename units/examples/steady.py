@@ -29,11 +29,11 @@ def ask(request: str, *sockets: socket.socket) -> tuple[dict, list[int]]:
                 return dict(line.split("=", 1) for line in record.decode().splitlines()), fds
 
 
-def take_over_or_make() -> socket.socket:
+def take_over_or_make() -> list[socket.socket]:
     answer, fds = ask(f"FDRETRIEVE=1\nFDNAME={SERVICE}")
     if fds:
         print("has the socket of the instance before it", flush=True)
-        return socket.socket(fileno=fds[0])
+        return [socket.socket(fileno=fd) for fd in fds]
     # SO_REUSEPORT: two instances may stand side by side, and in one group that has the broker's migration program
     # nothing that waits in one is lost when it closes.
     listener = socket.create_server(
@@ -45,7 +45,7 @@ def take_over_or_make() -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
         os.close(program)
     print("has a socket of its own", flush=True)
-    return listener
+    return [listener]
 
 
 # SIGTERM ends it between two connections: the one that it has accepted is nobody else's.
@@ -55,16 +55,19 @@ for end in ended, on_signal:
 signal.set_wakeup_fd(on_signal.fileno())
 signal.signal(signal.SIGTERM, lambda *_: None)
 
-listener = take_over_or_make()
-listener.setblocking(False)
-while ended not in select.select([listener, ended], [], [])[0]:
-    try:
-        connection, _ = listener.accept()
-    except BlockingIOError:  # two instances side by side have one queue
-        continue
-    with connection:
+# All that were held: who waits in one that nobody accepts from waits in vain.
+listeners = take_over_or_make()
+for listener in listeners:
+    listener.setblocking(False)
+while ended not in (ready := select.select([*listeners, ended], [], [])[0]):
+    for listener in ready:
         try:
-            connection.settimeout(1)
-            connection.sendall(connection.recv(4096) or str(os.getpid()).encode())
-        except OSError:
-            pass  # that client's own affair
+            connection, _ = listener.accept()
+        except BlockingIOError:  # two instances side by side have one queue
+            continue
+        with connection:
+            try:
+                connection.settimeout(1)
+                connection.sendall(connection.recv(4096) or str(os.getpid()).encode())
+            except OSError:
+                pass  # that client's own affair
