@@ -19,7 +19,7 @@
  * - 0 or more is success. A negative number is an errno(3): the one that the broker gives for its code, or that of what
  *   failed here. Nothing is written to standard error.
  * - A function that fails leaves what its arguments point to as it was, and what the broker has too, but for a request
- *   whose answer did not come in time.
+ *   that was sent and not answered (-ETIMEDOUT, -ECONNRESET).
  * - Times are microseconds. Descriptors that are given are borrowed. Those that come back are the caller's, with
  *   FD_CLOEXEC, in an array for sockbroker_close_fds(), or for free(3) where the descriptors are kept.
  * - `service` is a name of policy, 1 to 40 of A-Z a-z 0-9 . _ -, or NULL: the one service that admits the caller.
@@ -112,7 +112,7 @@ SOCKBROKER_PUBLIC int sockbroker_remove(sockbroker_client* broker, const char* s
  * The sockets that are held (HoldSec=) for the next instance of the service; they are registered and the caller's then.
  * Returns how many, at least 1, with *ret_fds. Serve all of them, and close those that are not to be served: nobody
  * answers the clients of one that is just open. -ENODATA: none is held, which is how every first instance begins: make
- * a socket and register it.
+ * a socket and register it. -EMFILE: the caller cannot have so many descriptors; they are held still.
  */
 SOCKBROKER_PUBLIC int sockbroker_retrieve(sockbroker_client* broker, const char* service, int** ret_fds);
 

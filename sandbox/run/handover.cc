@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 
 #include "broker/base/printable.h"
@@ -37,7 +38,8 @@ std::expected<ControlClient, Failure> connect(const Options& options) {
 }
 
 std::unexpected<Failure> no_answer(const Error& error) {
-        return std::unexpected(Failure{kExitUnreachable, error.text()});
+        const int status = error.errnum == EMFILE ? kExitFailed : kExitUnreachable;  // EMFILE is this process's own
+        return std::unexpected(Failure{status, error.text()});
 }
 
 // As systemd tells in $JOURNAL_STREAM, systemd.exec(5): device and inode.

@@ -6,6 +6,8 @@
  * blocking SERVICE     all but retrieving, each function one after the other
  * polling SERVICE      the same by the pollable descriptor
  * serve SERVICE LABEL  registers a listener, or takes the held one, and answers LABEL until it is killed
+ * scarce SERVICE LABEL serves the held one too, but has no descriptor left for it at first: says "refused", and goes on
+ *                      after a line
  * drain SERVICE        registers two listeners, the second displaces the first, and waits until that is drained
  * fork SERVICE         a child does not use what its parent has made
  * fork-amid SERVICE    the program forks while requests are under way; says "answered", and goes on after a line
@@ -23,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -222,6 +225,25 @@ static void serve(const char* service, const char* label) {
         }
 }
 
+static void scarce(const char* service, const char* label) {
+        struct rlimit few = {.rlim_cur = 64, .rlim_max = 64};
+        int taken[64], count = 0, *fds = NULL;
+        char byte;
+
+        MUST(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        while (count < 64 && (taken[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+                count++;
+        MUST(errno == EMFILE && count > 1);
+        close(taken[--count]);  // for the connection
+        MUST(refused(sockbroker_retrieve(broker, service, &fds), EMFILE, NULL) && !fds);
+        MUST(refused(sockbroker_retrieve(broker, NULL, &fds), EMFILE, NULL) && !fds);
+        printf("refused\n");
+        fflush(stdout);
+        MUST(read(STDIN_FILENO, &byte, 1) == 1);
+        close(taken[--count]);  // for the socket
+        serve(service, label);
+}
+
 static void drain(const char* service) {
         int old = bound(SOCK_STREAM, 0), new = bound(SOCK_STREAM, 0);
         MUST(sockbroker_register(broker, service, &old, 1) == 0);
@@ -341,6 +363,8 @@ int main(int argc, char** argv) {
                 polling(service);
         else if (strcmp(part, "serve") == 0 && argc > 3)
                 serve(service, argv[3]);
+        else if (strcmp(part, "scarce") == 0 && argc > 3)
+                scarce(service, argv[3]);
         else if (strcmp(part, "drain") == 0)
                 drain(service);
         else if (strcmp(part, "fork") == 0)

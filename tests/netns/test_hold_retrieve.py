@@ -117,6 +117,23 @@ def test_all_sockets_of_a_service_are_passed_on_however_many_messages_they_take(
         assert set(states(broker)) == {"live"}
 
 
+@pytest.mark.parametrize("tool, status", [("sockbrokerctl", 1), ("sockbroker-run", 71)])
+def test_sockets_for_which_there_are_too_few_descriptors_stay_held(broker, spawn, tool, status):
+    broker.policy(section("web", 61001, everywhere(), HELD, "Handover=share")).start()
+    old = spawn("web")
+    labels = [f"tcp-{i}" for i in range(20)]
+    for label in labels:
+        open_socket(old, "tcp", "ipv4", label)
+    assert old.register(*labels).result == "ok"
+    old.kill()
+    until("all to be held", lambda: states(broker).count("held") == 20)
+    command = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups", "prlimit", "--nofile=20:",
+               str(broker_module.BUILD / RETRIEVE[tool][0]), *RETRIEVE[tool][1:], "/bin/true"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == status and "LimitNOFILE=" in done.stderr, done
+    assert states(broker) == ["held"] * 20
+
+
 def test_each_socket_is_held_as_itself_where_one_came_twice(broker, spawn):
     broker.policy(section("web", 61001, everywhere(), HELD, "Handover=share")).start()
     old = spawn("web")

@@ -69,6 +69,24 @@ def test_what_a_service_leaves_is_retrieved_by_its_next_instance(web):
     second.wait()
 
 
+def test_what_a_process_has_no_descriptors_for_stays_held(web):
+    web.start()
+    first = started("serve", "web", "first")
+    assert first.stdout.readline() == "registered\n", first.stderr.read()
+    first.kill()
+    first.wait()
+    web.wait_log(r"waits")
+    with socket.create_connection((ADDRESS["ipv4"], PORT), timeout=client.TIMEOUT) as waiting:
+        second = started("scarce", "web", "second", stdin=subprocess.PIPE)
+        assert second.stdout.readline() == "refused\n", second.stderr.read()
+        assert [row["state"] for row in web.list()] == ["held"]
+        print(file=second.stdin, flush=True)
+        assert second.stdout.readline() == "retrieved\n", second.stderr.read()
+        assert waiting.makefile().readline() == "second\n"
+    second.kill()
+    second.wait()
+
+
 def ask():
     with socket.create_connection((ADDRESS["ipv4"], PORT), timeout=client.TIMEOUT) as asking:
         return asking.makefile().readline().strip()

@@ -6,13 +6,17 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <thread>
 
 #include <gtest/gtest.h>
 
+#include "broker/client/descriptors.h"
 #include "broker/client/register.h"
+#include "broker/client/retrieve.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/request.h"
 #include "tests/unit/support/socket_kinds.h"
@@ -238,6 +242,90 @@ TEST(Register, AsksAnOlderBrokerWithoutWhatItDoesNotKnow) {
                                                    always + "MIGRATE=1\n", always}));
         RegisterOperation without("web", {}, {.migrate = false});
         EXPECT_EQ(without.next().request, "FDSTORE=1\nFDNAME=web\n");
+}
+
+// A process that may have few descriptors.
+class Retrieve : public testing::Test {
+protected:
+        void SetUp() override {
+                ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+                const rlimit few{.rlim_cur = 64, .rlim_max = before_.rlim_max};
+                ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+                free_ = free_descriptors(1000);
+        }
+        void TearDown() override { ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
+        // What becomes of an operation that has counted so many held sockets of web.
+        Result<Operation::Course> counted(RetrieveOperation& operation, std::size_t held) {
+                EXPECT_EQ(operation.next().request, "VERB=list\n");
+                for (std::size_t i = 0; i < held; ++i) {
+                        operation.take_line(R"({"service":"web","state":"held"})");
+                        operation.take_line(R"({"service":"web","state":"live"})");
+                        operation.take_line(R"({"service":"other","state":"held"})");
+                }
+                operation.take_line(R"({"service":"other","state":"held"})");
+                ControlAnswer done{.result = "ok", .message = "", .warnings = {}};
+                return operation.take(done, {});
+        }
+
+        rlimit before_{};
+        std::size_t free_ = 0;
+        std::vector<OwnedFd> fds_;
+        ControlAnswer refused_{.result = "rate-limited", .message = "", .warnings = {}};
+};
+
+TEST_F(Retrieve, FreeDescriptorsAreCountedAsFarAsTheyMatter) {
+        EXPECT_GT(free_, 30U);
+        EXPECT_EQ(free_descriptors(7), 7U);
+        const OwnedFd one(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
+        EXPECT_EQ(free_descriptors(1000), free_ - 1);
+}
+
+TEST_F(Retrieve, AsManyAsThereAreDescriptorsForAreAskedFor) {
+        RetrieveOperation operation("web", fds_);
+        const auto course = counted(operation, free_);
+        ASSERT_TRUE(course) << course.error().text();
+        EXPECT_FALSE(course->over);
+        EXPECT_EQ(operation.next().request, "FDRETRIEVE=1\nFDNAME=web\n");
+        EXPECT_TRUE(operation.take(refused_, {})->over);
+}
+
+TEST_F(Retrieve, OneMoreIsNotAskedFor) {
+        RetrieveOperation operation("web", fds_);
+        const auto course = counted(operation, free_ + 1);
+        ASSERT_FALSE(course);
+        EXPECT_EQ(course.error().errnum, EMFILE);
+}
+
+TEST_F(Retrieve, WithoutANameItIsAsManyAsAnyServiceHas) {
+        RetrieveOperation operation("", fds_);
+        EXPECT_FALSE(counted(operation, free_));  // the other service has one more
+}
+
+TEST_F(Retrieve, ARefusalToCountIsTheAnswer) {
+        RetrieveOperation operation("web", fds_);
+        (void)operation.next();
+        EXPECT_TRUE(operation.take(refused_, {})->over);
+}
+
+TEST_F(Retrieve, NobodyCountsWithDescriptorsForWhatAMessageCarriesAndWhatCameIsNotLostForWhatCannot) {
+        const rlimit enough{.rlim_cur = 64 + kMaxMessageFds, .rlim_max = before_.rlim_max};
+        ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &enough), 0);
+        RetrieveOperation operation("web", fds_);
+        EXPECT_EQ(operation.next().request, "FDRETRIEVE=1\nFDNAME=web\n");
+        std::vector<OwnedFd> received;
+        for (std::size_t i = 0; i < kMaxMessageFds; ++i) {
+                received.emplace_back(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
+        }
+        ControlAnswer answer{.result = "ok", .message = "", .warnings = {}};
+        EXPECT_FALSE(operation.take(answer, std::move(received))->over);
+        EXPECT_EQ(operation.next().request, "VERB=list\n");
+        for (std::size_t i = 0; i <= free_; ++i) {
+                operation.take_line(R"({"service":"web","state":"held"})");
+        }
+        EXPECT_TRUE(operation.take(answer, {})->over);
+        EXPECT_EQ(fds_.size(), kMaxMessageFds);
+        EXPECT_EQ(answer.warnings.size(), 1U);
 }
 
 }  // namespace
