@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <deque>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,7 @@
 
 #include "broker/hands/discards.h"
 #include "broker/hands/queue_state.h"
+#include "broker/hands/waiting_room.h"
 #include "broker/hands/wire.h"
 #include "broker/protocol/message.h"
 #include "broker/protocol/peek.h"
@@ -43,11 +45,12 @@ class DoorProcess {
 public:
         DoorProcess(std::size_t max_fds, ClosedByDoor& closed, bool labels)
                 : max_waiting_(max_fds / 2),
+                  waiting_(max_fds / 4),
                   closed_(closed),
                   door_(closed.door),
-                  too_many_(format_result(
-                          ResultCode::kRateLimited,
-                          fmt::format("too many connections, a user may have {}", kMaxConnectionsPerUid))),
+                  too_many_(format_result(ResultCode::kRateLimited,
+                                          fmt::format("too many connections, a user may have {}, and {} that wait",
+                                                      kMaxConnectionsPerUid, WaitingRoom::kMaxOfUser))),
                   too_many_waiting_(format_result(
                           ResultCode::kRateLimited,
                           "too many connections of this user wait to be closed, with descriptors that he has sent")),
@@ -87,6 +90,7 @@ private:
                         return false;
                 }
                 send_report();
+                report_waiting();
                 if (accepts && polled[1].revents != 0) {
                         accept_some(kOrders);
                 }
@@ -135,22 +139,54 @@ private:
                 if (!prepared) {
                         return discard(std::move(fd), connected.uid);
                 }
-                report_ = DoorReport{
-                        .id = ++last_id_, .uid = connected.uid, .pid = connected.pid, .labels = labels ? 1U : 0U};
-                per_uid_[connected.uid]++;
-                connections_.emplace(last_id_, Accepted{std::move(fd), connected.uid});
-                send_report();
+                WaitingRoom::Guest guest{.fd = std::move(fd), .pid = connected.pid, .labels = labels};
+                if (!has_all(connected.uid)) {
+                        return report(connected.uid, std::move(guest));
+                }
+                if (!waiting_.has_room(connected.uid)) {
+                        return refuse(std::move(guest.fd), connected.uid, too_many_);
+                }
+                waiting_.add(connected.uid, std::move(guest));
         }
 
         [[nodiscard]] const std::string* why_refused(uid_t uid) const {
                 if (discards_.is_barred(uid)) {
                         return &barred_here_;
                 }
-                const auto counted = per_uid_.find(uid);
-                if (uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid) {
-                        return &too_many_;
-                }
                 return uid != 0 && discards_.has_too_many(uid) ? &too_many_waiting_ : nullptr;
+        }
+
+        // As many connections as a user may have.
+        [[nodiscard]] bool has_all(uid_t uid) const {
+                const auto counted = per_uid_.find(uid);
+                return uid != 0 && counted != per_uid_.end() && counted->second >= kMaxConnectionsPerUid;
+        }
+
+        // The core is told of it.
+        void report(uid_t uid, WaitingRoom::Guest guest) {
+                report_ = DoorReport{.id = ++last_id_, .uid = uid, .pid = guest.pid, .labels = guest.labels ? 1U : 0U};
+                per_uid_[uid]++;
+                connections_.emplace(last_id_, Accepted{std::move(guest.fd), uid});
+                send_report();
+        }
+
+        // One of those that wait, for each that has ended.
+        void report_waiting() {
+                while (has_room() && !ended_of_.empty()) {
+                        const uid_t uid = ended_of_.front();
+                        if (has_all(uid)) {
+                                ended_of_.pop_front();
+                                continue;
+                        }
+                        std::optional<WaitingRoom::Guest> guest = waiting_.take(uid);
+                        if (!guest) {
+                                ended_of_.pop_front();
+                        } else if (const std::string* const why = why_refused(uid)) {
+                                refuse(std::move(guest->fd), uid, *why);
+                        } else if (look_at_queue(guest->fd.get()) != QueueState::kEnded) {
+                                report(uid, std::move(*guest));
+                        }
+                }
         }
 
         // Whether it arrives does not matter, the connection ends here.
@@ -229,6 +265,9 @@ private:
                 if (const auto counted = per_uid_.find(ended.uid); --counted->second == 0) {
                         per_uid_.erase(counted);
                 }
+                if (waiting_.has(ended.uid)) {
+                        ended_of_.push_back(ended.uid);
+                }
                 if (order.kind == DoorOrderKind::kKeep) {
                         discards_.keep(order.offender);
                 }
@@ -260,6 +299,7 @@ private:
         }
 
         const std::size_t max_waiting_;
+        WaitingRoom waiting_;
         ClosedByDoor& closed_;
         const std::uint32_t door_;
         std::uint32_t last_number_ = 0;
@@ -269,6 +309,7 @@ private:
         std::uint64_t last_id_ = 0;
         std::unordered_map<std::uint64_t, Accepted> connections_;  // of which the core has a duplicate
         std::unordered_map<uid_t, std::size_t> per_uid_;
+        std::deque<uid_t> ended_of_;        // whose places others of theirs may take
         std::optional<DoorReport> report_;  // for which the core's queue had no room
         Discards discards_;
         bool pausing_ = false;

@@ -2,7 +2,7 @@
 //
 // The door from inside: accepts connections, passes a duplicate of each to the core, and keeps its own, so that no
 // close(2) in the core is the last. It reads nothing that a peer sends. A flood costs the door's time, not the core's:
-// who has too many connections is refused here, and who has left already is not even counted.
+// who has too many connections waits here, or is refused, and who has left already is not even counted.
 #pragma once
 
 #include <cstddef>

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <thread>
 
+#include "broker/hands/waiting_room.h"
 #include "tests/netns/crew_fixture.h"
 #include "tests/support/hostile.h"
 
@@ -24,33 +25,58 @@ double cpu_seconds(pid_t pid) {
         return nanoseconds / 1e9;
 }
 
+// As many connections as a user may have, each answered. Empty: one was not.
+std::vector<OwnedFd> all_that_a_user_may_have(const std::string& path) {
+        std::vector<OwnedFd> all;
+        for (std::size_t i = 0; i < kMaxConnectionsPerUid; i++) {
+                all.push_back(unix_socket(path, SOCK_SEQPACKET, false));
+                if (ask(all.back().get(), "hello") != "done") {
+                        return {};
+                }
+        }
+        return all;
+}
+
+// Each has sent a request.
+std::vector<OwnedFd> all_that_may_wait(const std::string& path) {
+        std::vector<OwnedFd> all;
+        for (std::size_t i = 0; i < WaitingRoom::kMaxOfUser; i++) {
+                all.push_back(unix_socket(path, SOCK_SEQPACKET, false));
+                test::must(send_record(all.back().get(), "hello") ? 0 : -1, "send");
+        }
+        return all;
+}
+
 TEST(Door, AUserHasSoManyConnectionsAndRootAsManyAsHeWants) {
         MiniCore core;
         for (const uid_t uid : {kHonest, uid_t{0}}) {
                 const pid_t peer = spawn(uid, {}, [&, uid] {
-                        std::vector<OwnedFd> all;
-                        for (std::size_t i = 0; i < kMaxConnectionsPerUid; i++) {
-                                all.push_back(unix_socket(core.control_path(), SOCK_SEQPACKET, false));
-                                if (ask(all.back().get(), "hello") != "done") {
-                                        return 1;
-                                }
+                        auto all = all_that_a_user_may_have(core.control_path());
+                        if (all.empty()) {
+                                return 1;
                         }
-                        auto more = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
                         if (uid == 0) {
+                                const auto more = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
                                 return ask(more.get(), "hello") == "done" ? 0 : 2;
                         }
+                        const auto waiting = all_that_may_wait(core.control_path());
+                        const auto more = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
                         const auto refusal = next_record(more.get());
                         if (!refusal.starts_with("RESULT=rate-limited\n") || !next_record(more.get()).empty()) {
                                 return 3;
                         }
-                        all.pop_back();  // then another one gets its place
-                        for (int i = 0; i < 1000; i++) {
-                                more = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
-                                if (ask(more.get(), "hello") == "done") {
-                                        return 0;
+                        pollfd early{waiting.front().get(), POLLIN, 0};
+                        if (poll(&early, 1, 0) != 0) {
+                                return 4;
+                        }
+                        // Then others get their places, in their order.
+                        for (std::size_t i = 0; i < kMaxConnectionsPerUid; i++) {
+                                all.pop_back();
+                                if (next_record(waiting[i].get()) != "done") {
+                                        return 5;
                                 }
                         }
-                        return 4;
+                        return 0;
                 });
                 EXPECT_EQ(core.run_while(peer), 0) << uid;
         }
@@ -137,12 +163,10 @@ TEST(Door, TheFirstMessageHasTheTimeAtWhichItsConnectionWasAccepted) {
 TEST(Door, WhatARefusedConnectionHasSentIsClosedByAHand) {
         MiniCore core;
         const pid_t peer = spawn(kHostile, {}, [&] {
-                std::vector<OwnedFd> all;
-                for (std::size_t i = 0; i < kMaxConnectionsPerUid; i++) {
-                        all.push_back(unix_socket(core.control_path(), SOCK_SEQPACKET, false));
-                        if (ask(all.back().get(), "hello") != "done") {
-                                return 1;
-                        }
+                const auto all = all_that_a_user_may_have(core.control_path());
+                const auto waiting = all_that_may_wait(core.control_path());
+                if (all.empty()) {
+                        return 1;
                 }
                 int ends[2];
                 test::must(pipe2(ends, O_CLOEXEC), "pipe");
