@@ -54,36 +54,32 @@ int Link::send(const Order& order, std::span<const std::uint64_t> cookies, std::
 }
 
 bool Link::receive(const std::function<bool(ParsedAnswer&)>& each) {
+        std::array<std::byte, kMaxAnswer> buffer;
+        const ssize_t size = read(answers_.get(), buffer.data(), buffer.size());
+        if (size <= 0) {
+                return size < 0 && (errno == EAGAIN || errno == EINTR);
+        }
+        std::span<const std::byte> all(buffer.data(), static_cast<std::size_t>(size));
+        if (!read_.empty()) {
+                std::ranges::copy(all, std::back_inserter(read_));
+                all = read_;
+        }
+        std::size_t used = 0;
         while (true) {
-                std::array<std::byte, kMaxAnswer> buffer;
-                const ssize_t size = read(answers_.get(), buffer.data(), buffer.size());
-                if (size <= 0) {
-                        return size < 0 && (errno == EAGAIN || errno == EINTR);
+                Parsed parsed = parse_answer(all.subspan(used));
+                if (parsed.wrong) {
+                        return false;
                 }
-                std::span<const std::byte> all(buffer.data(), static_cast<std::size_t>(size));
-                if (!read_.empty()) {
-                        std::ranges::copy(all, std::back_inserter(read_));
-                        all = read_;
+                if (!parsed.answer) {
+                        break;
                 }
-                std::size_t used = 0;
-                while (true) {
-                        Parsed parsed = parse_answer(all.subspan(used));
-                        if (parsed.wrong) {
-                                return false;
-                        }
-                        if (!parsed.answer) {
-                                break;
-                        }
-                        used += parsed.used;
-                        if (!each(*parsed.answer)) {
-                                return false;
-                        }
-                }
-                read_ = std::vector<std::byte>(all.begin() + static_cast<std::ptrdiff_t>(used), all.end());
-                if (static_cast<std::size_t>(size) < buffer.size()) {
-                        return true;
+                used += parsed.used;
+                if (!each(*parsed.answer)) {
+                        return false;
                 }
         }
+        read_ = std::vector<std::byte>(all.begin() + static_cast<std::ptrdiff_t>(used), all.end());
+        return true;
 }
 
 }  // namespace sockbroker::hands

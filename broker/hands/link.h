@@ -33,8 +33,8 @@ public:
         // No order comes any more: the hand ends when it looks for one.
         void close_orders() { orders_.reset(); }
 
-        // Calls `each` for every answer that is there, which says whether it makes sense. False: it does not, or the
-        // hand is gone.
+        // Calls `each` for answers that are there, as many as one read brings, which says whether they make sense: who
+        // goes on writing keeps nobody waiting. False: one does not, or the hand is gone.
         [[nodiscard]] bool receive(const std::function<bool(ParsedAnswer&)>& each);
 
 private:

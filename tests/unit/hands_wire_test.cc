@@ -3,11 +3,14 @@
 // What the core believes of what its hands write: nothing that does not fit.
 #include "broker/hands/wire.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <random>
 
+#include "broker/hands/link.h"
 #include "tests/fuzz/answer_property.h"
 
 namespace sockbroker::hands {
@@ -62,6 +65,30 @@ TEST(HandsWire, AnswersAreCutOutOfAStream) {
                 EXPECT_FALSE(part.wrong) << size;
         }
         EXPECT_TRUE(parse_answer(std::span(bytes).subspan(first.used)).answer);
+}
+
+// A hand that was taken over may write faster than anybody can read.
+TEST(HandsWire, OneTurnHearsWhatOneReadBringsAndNothingIsLost) {
+        constexpr std::size_t kCount = 2000;
+        int ends[2];
+        ASSERT_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        const OwnedFd writer(ends[1]);
+        Link link({}, OwnedFd(ends[0]));
+        const Answer idle{.size = sizeof(Answer), .kind = AnswerKind::kIdle};
+        for (std::size_t i = 0; i < kCount; i++) {
+                ASSERT_EQ(write(writer.get(), &idle, sizeof idle), static_cast<ssize_t>(sizeof idle));
+        }
+        std::size_t heard = 0;
+        while (heard < kCount) {
+                const std::size_t before = heard;
+                ASSERT_TRUE(link.receive([&](ParsedAnswer&) {
+                        heard++;
+                        return true;
+                }));
+                ASSERT_GT(heard, before);
+                ASSERT_LE(heard - before, kMaxAnswer / sizeof idle + 1);
+        }
+        EXPECT_EQ(heard, kCount);
 }
 
 TEST(HandsWire, NothingThatDoesNotFitIsTaken) {
