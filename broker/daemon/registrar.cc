@@ -149,6 +149,7 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
                         return refusals_.refuse(*still, peer, service.name);
                 }
         }
+        forget_displaced(service);
         make_room(fresh);
         // Before the first datagram comes.
         const auto replies = replies_.prepare(service, peer, facts);
@@ -195,6 +196,14 @@ Answer Registrar::remove(const std::string& name, bool any, const Peer& peer) {
         departures_.tell(departures, Action::kUnregister, why);
         return {.message = fmt::format("unregistered {} socket{} of {}", departures->size(),
                                        departures->size() == 1 ? "" : "s", name)};
+}
+
+// They serve again if the newest goes, and flows that stay are theirs: so few are enough for none.
+void Registrar::forget_displaced(const Service& service) {
+        constexpr std::size_t kAtLeast = 256;
+        const auto most = std::max<std::size_t>(service.max_sockets, kAtLeast);
+        departures_.tell(registry_.forget_displaced(service.name, most), Action::kGone,
+                         fmt::format("it was displaced, and the service has {} younger ones that were", most));
 }
 
 void Registrar::make_room(std::size_t slots) {

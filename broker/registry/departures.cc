@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <iterator>
+#include <ranges>
 #include <utility>
 
 #include "broker/base/event.h"
@@ -172,6 +173,33 @@ bool Registry::sweep_some(Sweep& sweep, std::chrono::steady_clock::time_point un
                 remove_of(state->first, state->second, gone, removal);
         }
         return time_left;
+}
+
+Removal Registry::forget_displaced(const std::string& service, std::size_t most) {
+        Removal removal;
+        const auto found = services_.find(service);
+        if (found == services_.end()) {
+                return removal;
+        }
+        ServiceState& state = found->second;
+        const auto is_displaced = [&](const Registration& one) {
+                return !one.held() && !is_live(state.registrations, state.distribution, one);
+        };
+        const auto displaced = static_cast<std::size_t>(std::ranges::count_if(state.registrations, is_displaced));
+        if (displaced <= most) {
+                return removal;
+        }
+        std::vector<Slot> oldest;
+        for (const auto& one : state.registrations | std::views::filter(is_displaced) | std::views::drop(most)) {
+                oldest.push_back(one.slot);
+        }
+        remove_of(
+                service, state,
+                [&](const std::string&, const Registration& one) {
+                        return std::ranges::find(oldest, one.slot) != oldest.end();
+                },
+                removal);
+        return removal;
 }
 
 Removal Registry::make_room(std::size_t slots) {

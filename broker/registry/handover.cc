@@ -232,17 +232,6 @@ std::expected<std::vector<CommitResult>, Refusal> Registry::commit(const Service
         if (!std::ranges::is_sorted(after, is_before)) {  // one was held, and is not any more
                 std::ranges::sort(after, is_before);
         }
-        // Displaced sockets are kept for their owners to see, but never more of them than the quota.
-        std::vector<Slot> forgotten;
-        std::size_t draining = 0;
-        for (const auto& one : after) {
-                if (!is_live(after, state.distribution, one) && ++draining > service.max_sockets) {
-                        forgotten.push_back(one.slot);
-                }
-        }
-        std::erase_if(after, [&](const Registration& one) {
-                return std::ranges::find(forgotten, one.slot) != forgotten.end();
-        });
         if (!state.distribution.share) {
                 note_displaced(state.registrations, after, handed);
         }

@@ -170,6 +170,8 @@ public:
         // SO_REUSEPORT group, for it lets none bind there that is not of the same user and asks for that.
         [[nodiscard]] std::vector<std::string> bound_alike(const std::string& service, const SocketFacts& socket) const;
 
+        // Displaced sockets beyond so many, the oldest of them.
+        [[nodiscard]] Removal forget_displaced(const std::string& service, std::size_t most);
         // Where fewer slots than that are free: displaced sockets are forgotten, the oldest of whoever has most of them
         // first. So they never keep anybody from registering.
         [[nodiscard]] Removal make_room(std::size_t slots);
