@@ -103,6 +103,7 @@ Result<OpenedDataplane> open_dataplane(const DaemonOptions& options) {
         if (auto kept = keep_capabilities({}); !kept) {
                 return std::unexpected(kept.error());
         }
+        (*dataplane)->limit_sockets(config.max_sockets);
         std::optional<NotifyFilter> filter;
         if (auto found = NotifyFilter::open(options.pin_dir())) {
                 filter = std::move(*found);

@@ -166,11 +166,11 @@ Result<Slot> Dataplane::install_by(const Registrant& registrant, Put put) {
         if (registrant.service == 0) {
                 return fail(EINVAL, "cannot install a socket of no service");
         }
-        if (state.slots_in_use >= kernel.capacity.sockets) {
+        if (state.slots_in_use >= state.most_sockets) {
                 return fail(EBUSY,
                             fmt::format("all {} slots for sockets are taken; raise MaxSockets= in sockbrokerd.conf "
                                         "and restart sockbrokerd",
-                                        kernel.capacity.sockets));
+                                        state.most_sockets));
         }
         const auto slot = state.take(state.free_slots, "slot for a socket");
         if (!slot) {
@@ -236,8 +236,12 @@ Result<Slot> Dataplane::install_staged(std::uint32_t entry, const Registrant& re
         });
 }
 
+void Dataplane::limit_sockets(std::uint32_t most) {
+        state_->most_sockets = std::min(most, state_->kernel.capacity.sockets);
+}
+
 std::uint32_t Dataplane::free_slots() const {
-        return state_->kernel.capacity.sockets - std::min(state_->kernel.capacity.sockets, state_->slots_in_use);
+        return state_->most_sockets - std::min(state_->most_sockets, state_->slots_in_use);
 }
 
 Result<void> Dataplane::set_targets(ServiceId id, const Targets& targets) {

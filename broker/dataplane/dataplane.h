@@ -191,7 +191,11 @@ public:
         [[nodiscard]] Result<Slot> install_staged(std::uint32_t entry, const Registrant& registrant);
         // Replaces what is on record about the socket in the slot.
         [[nodiscard]] Result<void> set_registrant(Slot slot, const Registrant& registrant);
+        // No more sockets than that at a time, where the maps have room for more: they never get smaller.
+        void limit_sockets(std::uint32_t most);
         [[nodiscard]] std::uint32_t free_slots() const;
+        // Flows name their socket by a slot up to this one, and those are given out first.
+        static constexpr Slot kLastFlowSlot = 0xfffe;
         // Makes these the service's sockets, all in one step.
         [[nodiscard]] Result<void> set_targets(ServiceId id, const Targets& targets);
         [[nodiscard]] Targets targets(ServiceId id) const;

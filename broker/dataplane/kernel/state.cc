@@ -57,6 +57,8 @@ void Dataplane::State::end_earlier() {
 // program may still hold it.
 Result<void> Dataplane::State::rebuild() {
         const Capacity& capacity = kernel.capacity;
+        static_assert(kLastFlowSlot == SB_NEWEST_REMEMBERED - 1 && kLastFlowSlot <= SB_FLOW_SLOT);
+        most_sockets = capacity.sockets;
         const std::uint32_t slot_count = slot_entries(capacity);
         const auto vacate = [&](Recycler& recycler, std::uint32_t number) {
                 if (kernel.taken_up) {

@@ -44,7 +44,8 @@ struct Dataplane::State {
         std::map<std::string, ServiceId, std::less<>> ids;
         std::vector<bool> slot_used;
         std::uint32_t slots_in_use = 0;
-        Recycler free_slots;
+        std::uint32_t most_sockets = 0;  // see limit_sockets()
+        Recycler free_slots{kLastFlowSlot};
         Recycler free_records;
         Recycler free_services;
         bool idle_generation_rests = false;  // a program may still read the half that is written next
