@@ -16,11 +16,17 @@ namespace sockbroker {
 
 namespace {
 
+PolicyLimits room_of(const Capacity& capacity) {
+        return {.max_bindings = capacity.bindings,
+                .max_services = capacity.services,
+                .max_accounted = capacity.accounted};
+}
+
 // Less than is configured where the maps could not be made larger.
-PolicyLimits limits_of(const BrokerConfig& config, const Capacity& capacity) {
-        return {.max_bindings = std::min(config.limits.max_bindings, capacity.bindings),
-                .max_services = std::min(config.limits.max_services, capacity.services),
-                .max_accounted = std::min(config.limits.max_accounted, capacity.accounted)};
+PolicyLimits limits_of(const BrokerConfig& config, const PolicyLimits& room) {
+        return {.max_bindings = std::min(config.limits.max_bindings, room.max_bindings),
+                .max_services = std::min(config.limits.max_services, room.max_services),
+                .max_accounted = std::min(config.limits.max_accounted, room.max_accounted)};
 }
 
 // Empty: of others, policy or whose sockets they are about says who may ask.
@@ -62,8 +68,9 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
           routes_(helpers.event, routes_of(options, config), registry_, entries_, audit_),
           departures_(audit_, entries_, held_, routes_),
           replies_(dataplane_->unit_programs(), policy_, registry_, refusals_, entries_, audit_),
-          reloads_(PolicySource(options, limits_of(config, dataplane_->capacity())), policy_, registry_, names_,
-                   helpers.worker, departures_, replies_, held_, routes_, audit_),
+          reloads_(PolicySource(options, limits_of(config, room_of(dataplane_->capacity())),
+                                room_of(dataplane_->capacity())),
+                   policy_, registry_, names_, helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
                   flows_, helpers.netns_cookie),

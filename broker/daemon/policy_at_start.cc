@@ -44,8 +44,9 @@ std::shared_ptr<const RoutePlan> Reloads::load_at_start() {
                 return nullptr;
         }
         auto parsed = source_.parse(*copy);
-        const auto routes = parsed ? apply(std::move(*parsed))
-                                   : Result<std::shared_ptr<const RoutePlan>>(fail("the copy is damaged"));
+        const auto routes = parsed.policy ? apply(std::move(*parsed.policy))
+                                          : Result<std::shared_ptr<const RoutePlan>>(
+                                                    fail("it is refused" + first_error(parsed.diagnostics)));
         status_.digest = routes ? digest_of(*copy) : "";
         status_.degrade(why + (routes ? "; the last-known-good policy is in force"
                                       : "; the last-known-good policy cannot be applied: " + routes.error().text()));

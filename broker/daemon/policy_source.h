@@ -33,11 +33,13 @@ struct LoadedPolicy {
 
 class PolicySource {
 public:
-        PolicySource(const DaemonOptions& options, const PolicyLimits& limits)
+        // limits: of a policy that is taken; room: what the kernel's maps have.
+        PolicySource(const DaemonOptions& options, const PolicyLimits& limits, const PolicyLimits& room)
                 : config_dirs_(options.config_dirs),
                   copy_(options.policy_copy()),
                   folders_(config_dirs_),
-                  limits_(limits) {}
+                  limits_(limits),
+                  room_(room) {}
 
         [[nodiscard]] LoadedPolicy load() const;
         // What keeps the kernel from taking its rules.
@@ -47,8 +49,9 @@ public:
         [[nodiscard]] Result<void> write_copy(const std::vector<PolicyFile>& files) const {
                 return write_policy_copy(copy_, files);
         }
-        [[nodiscard]] std::optional<Policy> parse(const std::vector<PolicyFile>& copy) const {
-                return parse_policy(copy, limits_).policy;
+        // By what the kernel has room for: limits that were lowered since keep nothing away that was in force.
+        [[nodiscard]] ParsedPolicy parse(const std::vector<PolicyFile>& copy) const {
+                return parse_policy(copy, room_);
         }
 
 private:
@@ -56,6 +59,7 @@ private:
         const std::string copy_;
         const MergedFolders folders_;
         const PolicyLimits limits_;
+        const PolicyLimits room_;
 };
 
 }  // namespace sockbroker

@@ -111,3 +111,44 @@ def test_mistakes_in_sockbrokerd_conf_are_told_by_a_reload_as_by_verify(broker):
     assert status == 0 and output.startswith(f"{place}warning: unknown key MaxBinding=")
     status, output = broker.ctl("--config-dir", str(broker.config), "verify")
     assert status == 1 and output.startswith(f"{place}unknown key MaxBinding=")
+
+
+def test_a_lowered_limit_of_sockets_holds_after_a_restart_for_those_that_come(broker, spawn):
+    broker.policy(section("web", 61001, everywhere(), "Handover=share")).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    broker.stop()
+    limits(broker, MaxSockets=2)
+    broker.start()
+    handed_over(one, "udp", "ipv6")
+    open_socket(one, "udp", "ipv4")
+    reply = one.register("udp-ipv4")
+    assert reply.result == "quota"
+    assert "all 2 slots for sockets are taken" in reply.message
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_limits_that_were_lowered_since_keep_no_policy_away_that_was_in_force(broker, spawn, end):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("old"), "tcp", "ipv4", service="web")
+    getattr(broker, end)()
+    limits(broker, MaxBindings=1)
+    broker.start()
+    handed_over(spawn("new"), "tcp", "ipv4", service="web")
+    assert who("tcp", "ipv4") == "new"
+    status = broker.status()[0]
+    assert status["state"] == "degraded"
+    assert "are more than MaxBindings=1 allows" in status["reason"]
+    assert "the last-known-good policy is in force" in status["reason"]
+
+
+def test_a_copy_that_does_not_fit_is_refused_with_its_line_and_what_to_do(broker):
+    broker.policy(section("web", 61001, everywhere())).start()
+    assert broker.ctl("unload")[0] == 0
+    broker.stop()
+    limits(broker, MaxBindings=1)
+    broker.start()
+    reason = broker.status()[0]["reason"]
+    assert "the last-known-good policy cannot be applied: it is refused (the first: " in reason
+    assert reason.count("are more than MaxBindings=1 allows") == 2
