@@ -31,7 +31,7 @@ struct Limit {
 };
 
 constexpr std::array kLimits{
-        Limit{"MaxBindings", nullptr, &PolicyLimits::max_bindings, 1U << 24},
+        Limit{"MaxBindings", nullptr, &PolicyLimits::max_bindings, PolicyLimits::kMostBindings},
         Limit{"MaxServices", nullptr, &PolicyLimits::max_services, 1U << 16},
         Limit{"MaxAccountedBindings", nullptr, &PolicyLimits::max_accounted, 1U << 16},
         Limit{"MaxSockets", &BrokerConfig::max_sockets, nullptr, 1U << 20},

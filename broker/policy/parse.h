@@ -21,6 +21,8 @@ struct PolicyFile {
 };
 
 struct PolicyLimits {
+        static constexpr std::uint32_t kMostBindings = 1U << 24;  // of MaxBindings=
+
         std::uint32_t max_bindings = 65536;
         std::uint32_t max_services = 1024;
         std::uint32_t max_accounted = 4096;  // bindings of services with Accounting=binding

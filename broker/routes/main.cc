@@ -96,7 +96,7 @@ int run(int argc, char** argv) {
         const auto done = routes::serve(
                 {.socket_path = directories.runtime_dir + "/routes",
                  .numbers = {.protocol = config.routes.protocol, .announce_table = config.routes.announce_table},
-                 .most = config.limits.max_bindings});
+                 .most = PolicyLimits::kMostBindings});  // whatever the broker may have now: it may be raised
         return done ? EXIT_SUCCESS : complain(done.error().text());
 }
 
