@@ -118,6 +118,16 @@ def test_routes_outlive_the_broker_and_the_next_one_reconciles(broker, maker):
     local_is(set())
 
 
+def test_a_limit_that_was_raised_holds_for_routes_once_the_broker_was_restarted(broker, maker):
+    begin(broker, maker, "LocalRoutes=yes", MaxBindings=2)
+    local_is(BOTH)
+    broker.stop()
+    conf(broker, MaxBindings=100)
+    many = [f"192.0.2.{i}/32" for i in range(20)]
+    broker.policy(section("web", 61001, *(listen("tcp", prefix) for prefix in many), "LocalRoutes=yes")).start()
+    local_is(many)
+
+
 def test_a_route_maker_that_dies_is_spoken_to_again(broker, maker):
     begin(broker, maker, "LocalRoutes=yes")
     local_is(BOTH)
