@@ -17,14 +17,15 @@ def units(build):
         files = [file]
         if re.search(r"-unity\d+\.c(pp)?$", file.name):
             files = [pathlib.Path(name).resolve() for name in re.findall(r"^#include<(.*)>$", file.read_text(), re.M)]
-        files = [file for file in files if file.is_relative_to(ROOT) and not file.is_relative_to(build)]
+        files = [file for file in files if file.is_relative_to(ROOT) and not file.is_relative_to(build)
+                 and file.suffix != ".h"]  # a precompiled one
         if files:
             yield files, [word for word in shlex.split(entry["command"]) if word != "ccache"]
 
 
 def without_output(words):
-    """A command without the file that it compiles and all that names what it writes."""
-    dropped = {"-o": 2, "-MF": 2, "-MQ": 2, "-c": 2, "-MD": 1}
+    """A command without the file that it compiles, its precompiled header and all that names what it writes."""
+    dropped = {"-o": 2, "-MF": 2, "-MQ": 2, "-c": 2, "-MD": 1, "-include": 2}
     kept, i = [], 0
     while i < len(words):
         if words[i] in dropped:
