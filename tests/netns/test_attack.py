@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from harness import namespace, wire
+from harness import long, namespace, wire
 from harness.kernel import acting_as
 from harness.namespace import own_uid
 from words import everywhere, listen, section
@@ -85,7 +85,7 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", long.some(HOW, "refused", "behind-the-end"))
 @pytest.mark.parametrize("kind", ["control", "notify"])
 def test_a_descriptor_whose_close_waits_keeps_nobody_waiting(broker, kind, how):
     broker.policy(section("web", 61001, everywhere())).start()

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import crowd_of_uids, kernel, silent_file, units
+from harness import crowd_of_uids, kernel, long, silent_file, units
 from harness.namespace import own_uid, sysctl
 from harness.until import until
 from words import PREFIXES, add_routes, everywhere, handed_over, listen, section, who
@@ -49,7 +49,7 @@ def in_container(cgroup):
     return units.command_in(cgroup, "unshare", "--cgroup", "--mount", "/bin/sh", "-c", mount, "-")
 
 
-@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("crowd", long.some(CROWDS, "the sessions of one user", "five units"))
 def test_notify_goes_on_beside(broker, spawn, slice_, crowd):
     cgroups, named = CROWDS[crowd]
     where = [slice_.path / name for name in cgroups]

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from harness import every_kind, hostile, silent_file, worker
+from harness import every_kind, hostile, long, silent_file, worker
 from harness.namespace import own_uid
 from harness.until import until
 from words import add_routes, everywhere, open_socket, section, who
@@ -24,8 +24,7 @@ HONEST = 61001
 ADMITTED = 61900  # a group, whose members register what they like for the services "evil" and "evil-held"
 # descriptors of one attacker; then all that hangs is let go, so that the next is not barred from the start
 AT_ONCE = 20
-MESSAGES = 200  # of one part
-PARTS = 11 if "SOCKBROKER_LONG" in os.environ else 1
+PARTS, MESSAGES = (11, 200) if long.LONG else (1, 100)  # and in each of them
 SENT = collections.Counter()  # in all parts
 # Whatever the kernel of this machine does not have; of these there must be some among thousands.
 REQUIRED = {"tcp-listener", "full-listener", "lingering", "locked-pipe", "corked-udp", "fuse-flush", "fuse-fstat",

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import hanging_crowd, silent_file, units, wire
+from harness import hanging_crowd, long, silent_file, units, wire
 from harness.namespace import own_uid
 from harness.until import until
 from words import add_routes, everywhere, handed_over, section, who
@@ -87,7 +87,9 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+# A uid that nobody knows and one that policy admits, one unit and many, and both sockets.
+@pytest.mark.parametrize("attack", long.some(ATTACKS, "one uid that policy admits, by notify", "one uid by control",
+                                             "60 uids of one unit by control", "60 uids of ten units by notify"))
 def test_honest_peers_are_answered_beside(broker, spawn, cgroups, attack):
     way, count, uids, units_of_it = ATTACKS[attack]
     add_routes()

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness import broker as broker_module
-from harness import routes, sandbox, wire
+from harness import long, routes, sandbox, wire
 from words import PREFIXES, add_routes, everywhere, listen, section
 
 SECONDS = 1.5
@@ -44,7 +44,8 @@ def assert_asleep():
     assert not {name: seconds for name, seconds in busy.items() if seconds > SECONDS * SHARE}, busy
 
 
-@pytest.mark.parametrize("sockets", ["of its own", "of PID 1", "of PID 1, also for labels"])
+@pytest.mark.parametrize("sockets", long.some(["of its own", "of PID 1", "of PID 1, also for labels"],
+                                              "of its own", "of PID 1, also for labels"))
 def test_whoever_waits_uses_no_processor(sockets):
     add_routes()
     broker = broker_module.Broker(activated=sockets != "of its own")

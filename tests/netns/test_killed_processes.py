@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import client, faults, kernel, pins, routes, silent_file, wire, worker
+from harness import client, faults, kernel, long, pins, routes, silent_file, wire, worker
 from harness.namespace import own_uid
 from harness.until import until
 from holding import HELD, states
@@ -304,14 +304,14 @@ def rounds(world, act, step):
             world.check()
         except AssertionError as error:
             raise AssertionError(f"{world.process} died before call {number}: {names[-6:]}") from error
-        number += 1 if "SOCKBROKER_LONG" in os.environ else step
+        number += 1 if long.LONG else step
 
 
 # Before every so many calls, and how often at least.
-@pytest.mark.parametrize("world,step,least", [("sb-intake", 4, 6), ("sb-disposal", 4, 6), ("sb-door", 6, 6),
-                                              ("sb-holder", 6, 6), ("names", 3, 3), ("sb-zygote", 4, 6),
-                                              ("sb-quarantine", 4, 4),
-                                              ("sockbroker-routes", 2, 4)],
+@pytest.mark.parametrize("world,step,least", [("sb-intake", 9, 3), ("sb-disposal", 9, 3), ("sb-door", 13, 3),
+                                              ("sb-holder", 13, 3), ("names", 5, 2), ("sb-zygote", 9, 3),
+                                              ("sb-quarantine", 7, 3),
+                                              ("sockbroker-routes", 4, 2)],
                          indirect=["world"])
 def test_a_process_that_dies_at_any_point_costs_a_request_at_most(world, step, least):
     act = getattr(world, world.process.rpartition("-")[2])

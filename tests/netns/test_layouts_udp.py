@@ -11,18 +11,19 @@ import time
 import pytest
 
 from harness import broker as brokers
-from harness import earlier, faults, sessions, units, worker
+from harness import earlier, faults, long, sessions, units, worker
 from test_udp_replies import SERVER, UID, UNIT, ask, original
 from waiting import inside
 from words import ADDRESS, PORT, add_routes, each_family, listen, section
 
 EARLIER = os.environ.get("SOCKBROKER_EARLIER")
-LONG = "SOCKBROKER_LONG" in os.environ
 QUESTIONS = 20
 
 
 def since(layout):
-    return pytest.mark.parametrize("layout", [0] if EARLIER else [one for one in earlier.HEADERS if one >= layout],
+    """The oldest and the newest of them always."""
+    layouts = [0] if EARLIER else [one for one in earlier.HEADERS if one >= layout]
+    return pytest.mark.parametrize("layout", long.some(layouts, layouts[0], layouts[-1]),
                                    ids=lambda one: f"layout-{one}")
 
 
@@ -136,7 +137,7 @@ def test_no_question_is_lost_while_the_rules_are_compiled(broker, dns, remote, f
 
 
 @pytest.mark.skipif(EARLIER is not None, reason="what it has pinned is there once")
-@since(7)
+@pytest.mark.parametrize("layout", long.some([7, 8, 9], 9), ids=lambda one: f"layout-{one}")
 def test_a_broker_that_is_killed_anywhere_in_an_upgrade_leaves_answers_as_they_are(broker, dns, remote, layout):
     points = faults.FaultPoints()
     (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=64\nMaxServices=6\nMaxSockets=24\n")
@@ -152,8 +153,8 @@ def test_a_broker_that_is_killed_anywhere_in_an_upgrade_leaves_answers_as_they_a
         return points.disarm()
 
     passed = upgrade(0)
-    last = len(passed) - (60 if LONG else 10)  # in these the new rules come into force
-    for kill_at in [*range(1, last, 1 if LONG else 12), *range(last, len(passed) + 1)]:
+    last = len(passed) - (60 if long.LONG else 10)  # in these the new rules come into force
+    for kill_at in [*range(1, last, 1 if long.LONG else 12), *range(last, len(passed) + 1)]:
         upgrade(kill_at)
         assert answered(remote, "ipv4", 3) == 3, passed[kill_at - 1]
         broker.kill()

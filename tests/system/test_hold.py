@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from harness import long
 from held import ADDRESS, until_bus, until_state
 
 WITHOUT_HOLD = """\
@@ -99,7 +100,7 @@ def test_a_stop_on_purpose_ends_the_hold_at_once(steady, message_ids):
     assert not steady.journal(cursor, message_ids["retrieve"])
 
 
-@pytest.mark.parametrize("when", ["", "between", "after"])
+@pytest.mark.parametrize("when", long.some(["", "between", "after"], "between", "after"))
 def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_broker(steady, message_ids, when):
     before, cursor = row(steady), steady.cursor()
     assert "for 300 s: 1 socket" in steady.out("sockbrokerctl hold steady --timeout=5min")
@@ -122,7 +123,7 @@ def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_b
         "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=3)
 
 
-@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("restart", long.some([False, True], True))
 def test_hold_ends_with_its_time_or_when_it_is_taken_back(steady, restart):
     steady.run("sockbrokerctl hold steady --timeout=3s")
     steady.run("systemctl stop steady.service")

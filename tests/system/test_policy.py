@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from harness import long
+
 GOOD = "[Service web]\nUnit=web.service\nListenStream=192.0.2.0/24:80\n"
 FILE = "/etc/sockbroker/conf.d/a.conf"
 
@@ -49,7 +51,9 @@ def _policy(broker):
     mended(broker)
 
 
-@pytest.mark.parametrize("change, place", OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+@pytest.mark.parametrize("change, place", long.some(
+    OUT_OF_REACH.values(), OUT_OF_REACH["a file of root alone"], OUT_OF_REACH["a folder above of root alone"],
+    OUT_OF_REACH["a link to a folder elsewhere"], OUT_OF_REACH["a link into a home"]), ids=OUT_OF_REACH)
 def test_root_is_told_by_verify_what_the_broker_cannot_read(policy, change, place):
     assert policy.run("sockbrokerctl verify --offline").stdout == "The policy is valid: 1 file, 1 service, 1 binding.\n"
     policy.run(change)
@@ -64,7 +68,9 @@ def errors(done):
     return {(row["file"], row["message"]) for row in json.loads(done.stdout) if row["severity"] == "error"}
 
 
-@pytest.mark.parametrize("change, place", FOR_A_MEMBER.values(), ids=FOR_A_MEMBER)
+@pytest.mark.parametrize("change, place", long.some(
+    FOR_A_MEMBER.values(), FOR_A_MEMBER["a file of a group"], FOR_A_MEMBER["a link through a folder of a group"]),
+    ids=FOR_A_MEMBER)
 def test_who_is_not_root_is_told_the_same(policy, change, place):
     ordinary = AS_MEMBER + "sockbrokerctl --json=short verify"
     assert not errors(policy.run(ordinary))
