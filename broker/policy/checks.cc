@@ -81,7 +81,7 @@ void drop_repeated(std::vector<Value>& values, Key key, Report report) {
 
 void check_families(const Service& service, Findings& findings) {
         for (const auto family : kBothFamilies) {
-                if (count_client_filters(service, family) != 0) {
+                if (has_clients(service, family)) {
                         continue;
                 }
                 const auto first = std::ranges::find(

@@ -40,7 +40,7 @@ std::string_view person(SocketFamily family) {
 
 Refusal useless(const Policy& policy, const Service& service, const SocketFacts& socket) {
         for (const auto family : kFamilies) {
-                if (!takes(socket.family, family) || count_client_filters(service, family) > 0) {
+                if (!takes(socket.family, family) || has_clients(service, family)) {
                         continue;
                 }
                 const auto binding = std::ranges::find_if(service.bindings, [&](const Binding& one) {

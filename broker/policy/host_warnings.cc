@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -61,6 +62,13 @@ private:
 
 Diagnostic warning_at(const Policy& policy, Where where, std::string message) {
         return {policy.files.at(where.file), where.line, Severity::kWarning, std::move(message)};
+}
+
+// Of a service, those that match anybody.
+auto bindings_in_use(const Service& service) {
+        return service.bindings | std::views::filter([&service](const Binding& binding) {
+                       return has_clients(service, binding.prefix.address.family);
+               });
 }
 
 bool any_port(const PortRange& ports) {
@@ -178,7 +186,7 @@ private:
 // UDP of a range of ports from which the host's own clients ask, at an address which they ask from.
 void warn_of_clients(const Policy& policy, const Service& service, const HostFacts& host,
                      std::vector<Diagnostic>& warnings) {
-        for (const auto& binding : service.bindings) {
+        for (const auto& binding : bindings_in_use(service)) {
                 const bool of_clients =
                         binding.protocol == Protocol::kUdp && binding.ports.first != binding.ports.last &&
                         binding.ports.first <= host.ephemeral.last && binding.ports.last >= host.ephemeral.first;
@@ -204,7 +212,7 @@ void warn_of_routes(const Policy& policy, const Service& service, const Covered&
         const Binding* first = nullptr;
         std::vector<Prefix> missing;  // a prefix may have many bindings, which mostly stand together
         std::size_t more = 0;
-        for (const auto& binding : service.bindings) {
+        for (const auto& binding : bindings_in_use(service)) {
                 if (binding.bare || local.touches(binding.prefix)) {
                         continue;
                 }
@@ -311,7 +319,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
         }
         for (const auto& service : policy.services) {
                 if (takeovers) {
-                        for (const auto& binding : service.bindings) {
+                        for (const auto& binding : bindings_in_use(service)) {
                                 takeovers->look_at(service, binding);
                         }
                 }

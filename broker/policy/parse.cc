@@ -318,7 +318,7 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
                 }
                 for (const auto& binding : service.bindings) {
                         const auto family = binding.prefix.address.family;
-                        if (count_client_filters(service, family) > 0) {
+                        if (has_clients(service, family)) {
                                 service.used[static_cast<std::size_t>(binding.protocol)]
                                             [static_cast<std::size_t>(family)] = true;
                         }

@@ -102,6 +102,10 @@ struct ClientFilter {
         const std::size_t sources = any_source(service) ? 1 : service.sources[static_cast<std::size_t>(family)].size();
         return sources * std::max<std::size_t>(1, service.interfaces.size());
 }
+// Whether a binding of the family is for anybody. If not, dispatch has no rule for it.
+[[nodiscard]] inline bool has_clients(const Service& service, Family family) {
+        return count_client_filters(service, family) > 0;
+}
 // `n` is below count_client_filters().
 [[nodiscard]] inline ClientFilter client_filter_at(const Service& service, Family family, std::size_t n) {
         const std::size_t interfaces = std::max<std::size_t>(1, service.interfaces.size());

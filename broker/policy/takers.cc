@@ -27,9 +27,9 @@ bool is_for_many(const Address& address) {
 // What is compared, smaller is better.
 using Fit = std::tuple<unsigned, unsigned>;
 
-std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
+std::optional<Fit> fit(const Service& service, const Binding& binding, const WantedBind& bind) {
         if (binding.protocol != bind.protocol || binding.prefix.address.family != bind.at.address.family ||
-            !binding.ports.contains(bind.at.port)) {
+            !binding.ports.contains(bind.at.port) || !has_clients(service, bind.at.address.family)) {
                 return std::nullopt;
         }
         if (is_unspecified(bind.at.address)) {
@@ -41,6 +41,22 @@ std::optional<Fit> fit(const Binding& binding, const WantedBind& bind) {
         return Fit{address_bits(bind.at.address.family) - binding.prefix.length, binding.ports.width()};
 }
 
+// "tcp 192.0.2.0/24:80"; for ports alone one of their two families.
+std::string text_of(const Service& service, const Binding& binding) {
+        const auto protocol = to_string(binding.protocol);
+        const auto ports = binding.ports.to_string();
+        const bool ipv6 = binding.prefix.address.family == Family::kIpv6;
+        if (!binding.bare) {
+                return fmt::format("{} {}{}{}/{}:{}", protocol, ipv6 ? "[" : "", binding.prefix.address.to_string(),
+                                   ipv6 ? "]" : "", binding.prefix.length, ports);
+        }
+        const bool both = has_clients(service, ipv6 ? Family::kIpv4 : Family::kIpv6);
+        return fmt::format("{} {}{}", protocol, ports,
+                           both   ? ""
+                           : ipv6 ? " for clients of IPv6 alone"
+                                  : " for clients of IPv4 alone");
+}
+
 // "tcp 192.0.2.0/24:80, tcp 443 and more": first those of the protocol and the family that are asked for.
 std::string bindings_of(const Service& service, const WantedBind& bind) {
         constexpr std::size_t kLookedAt = 256;  // a service may have a million
@@ -50,16 +66,12 @@ std::string bindings_of(const Service& service, const WantedBind& bind) {
         for (const auto& binding : std::span(service.bindings).first(looked_at)) {
                 const auto family = binding.prefix.address.family;
                 const bool fits = binding.protocol == bind.protocol && family == bind.at.address.family;
+                const bool told =
+                        binding.bare && !fits && family == Family::kIpv6 && has_clients(service, Family::kIpv4);
                 auto& list = fits ? alike : others;
-                if (list.size() > kShown || (binding.bare && !fits && family == Family::kIpv6)) {
-                        continue;
+                if (list.size() <= kShown && !told && has_clients(service, family)) {
+                        list.push_back(text_of(service, binding));
                 }
-                const bool ipv6 = family == Family::kIpv6;
-                list.push_back(binding.bare
-                                       ? fmt::format("{} {}", to_string(binding.protocol), binding.ports.to_string())
-                                       : fmt::format("{} {}{}{}/{}:{}", to_string(binding.protocol), ipv6 ? "[" : "",
-                                                     binding.prefix.address.to_string(), ipv6 ? "]" : "",
-                                                     binding.prefix.length, binding.ports.to_string()));
         }
         auto& list = alike.empty() ? others : alike;
         const bool more = list.size() > kShown || looked_at < service.bindings.size();
@@ -78,7 +90,7 @@ std::vector<Taker> takers(const Policy& policy, const WantedBind& bind, const Pe
                 std::optional<Fit> best;
                 Taker taker{.service = &service};
                 for (const auto& binding : service.bindings) {
-                        const auto one = fit(binding, bind);
+                        const auto one = fit(service, binding, bind);
                         if (one && (!best || *one < *best)) {
                                 best = one;
                                 taker.binding = &binding;
@@ -116,7 +128,7 @@ const Service* find_binder(const Policy& policy, const WantedBind& bind) {
         std::size_t looked_at = 0;
         for (const auto& service : policy.services) {
                 for (const auto& binding : service.bindings) {
-                        if (fit(binding, bind)) {
+                        if (fit(service, binding, bind)) {
                                 return &service;
                         }
                         if (++looked_at == kMostLookedAt) {

@@ -45,6 +45,17 @@ def test_a_match_says_who_takes_it_and_changes_nothing(broker, spawn):
     assert broker.snapshot() == before
 
 
+def test_a_family_without_clients_takes_nothing(broker, spawn):
+    """Source= of one family alone: bindings of the other match nobody, and registering for them is refused."""
+    broker.policy(section("four", UID, "Source=10.0.0.0/8", "ListenStream=443", "ListenStream=444")
+                  + section("six", UID, "ListenStream=[::]/0:443")).start()
+    one = spawn("web")
+    assert taken_by(match(one, "tcp", "::", 443)) == "six"
+    assert taken_by(match(one, "tcp", "0.0.0.0", 443)) == "four"
+    reply = match(one, "tcp", "::", 444)
+    assert reply.result == "not-permitted" and "tcp 444 for clients of IPv4 alone" in reply.message, reply
+
+
 def test_what_nobody_takes_is_refused_and_in_the_journal(broker, spawn):
     broker.policy(POLICY).start()
     one = spawn("wide")

@@ -76,6 +76,17 @@ TEST(HostWarnings, LoopbackIsNotMeantByShortPrefixes) {
         EXPECT_EQ(taken_over("ListenStream=127.0.0.0/8:443", listener("127.0.0.1:443")).size(), 1U);
 }
 
+TEST(HostWarnings, ABindingThatMatchesNobodyTakesNothing) {
+        auto dual = listener("[::]:443");
+        EXPECT_TRUE(taken_over("Source=10.0.0.0/8\nListenStream=443", dual).empty());
+        EXPECT_EQ(taken_over("Source=2001:db8::/32\nListenStream=443", dual).size(), 1U);
+        dual.dual = true;
+        EXPECT_EQ(taken_over("Source=10.0.0.0/8\nListenStream=443", dual).size(), 1U);
+        HostFacts facts = host();
+        facts.local->clear();
+        EXPECT_TRUE(said(section("Source=10.0.0.0/8\nListenDatagram=[2001:db8:1::]/64:40000-40100"), facts).empty());
+}
+
 TEST(HostWarnings, AListenerForAnyAddressWhereTheHostIsAddressedOrItsPortIsMeant) {
         EXPECT_EQ(taken_over("ListenStream=192.0.2.0/24:443", listener("0.0.0.0:443")).size(), 1U);
         EXPECT_TRUE(taken_over("ListenStream=192.0.2.0/24:*", listener("0.0.0.0:22")).empty());

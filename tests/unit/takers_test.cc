@@ -38,9 +38,9 @@ User=1
 ListenStream=1.0.0.0/24:80
 )";
 
-std::string taken(const std::string& protocol, const std::string& at, std::vector<std::string> services = {},
-                  uid_t uid = 1) {
-        const auto parsed = parse_policy({{"x.conf", kPolicy}}, {});
+std::string taken_by(const char* policy, const std::string& protocol, const std::string& at,
+                     std::vector<std::string> services = {}, uid_t uid = 1) {
+        const auto parsed = parse_policy({{"x.conf", policy}}, {});
         EXPECT_TRUE(parsed.policy);
         const WantedBind bind{
                 .protocol = *parse_protocol(protocol), .at = *parse_endpoint(at), .services = std::move(services)};
@@ -50,6 +50,11 @@ std::string taken(const std::string& protocol, const std::string& at, std::vecto
                          taker.binding->ports.to_string();
         }
         return shown;
+}
+
+std::string taken(const std::string& protocol, const std::string& at, std::vector<std::string> services = {},
+                  uid_t uid = 1) {
+        return taken_by(kPolicy, protocol, at, std::move(services), uid);
 }
 
 TEST(Takers, OneAddressGoesToWhoeverItsPacketsGoTo) {
@@ -104,6 +109,34 @@ TEST(Takers, WhoCannotAdmitIsNotLookedAt) {
         EXPECT_TRUE(may("number", {1, 7, 8, ""}));
         EXPECT_FALSE(may("number", {1, 7, 9, ""}));
         EXPECT_FALSE(may("nobody", {1, 0, 0, ""}));
+}
+
+// With Source= of one family alone, bindings of the other match nobody.
+constexpr const char* kOfOneFamily = R"([Service four]
+User=1
+Source=10.0.0.0/8
+ListenStream=443
+ListenStream=444
+[Service six]
+User=1
+ListenStream=[::]/0:443
+)";
+
+TEST(Takers, ABindingThatMatchesNobodyTakesNothing) {
+        EXPECT_EQ(taken_by(kOfOneFamily, "tcp", "[::]:443"), "0six=443");
+        EXPECT_EQ(taken_by(kOfOneFamily, "tcp", "[2001:db8::1]:443"), "0six=443");
+        EXPECT_EQ(taken_by(kOfOneFamily, "tcp", "0.0.0.0:443"), "0four=443");
+        EXPECT_EQ(taken_by(kOfOneFamily, "tcp", "[::]:444"), "");
+        EXPECT_EQ(taken_by(kOfOneFamily, "tcp", "192.0.2.1:444"), "0four=444");
+}
+
+TEST(Takers, ARefusalTellsOfBindingsThatMatchSomebody) {
+        const auto parsed = parse_policy({{"x.conf", kOfOneFamily}}, {});
+        const WantedBind bind{.at = *parse_endpoint("[::]:444"), .services = {"four"}};
+        EXPECT_EQ(what_is_admitted(*parsed.policy, bind, {.pid = 9, .uid = 1, .gid = 5}, {}),
+                  "four, which admits the sender, has tcp 443 for clients of IPv4 alone, tcp 444 for clients of IPv4 "
+                  "alone");
+        EXPECT_EQ(find_binder(*parsed.policy, bind), nullptr);
 }
 
 TEST(Takers, NamesThatNoPolicyHasAreSaid) {
