@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,6 +38,19 @@ std::string advice(const RunningLimit& limit, std::size_t total) {
                         : "");
 }
 
+struct KeyLine {
+        std::string_view key;
+        Where where;
+};
+
+// Two keys that do not go together, each of which may be without fault in its own file: the error is that of the line
+// that came last, and says where the other one is.
+void report_pair(const Policy& policy, KeyLine one, KeyLine other, const std::string& what, Findings& findings) {
+        const auto& [first, last] =
+                std::minmax(one, other, [](const KeyLine& a, const KeyLine& b) { return a.where < b.where; });
+        findings.error(last.where, fmt::format("{} ({}= is at {})", what, first.key, policy.location(first.where)));
+}
+
 // At the place of the first that is too many, in the order of the text.
 void report(std::vector<Counted>& places, const RunningLimit& limit, std::string_view what, Findings& findings) {
         std::size_t total = 0;
@@ -50,9 +62,7 @@ void report(std::vector<Counted>& places, const RunningLimit& limit, std::string
         if (total <= most) {
                 return;
         }
-        std::stable_sort(places.begin(), places.end(), [](const Counted& a, const Counted& b) {
-                return std::tie(a.where.file, a.where.line) < std::tie(b.where.file, b.where.line);
-        });
+        std::ranges::stable_sort(places, {}, &Counted::where);
         std::size_t seen = 0;
         const auto first = std::find_if(places.begin(), places.end(),
                                         [&](const Counted& place) { return (seen += place.count) > most; });
@@ -127,29 +137,35 @@ void check_udp_replies(const Policy& policy, Findings& findings) {
                 if (service.udp_reply != UdpReply::kOriginal) {
                         continue;
                 }
+                const KeyLine udp_reply{"UdpReply", service.last.udp_reply};
                 if (service.units.empty()) {
-                        findings.error(
-                                service.where,
-                                fmt::format("service {} has UdpReply=original and no Unit=: the source of answers "
-                                            "is set for the units that Unit= names and for nobody else",
-                                            service.name));
+                        const auto what = fmt::format(
+                                "service {} has UdpReply=original and no Unit=: the source of answers is set for the "
+                                "units that Unit= names and for nobody else",
+                                service.name);
+                        if (service.last.units < udp_reply.where) {
+                                findings.error(udp_reply.where, what);
+                        } else {  // an empty Unit=
+                                report_pair(policy, udp_reply, {"Unit", service.last.units}, what, findings);
+                        }
                 }
                 if (service.reuse_port) {
-                        findings.error(
-                                service.where,
-                                fmt::format("service {} has UdpReply=original and ReusePort=yes, which leaves the "
-                                            "choice to the kernel, so nobody knows which socket answers; take one "
-                                            "of the two out",
-                                            service.name));
+                        report_pair(policy, udp_reply, {"ReusePort", service.last.reuse_port},
+                                    fmt::format("service {} has UdpReply=original and ReusePort=yes, which leaves the "
+                                                "choice to the kernel, so nobody knows which socket answers; take one "
+                                                "of the two out",
+                                                service.name),
+                                    findings);
                 }
                 for (const auto& binding : service.bindings) {
                         const bool told = binding.bare && binding.prefix.address.family == Family::kIpv6;
                         if (binding.protocol == Protocol::kUdp && binding.ports.first != binding.ports.last && !told) {
-                                findings.error(
-                                        binding.where,
+                                report_pair(
+                                        policy, udp_reply, {"ListenDatagram", binding.where},
                                         fmt::format("service {} has UdpReply=original, and answers leave from the one "
                                                     "port that its socket is bound to: write one port instead of {}",
-                                                    service.name, binding.ports.to_string()));
+                                                    service.name, binding.ports.to_string()),
+                                        findings);
                         }
                 }
         }
@@ -185,16 +201,20 @@ bool check_limits(const Policy& policy, const PolicyLimits& limits, const Policy
         };
         for (const auto& service : policy.services) {
                 if (service.handover == Handover::kShare && service.max_sockets > kMaxSharing) {
-                        findings.error(service.where,
-                                       fmt::format("service {} has MaxSockets={}, with Handover=share it "
-                                                   "can have no more than {}",
-                                                   service.name, service.max_sockets, kMaxSharing));
+                        report_pair(policy, {"MaxSockets", service.last.max_sockets},
+                                    {"Handover", service.last.handover},
+                                    fmt::format("service {} has MaxSockets={}, with Handover=share it can have no more "
+                                                "than {}",
+                                                service.name, service.max_sockets, kMaxSharing),
+                                    findings);
                 }
                 if (service.udp_flows == UdpFlows::kStay && service.reuse_port) {
-                        findings.error(service.where,
-                                       fmt::format("service {} has UdpFlows=stay and ReusePort=yes, which leaves the "
-                                                   "choice to the kernel, where no flow stays; take one of the two out",
-                                                   service.name));
+                        report_pair(policy, {"UdpFlows", service.last.udp_flows},
+                                    {"ReusePort", service.last.reuse_port},
+                                    fmt::format("service {} has UdpFlows=stay and ReusePort=yes, which leaves the "
+                                                "choice to the kernel, where no flow stays; take one of the two out",
+                                                service.name),
+                                    findings);
                 }
                 services.push_back({service.where, 1});
                 written += service.bindings.size();

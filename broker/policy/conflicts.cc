@@ -92,10 +92,6 @@ std::uint64_t hash_of(const Binding& binding, const ClientFilter& client) {
         return client.interface == nullptr ? hash : hash ^ std::hash<std::string_view>{}(client.interface->value);
 }
 
-bool earlier(Where a, Where b) {
-        return std::tie(a.file, a.line) < std::tie(b.file, b.line);
-}
-
 class Search {
         static constexpr std::size_t kAhead = 32;  // cells are fetched so long before their turn
 
@@ -240,7 +236,7 @@ private:
                 if (!equal && binding(right).ports.last <= binding(left).ports.last) {
                         return;  // nested
                 }
-                if (earlier(binding(right).where, binding(left).where)) {
+                if (binding(right).where < binding(left).where) {
                         std::swap(left, right);
                 }
                 const auto& first = binding(left);

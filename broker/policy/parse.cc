@@ -118,6 +118,7 @@ private:
                         return listen(Protocol::kUdp, key, value, where);
                 }
                 if (key == "Unit") {
+                        service_->last.units = where;
                         return matchers(service_->units, key, value, where, check_unit_pattern);
                 }
                 if (key == "User") {
@@ -143,16 +144,20 @@ private:
                                       std::array{Accounting::kService, Accounting::kBinding});
                 }
                 if (key == "Handover") {
+                        service_->last.handover = where;
                         return choose(service_->handover, key, value,
                                       std::array{Handover::kReplace, Handover::kShare, Handover::kRefuse});
                 }
                 if (key == "ReusePort") {
+                        service_->last.reuse_port = where;
                         return boolean(service_->reuse_port, key, value);
                 }
                 if (key == "UdpReply") {
+                        service_->last.udp_reply = where;
                         return choose(service_->udp_reply, key, value, std::array{UdpReply::kNo, UdpReply::kOriginal});
                 }
                 if (key == "UdpFlows") {
+                        service_->last.udp_flows = where;
                         return udp_flows(value);
                 }
                 if (key == "LocalRoutes") {
@@ -166,6 +171,7 @@ private:
                         return hold(value);
                 }
                 if (key == "MaxSockets") {
+                        service_->last.max_sockets = where;
                         return max_sockets(value);
                 }
                 return fail(unknown_key(key, kServiceKeys));

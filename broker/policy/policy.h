@@ -38,6 +38,8 @@ inline constexpr std::uint32_t kMaxSharing = 256;  // sockets of a service with 
 struct Where {
         std::uint32_t file = 0;
         std::uint32_t line = 0;
+
+        auto operator<=>(const Where&) const = default;  // in the order of the text
 };
 
 struct Binding {
@@ -82,6 +84,17 @@ struct Service {
         Announce announce = Announce::kNo;
         std::uint32_t max_sockets = 256;
         std::int64_t hold_usec = 0;  // how long a socket outlives its service; 0: not at all
+
+        // The last line of each key that is checked together with another one; line 0: there is none. Lines of one
+        // service may be in several files, whose authors do not know of each other.
+        struct LastLines {
+                Where units;
+                Where handover;
+                Where reuse_port;
+                Where max_sockets;
+                Where udp_reply;
+                Where udp_flows;
+        } last;
 };
 
 // Whether a binding for the prefix is for packets to the address, as dispatch has it: a prefix shorter than /8 (IPv6:
