@@ -2,7 +2,10 @@
 #include "broker/policy/checks.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
+#include <ranges>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -107,6 +110,66 @@ void check_families(const Service& service, Findings& findings) {
         }
 }
 
+struct PortLine {
+        Where where;
+        std::uint16_t port = 0;
+        const Service* service = nullptr;
+
+        auto operator<=>(const PortLine&) const = default;  // in the order of the text
+};
+
+// The first UDP ports of a service, each once, up to one that is too many for a unit.
+std::vector<PortLine> first_udp_ports(const Service& service) {
+        std::set<std::uint16_t> seen;
+        std::vector<PortLine> first;
+        for (const auto& binding : service.bindings) {
+                if (binding.protocol == Protocol::kUdp && seen.insert(binding.ports.first).second) {
+                        first.push_back({binding.where, binding.ports.first, &service});
+                        if (first.size() > kMaxUnitPorts) {
+                                break;
+                        }
+                }
+        }
+        return first;
+}
+
+// By each value of Unit=. A pattern may mean units of which none has all these services; one that several patterns
+// match is not looked for.
+void check_unit_ports(const Policy& policy, Findings& findings) {
+        std::map<std::string_view, std::map<std::uint16_t, PortLine>> units;
+        for (const auto& service : policy.services) {
+                if (service.udp_reply != UdpReply::kOriginal) {
+                        continue;
+                }
+                const auto ports = first_udp_ports(service);
+                for (const auto& matcher : service.units) {
+                        auto& of_unit = units[matcher.value];
+                        for (const auto& one : ports) {
+                                const auto [known, fresh] = of_unit.try_emplace(one.port, one);
+                                if (!fresh && one < known->second) {
+                                        known->second = one;
+                                }
+                        }
+                }
+        }
+        for (const auto& [unit, ports] : units) {
+                if (ports.size() <= kMaxUnitPorts) {
+                        continue;
+                }
+                std::vector<PortLine> lines;
+                std::ranges::copy(ports | std::views::values, std::back_inserter(lines));
+                std::ranges::sort(lines);
+                const auto& [where, port, service] = lines[kMaxUnitPorts];
+                const bool pattern = unit.find_first_of("*?[") != std::string_view::npos;
+                findings.add(where, pattern ? Severity::kWarning : Severity::kError, [&] {
+                        return fmt::format(
+                                "service {} has UdpReply=original, and port {} is one more than the {} UDP ports that "
+                                "{}{} can be granted: let another unit have some of them",
+                                service->name, port, kMaxUnitPorts, pattern ? "a unit of " : "", unit);
+                });
+        }
+}
+
 }  // namespace
 
 void drop_repeated_matches(Policy& policy, Findings& findings) {
@@ -169,6 +232,7 @@ void check_udp_replies(const Policy& policy, Findings& findings) {
                         }
                 }
         }
+        check_unit_ports(policy, findings);
 }
 
 void check_services(const Policy& policy, Findings& findings) {

@@ -4,16 +4,20 @@
 // counted as the kernel will have them, without making them.
 #pragma once
 
+#include <cstddef>
+
 #include "broker/policy/findings.h"
 #include "broker/policy/parse.h"
 #include "broker/policy/policy.h"
 
 namespace sockbroker {
 
+inline constexpr std::size_t kMaxUnitPorts = 32;  // of UDP, that a unit can be granted by UdpReply=original
+
 // A warning for each value of Source= or Interface= that its service has already, which is then left out.
 void drop_repeated_matches(Policy& policy, Findings& findings);
 
-// UdpReply=original in a service for which it cannot work.
+// UdpReply=original in a service for which it cannot work, or with more ports than a unit can have.
 void check_udp_replies(const Policy& policy, Findings& findings);
 
 // Services that admit nobody, receive nothing, or have a family that no client can match.

@@ -58,5 +58,41 @@ ListenDatagram=1.0.0.0/24:7
         EXPECT_FALSE(has_replies(*parsed.policy, ""));
 }
 
+// A service for each unit, with these UDP ports, a line each.
+std::string asking(const std::string& name, const std::string& unit, std::uint16_t first, std::uint16_t count,
+                   const std::string& prefix = "192.0.2.0/24") {
+        auto text = "[Service " + name + "]\nUnit=" + unit + "\nUdpReply=original\n";
+        for (unsigned port = first; port < first + count; port++) {
+                text += "ListenDatagram=" + prefix + ":" + std::to_string(port) + "\n";
+        }
+        return text;
+}
+
+TEST(PortsOfAUnit, the_first_beyond_what_can_be_granted_is_an_error_of_its_line) {
+        const auto dns = asking("dns", "dns.service", 100, 20);
+        const auto errors = [&](const std::string& more) {
+                return parse_policy({{"10-x.conf", dns}, {"60-y.conf", more}}, {}).diagnostics;
+        };
+        EXPECT_TRUE(errors(asking("a", "dns.service", 110, 22, "198.51.100.0/24")).empty());
+        EXPECT_TRUE(errors(asking("a", "other.service", 200, 32)).empty());
+        const auto all = errors(asking("a", "x.service dns.service", 110, 25, "198.51.100.0/24"));
+        ASSERT_EQ(all.size(), 1U);
+        EXPECT_EQ(all[0].to_string(),
+                  "60-y.conf:26: service a has UdpReply=original, and port 132 is one more than the 32 UDP ports that "
+                  "dns.service can be granted: let another unit have some of them");
+        EXPECT_EQ(all[0].severity, Severity::kError);
+}
+
+TEST(PortsOfAUnit, a_pattern_may_mean_units_that_need_fewer) {
+        const auto parsed = parse_policy(
+                {{"x.conf", asking("a", "dns-*.service", 100, 16) + asking("b", "dns-*.service", 200, 17)}}, {});
+        ASSERT_TRUE(parsed.policy);
+        ASSERT_EQ(parsed.diagnostics.size(), 1U);
+        EXPECT_EQ(parsed.diagnostics[0].to_string(),
+                  "x.conf:39: service b has UdpReply=original, and port 216 is one more than the 32 UDP ports that a "
+                  "unit of dns-*.service can be granted: let another unit have some of them");
+        EXPECT_EQ(parsed.diagnostics[0].severity, Severity::kWarning);
+}
+
 }  // namespace
 }  // namespace sockbroker
