@@ -162,8 +162,8 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         Answer taken{.message = fmt::format("registered {} socket{} for {}", offers.size(),
                                             offers.size() == 1 ? "" : "s", service.name),
                      .warnings = warn(admission, peer, facts, wish.on_behalf)};
-        if (!replies) {
-                taken.warnings.push_back(replies_.tell_none(service, peer, replies.error()));
+        if (auto wrong = replies_.tell(service, peer, replies)) {
+                taken.warnings.push_back(std::move(*wrong));
         }
         return taken;
 }

@@ -94,7 +94,6 @@ void Reloads::follow(Removal& removal) noexcept {
                         removal.blame(std::move(*error));
                 }
         });
-        do_or_note(removal, [&] { replies_.follow_policy(); });
         do_or_note(removal, [&] { held_.follow_policy(); });
 }
 
@@ -117,12 +116,15 @@ void Reloads::degrade_for(const Removal& removal) noexcept {
 
 // Takes away what is not admitted any more, by what is known of names.
 std::optional<Error> Reloads::revoke_unadmitted() {
-        Revocation revocation(*policy_, names_.last_known());
-        const auto gone = [&](const std::string& service, const Registration& registration) {
-                return !revocation.why(service, registration).empty();
-        };
-        const auto removal = registry_.remove_all(gone);
-        departures_.tell(removal, Action::kRevoke, "policy does not admit it any more");
+        Removal removal;
+        do_or_note(removal, [&] {
+                Revocation revocation(*policy_, names_.last_known());
+                removal = registry_.remove_all([&](const std::string& service, const Registration& registration) {
+                        return !revocation.why(service, registration).empty();
+                });
+                departures_.tell(removal, Action::kRevoke, "policy does not admit it any more");
+        });
+        do_or_note(removal, [&] { replies_.follow_policy(names_.last_known()); });
         return removal.error;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -32,13 +33,16 @@ public:
                   audit_(audit) {}
 
         // For sockets that are about to be registered, where the service asks for it.
-        [[nodiscard]] Result<void> prepare(const Service& service, const Peer& peer,
-                                           std::span<const SocketFacts> sockets);
-        [[nodiscard]] std::string tell_none(const Service& service, const Peer& peer, const Error& error);
+        [[nodiscard]] Result<GrantedPorts> prepare(const Service& service, const Peer& peer,
+                                                   std::span<const SocketFacts> sockets);
+        // What is wrong with that, which the journal has then too.
+        [[nodiscard]] std::optional<std::string> tell(const Service& service, const Peer& peer,
+                                                      const Result<GrantedPorts>& prepared);
         // VERB=prepare: before the unit has a socket.
         [[nodiscard]] Answer prepare(const Admission& admission, const Peer& peer);
 
-        void follow_policy();
+        // After a policy was taken, or names of accounts are known; see UdpReplies.
+        void follow_policy(const Accounts& accounts);
         void sweep_if_due(std::uint64_t now_usec) { replies_.sweep_if_due(now_usec); }
 
 private:

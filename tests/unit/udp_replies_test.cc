@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Which cgroup is a unit's, and which ports policy grants it.
+#include <numeric>
+
 #include <gtest/gtest.h>
 
 #include "broker/policy/parse.h"
@@ -32,7 +34,23 @@ TEST(UnitCgroup, is_none_that_another_unit_made) {
         EXPECT_FALSE(unit_path("system.slice/x.service", "x.service"));
 }
 
-TEST(Granted, are_the_ports_of_all_services_that_name_the_unit_and_ask_for_it) {
+// A service for each unit, with these UDP ports, a line each.
+std::string asking(const std::string& name, const std::string& unit, std::uint16_t first, std::uint16_t count,
+                   const std::string& prefix = "192.0.2.0/24") {
+        auto text = "[Service " + name + "]\nUnit=" + unit + "\nUdpReply=original\n";
+        for (unsigned port = first; port < first + count; port++) {
+                text += "ListenDatagram=" + prefix + ":" + std::to_string(port) + "\n";
+        }
+        return text;
+}
+
+std::vector<std::uint16_t> ports_from(std::uint16_t first, std::uint16_t count) {
+        std::vector<std::uint16_t> ports(count);
+        std::iota(ports.begin(), ports.end(), first);
+        return ports;
+}
+
+TEST(Granted, are_the_udp_ports_of_the_services) {
         const auto parsed = parse_policy({{"x.conf", R"([Service dns]
 Unit=dns.service
 ListenDatagram=1.0.0.0/24:53
@@ -44,28 +62,33 @@ UdpReply=original
 Unit=*.service
 ListenDatagram=1.0.0.0/24:123
 UdpReply=original
-[Service plain]
-Unit=dns.service
-ListenDatagram=1.0.0.0/24:7
 )"}},
                                          {});
         ASSERT_TRUE(parsed.policy);
-        EXPECT_EQ(granted_ports(*parsed.policy, "dns.service"), (std::vector<std::uint16_t>{53, 123, 853}));
-        EXPECT_EQ(granted_ports(*parsed.policy, "x.service"), (std::vector<std::uint16_t>{123}));
-        EXPECT_EQ(granted_ports(*parsed.policy, "dns.socket"), std::vector<std::uint16_t>{});
-        EXPECT_TRUE(has_replies(*parsed.policy, "x.service"));
-        EXPECT_FALSE(has_replies(*parsed.policy, "dns.socket"));
-        EXPECT_FALSE(has_replies(*parsed.policy, ""));
+        const auto* dns = parsed.policy->find("dns");
+        const auto* ntp = parsed.policy->find("ntp");
+        EXPECT_EQ(granted_ports({dns, ntp}).ports, (std::vector<std::uint16_t>{53, 123, 853}));
+        EXPECT_EQ(granted_ports({ntp}).ports, (std::vector<std::uint16_t>{123}));
+        EXPECT_TRUE(granted_ports({}).ports.empty());
 }
 
-// A service for each unit, with these UDP ports, a line each.
-std::string asking(const std::string& name, const std::string& unit, std::uint16_t first, std::uint16_t count,
-                   const std::string& prefix = "192.0.2.0/24") {
-        auto text = "[Service " + name + "]\nUnit=" + unit + "\nUdpReply=original\n";
-        for (unsigned port = first; port < first + count; port++) {
-                text += "ListenDatagram=" + prefix + ":" + std::to_string(port) + "\n";
-        }
-        return text;
+TEST(Granted, are_those_of_the_first_services_where_there_is_no_room_for_all) {
+        const auto parsed =
+                parse_policy({{"x.conf", asking("one", "a.service", 100, 31) + asking("two", "b.service", 50, 3) +
+                                                 asking("three", "c.service", 100, 2, "198.51.100.0/24")}},
+                             {});
+        ASSERT_TRUE(parsed.policy);
+        const auto granted =
+                granted_ports({parsed.policy->find("one"), parsed.policy->find("two"), parsed.policy->find("three")});
+        auto expected = ports_from(100, 31);
+        expected.insert(expected.begin(), 50);
+        EXPECT_EQ(granted.ports, expected);
+        EXPECT_EQ(granted.left_out, (std::vector<std::uint16_t>{51, 52}));
+        EXPECT_NE(text_of_left_out("a.service", granted).find("a.service has 32 UDP ports"), std::string::npos);
+        EXPECT_NE(text_of_left_out("a.service", granted).find("may not bind 51 52;"), std::string::npos);
+        EXPECT_NE(text_of_left_out("a.service", {.ports = {}, .left_out = ports_from(1, 12)})
+                          .find("may not bind 1 2 3 4 5 6 7 8 9 10 and 2 more;"),
+                  std::string::npos);
 }
 
 TEST(PortsOfAUnit, the_first_beyond_what_can_be_granted_is_an_error_of_its_line) {
