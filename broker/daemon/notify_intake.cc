@@ -231,7 +231,7 @@ void NotifyIntake::stop_reading() {
 }
 
 void NotifyIntake::go_on_reading() {
-        if (being_taken_ != nullptr) {
+        if (being_taken_ != nullptr || ends_) {
                 return;
         }
         at_barrier_of_.reset();
@@ -321,7 +321,7 @@ void NotifyIntake::go_on_until(uid_t uid, std::chrono::steady_clock::time_point 
                 sender->second.queue.pop_front();
                 sender->second.cost -= next.cost;
                 cost_ -= next.cost;
-                sender->second.handling = true;
+                sender->second.handling = next.message;
                 handle(uid, next.message);
                 sender = senders_.find(uid);
         }
@@ -384,7 +384,7 @@ void NotifyIntake::handled(uid_t uid, Incoming& message) noexcept {
                 return;  // a second time, of what failed for want of memory after it had answered
         }
         if (const auto sender = senders_.find(uid); sender != senders_.end()) {
-                sender->second.handling = false;
+                sender->second.handling = nullptr;
         }
         if (in_hand_ != &message && !go_on_later(uid)) {
                 go_on(uid);

@@ -26,6 +26,12 @@ public:
         [[nodiscard]] static Result<std::unique_ptr<NotifyIntake>> listen(sd_event* event, OwnedFd fd, Broker& broker,
                                                                           hands::Crew& crew);
 
+        // Before the end: nothing more is taken off the queue, where it waits for the next broker.
+        void stop();
+        [[nodiscard]] bool is_idle() const { return being_taken_ == nullptr && senders_.empty(); }
+        // What was taken and is not decided, which ends with this process: the journal says so.
+        void refuse_waiting() noexcept;
+
 private:
         // Messages that wait, and their descriptors: of one user, and in all. Beyond, they are dropped.
         static constexpr std::size_t kMaxWaitingOfUser = 1024;
@@ -44,12 +50,12 @@ private:
         };
         struct Sender {
                 std::deque<Waiting> queue;
-                bool handling = false;  // one of them, which waits for a name
-                bool later = false;     // it has a turn
+                IncomingPtr handling;  // one of them, which waits for a name
+                bool later = false;    // it has a turn
                 std::size_t cost = 0;
 
                 // A hand has what is first, or its turn comes.
-                [[nodiscard]] bool goes_on_soon() const { return !handling && !queue.empty(); }
+                [[nodiscard]] bool goes_on_soon() const { return handling == nullptr && !queue.empty(); }
         };
 
         void drain();
@@ -81,6 +87,7 @@ private:
         OwnedFd fd_;
         OwnedSource source_;
         OwnedSource again_;
+        bool ends_ = false;
         bool behind_ = false;  // more waits than one turn can do: then all others come first
         const Incoming* being_taken_ =
                 nullptr;                       // by a hand, which has not said that it has it: the queue is left alone

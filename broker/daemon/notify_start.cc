@@ -36,4 +36,17 @@ void NotifyStart::listen() {
         intake_ = std::move(*intake);
 }
 
+void NotifyStart::stop() {
+        fd_.reset();
+        if (intake_) {
+                intake_->stop();
+        }
+}
+
+void NotifyStart::refuse_waiting() noexcept {
+        if (intake_) {
+                intake_->refuse_waiting();
+        }
+}
+
 }  // namespace sockbroker

@@ -28,6 +28,11 @@ public:
         [[nodiscard]] static Result<std::unique_ptr<NotifyStart>> begin(sd_event* event, OwnedFd fd, Broker& broker,
                                                                         hands::Crew& crew, Audit& audit);
 
+        // See NotifyIntake.
+        void stop();
+        [[nodiscard]] bool is_idle() const { return intake_ == nullptr || intake_->is_idle(); }
+        void refuse_waiting() noexcept;
+
 private:
         NotifyStart(sd_event* event, OwnedFd fd, Broker& broker, hands::Crew& crew, Audit& audit)
                 : event_(event), broker_(broker), crew_(crew), audit_(audit), fd_(std::move(fd)) {}

@@ -119,13 +119,27 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         return 0;
 }
 
-// What was registered last is to be with PID 1 before this process ends: for that holders are waited for, a second at
-// most, while all else goes on.
+// What was registered last is to be with PID 1 before this process ends, and what was taken off `notify` is to be
+// decided: for that a second is waited at most, while all else goes on.
+bool is_idle(const Loop& loop) {
+        return (!loop.crew || loop.crew->holders_idle()) && (!loop.notify || loop.notify->is_idle());
+}
+
+int end(sd_event* event, Loop& loop) {
+        if (loop.notify) {
+                loop.notify->refuse_waiting();
+        }
+        return sd_event_exit(event, 0);
+}
+
 int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
         sd_event* const event = sd_event_source_get_event(source);
-        if (loop->ending || loop->crew == nullptr || loop->crew->holders_idle()) {
-                return sd_event_exit(event, 0);
+        if (loop->notify) {
+                loop->notify->stop();
+        }
+        if (loop->ending || is_idle(*loop)) {
+                return end(event, *loop);
         }
         static constexpr std::uint64_t kLookEvery = 10'000;
         static constexpr int kLooks = 100;
@@ -134,15 +148,16 @@ int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         const int r = sd_event_add_time_relative(
                 event, &timer, CLOCK_MONOTONIC, kLookEvery, 0,
                 [](sd_event_source* again, std::uint64_t, void* data) {
-                        if (++looks == kLooks || static_cast<Loop*>(data)->crew->holders_idle()) {
-                                return sd_event_exit(sd_event_source_get_event(again), 0);
+                        auto& ending = *static_cast<Loop*>(data);
+                        if (++looks == kLooks || is_idle(ending)) {
+                                return end(sd_event_source_get_event(again), ending);
                         }
                         (void)sd_event_source_set_time_relative(again, kLookEvery);
                         return sd_event_source_set_enabled(again, SD_EVENT_ONESHOT);
                 },
                 loop);
         loop->ending.reset(timer);
-        return r < 0 ? sd_event_exit(event, 0) : 0;
+        return r < 0 ? end(event, *loop) : 0;
 }
 
 Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets sockets, NetnsSockets netns,
