@@ -8,6 +8,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <array>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <deque>
@@ -41,10 +43,44 @@ constexpr const char* kHelp =
         "\n"
         "See sockbroker-exporter(8) for details.\n";
 
+struct EndResponse {
+        void operator()(MHD_Response* response) const { MHD_destroy_response(response); }
+};
+using Response = std::unique_ptr<MHD_Response, EndResponse>;
+
+// Of one format. Clients read as slowly as they like, and each keeps the page that it was given.
+struct Pages {
+        static constexpr std::size_t kMost = 3;
+        static constexpr auto kLong = std::chrono::seconds(1);
+
+        std::size_t count = 0;  // of those that somebody has still, the newest among them
+        Response newest;
+        std::chrono::steady_clock::time_point made;
+        bool took_long = false;
+
+        // Instead of another one: while so many are on their way, and for those who waited while it was made, because
+        // the broker hangs.
+        [[nodiscard]] bool is_good() const {
+                return newest != nullptr &&
+                       (count >= kMost || (took_long && std::chrono::steady_clock::now() - made < kLong));
+        }
+};
+
+struct Page {
+        std::string text;
+        std::size_t& count;
+
+        Page(std::string words, std::size_t& pages) : text(std::move(words)), count(pages) { count++; }
+        Page(const Page&) = delete;
+        Page& operator=(const Page&) = delete;
+        ~Page() { count--; }
+};
+
 struct Exporter {
         Options options;
-        std::mutex one_question;  // at a time: scrapes of many clients are no load on the broker
-        std::deque<int> open;     // connections, the oldest first; of libmicrohttpd's thread alone
+        std::mutex one_question;     // at a time: scrapes of many clients are no load on the broker
+        std::array<Pages, 2> pages;  // by format; of libmicrohttpd's thread alone, as what follows
+        std::deque<int> open;        // connections, the oldest first
 };
 
 // Anybody on the host may connect, and send his request as slowly as he likes: near the limit the oldest connection
@@ -70,23 +106,41 @@ void on_connection(void* self, MHD_Connection* connection, void**, MHD_Connectio
         }
 }
 
-MHD_Result answer(MHD_Connection* connection, unsigned status, std::string_view type, std::string text) {
-        MHD_Response* response = MHD_create_response_from_buffer(text.size(), text.data(), MHD_RESPMEM_MUST_COPY);
-        if (response == nullptr) {
+MHD_Result answer(MHD_Connection* connection, unsigned status, std::string text) {
+        const Response response(MHD_create_response_from_buffer(text.size(), text.data(), MHD_RESPMEM_MUST_COPY));
+        if (!response) {
                 return MHD_NO;
         }
-        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, std::string(type).c_str());
-        const MHD_Result queued = MHD_queue_response(connection, status, response);
-        MHD_destroy_response(response);
-        return queued;
+        (void)MHD_add_response_header(response.get(), MHD_HTTP_HEADER_CONTENT_TYPE, "text/plain");
+        return MHD_queue_response(connection, status, response.get());
+}
+
+void make_page(Exporter& exporter, MetricsFormat format, Pages& pages) {
+        const auto began = std::chrono::steady_clock::now();
+        const auto observed = observe(exporter.options);
+        if (!observed.why_not.empty()) {
+                print_to_stderr(fmt::format("<4>{}\n", observed.why_not));
+        }
+        auto page = std::make_unique<Page>(render_metrics(observed.seen, format), pages.count);
+        pages.newest.reset(MHD_create_response_from_buffer_with_free_callback_cls(
+                page->text.size(), page->text.data(), [](void* ended) { delete static_cast<Page*>(ended); },
+                page.get()));
+        if (!pages.newest) {
+                throw std::bad_alloc();
+        }
+        (void)page.release();
+        (void)MHD_add_response_header(pages.newest.get(), MHD_HTTP_HEADER_CONTENT_TYPE,
+                                      std::string(content_type(format)).c_str());
+        pages.made = std::chrono::steady_clock::now();
+        pages.took_long = pages.made - began >= Pages::kLong;
 }
 
 MHD_Result serve(Exporter& exporter, MHD_Connection* connection, std::string_view url, std::string_view method) {
         if (method != "GET" && method != "HEAD") {
-                return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET is served\n");
+                return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET is served\n");
         }
         if (url != "/metrics") {
-                return answer(connection, url == "/" ? MHD_HTTP_OK : MHD_HTTP_NOT_FOUND, "text/plain",
+                return answer(connection, url == "/" ? MHD_HTTP_OK : MHD_HTTP_NOT_FOUND,
                               "the metrics are at /metrics\n");
         }
         const char* accepted = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
@@ -94,11 +148,11 @@ MHD_Result serve(Exporter& exporter, MHD_Connection* connection, std::string_vie
                           std::string_view(accepted).find("application/openmetrics-text") != std::string_view::npos;
         const auto format = open ? MetricsFormat::kOpenMetrics : MetricsFormat::kPrometheus;
         const std::lock_guard lock(exporter.one_question);
-        const auto observed = observe(exporter.options);
-        if (!observed.why_not.empty()) {
-                print_to_stderr(fmt::format("<4>{}\n", observed.why_not));
+        Pages& pages = exporter.pages.at(open ? 1 : 0);
+        if (!pages.is_good()) {
+                make_page(exporter, format, pages);
         }
-        return answer(connection, MHD_HTTP_OK, content_type(format), render_metrics(observed.seen, format));
+        return MHD_queue_response(connection, MHD_HTTP_OK, pages.newest.get());
 }
 
 MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,

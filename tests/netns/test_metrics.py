@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Metrics: the tool's, and those of the process that serves them over HTTP."""
 
+import concurrent.futures
 import contextlib
+import os
+import pathlib
 import re
+import resource
+import select
+import signal
 import socket
 import time
 import urllib.error
@@ -11,8 +17,9 @@ import urllib.request
 
 import pytest
 
-from harness import client, promtool
+from harness import client, namespace, promtool
 from harness.exporter import scrape, started
+from test_limits import limits
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
 HEAD = re.compile(r"# (HELP|TYPE) (sockbroker_\w+) (.+)")
@@ -139,6 +146,42 @@ def test_a_client_that_says_nothing_keeps_no_other_waiting(broker, exporter):
     assert time.monotonic() - begun < 5
     for one in silent:
         one.close()
+
+
+def test_all_who_ask_while_the_broker_hangs_are_answered_when_the_first_one_is(broker, exporter):
+    broker.policy("").start()
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        texts = list(pool.map(lambda _: scrape(exporter)[1], range(5)))  # each waits for ten seconds at most
+    os.kill(broker.process.pid, signal.SIGCONT)
+    assert all("sockbroker_up 0" in text for text in texts)
+
+
+def test_clients_that_read_nothing_share_few_pages(broker, exporter):
+    namespace.sysctl("net/ipv4/tcp_wmem", "4096 16384 65536")  # or the kernel has room for whole pages
+    limits(broker, MaxServices=2000)
+    broker.policy("".join(section(f"s{n}", 61001, f"ListenStream=10.0.{n // 250}.{n % 250}/32:80")
+                          for n in range(2000))).start()
+    page = len(scrape(exporter)[1])
+    before = resident(exporter)
+    with contextlib.ExitStack() as deaf:
+        for _ in range(30):
+            one = deaf.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect(("127.0.0.1", urllib.parse.urlsplit(exporter).port))
+            one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert select.select([one], [], [], 10)[0]
+        assert resident(exporter) - before < 8 * page
+    assert "s1999" in scrape(exporter)[1]
+
+
+def resident(exporter):
+    """Bytes of the process that listens there."""
+    port = urllib.parse.urlsplit(exporter).port
+    shown = namespace.run("ss", "-Htlnp", "sport", "=", f":{port}")
+    pid = int(re.search(r'"sockbroker-expo[^"]*",pid=(\d+)', shown)[1])
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def test_a_scrape_of_a_thousand_services_is_quick(broker, exporter):
