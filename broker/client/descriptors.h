@@ -7,7 +7,8 @@
 
 namespace sockbroker {
 
-// Below RLIMIT_NOFILE, as far as `enough`; it opens none, so another thread may take them meanwhile.
+// Below RLIMIT_NOFILE, as far as `enough`, which is the answer too where that is not known. It opens none, so another
+// thread may take them meanwhile.
 [[nodiscard]] std::size_t free_descriptors(std::size_t enough);
 
 }  // namespace sockbroker

@@ -6,10 +6,12 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <seccomp.h>
 #include <sys/resource.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <memory>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -279,6 +281,20 @@ TEST_F(Retrieve, FreeDescriptorsAreCountedAsFarAsTheyMatter) {
         EXPECT_EQ(free_descriptors(7), 7U);
         const OwnedFd one(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
         EXPECT_EQ(free_descriptors(1000), free_ - 1);
+}
+
+TEST_F(Retrieve, AProgramThatMayNotAskForItsLimitHasEnough) {
+        std::size_t found = 0;
+        std::thread([&] {
+                const std::unique_ptr<void, decltype(&seccomp_release)> filter(seccomp_init(SCMP_ACT_ALLOW),
+                                                                               seccomp_release);
+                for (const int call : {SCMP_SYS(prlimit64), SCMP_SYS(getrlimit)}) {
+                        ASSERT_EQ(seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), call, 0), 0);
+                }
+                ASSERT_EQ(seccomp_load(filter.get()), 0);  // for this thread alone
+                found = free_descriptors(1000);
+        }).join();
+        EXPECT_EQ(found, 1000U);
 }
 
 TEST_F(Retrieve, AsManyAsThereAreDescriptorsForAreAskedFor) {
