@@ -140,16 +140,17 @@ void UdpReplies::note_registrants(const Policy& policy, const Registry& registry
 
 void UdpReplies::take_from_unadmitted(const Policy& policy, const Accounts& accounts) {
         std::map<const Service*, StillAdmitted> services;
+        const auto is_no_more = [&](const Admitted& one, const std::string& unit) {
+                const auto* service = policy.find(one.service);
+                return service == nullptr || !names(*service, unit) ||
+                       !services.try_emplace(service, *service, accounts).first->second.admits(one.peer);
+        };
         const auto attached = programs_.attached();  // it changes meanwhile
-        for (const auto& [id, unit] : attached) {
-                auto& all = admitted_[id];
-                std::erase_if(all, [&](const Admitted& one) {
-                        const auto* service = policy.find(one.service);
-                        return service == nullptr || !names(*service, unit.name) ||
-                               !services.try_emplace(service, *service, accounts).first->second.admits(one.peer);
-                });
+        for (const auto& entry : attached) {
+                auto& all = admitted_[entry.first];
+                std::erase_if(all, [&](const Admitted& one) { return is_no_more(one, entry.second.name); });
                 if (all.empty()) {
-                        programs_.detach(id);
+                        programs_.detach(entry.first);
                 }
         }
         forget_detached();
