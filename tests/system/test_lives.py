@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-
 BAD = "[Service echo]\nUnit=echo.service\nListenStream=198.51.100.0/33:80\n"
 
 
