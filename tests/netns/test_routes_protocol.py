@@ -93,15 +93,6 @@ def test_lists_out_of_order_end_the_connection_and_change_nothing(talk, records)
     assert talk.hung_up() and everything() == before
 
 
-def test_a_list_that_is_longer_than_any_policy_is_refused(broker, maker):
-    (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxBindings=10\n")
-    maker.start()
-    talk = Talk(maker.path)
-    talk.send(record(1, 0))
-    talk.send(record(2, 0, [f"10.0.0.{i}/32" for i in range(11)]))
-    assert talk.hung_up() and routes.local() == set()
-
-
 def test_a_list_that_is_cut_short_counts_for_nothing(talk, maker):
     talk.send(record(1, 0))
     talk.send(record(2, 0, [GOOD]))

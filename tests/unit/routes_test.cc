@@ -249,5 +249,15 @@ TEST_F(RouteMemoryFile, WhereItCannotBeWrittenThatIsSaidAndHoldsForNow) {
         EXPECT_TRUE(memory.drained().contains("web"));
 }
 
+TEST(Keeper, AListThatIsLongerThanAnyMayBeIsRefused) {
+        auto kernel = KernelRoutes::open({});
+        ASSERT_TRUE(kernel) << kernel.error().text();
+        Keeper keeper(*kernel, 3);
+        EXPECT_TRUE(keeper.take({.step = Step::kBegin}).good);
+        EXPECT_TRUE(keeper.take({.step = Step::kPrefixes, .prefixes = {prefix("10.0.0.1"), prefix("10.0.0.2")}}).good);
+        EXPECT_TRUE(keeper.take({.step = Step::kPrefixes, .prefixes = {prefix("10.0.0.3")}}).good);
+        EXPECT_FALSE(keeper.take({.step = Step::kPrefixes, .prefixes = {prefix("10.0.0.4")}}).good);
+}
+
 }  // namespace
 }  // namespace sockbroker
