@@ -20,7 +20,9 @@ s|^StateDirectory=sockbroker$|&/netns/%i|
 /^ExecStartPre=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
 /^ReadWritePaths=/s|bpf/dispatch$|bpf/netns/%i/dispatch|
 s|^\(InaccessiblePaths=-/run/sockbroker/bpf/\)netns|\1dispatch|
-s|^\(InaccessiblePaths=.*\) -/var/lib/sockbroker/netns$|\1|
+s|^\(InaccessiblePaths=.*\) -/var/lib/sockbroker/netns$|\1 -/run/sockbroker/routes -/run/sockbroker/links|
+/^TemporaryFileSystem=/a\
+BindReadOnlyPaths=/run/sockbroker/netns/%i
 s|^Listen\([A-Za-z]*\)=/run/sockbroker/|&netns/%i/|
 /^# In the network namespace that the broker serves\.$/a\
 NetworkNamespacePath=/run/netns/%i

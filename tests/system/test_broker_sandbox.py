@@ -3,6 +3,7 @@
 import errno
 import json
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -87,6 +88,30 @@ def test_S11_brokers_of_two_namespaces_have_the_same_prefixes_and_nothing_in_com
     sides.run("systemctl kill -s KILL sockbrokerd@left && sockbrokerctl --netns=right unload")
     assert (answer(sides, "left"), answer(sides, "right")) == ("web-left", "")
     sides.until("the other broker", lambda: [row["service"] for row in listed(sides, "left")] == ["web-left"])
+
+
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX, int(sys.argv[2])).connect(sys.argv[1])"
+
+
+def test_S11_a_broker_reaches_no_socket_of_another_one(sides):
+    """All have the same user, and whoever makes routes asks for no more than that."""
+    kinds = {"routes": int(socket.SOCK_SEQPACKET), "links": int(socket.SOCK_DGRAM)}
+    sides.run("systemctl start sockbroker-routes.socket sockbroker-routes@left.socket sockbroker-routes@right.socket")
+    sides.run("systemctl restart sockbrokerd sockbrokerd@left sockbrokerd@right")
+
+    def reaches(unit, folder, name):
+        pid = sides.show(unit, "MainPID")
+        return sides.run(f"nsenter -t {pid} -m python3 -c '{CONNECT}' /run/sockbroker{folder}/{name} {kinds[name]}",
+                         check=False).returncode == 0
+
+    try:
+        for name in kinds:
+            assert reaches("sockbrokerd", "", name) and reaches("sockbrokerd@left", "/netns/left", name)
+            assert not reaches("sockbrokerd@left", "/netns/right", name)
+            assert not reaches("sockbrokerd@left", "", name)
+            assert not reaches("sockbrokerd", "/netns/left", name)
+    finally:
+        sides.run("systemctl stop sockbroker-routes@left.socket sockbroker-routes@right.socket", check=False)
 
 
 def test_S11_a_namespace_that_comes_late_is_served_when_it_is_there(broker):
