@@ -102,6 +102,21 @@ def _slice():
     made.end()
 
 
+@pytest.fixture(name="serve")
+def _serve(slice_):
+    """serve(unit): a process in the cgroup of that unit, made when it is not there."""
+    servers = []
+
+    def start(unit="dns.service", uid=61001):
+        path = slice_.path / unit
+        servers.append(worker.Worker(units.Server, path if path.exists() else slice_.unit(unit), uid))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        one.kill()
+
+
 @pytest.fixture(name="serve_game")
 def _serve_game(broker):
     """serve_game(family): a new process of another uid, which is the service game from now on. (the process, its
