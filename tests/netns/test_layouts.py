@@ -183,14 +183,19 @@ def test_an_upgrade_that_is_cut_off_anywhere_is_finished_or_undone(broker, spawn
         at += step
 
 
-@pytest.mark.parametrize("difference, raised", [(-8, True), (-5, False), (1, False)], ids=["oldest", "odd", "newer"])
-def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, raised):
+def left_by_a_broker(broker, spawn):
+    """The service of one that has ended, which goes on, and the folder with its pins."""
     add_routes()
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
     broker.stop()
-    folder = broker.bpffs / "dispatch"
+    return web, broker.bpffs / "dispatch"
+
+
+@pytest.mark.parametrize("difference, raised", [(-8, True), (-5, False), (1, False)], ids=["oldest", "odd", "newer"])
+def test_another_layout_is_refused_and_dispatch_goes_on(broker, spawn, difference, raised):
+    web, folder = left_by_a_broker(broker, spawn)
     layout = change_meta(folder, layout=difference)
     if raised:  # which would ask for larger maps
         (broker.config / "sockbrokerd.conf").write_text("[Broker]\nMaxSockets=5000\n")
@@ -236,12 +241,7 @@ def says_that_dispatch_goes_on(broker, layout, today):
 
 def test_without_a_broker_the_tool_says_that_dispatch_goes_on_whatever_the_layout(broker, spawn):
     """As after an upgrade whose broker does not start."""
-    add_routes()
-    broker.policy(section("web", 61001, everywhere())).start()
-    web = spawn("web")
-    handed_over(web, "tcp", "ipv4")
-    broker.stop()
-    folder = broker.bpffs / "dispatch"
+    web, folder = left_by_a_broker(broker, spawn)
     today = change_meta(folder, layout=1)
     says_that_dispatch_goes_on(broker, today + 1, today)
     change_meta(folder, layout=-1)
