@@ -4,7 +4,6 @@ says that it is not. What was not waits for the next broker."""
 
 import signal
 import socket
-import time
 
 import pytest
 
@@ -26,11 +25,10 @@ class Sender(worker.Child):
         self.path = path
         self.sockets = []
 
-    def send(self, count, pause=0):
+    def send(self, count):
         for _ in range(count):
             self.sockets.append(socket.create_server((LOOPBACK["ipv4"], 0)))
             wire.notify(self.path, "FDSTORE=1\nFDNAME=web", [self.sockets[-1].fileno()])
-            time.sleep(pause)
 
     def barrier(self):
         wire.barrier(self.path)
@@ -49,6 +47,13 @@ def _sender(broker):
     one = worker.Worker(Sender, broker.notify_path)
     yield one
     one.kill()
+
+
+def is_pending(pid, number):
+    """Not taken yet, of a signal to the process."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        [pending] = [line.split()[1] for line in status if line.startswith("ShdPnd")]
+    return int(pending, 16) >> (number - 1) & 1 != 0
 
 
 def policy_of(user):
@@ -81,9 +86,9 @@ def test_of_what_is_not_decided_when_it_must_end_at_once_the_journal_says_so(bro
     broker.policy(policy_of("web")).start()
     sender.send(COUNT)
     sender.barrier()
-    for _ in range(2):  # the second one is not waited for
-        broker.process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)
+    broker.process.send_signal(signal.SIGTERM)
+    until("the first one to be heard", lambda: not is_pending(broker.process.pid, signal.SIGTERM))
+    broker.process.send_signal(signal.SIGTERM)  # with the second one it ends at once
     assert broker.process.wait(10) == 0
     assert broker.log().count("the broker ends, and has not decided yet") == COUNT
     directory.says("ok")
