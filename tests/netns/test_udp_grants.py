@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""UdpReply=original, row S5: which units have the programs and which UDP ports, by who was admitted to which service."""
+"""UdpReply=original, row S5: which units have the programs, and which UDP ports, by who was admitted to what."""
 
 import contextlib
 import os

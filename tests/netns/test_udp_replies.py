@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """UdpReply=original, row S5: an unmodified server's answer over UDP leaves from the address that its client asked, and
-its unit binds the ports that policy grants it without a capability (test_udp_grants.py: which). Clients have connected sockets, so that only
-answers of the asked address and port count."""
+its unit binds the ports that policy grants it without a capability (which: test_udp_grants.py). Clients have connected
+sockets, so that only answers of the asked address and port count."""
 
 import ipaddress
 import os
