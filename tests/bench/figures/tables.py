@@ -86,8 +86,19 @@ def prices(result):
                   for name, values in result["us_each"].items()])
 
 
+def elsewhere(result):
+    shown = {"none": "in no cgroup", "elsewhere": "in a cgroup of others"}
+    return table(["a program in sendmsg", "CPU time of a question and its answer, us", "beside none"],
+                 [[shown[name], cell(values),
+                   cell(result["ratios"]["elsewhere / none"], "{:.3f}") if name == "elsewhere" else "-"]
+                  for name, values in result["us_each"].items()])
+
+
+_SHOWN = {"flood": flood, "prices": prices, "elsewhere": elsewhere}
+
+
 def experiment(name, result):
-    return (flood if name.startswith("flood") else prices if name.startswith("prices") else rates)(result)
+    return _SHOWN.get(name.rstrip("0123456789"), rates)(result)
 
 
 def traffic(report):
@@ -95,7 +106,9 @@ def traffic(report):
     titles = {"udp4": "Datagrams, IPv4", "udp6": "Datagrams, IPv6", "tcp4": "Connections, IPv4",
               "tcp6": "Connections, IPv6", "flood1": "SYN flood, tcp_syncookies=1 (the default)",
               "flood2": "SYN flood, tcp_syncookies=2", "prices4": "What UDP flows and replies cost, IPv4",
-              "prices6": "What UDP flows and replies cost, IPv6"}
+              "prices6": "What UDP flows and replies cost, IPv6",
+              "elsewhere4": "What a program in sendmsg costs others, IPv4",
+              "elsewhere6": "What a program in sendmsg costs others, IPv6"}
     return "\n\n".join(
         f"### {titles[name]}\n\n{result['rounds']} rounds of {result['slice_s']} s a variant.\n\n"
         + experiment(name, result) for name, result in report["experiments"].items())

@@ -3,7 +3,8 @@
 
 import contextlib
 
-from traffic import pair, rounds, variants
+from harness import units
+from traffic import hooks, pair, rounds, variants
 from traffic.variants import MANY
 
 RATIOS = ["bind", "tproxy", "tproxy-marked", "two-lpm 1", f"two-lpm {MANY}", "floor"]
@@ -56,6 +57,16 @@ def rates(protocol, family, names, count, seconds, warm):
             "cpu_ratios": _summary(worth, "ours 1") | _summary(worth, f"ours {MANY}")}
 
 
+def _question(pair_of_hosts, seconds, warm):
+    """CPU time of a question and its answer on both sides, in us, and how many could not be answered."""
+    if warm:
+        pair_of_hosts.traffic(warm)
+    sent, got = pair_of_hosts.traffic(seconds)
+    if got["done"] == 0:
+        raise RuntimeError(f"{pair_of_hosts.name}: nothing arrived: {sent}")
+    return (sent["cpu_seconds"] / sent["done"] + got["cpu_seconds"] / got["done"]) * 1e6, got["failed"]
+
+
 def prices(family, count, seconds, warm):
     """CPU time of a question and its answer, on both sides of the veth pair, in a service with UdpFlows=stay and in one
     with UdpReply=original beside one with neither. Each of CLIENTS clients asks an address of its own, in turns, so
@@ -66,19 +77,35 @@ def prices(family, count, seconds, warm):
         unanswered = dict.fromkeys(PRICED, 0)
 
         def one(name):
-            if warm:
-                pairs[name].traffic(warm)
-            sent, got = pairs[name].traffic(seconds)
-            if got["done"] == 0:
-                raise RuntimeError(f"{name}: nothing arrived: {sent}")
-            unanswered[name] += got["failed"]
-            return (sent["cpu_seconds"] / sent["done"] + got["cpu_seconds"] / got["done"]) * 1e6
+            price, failed = _question(pairs[name], seconds, warm)
+            unanswered[name] += failed
+            return price
 
         values = rounds.play(PRICED, count, one)
     return {"family": family, "clients": CLIENTS, "slice_s": seconds, "warm_s": warm, "rounds": count,
             "unanswered": unanswered,
             "us_each": {name: rounds.spread(values[name]) for name in PRICED},
             "ratios": {f"{name} / unit": rounds.ratios(values[name], values["unit"]) for name in PRICED[1:]}}
+
+
+def elsewhere(family, count, seconds, warm):
+    """The same for a service with neither, while a program that does nothing is in sendmsg of another cgroup, beside
+    none on the machine: as soon as there is one anywhere, the kernel locks the socket for every unconnected datagram.
+    The services of prices() run beside each other, so all of them pay that there."""
+    with contextlib.ExitStack() as stack:
+        others = units.Slice()
+        stack.callback(others.end)
+        cgroup = others.unit("other.service")
+        both = stack.enter_context(pair.Pair("unit", "udp", family, clients=CLIENTS))
+
+        def one(name):
+            with hooks.empty(cgroup) if name == "elsewhere" else contextlib.nullcontext():
+                return _question(both, seconds, warm)[0]
+
+        values = rounds.play(["none", "elsewhere"], count, one)
+    return {"family": family, "clients": CLIENTS, "slice_s": seconds, "warm_s": warm, "rounds": count,
+            "us_each": {name: rounds.spread(values[name]) for name in values},
+            "ratios": {"elsewhere / none": rounds.ratios(values["elsewhere"], values["none"])}}
 
 
 def flood(cookies, names, count, seconds):
@@ -135,6 +162,8 @@ def everything(quick, only=None):
         if only is None or f"prices{family}" in only:
             # A few percent are asked for: many short slices, for what else the machine does lasts longer than one.
             yield f"prices{family}", prices(family, 15 * count, 0.05, 0 if quick else 0.05)
+        if only is None or f"elsewhere{family}" in only:
+            yield f"elsewhere{family}", elsewhere(family, 5 * count, 0.05, 0 if quick else 0.05)
     for cookies in (1, 2):
         if only is None or f"flood{cookies}" in only:
             yield f"flood{cookies}", flood(cookies, FLOODED, count, 0.1 if quick else 0.25)
