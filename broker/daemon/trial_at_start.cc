@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A trial that a broker before this one has begun. While the folders have the policy on trial its promise stands: the
+// one before comes back when its time is over, at once where it is over already, and again at each start after that.
+// Any other policy there has come later than the trial, which is then over as by a reload.
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "broker/daemon/change.h"
+#include "broker/daemon/diagnostics.h"
+#include "broker/daemon/trial_at_start.h"
+
+namespace sockbroker {
+
+Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const {
+        TrialAtStart found;
+        const auto unknown = [&](std::string why) {
+                found.kind = TrialAtStart::Kind::kUnknown;
+                found.why = std::move(why);
+                return std::move(found);
+        };
+        const auto record = source_.read_trial();
+        if (!record) {
+                return unknown(record.error().text());
+        }
+        if (!*record) {
+                return found;
+        }
+        if ((*record)->policy != loaded.digest) {
+                found.why = "the policy on disk is not the one on trial any more (reload --confirm=), which ends the "
+                            "trial: it is in force for good";
+                return found;
+        }
+        // Whose digest is that of no files had none, so there is no copy of it.
+        const auto before = (*record)->before == digest_of({}) ? Result<std::vector<PolicyFile>>({})
+                                                               : source_.read_copy();
+        auto parsed = before ? source_.parse(*before) : ParsedPolicy();
+        if (!parsed.policy) {
+                return unknown(fmt::format("the policy on disk is on trial (reload --confirm=), and the one before "
+                                           "cannot come back, so a reload must decide: {}",
+                                           before ? "it is refused" + first_error(parsed.diagnostics)
+                                                  : before.error().text()));
+        }
+        found.trial.digest_before = digest_of(*before);
+        found.trial.before = std::make_shared<const Policy>(std::move(*parsed.policy));
+        found.trial.until_usec = (*record)->until_usec;
+        const bool over = is_over(**record, source_.boot(), steady_usec());
+        if (over && found.trial.digest_before == loaded.digest) {
+                return found;  // there is nothing to go back to: it was kept by a broker that knew of no records
+        }
+        found.kind = over ? TrialAtStart::Kind::kOver : TrialAtStart::Kind::kOnTrial;
+        found.why = over ? fmt::format("the policy on disk was not kept in time (reload --confirm=), the one before it "
+                                       "is in force again, and a reload takes the one on disk for good ({})",
+                                       (*record)->boot == source_.boot() ? "the trial was over when the broker started"
+                                                                         : "the machine was booted during the trial")
+                         : "the policy on disk is on trial still, and the one before comes back unless this one is "
+                           "kept in time";
+        if (found.trial.digest_before != (*record)->before) {
+                found.why += "; that is an older one, because there is no copy of the very one before";
+        }
+        return found;
+}
+
+// Null: it could not be taken; what is on trial is in force then, and the way back is tried again.
+std::shared_ptr<const RoutePlan> Reloads::go_back_at_start(TrialAtStart& found, const LoadedPolicy& loaded) {
+        if (found.kind != TrialAtStart::Kind::kOver) {
+                return nullptr;
+        }
+        const auto routes = apply(*found.trial.before);
+        if (!routes) {
+                found.kind = TrialAtStart::Kind::kOnTrial;
+                found.trial.until_usec = steady_usec() + kGoBackAgainUsec;
+                found.why = fmt::format("the policy on disk was not kept in time (reload --confirm=), and the one "
+                                        "before it cannot come back, which is tried again: {}",
+                                        routes.error().text());
+                return nullptr;
+        }
+        status_.digest = std::move(found.trial.digest_before);
+        status_.refuse(loaded.digest);
+        status_.degrade(std::move(found.why));
+        audit_.write({.action = Action::kReloadFailed, .priority = 4, .message = status_.degraded, .result = "ok"});
+        return *routes;
+}
+
+// With the policy of the folders in force.
+void Reloads::follow_at_start(TrialAtStart found, LoadedPolicy loaded) {
+        status_.digest = loaded.digest;
+        status_.degrade({});
+        if (!found.why.empty()) {
+                audit_.note(found.kind == TrialAtStart::Kind::kUnknown ? 3 : 5, found.why);
+        }
+        switch (found.kind) {
+                case TrialAtStart::Kind::kNone: {
+                        Change change;
+                        put_record(change);
+                        if (loaded.supported) {
+                                change.copied = source_.write_copy(loaded.files);
+                        }
+                        status_.degrade(change.not_written());
+                        break;
+                }
+                case TrialAtStart::Kind::kUnknown:
+                        // The copy stays what it is: nothing else may be left of the policy before.
+                        status_.degrade(std::move(found.why));
+                        break;
+                default:
+                        found.trial.files = loaded.supported ? std::move(loaded.files) : std::vector<PolicyFile>();
+                        trial_ = std::move(found.trial);
+        }
+}
+
+}  // namespace sockbroker
