@@ -82,7 +82,8 @@ private:
         // What is on record of a trial, for a start with the policy that `loaded` is.
         struct TrialAtStart;
         [[nodiscard]] TrialAtStart look_for_trial(const LoadedPolicy& loaded) const;
-        [[nodiscard]] std::shared_ptr<const RoutePlan> go_back_at_start(TrialAtStart& found, const LoadedPolicy& loaded);
+        [[nodiscard]] std::shared_ptr<const RoutePlan> go_back_at_start(TrialAtStart& found,
+                                                                        const LoadedPolicy& loaded);
         void follow_at_start(TrialAtStart found, LoadedPolicy loaded);
 
         void begin_reload();

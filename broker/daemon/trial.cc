@@ -118,8 +118,9 @@ void Reloads::copy(const ChangePtr& change) {
 void Reloads::Change::fail_record() noexcept {
         recorded = std::unexpected(no_memory());
         (void)guarded([&] {
-                recorded = fail("cannot change the record of the trial (out of memory), which a reload does, and which "
-                                "is what a restart of the broker goes by");
+                recorded =
+                        fail("cannot change the record of the trial (out of memory), which a reload does, and which "
+                             "is what a restart of the broker goes by");
         });
 }
 

@@ -13,53 +13,64 @@
 
 namespace sockbroker {
 
+namespace {
+
+constexpr std::string_view kStillOnTrial =
+        "the policy on disk is on trial still, and the one before comes back unless this one is kept in time";
+constexpr std::string_view kEnded =
+        "the policy on disk is not the one on trial any more (reload --confirm=), which ends the trial: it is in force "
+        "for good";
+constexpr std::string_view kCannotComeBack =
+        "the policy on disk is on trial (reload --confirm=), and the one before cannot come back, so a reload must "
+        "decide";
+
+std::string not_kept(bool same_boot) {
+        return fmt::format(
+                "the policy on disk was not kept in time (reload --confirm=), the one before it is in force again, and "
+                "a reload takes the one on disk for good ({})",
+                same_boot ? "the trial was over when the broker started" : "the machine was booted during the trial");
+}
+
+}  // namespace
+
 Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const {
-        TrialAtStart found;
-        const auto unknown = [&](std::string why) {
-                found.kind = TrialAtStart::Kind::kUnknown;
-                found.why = std::move(why);
-                return std::move(found);
-        };
-        const auto record = source_.read_trial();
-        if (!record) {
-                return unknown(record.error().text());
+        using Kind = TrialAtStart::Kind;
+        const auto read = source_.read_trial();
+        if (!read) {
+                return {.kind = Kind::kUnknown, .why = read.error().text()};
         }
-        if (!*record) {
-                return found;
+        if (!*read) {
+                return {};
         }
-        if ((*record)->policy != loaded.digest) {
-                found.why = "the policy on disk is not the one on trial any more (reload --confirm=), which ends the "
-                            "trial: it is in force for good";
-                return found;
+        const TrialRecord& record = **read;
+        if (record.policy != loaded.digest) {
+                return {.why = std::string(kEnded)};
         }
-        // Whose digest is that of no files had none, so there is no copy of it.
-        const auto before = (*record)->before == digest_of({}) ? Result<std::vector<PolicyFile>>({})
-                                                               : source_.read_copy();
-        auto parsed = before ? source_.parse(*before) : ParsedPolicy();
+        // The one whose digest is that of no files had none, so there is no copy of it.
+        const bool had_files = record.before != digest_of({});
+        const auto before = had_files ? source_.read_copy() : Result<std::vector<PolicyFile>>({});
+        if (!before) {
+                return {.kind = Kind::kUnknown, .why = fmt::format("{}: {}", kCannotComeBack, before.error().text())};
+        }
+        auto parsed = source_.parse(*before);
         if (!parsed.policy) {
-                return unknown(fmt::format("the policy on disk is on trial (reload --confirm=), and the one before "
-                                           "cannot come back, so a reload must decide: {}",
-                                           before ? "it is refused" + first_error(parsed.diagnostics)
-                                                  : before.error().text()));
+                return {.kind = Kind::kUnknown,
+                        .why = fmt::format("{}: it is refused{}", kCannotComeBack, first_error(parsed.diagnostics))};
         }
-        found.trial.digest_before = digest_of(*before);
-        found.trial.before = std::make_shared<const Policy>(std::move(*parsed.policy));
-        found.trial.until_usec = (*record)->until_usec;
-        const bool over = is_over(**record, source_.boot(), steady_usec());
-        if (over && found.trial.digest_before == loaded.digest) {
-                return found;  // there is nothing to go back to: it was kept by a broker that knew of no records
+        const auto digest_before = digest_of(*before);
+        const bool over = is_over(record, source_.boot(), steady_usec());
+        if (over && digest_before == loaded.digest) {
+                return {};  // nothing to go back to: a broker that knew of no records has kept it
         }
-        found.kind = over ? TrialAtStart::Kind::kOver : TrialAtStart::Kind::kOnTrial;
-        found.why = over ? fmt::format("the policy on disk was not kept in time (reload --confirm=), the one before it "
-                                       "is in force again, and a reload takes the one on disk for good ({})",
-                                       (*record)->boot == source_.boot() ? "the trial was over when the broker started"
-                                                                         : "the machine was booted during the trial")
-                         : "the policy on disk is on trial still, and the one before comes back unless this one is "
-                           "kept in time";
-        if (found.trial.digest_before != (*record)->before) {
-                found.why += "; that is an older one, because there is no copy of the very one before";
-        }
-        return found;
+        const std::string_view older = digest_before == record.before
+                                               ? ""
+                                               : "; that is an older one, for there is no copy of the very one before";
+        return {.kind = over ? Kind::kOver : Kind::kOnTrial,
+                .trial = {.before = std::make_shared<const Policy>(std::move(*parsed.policy)),
+                          .digest_before = digest_before,
+                          .until_usec = record.until_usec},
+                .why = fmt::format("{}{}", over ? not_kept(record.boot == source_.boot()) : std::string(kStillOnTrial),
+                                   older)};
 }
 
 // Null: it could not be taken; what is on trial is in force then, and the way back is tried again.
@@ -71,9 +82,10 @@ std::shared_ptr<const RoutePlan> Reloads::go_back_at_start(TrialAtStart& found, 
         if (!routes) {
                 found.kind = TrialAtStart::Kind::kOnTrial;
                 found.trial.until_usec = steady_usec() + kGoBackAgainUsec;
-                found.why = fmt::format("the policy on disk was not kept in time (reload --confirm=), and the one "
-                                        "before it cannot come back, which is tried again: {}",
-                                        routes.error().text());
+                found.why = fmt::format(
+                        "the policy on disk was not kept in time (reload --confirm=), and the one "
+                        "before it cannot come back, which is tried again: {}",
+                        routes.error().text());
                 return nullptr;
         }
         status_.digest = std::move(found.trial.digest_before);
@@ -91,22 +103,22 @@ void Reloads::follow_at_start(TrialAtStart found, LoadedPolicy loaded) {
                 audit_.note(found.kind == TrialAtStart::Kind::kUnknown ? 3 : 5, found.why);
         }
         switch (found.kind) {
-                case TrialAtStart::Kind::kNone: {
-                        Change change;
-                        put_record(change);
-                        if (loaded.supported) {
-                                change.copied = source_.write_copy(loaded.files);
-                        }
-                        status_.degrade(change.not_written());
-                        break;
+        case TrialAtStart::Kind::kNone: {
+                Change change;
+                put_record(change);
+                if (loaded.supported) {
+                        change.copied = source_.write_copy(loaded.files);
                 }
-                case TrialAtStart::Kind::kUnknown:
-                        // The copy stays what it is: nothing else may be left of the policy before.
-                        status_.degrade(std::move(found.why));
-                        break;
-                default:
-                        found.trial.files = loaded.supported ? std::move(loaded.files) : std::vector<PolicyFile>();
-                        trial_ = std::move(found.trial);
+                status_.degrade(change.not_written());
+                break;
+        }
+        case TrialAtStart::Kind::kUnknown:
+                // The copy stays what it is: nothing else may be left of the policy before.
+                status_.degrade(std::move(found.why));
+                break;
+        default:
+                found.trial.files = loaded.supported ? std::move(loaded.files) : std::vector<PolicyFile>();
+                trial_ = std::move(found.trial);
         }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Files of the state directory that a loss of power leaves whole: the one of before, or the new one. Waits for the disk.
+// Files of the state directory that a loss of power leaves whole: the one of before, or the new one. Waits for the
+// disk.
 #pragma once
 
 #include <functional>

@@ -105,11 +105,10 @@ std::optional<std::vector<PolicyFile>> read_records(std::string_view data) {
 }  // namespace
 
 Result<void> write_policy_copy(const std::string& path, const std::vector<PolicyFile>& files) {
-        const auto done =
-                replace_file(path, [&](const AppendText& append) { return append_records(append, files); });
+        const auto done = replace_file(path, [&](const AppendText& append) { return append_records(append, files); });
         return done ? done
-                    : fail(done.error().errnum, fmt::format("cannot keep a copy of the policy in {} ({})", path,
-                                                            done.error().message));
+                    : fail(done.error().errnum,
+                           fmt::format("cannot keep a copy of the policy in {} ({})", path, done.error().message));
 }
 
 Result<std::vector<PolicyFile>> read_policy_copy(const std::string& path) {

@@ -19,7 +19,7 @@ namespace sockbroker {
 
 namespace {
 
-constexpr std::string_view kFormat = "sockbroker-trial 1";
+constexpr std::string_view kRecordFormat = "sockbroker-trial 1";
 constexpr std::size_t kMaxRecordBytes = 512;  // a record has less than 200
 constexpr std::size_t kHexDigits = 32;
 
@@ -46,12 +46,12 @@ std::optional<std::string> take_hex(std::string_view& text, std::string_view key
 }  // namespace
 
 std::string to_text(const TrialRecord& record) {
-        return fmt::format("{}\npolicy {}\nbefore {}\nboot {}\nuntil {}\n", kFormat, record.policy, record.before,
+        return fmt::format("{}\npolicy {}\nbefore {}\nboot {}\nuntil {}\n", kRecordFormat, record.policy, record.before,
                            record.boot, record.until_usec);
 }
 
 std::optional<TrialRecord> parse_trial_record(std::string_view text) {
-        const auto head = fmt::format("{}\n", kFormat);
+        const auto head = fmt::format("{}\n", kRecordFormat);
         if (!text.starts_with(head)) {
                 return std::nullopt;
         }
@@ -96,8 +96,9 @@ Result<std::optional<TrialRecord>> read_trial_record(const std::string& path) {
 }
 
 Result<void> put_trial_record(const std::string& path, const std::optional<TrialRecord>& record) {
-        const auto done = record ? replace_file(path, [&](const AppendText& append) { return append(to_text(*record)); })
-                                 : remove_file(path);
+        const auto done =
+                record ? replace_file(path, [&](const AppendText& append) { return append(to_text(*record)); })
+                       : remove_file(path);
         if (done) {
                 return {};
         }
