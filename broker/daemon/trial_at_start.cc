@@ -44,7 +44,7 @@ Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const 
         }
         const TrialRecord& record = **read;
         if (record.policy != loaded.digest) {
-                return {.why = std::string(kEnded)};
+                return {.why = std::string(loaded.supported ? kEnded : "")};
         }
         // The one whose digest is that of no files had none, so there is no copy of it.
         const bool had_files = record.before != digest_of({});
@@ -105,8 +105,8 @@ void Reloads::follow_at_start(TrialAtStart found, LoadedPolicy loaded) {
         switch (found.kind) {
         case TrialAtStart::Kind::kNone: {
                 Change change;
-                put_record(change);
-                if (loaded.supported) {
+                if (loaded.supported) {  // a mount that is missing ends no trial
+                        put_record(change);
                         change.copied = source_.write_copy(loaded.files);
                 }
                 status_.degrade(change.not_written());

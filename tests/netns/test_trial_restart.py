@@ -176,6 +176,19 @@ def test_another_policy_on_disk_ends_the_trial_as_a_reload_of_it_would(on_trial,
     assert f"Service {max(names)}" in copy(on_trial)
 
 
+def test_a_policy_without_any_file_ends_no_trial_at_a_start(on_trial):
+    """A mount that is missing looks the same."""
+    on_trial.kill()
+    folder = on_trial.config / "conf.d"
+    os.rename(folder, "/run/elsewhere")
+    on_trial.start()
+    assert services(on_trial) == set() and trial_until(on_trial) is None
+    on_trial.kill()
+    os.rename("/run/elsewhere", folder)
+    on_trial.start()
+    assert services(on_trial) == {"first", "second"} and trial_until(on_trial) is not None
+
+
 def test_a_policy_on_disk_with_an_error_is_still_no_reason_to_lose_the_one_before(on_trial):
     on_trial.kill()
     on_trial.policy("nonsense\n").start()
