@@ -55,14 +55,16 @@ void Reloads::install_on_trial(Change& change) const {
         if (!change.installed) {
                 return put_back();
         }
-        change.record->until_usec = steady_usec() + change.confirm_usec;
+        if (change.record) {
+                change.record->until_usec = steady_usec() + change.confirm_usec;
+        }
         put_record(change);
 }
 
 // The policy that a trial goes back to is the last one that was kept, however many follow each other on trial. To be
 // called while the policy before is the one in force still.
 void Reloads::begin_trial(Change& change, std::string digest_before) noexcept {
-        if (change.confirm_usec == 0) {
+        if (!change.record) {
                 trial_.reset();
                 if (change.loaded.supported) {
                         kept_.clear();  // the copy is a newer one now

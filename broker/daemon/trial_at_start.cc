@@ -39,10 +39,11 @@ Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const 
         if (!read) {
                 return {.kind = Kind::kUnknown, .why = read.error().text()};
         }
-        if (!*read) {
+        const std::optional<TrialRecord>& found = *read;
+        if (!found) {
                 return {};
         }
-        const TrialRecord& record = **read;
+        const TrialRecord& record = *found;
         if (record.policy != loaded.digest) {
                 return {.why = std::string(loaded.supported ? kEnded : "")};
         }
