@@ -40,12 +40,17 @@ struct Reloads::Change {
         std::shared_ptr<const PolicyChanges> differences;  // from that
         std::string lost;                                  // rows of sockets that a reload has taken away
         Result<void> copied;
+        // What is to be on record of a trial once this is in force; none: nothing is on trial. Of a reload and a copy.
+        std::optional<TrialRecord> record;
+        Result<void> recorded;
         std::optional<Trial> trial;  // that a way back ends
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 
         // The diagnostics are for the answers from now on.
         void tell() { told = std::make_shared<const std::vector<Diagnostic>>(std::exchange(loaded.diagnostics, {})); }
         void fail_copy(const char* why) noexcept;
+        void fail_record() noexcept;
+        [[nodiscard]] std::string not_written() const;  // why the next broker will not know of it; empty: it will
         // Each asker once.
         void answer(ResultCode code, const std::string& message) noexcept;
 };

@@ -19,6 +19,7 @@ struct DaemonOptions : Directories {
 
         [[nodiscard]] std::string pin_dir() const { return bpffs + "/dispatch"; }
         [[nodiscard]] std::string policy_copy() const { return state_dir + "/policy"; }
+        [[nodiscard]] std::string trial_record() const { return state_dir + "/trial"; }
 };
 
 // Prints help, version or a usage error itself; the result is then empty and `exit_status` set.

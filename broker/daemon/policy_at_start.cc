@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The policy of a start: that of the folders or, where it is refused, the copy of the one last taken.
+// The policy of a start: that of the folders or, where it is refused, the copy of the one last taken. Of one that is on
+// trial, or was: trial_at_start.cc.
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "broker/base/interface_index.h"
 #include "broker/daemon/change.h"
 #include "broker/daemon/diagnostics.h"
+#include "broker/daemon/trial_at_start.h"
 
 namespace sockbroker {
 
@@ -17,11 +19,13 @@ std::shared_ptr<const RoutePlan> Reloads::load_at_start() {
         tell_diagnostics(audit_, loaded.diagnostics, loaded.errors);
         std::string why;
         if (loaded.policy) {
+                auto trial = look_for_trial(loaded);
+                if (auto routes = go_back_at_start(trial, loaded)) {
+                        return routes;
+                }
                 const auto routes = apply(*loaded.policy);
                 if (routes) {
-                        status_.digest = loaded.digest;
-                        const auto written = loaded.supported ? source_.write_copy(loaded.files) : Result<void>();
-                        status_.degrade(written ? std::string{} : written.error().text());
+                        follow_at_start(std::move(trial), std::move(loaded));
                         return *routes;
                 }
                 why = routes.error().text();

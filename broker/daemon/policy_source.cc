@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/policy_source.h"
 
+#include <systemd/sd-id128.h>
+
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <utility>
 
@@ -17,6 +20,13 @@ bool LoadedPolicy::add_errors(std::vector<Diagnostic> more) {
         errors += more.size();
         std::ranges::move(more, std::back_inserter(diagnostics));
         return !more.empty();
+}
+
+std::string PolicySource::boot_id() {
+        sd_id128_t id = SD_ID128_NULL;
+        (void)sd_id128_get_boot(&id);
+        std::array<char, SD_ID128_STRING_MAX> text{};
+        return sd_id128_to_string(id, text.data());
 }
 
 std::vector<Diagnostic> PolicySource::check(const Policy& policy) const {

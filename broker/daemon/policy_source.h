@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Where policies come from: the folders, and the copy of the one last taken. Never changes, and so is safe in any
-// thread.
+// Where policies come from: the folders, and the copy of the one last taken; and what is on record of a trial. Never
+// changes, and so is safe in any thread.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@
 #include "broker/policy/diagnostic.h"
 #include "broker/policy/files.h"
 #include "broker/policy/parse.h"
+#include "broker/policy/trial_record.h"
 
 namespace sockbroker {
 
@@ -37,6 +38,8 @@ public:
         PolicySource(const DaemonOptions& options, const PolicyLimits& limits, const PolicyLimits& room)
                 : config_dirs_(options.config_dirs),
                   copy_(options.policy_copy()),
+                  trial_(options.trial_record()),
+                  boot_(boot_id()),
                   folders_(config_dirs_),
                   limits_(limits),
                   room_(room) {}
@@ -49,14 +52,25 @@ public:
         [[nodiscard]] Result<void> write_copy(const std::vector<PolicyFile>& files) const {
                 return write_policy_copy(copy_, files);
         }
+        [[nodiscard]] Result<std::optional<TrialRecord>> read_trial() const { return read_trial_record(trial_); }
+        // None: nothing is on trial.
+        [[nodiscard]] Result<void> put_trial(const std::optional<TrialRecord>& record) const {
+                return put_trial_record(trial_, record);
+        }
+        // For records; kUnknownBoot where it cannot be asked for.
+        [[nodiscard]] const std::string& boot() const { return boot_; }
         // By what the kernel has room for: limits that were lowered since keep nothing away that was in force.
         [[nodiscard]] ParsedPolicy parse(const std::vector<PolicyFile>& copy) const {
                 return parse_policy(copy, room_);
         }
 
 private:
+        [[nodiscard]] static std::string boot_id();
+
         const std::vector<std::string> config_dirs_;
         const std::string copy_;
+        const std::string trial_;
+        const std::string boot_;
         const MergedFolders folders_;
         const PolicyLimits limits_;
         const PolicyLimits room_;

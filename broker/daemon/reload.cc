@@ -194,6 +194,7 @@ void Reloads::add_services(const ChangePtr& change) {
                 return refuse(*change, all.error().text());
         }
         if (*all) {
+                plan_record(*change);
                 in_worker(change, &Reloads::install_job, &Reloads::finish);
         } else {
                 in_worker(change, &Reloads::no_job, &Reloads::add_services);
@@ -204,7 +205,11 @@ void Reloads::add_services(const ChangePtr& change) {
 void Reloads::no_job(Change& /*change*/) const {}
 
 void Reloads::install_job(Change& change) const {
-        change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
+        if (change.record) {
+                install_on_trial(change);
+        } else {
+                change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
+        }
         if (!change.installed && change.kind == Change::Kind::kReload) {
                 change.blamed = source_.check(*change.policy);  // the lines that it is about
         }
@@ -214,11 +219,13 @@ void Reloads::install_job(Change& change) const {
                         [&] { change.routes = std::make_shared<const RoutePlan>(route_plan_of(*change.policy)); });
         }
         // One that is to be kept first is not what a restart should begin with.
-        if (!change.installed || change.kind != Change::Kind::kReload || !change.loaded.supported ||
-            change.confirm_usec != 0) {
+        if (!change.installed || change.kind != Change::Kind::kReload || change.confirm_usec != 0) {
                 return;
         }
-        copy_job(change);
+        put_record(change);
+        if (change.loaded.supported) {
+                write_copy(change);
+        }
 }
 
 }  // namespace sockbroker

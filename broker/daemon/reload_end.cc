@@ -147,7 +147,7 @@ void Reloads::finish_reload(Change& change, Removal removal) noexcept {
         follow(removal, change);
         status_.degrade({});
         std::string message;
-        (void)guarded([&] { status_.degrade(change.copied ? std::string{} : change.copied.error().text()); });
+        (void)guarded([&] { status_.degrade(change.not_written()); });
         degrade_for(removal);
         (void)guarded([&] {
                 message = fmt::format("policy taken: {}", status_text());
@@ -171,6 +171,9 @@ void Reloads::Change::answer(ResultCode code, const std::string& message) noexce
                                                     "on disk that is refused goes back to an older one",
                                                     copied.error().text()));
                         }
+                        if (code == ResultCode::kOk && !recorded) {
+                                warnings.push_back(recorded.error().text());
+                        }
                         reply(Answer{.code = code,
                                      .message = message,
                                      .warnings = std::move(warnings),
@@ -185,6 +188,7 @@ void Reloads::Change::answer(ResultCode code, const std::string& message) noexce
 // Without `why`: for what the diagnostics say. Whatever memory there is for telling it, the next reload can begin.
 void Reloads::refuse(Change& change, const std::string& why) {
         if (change.kind == Change::Kind::kCopy) {
+                change.fail_record();
                 change.fail_copy("out of memory");  // it can be nothing else
                 return end_copy(change);
         }
@@ -192,6 +196,9 @@ void Reloads::refuse(Change& change, const std::string& why) {
                 go_on_with_trial(change);
         }
         registry_.abandon_change(change.numbers);
+        if (!change.recorded) {
+                (void)guarded([&] { audit_.note(3, change.recorded.error().text()); });
+        }
         std::string message;
         (void)guarded([&] { message = tell_refused(change, why); });
         change.answer(ResultCode::kMalformed, message);

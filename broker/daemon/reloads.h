@@ -69,6 +69,7 @@ public:
 private:
         // Of services that come, go or stay, at once: some milliseconds.
         static constexpr std::size_t kServicesPerTurn = 2048;
+        static constexpr std::int64_t kGoBackAgainUsec = 5'000'000;  // where that has failed
 
         struct Change;
         using ChangePtr = std::shared_ptr<Change>;
@@ -78,6 +79,12 @@ private:
 
         [[nodiscard]] Result<std::shared_ptr<const RoutePlan>> apply(Policy policy);  // at once; its routes
         void ask_names_after_start();
+        // What is on record of a trial, for a start with the policy that `loaded` is.
+        struct TrialAtStart;
+        [[nodiscard]] TrialAtStart look_for_trial(const LoadedPolicy& loaded) const;
+        [[nodiscard]] std::shared_ptr<const RoutePlan> go_back_at_start(TrialAtStart& found,
+                                                                        const LoadedPolicy& loaded);
+        void follow_at_start(TrialAtStart found, LoadedPolicy loaded);
 
         void begin_reload();
         void begin_diff();
@@ -109,6 +116,7 @@ private:
         // Of a keep.
         void copy(const ChangePtr& change);
         void copy_job(Change& change) const;
+        void write_copy(Change& change) const;
         void finish_copy(const ChangePtr& change);
         void end_copy(Change& change);
 
@@ -127,6 +135,11 @@ private:
         void degrade_for(const Removal& removal) noexcept;
         [[nodiscard]] std::optional<Error> revoke_unadmitted();
         void begin_trial(Change& change, std::string digest_before) noexcept;
+        [[nodiscard]] TrialRecord record_of(const std::string& policy, const std::string& before,
+                                            std::int64_t until_usec) const;
+        void plan_record(Change& change) const;
+        void install_on_trial(Change& change) const;
+        void put_record(Change& change) const noexcept;
         void go_on_with_trial(Change& change) noexcept;
         [[nodiscard]] std::string tell_refused(const Change& change, const std::string& why);
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// A policy on trial (reload --confirm=): the one before comes back, by the way of a reload, unless it is kept.
+// A policy on trial (reload --confirm=): the one before comes back, by the way of a reload, unless it is kept. What the
+// next broker has to know of it is on record in the state directory (trial_record.h); that one goes on with it as
+// trial_at_start.cc says.
 #include <exception>
 #include <utility>
 
@@ -12,10 +14,57 @@
 
 namespace sockbroker {
 
+TrialRecord Reloads::record_of(const std::string& policy, const std::string& before, std::int64_t until_usec) const {
+        // Without a digest nothing is in force, which is an empty policy.
+        return {.policy = policy,
+                .before = before.empty() ? digest_of({}) : before,
+                .boot = source_.boot(),
+                .until_usec = until_usec};
+}
+
+// To be called while the policy before is the one in force still.
+void Reloads::plan_record(Change& change) const {
+        if (change.kind == Change::Kind::kReload && change.confirm_usec != 0) {
+                change.record = record_of(change.loaded.digest, trial_ ? trial_->digest_before : status_.digest,
+                                          steady_usec() + change.confirm_usec);
+        }
+}
+
+// Not as if the policy had been refused, whatever is thrown.
+void Reloads::put_record(Change& change) const noexcept {
+        if (!succeeds([&] { change.recorded = source_.put_trial(change.record); })) {
+                change.fail_record();
+        }
+}
+
+// On record before its rules are in force, or a broker that dies in between would leave them there for good. And once
+// more after that, when its time begins. Where it does not come into force, what was on trial before still is.
+void Reloads::install_on_trial(Change& change) const {
+        auto former = source_.read_trial();
+        put_record(change);
+        const auto put_back = [&] {
+                change.record = former ? std::move(*former) : std::nullopt;
+                put_record(change);
+        };
+        try {
+                change.installed = registry_.install(change.numbers, *change.policy, change.interfaces);
+        } catch (const std::exception&) {
+                put_back();
+                throw;
+        }
+        if (!change.installed) {
+                return put_back();
+        }
+        if (change.record) {
+                change.record->until_usec = steady_usec() + change.confirm_usec;
+        }
+        put_record(change);
+}
+
 // The policy that a trial goes back to is the last one that was kept, however many follow each other on trial. To be
 // called while the policy before is the one in force still.
 void Reloads::begin_trial(Change& change, std::string digest_before) noexcept {
-        if (change.confirm_usec == 0) {
+        if (!change.record) {
                 trial_.reset();
                 if (change.loaded.supported) {
                         kept_.clear();  // the copy is a newer one now
@@ -25,7 +74,7 @@ void Reloads::begin_trial(Change& change, std::string digest_before) noexcept {
         Trial trial{.before = policy_.shared(),
                     .digest_before = std::move(digest_before),
                     .files = change.loaded.supported ? std::move(change.loaded.files) : std::vector<PolicyFile>(),
-                    .until_usec = steady_usec() + change.confirm_usec};
+                    .until_usec = change.record->until_usec};
         if (trial_) {
                 trial.before = std::move(trial_->before);
                 trial.digest_before = std::move(trial_->digest_before);
@@ -56,16 +105,30 @@ void Reloads::keep(const Reply& reply) {
 void Reloads::begin_copy() {
         const auto change = std::make_shared<Change>();
         change->kind = Change::Kind::kCopy;
+        if (trial_) {  // of a reload that was on its way; it goes back to what is kept here
+                change->record = record_of(status_.digest, trial_->digest_before, trial_->until_usec);
+        }
         change->replies.swap(waiting_keeps_);
         change->loaded.files.swap(kept_);
         begin(change, &Reloads::copy);
 }
 
 void Reloads::copy(const ChangePtr& change) {
-        if (change->loaded.files.empty()) {
-                return end_copy(*change);
-        }
         in_worker(change, &Reloads::copy_job, &Reloads::finish_copy);
+}
+
+void Reloads::Change::fail_record() noexcept {
+        recorded = std::unexpected(no_memory());
+        (void)guarded([&] {
+                recorded =
+                        fail("cannot change the record of the trial (out of memory), which a reload does, and which "
+                             "is what a restart of the broker goes by");
+        });
+}
+
+std::string Reloads::Change::not_written() const {
+        return fmt::format("{}{}{}", copied ? "" : copied.error().text(), copied || recorded ? "" : "; ",
+                           recorded ? "" : recorded.error().text());
 }
 
 void Reloads::Change::fail_copy(const char* why) noexcept {
@@ -74,8 +137,16 @@ void Reloads::Change::fail_copy(const char* why) noexcept {
                 [&] { copied = fail(fmt::format("cannot keep a copy of the policy ({}), a reload writes one", why)); });
 }
 
-// Not as if the policy had been refused, whatever is thrown.
+// In this order: a broker that dies in between leaves a policy that is in force for good, and is on disk.
 void Reloads::copy_job(Change& change) const {
+        put_record(change);
+        if (!change.loaded.files.empty()) {
+                write_copy(change);
+        }
+}
+
+// Not as if the policy had been refused, whatever is thrown.
+void Reloads::write_copy(Change& change) const {
         try {
                 change.copied = source_.write_copy(change.loaded.files);
         } catch (const std::exception& error) {
@@ -88,9 +159,9 @@ void Reloads::finish_copy(const ChangePtr& change) {
 }
 
 void Reloads::end_copy(Change& change) {
-        if (!change.copied) {
+        if (!change.copied || !change.recorded) {
                 (void)guarded([&] {
-                        status_.degrade(change.copied.error().text());
+                        status_.degrade(change.not_written());
                         audit_.note(3, status_.degraded);
                 });
         }
@@ -116,10 +187,9 @@ void Reloads::look_at_clock() {
 
 // What is on trial stays in force, and stays on trial: it may be kept still, and the way back is tried again.
 void Reloads::go_on_with_trial(Change& change) noexcept {
-        constexpr std::int64_t kTryAgainUsec = 5'000'000;
         trial_ = std::move(change.trial);
         if (trial_) {
-                trial_->until_usec = steady_usec() + kTryAgainUsec;
+                trial_->until_usec = steady_usec() + kGoBackAgainUsec;
         }
 }
 

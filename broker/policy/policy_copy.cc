@@ -2,15 +2,13 @@
 //
 // The copy of the policy last taken. A line with the format and the number of files, then for each file a line with
 // the lengths of path and text and both to the byte, then "end". A file that was cut short cannot pass for a whole one.
-#include <fcntl.h>
-#include <sys/stat.h>
-
+#include <cerrno>
 #include <optional>
 
 #include <fmt/format.h>
 
 #include "broker/base/net.h"
-#include "broker/base/owned_fd.h"
+#include "broker/policy/durable_file.h"
 #include "broker/policy/read_files.h"
 
 namespace sockbroker {
@@ -21,48 +19,20 @@ constexpr std::string_view kFormat = "sockbroker-policy-copy 1";
 constexpr std::string_view kEnd = "end\n";
 constexpr std::size_t kMaxCopyBytes = 4 * kMaxFileBytes;
 
-Result<void> write_all(int fd, std::string_view data) {
-        while (!data.empty()) {
-                const ssize_t done = ::write(fd, data.data(), data.size());
-                if (done < 0 && errno == EINTR) {
-                        continue;
-                }
-                if (done < 0) {
-                        return fail_errno("write");
-                }
-                data.remove_prefix(static_cast<std::size_t>(done));
-        }
-        return {};
-}
-
-Result<void> write_records(int fd, const std::vector<PolicyFile>& files) {
-        if (auto done = write_all(fd, fmt::format("{} {}\n", kFormat, files.size())); !done) {
+Result<void> append_records(const AppendText& append, const std::vector<PolicyFile>& files) {
+        if (auto done = append(fmt::format("{} {}\n", kFormat, files.size())); !done) {
                 return done;
         }
         for (const auto& file : files) {
-                if (auto done = write_all(fd, fmt::format("{} {}\n{}", file.path.size(), file.text.size(), file.path));
+                if (auto done = append(fmt::format("{} {}\n{}", file.path.size(), file.text.size(), file.path));
                     !done) {
                         return done;
                 }
-                if (auto done = write_all(fd, file.text); !done) {
+                if (auto done = append(file.text); !done) {
                         return done;
                 }
         }
-        if (auto done = write_all(fd, kEnd); !done) {
-                return done;
-        }
-        return ::fsync(fd) < 0 ? Result<void>(fail_errno("fsync")) : Result<void>();
-}
-
-// So that the new name outlives a power cut.
-Result<void> sync_folder_of(const std::string& path) {
-        const auto slash = path.rfind('/');
-        const auto folder = slash == std::string::npos ? std::string(".") : path.substr(0, slash + 1);
-        const OwnedFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        if (!fd || ::fsync(fd.get()) < 0) {
-                return fail_errno("fsync of the directory");
-        }
-        return {};
+        return append(kEnd);
 }
 
 // Takes the copy apart from the front.
@@ -135,28 +105,10 @@ std::optional<std::vector<PolicyFile>> read_records(std::string_view data) {
 }  // namespace
 
 Result<void> write_policy_copy(const std::string& path, const std::vector<PolicyFile>& files) {
-        const auto aside = path + ".new";
-        const auto blame = [&](const Error& error) {
-                const int errnum = error.errnum;
-                ::unlink(aside.c_str());
-                return fail(errnum, fmt::format("cannot keep a copy of the policy in {} ({})", path, error.message));
-        };
-        // New, whatever a broker that died has left: to open what exists for writing is denied, sandbox/broker.profile.
-        ::unlink(aside.c_str());
-        const OwnedFd fd(::open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-        if (!fd) {
-                return blame({errno, "open"});
-        }
-        if (const auto done = write_records(fd.get(), files); !done) {
-                return blame(done.error());
-        }
-        if (::rename(aside.c_str(), path.c_str()) < 0) {
-                return blame({errno, "rename"});
-        }
-        if (const auto done = sync_folder_of(path); !done) {
-                return blame(done.error());
-        }
-        return {};
+        const auto done = replace_file(path, [&](const AppendText& append) { return append_records(append, files); });
+        return done ? done
+                    : fail(done.error().errnum,
+                           fmt::format("cannot keep a copy of the policy in {} ({})", path, done.error().message));
 }
 
 Result<std::vector<PolicyFile>> read_policy_copy(const std::string& path) {

@@ -136,6 +136,24 @@ def test_a_bad_policy_at_start_leaves_the_policy_last_taken_in_force(echo, messa
     assert serving(echo)
 
 
+def test_a_policy_on_trial_goes_back_though_the_broker_was_killed(echo):
+    """Within the unit's sandbox, which lets it write the record and read the boot id."""
+    bindings, pid = echo.rows("bindings"), echo.pid()
+    echo.policy("other.conf", "[Service other]\nUnit=other.service\nListenStream=198.51.100.0/24:81\n")
+    echo.run("sockbrokerctl reload --confirm=1h")
+    on_trial = echo.rows("bindings")
+    assert len(on_trial) > len(bindings)
+    echo.run("systemctl kill -s KILL sockbrokerd")
+    echo.until("the next broker", lambda: echo.pid() not in (0, pid) and echo.show(
+        "sockbrokerd", "ActiveState") == "active")
+    assert echo.status()["policy"]["trial_until"] is not None and echo.rows("bindings") == on_trial
+    echo.run("systemctl stop sockbrokerd.socket sockbrokerd.service && "
+             "sed -i 's/^until .*/until 1/' /var/lib/sockbroker/trial && "
+             "systemctl start sockbrokerd.socket sockbrokerd.service")
+    assert "was not kept in time" in echo.status()["reason"] and echo.rows("bindings") == bindings
+    assert serving(echo)
+
+
 def test_a_bad_policy_at_the_very_first_start_is_no_outage_of_the_broker_itself(broker):
     broker.run("systemctl stop sockbrokerd.socket sockbrokerd.service && sockbrokerctl unload && "
                "rm -rf /var/lib/sockbroker")
