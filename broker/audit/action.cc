@@ -40,6 +40,7 @@ constexpr std::array kRows = {
         Row{Action::kAnnounce, "announce", "11b500f082984582bd28aa3c0383e7aa"},
         Row{Action::kWithdraw, "withdraw", "6488220525154cfd8923fd3c0c21db4a"},
         Row{Action::kDrain, "drain", "3211fcde8b2845cab01a2eb66b77f436"},
+        Row{Action::kTurnAway, "turn-away", "a6667fb6f26348ea82bb0bfe1181b1af"},
 };
 
 constexpr bool in_order_of_action() {

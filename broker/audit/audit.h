@@ -39,8 +39,9 @@ enum class Action : std::uint8_t {
         kAnnounce,      // the prefixes of a service stand where routing daemons see them
         kWithdraw,      // they do not any more
         kDrain,         // a service is to be withdrawn while it serves, or that ends
+        kTurnAway,      // connections of a user were refused, unread
 };
-inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kDrain) + 1;
+inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::kTurnAway) + 1;
 
 struct Entry {
         Action action = Action::kStart;

@@ -22,7 +22,8 @@ ControlRequest RetrieveOperation::next() {
                         return {.request = format_request({Verb::kList}), .fds = {}};
                 }
         }
-        return {.request = format_request({Verb::kRetrieve, service_}), .fds = {}};
+        return {.request = format_request({.verb = Verb::kRetrieve, .service = service_, .pid = on_behalf_of_}),
+                .fds = {}};
 }
 
 void RetrieveOperation::take_line(std::string_view line) {
@@ -82,9 +83,9 @@ Result<Operation::Course> RetrieveOperation::take(ControlAnswer& answer, std::ve
         return Course{};
 }
 
-Result<ControlClient::Answer> retrieve_all(ControlClient& client, const std::string& service,
-                                           std::vector<OwnedFd>& fds) {
-        RetrieveOperation retrieval(service, fds);
+Result<ControlClient::Answer> retrieve_all(ControlClient& client, const std::string& service, std::vector<OwnedFd>& fds,
+                                           pid_t on_behalf_of) {
+        RetrieveOperation retrieval(service, fds, on_behalf_of);
         return run(client, retrieval);
 }
 

@@ -5,6 +5,8 @@
 // it as given: so a process that is short of them first counts what is held, and does not ask if that is more.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -23,7 +25,9 @@ namespace sockbroker {
 // other answer, or an Error: what may have come before it is held again as soon as the caller closes it and ends.
 class RetrieveOperation : public Operation {
 public:
-        RetrieveOperation(std::string service, std::vector<OwnedFd>& fds) : service_(std::move(service)), fds_(fds) {}
+        // `on_behalf_of`: the process whose they are from now on; 0: who asks.
+        RetrieveOperation(std::string service, std::vector<OwnedFd>& fds, pid_t on_behalf_of = 0)
+                : service_(std::move(service)), fds_(fds), on_behalf_of_(on_behalf_of) {}
 
         [[nodiscard]] ControlRequest next() override;
         void take_line(std::string_view line) override;
@@ -34,6 +38,7 @@ private:
 
         std::string service_;
         std::vector<OwnedFd>& fds_;
+        pid_t on_behalf_of_;
         bool some_came_ = false;
         enum class Step : std::uint8_t { kRetrieve, kCount, kRetrieveCounted };
         Step step_ = Step::kRetrieve;
@@ -42,6 +47,6 @@ private:
 };
 
 [[nodiscard]] Result<ControlClient::Answer> retrieve_all(ControlClient& client, const std::string& service,
-                                                         std::vector<OwnedFd>& fds);
+                                                         std::vector<OwnedFd>& fds, pid_t on_behalf_of = 0);
 
 }  // namespace sockbroker

@@ -120,6 +120,8 @@ void add_broker(Page& page, const Json& broker) {
         for (const auto& [result, count] : at(broker, "refusals").items()) {
                 page.add({{"result", result}}, number(count));
         }
+        page.single("connections_refused", "counter", "Connections to the control socket that were refused, unread.",
+                    number(at(broker, "connections_refused")));
         page.single("sockets_gone", "counter", "Sockets that were found closed, shut down or connected.",
                     number(at(broker, "gone")));
         page.single("journal_lost", "counter", "Journal entries that could not be written.",

@@ -79,7 +79,9 @@ std::string describe(const Json& broker, bool colour) {
                 line("Routes",
                      fmt::format("{} local, {} announced", number(routes, "local"), number(routes, "announced")));
         }
-        line("Refused", count(number(broker, "refused"), "request"));
+        const auto connections = number(broker, "connections_refused");
+        line("Refused", count(number(broker, "refused"), "request") +
+                                (connections == 0 ? "" : ", " + count(connections, "connection")));
         if (number(broker, "journal_lost") != 0) {
                 line("Journal", fmt::format("{} entries lost", number(broker, "journal_lost")));
         }

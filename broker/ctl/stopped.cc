@@ -62,15 +62,16 @@ Json service_row(const PinnedService& service) {
 Stopped look_at_pins(const Options& options) {
         Stopped result;
         const std::string pin_dir = options.bpffs + "/dispatch";
-        const auto pinned = is_link_pinned(pin_dir);
-        if (!pinned) {
-                const auto errnum = pinned.error().errnum;
+        const auto link = look_at_link(pin_dir);
+        if (!link) {
+                const auto errnum = link.error().errnum;
                 result.only_root = geteuid() != 0 && (errnum == EACCES || errnum == EPERM);
-                result.why_unknown = pinned.error().text();
+                result.why_unknown = link.error().text();
                 return result;
         }
-        result.dispatches = *pinned;
-        if (!*pinned) {
+        result.dispatches = *link == PinnedLink::kAttached;
+        result.detached = *link == PinnedLink::kDetached;
+        if (!*result.dispatches) {
                 return result;
         }
         const auto services = read_pins(pin_dir);
@@ -93,7 +94,8 @@ std::string describe(const Stopped& stopped) {
                                    stopped.only_root ? "only root can see" : "is not known", stopped.why_unknown);
         }
         if (!*stopped.dispatches) {
-                return "unloaded: nothing is dispatched";
+                return stopped.detached ? "detached: nothing is dispatched until a broker starts"
+                                        : "unloaded: nothing is dispatched";
         }
         return fmt::format("dispatch goes on with the last rules and sockets{}{}",
                            stopped.why_unknown.empty() ? "" : ", which cannot be read: ", stopped.why_unknown);

@@ -15,6 +15,7 @@ namespace sockbroker::ctl {
 
 struct Stopped {
         std::optional<bool> dispatches;  // none: that cannot be seen here
+        bool detached = false;           // it does not, although nobody has unloaded it
         bool only_root = false;          // but root could
         std::string why_unknown;         // that, or the services where dispatch goes on; empty: nothing is unknown
         std::vector<Json> services;      // as rows of status

@@ -85,6 +85,7 @@ public:
 
         [[nodiscard]] Reloads& reloads() { return reloads_; }
         [[nodiscard]] HeldSockets& held() { return held_; }
+        [[nodiscard]] Refusals& refusals() { return refusals_; }
 
 private:
         void handle_message(Channel channel, const IncomingPtr& message, const Reply& reply);

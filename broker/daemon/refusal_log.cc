@@ -55,8 +55,9 @@ RefusalLog::Window& RefusalLog::window_of(const Group& group, std::int64_t now_u
         return fresh;
 }
 
-std::optional<std::uint64_t> RefusalLog::count(const std::string& unit, uid_t uid, std::int64_t now_usec) {
-        total_++;
+std::optional<std::uint64_t> RefusalLog::count(const std::string& unit, uid_t uid, std::int64_t now_usec,
+                                               std::uint64_t number) {
+        total_ += number;
         Window& window = window_of(group_of(unit, uid), now_usec);
         if (now_usec - window.begin_usec > kWindowUsec) {
                 window.begin_usec = now_usec;
@@ -64,8 +65,9 @@ std::optional<std::uint64_t> RefusalLog::count(const std::string& unit, uid_t ui
                 window.written_of.clear();
         }
         const auto of_uid = window.written_of.find(uid);
-        if (window.written >= kGroupBurst || (of_uid != window.written_of.end() && of_uid->second >= kBurst)) {
-                add(window.left_out, uid, uid, 1);
+        if (window.written >= bursts_.of_group ||
+            (of_uid != window.written_of.end() && of_uid->second >= bursts_.of_uid)) {
+                add(window.left_out, uid, uid, number);
                 return std::nullopt;
         }
         window.written++;

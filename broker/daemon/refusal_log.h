@@ -22,9 +22,17 @@ public:
         static constexpr std::int64_t kWindowUsec = 30'000'000;
         static constexpr std::size_t kMaxGroups = 1024;
 
-        // Counts a refusal of a peer in this unit (empty: none, or not looked up). To be written: the number of
-        // refusals of its group that were left out since the last of them that was written.
-        [[nodiscard]] std::optional<std::uint64_t> count(const std::string& unit, uid_t uid, std::int64_t now_usec);
+        struct Bursts {
+                std::uint32_t of_uid = kBurst;
+                std::uint32_t of_group = kGroupBurst;
+        };
+        RefusalLog() = default;
+        explicit RefusalLog(const Bursts& bursts) : bursts_(bursts) {}
+
+        // Counts a refusal of a peer in this unit (empty: none, or not looked up), or so many that are one entry. To be
+        // written: the number of refusals of its group that were left out since the last of them that was written.
+        [[nodiscard]] std::optional<std::uint64_t> count(const std::string& unit, uid_t uid, std::int64_t now_usec,
+                                                         std::uint64_t number = 1);
 
         // Refusals that were left out and that no later entry tells of: of windows that are over.
         struct LeftOut {
@@ -57,6 +65,7 @@ private:
         Window& window_of(const Group& group, std::int64_t now_usec);
         Windows::iterator end_window(Windows::iterator at);
 
+        Bursts bursts_;
         Windows windows_;
         std::vector<LeftOut> ended_;
         std::uint64_t total_ = 0;

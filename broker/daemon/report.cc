@@ -116,6 +116,7 @@ Answer Report::status() {
                 .policy_since_usec = policy_.since_usec(),
                 .capacity = dataplane_.capacity(),
                 .refused = refusals_.total(),
+                .connections_refused = refusals_.connections(),
                 .journal_lost = audit_.lost(),
                 .refusals = refusals_.counts(),
                 .routes = routes_.sum(),

@@ -190,6 +190,7 @@ std::string status_line(const BrokerStatus& status) {
                           {"sockets", status.capacity.sockets}}},
                         {"gone", status.gone},
                         {"refused", status.refused},
+                        {"connections_refused", status.connections_refused},
                         {"journal_lost", status.journal_lost},
                         {"warnings", status.warnings},
                         {"routes",

@@ -84,6 +84,7 @@ struct BrokerStatus {
         Capacity capacity;
         std::uint64_t gone = 0;
         std::uint64_t refused = 0;
+        std::uint64_t connections_refused = 0;  // by the door
         std::uint64_t journal_lost = 0;
         std::vector<std::string> warnings;  // of the host, to people
         RefusalCounts refusals{};

@@ -194,6 +194,10 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                  .staging = opened.dataplane->staging_fd(),
                  .manager = loop.manager.get()},
                 {.connected = [&loop](hands::Connection one) { loop.control->admit(std::move(one)); },
+                 .refused =
+                         [&loop](const hands::RefusedReport& report) {
+                                 loop.broker->refusals().count_connections(report);
+                         },
                  .lost =
                          [&loop](const std::string& service, const std::vector<std::uint64_t>& cookies) {
                                  loop.broker->held().on_lost(service, cookies);

@@ -77,6 +77,7 @@ public:
         };
         struct Hooks {
                 std::function<void(Connection)> connected;
+                std::function<void(const RefusedReport&)> refused;  // connections, by the door
                 // A holder was left behind or died: the sockets of this key are with PID 1 only.
                 std::function<void(const std::string& key, const std::vector<std::uint64_t>& cookies)> lost;
                 std::function<void(const std::string& name)> forgotten;  // by PID 1: release(), forget()

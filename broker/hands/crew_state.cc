@@ -33,7 +33,9 @@ Crew::State::State(sd_event* event, Zygote& zygote, const Options& options, Hook
                    .gone = [this](Hand& hand) { lost(hand.child()); }}),
           hands_(roster_, options.hands == 0 ? by_processors() : options.hands, hooks_, last_job_),
           doors_(event, zygote, roster_, options.control, options.labels,
-                 {.connected = [this](Connection one) { connected(std::move(one)); }, .missing = [this] { wake(); }}) {}
+                 {.connected = [this](Connection one) { connected(std::move(one)); },
+                  .refused = [this](const RefusedReport& report) { hooks_.refused(report); },
+                  .missing = [this] { wake(); }}) {}
 
 Result<void> Crew::State::start() {
         auto watched =

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -79,8 +80,8 @@ bool Door::receive_some() {
                 if (const auto needed = open_ + closing_.size() + 1; closing_.capacity() < needed) {
                         closing_.reserve(2 * needed);  // before it comes: nothing is lost where that fails
                 }
-                DoorReport report;
-                iovec vector = {.iov_base = &report, .iov_len = sizeof report};
+                std::array<std::byte, sizeof(DoorReport)> record;
+                iovec vector = {.iov_base = record.data(), .iov_len = record.size()};
                 // Room for one: it accepts, and cannot receive a descriptor from anybody.
                 alignas(cmsghdr) char control[CMSG_LEN(sizeof(int))];  // CMSG_SPACE would have room for two
                 msghdr header{
@@ -100,18 +101,35 @@ bool Door::receive_some() {
                         std::memcpy(&number, CMSG_DATA(part), sizeof number);
                         fd.reset(number);
                 }
-                if (size != sizeof report || report.id >> kSerialBits != 0) {
+                const auto length = static_cast<std::size_t>(std::max<ssize_t>(size, 0));
+                if (!take(std::span(record).first(length), std::move(fd))) {
                         end();
                         return false;
                 }
-                report.id |= generation_ << kSerialBits;
-                open_++;
-                // No descriptor left in this process, or no memory: the door keeps its own, and ends the connection.
-                if (!fd || !succeeds([&] {
-                            hooks_.connected({report.id, report.uid, report.pid, report.labels != 0, std::move(fd)});
-                    })) {
-                        close(report.id, 0, false, false);
-                }
+        }
+        return true;
+}
+
+bool Door::take(std::span<const std::byte> record, OwnedFd fd) {
+        if (const auto refused = parse_refused_report(record)) {
+                (void)succeeds([&] { hooks_.refused(*refused); });
+                return !fd;
+        }
+        DoorReport report;
+        if (record.size() != sizeof report) {
+                return false;
+        }
+        std::memcpy(&report, record.data(), sizeof report);
+        if (report.id >> kSerialBits != 0) {
+                return false;
+        }
+        report.id |= generation_ << kSerialBits;
+        open_++;
+        // No descriptor left in this process, or no memory: the door keeps its own, and ends the connection.
+        if (!fd || !succeeds([&] {
+                    hooks_.connected({report.id, report.uid, report.pid, report.labels != 0, std::move(fd)});
+            })) {
+                close(report.id, 0, false, false);
         }
         return true;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The door, as the core sees it: brings connections, and takes them back to be closed.
+// The door, as the core sees it: brings connections, takes them back to be closed, and says whom it has refused.
 #pragma once
 
 #include <sys/types.h>
@@ -31,6 +31,7 @@ class Door {
 public:
         struct Hooks {
                 std::function<void(Connection)> connected;
+                std::function<void(const RefusedReport&)> refused;  // connections that nobody brings
                 std::function<void()>
                         ended;  // its process is to be killed, and another one to be forked when it is gone
         };
@@ -83,6 +84,8 @@ private:
         [[nodiscard]] bool is_alive() const;  // now, whether its end has been heard of or not
         void ready(std::uint32_t events);
         [[nodiscard]] bool receive_some();  // false: there is no more for now
+        // What it says, with what came with it. False: no door of ours says that.
+        [[nodiscard]] bool take(std::span<const std::byte> record, OwnedFd fd);
         void flush_soon() noexcept;
         void flush();
         // Of what there is to say. False: no room for now.

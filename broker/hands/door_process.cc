@@ -17,7 +17,9 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/event.h"
 #include "broker/hands/discards.h"
+#include "broker/hands/door_refusals.h"
 #include "broker/hands/queue_state.h"
 #include "broker/hands/waiting_room.h"
 #include "broker/hands/wire.h"
@@ -36,6 +38,10 @@ bool is_want(int errnum) {
         return errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS || errnum == ENOMEM || errnum == ETOOMANYREFS;
 }
 
+timespec to_timespec(std::int64_t usec) {
+        return {.tv_sec = usec / 1'000'000, .tv_nsec = usec % 1'000'000 * 1'000};
+}
+
 struct Accepted {
         OwnedFd fd;
         uid_t uid = 0;
@@ -48,21 +54,22 @@ public:
                   waiting_(max_fds / 4),
                   closed_(closed),
                   door_(closed.door),
-                  too_many_(format_result(ResultCode::kRateLimited,
-                                          fmt::format("too many connections, a user may have {}, and {} that wait",
-                                                      kMaxConnectionsPerUid, WaitingRoom::kMaxOfUser))),
-                  too_many_waiting_(format_result(
-                          ResultCode::kRateLimited,
-                          "too many connections of this user wait to be closed, with descriptors that he has sent")),
-                  barred_here_(
-                          format_result(ResultCode::kRateLimited,
-                                        "descriptors that this user has sent keep processes of the broker waiting: "
-                                        "no connection of his is taken until they do not")),
+                  said_{format_result(ResultCode::kRateLimited,
+                                      fmt::format("too many connections, a user may have {}, and {} that wait",
+                                                  kMaxConnectionsPerUid, WaitingRoom::kMaxOfUser)),
+                        format_result(
+                                ResultCode::kRateLimited,
+                                "too many connections of this user wait to be closed, with descriptors that he has "
+                                "sent"),
+                        format_result(ResultCode::kRateLimited,
+                                      "descriptors that this user has sent keep processes of the broker waiting: "
+                                      "no connection of his is taken until they do not")},
                   labels_(labels ? kLabels : -1) {}
 
         void run() {
                 while (wait() && discards_.size() < max_waiting_) {
                 }
+                tell_refusals();
                 // What waits is closed with it, which may take as long as its senders like: another one takes its place
                 // before. Until the core has heard of it, it closes its own copies because these are here.
                 shutdown(kAnswers, SHUT_WR);
@@ -77,11 +84,17 @@ private:
                 const bool accepts = !pausing_ && has_room();
                 const auto if_accepts = static_cast<short>(accepts ? POLLIN : 0);
                 const auto if_discards = static_cast<short>(!pausing_ && discards_.has_next() ? POLLOUT : 0);
-                const auto if_report = static_cast<short>(!pausing_ && report_ ? POLLOUT : 0);
+                const auto refusals_due = refusals_.due_in(steady_usec());
+                const bool speaks = report_ || refusals_due == 0;
+                const auto if_report = static_cast<short>(!pausing_ && speaks ? POLLOUT : 0);
                 std::array<pollfd, 4> polled{pollfd{kAnswers, static_cast<short>(POLLIN | if_report), 0},
                                              pollfd{kOrders, if_accepts, 0}, pollfd{kBetween, if_discards, 0},
                                              pollfd{labels_, if_accepts, 0}};
-                const int ready = ppoll(polled.data(), polled.size(), pausing_ ? &kPause : nullptr, nullptr);
+                const timespec until_due = to_timespec(refusals_due.value_or(0));
+                const timespec* const patience = pausing_                            ? &kPause
+                                                 : refusals_due && *refusals_due > 0 ? &until_due
+                                                                                     : nullptr;
+                const int ready = ppoll(polled.data(), polled.size(), patience, nullptr);
                 if (ready < 0) {
                         return errno == EINTR;
                 }
@@ -90,6 +103,9 @@ private:
                         return false;
                 }
                 send_report();
+                if (refusals_.due_in(steady_usec()) == 0) {
+                        tell_refusals();
+                }
                 report_waiting();
                 if (accepts && polled[1].revents != 0) {
                         accept_some(kOrders);
@@ -133,7 +149,7 @@ private:
                 if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &connected, &size) != 0) {
                         return discard(std::move(fd), connected.uid);
                 }
-                if (const std::string* const why = why_refused(connected.uid)) {
+                if (const auto why = why_refused(connected.uid)) {
                         return refuse(std::move(fd), connected.uid, *why);
                 }
                 if (!prepared) {
@@ -144,16 +160,17 @@ private:
                         return report(connected.uid, std::move(guest));
                 }
                 if (!waiting_.has_room(connected.uid)) {
-                        return refuse(std::move(guest.fd), connected.uid, too_many_);
+                        return refuse(std::move(guest.fd), connected.uid, DoorRefusal::kTooMany);
                 }
                 waiting_.add(connected.uid, std::move(guest));
         }
 
-        [[nodiscard]] const std::string* why_refused(uid_t uid) const {
+        [[nodiscard]] std::optional<DoorRefusal> why_refused(uid_t uid) const {
                 if (discards_.is_barred(uid)) {
-                        return &barred_here_;
+                        return DoorRefusal::kBarred;
                 }
-                return uid != 0 && discards_.has_too_many(uid) ? &too_many_waiting_ : nullptr;
+                return uid != 0 && discards_.has_too_many(uid) ? std::optional(DoorRefusal::kTooManyClosing)
+                                                               : std::nullopt;
         }
 
         // As many connections as a user may have.
@@ -181,7 +198,7 @@ private:
                         std::optional<WaitingRoom::Guest> guest = waiting_.take(uid);
                         if (!guest) {
                                 ended_of_.pop_front();
-                        } else if (const std::string* const why = why_refused(uid)) {
+                        } else if (const auto why = why_refused(uid)) {
                                 refuse(std::move(guest->fd), uid, *why);
                         } else if (look_at_queue(guest->fd.get()) != QueueState::kEnded) {
                                 report(uid, std::move(*guest));
@@ -190,9 +207,22 @@ private:
         }
 
         // Whether it arrives does not matter, the connection ends here.
-        void refuse(OwnedFd fd, uid_t uid, const std::string& why) {
-                (void)send_record(fd.get(), why);
+        void refuse(OwnedFd fd, uid_t uid, DoorRefusal why) {
+                (void)send_record(fd.get(), said_.at(static_cast<std::size_t>(why)));
                 discard(std::move(fd), uid);
+                refusals_.count(uid, why, steady_usec());
+        }
+
+        // To the core, as far as it has room.
+        void tell_refusals() {
+                while (const auto next = refusals_.next()) {
+                        const int errnum = send_bytes(kAnswers, as_bytes_of(*next));
+                        if (errnum == EAGAIN || is_want(errnum)) {
+                                pausing_ = is_want(errnum);
+                                return;
+                        }
+                        refusals_.told();
+                }
         }
 
         void send_report() {
@@ -303,9 +333,8 @@ private:
         ClosedByDoor& closed_;
         const std::uint32_t door_;
         std::uint32_t last_number_ = 0;
-        const std::string too_many_;
-        const std::string too_many_waiting_;
-        const std::string barred_here_;
+        const std::array<std::string, kDoorRefusals> said_;  // to those that are refused
+        DoorRefusals refusals_;
         std::uint64_t last_id_ = 0;
         std::unordered_map<std::uint64_t, Accepted> connections_;  // of which the core has a duplicate
         std::unordered_map<uid_t, std::size_t> per_uid_;

@@ -39,6 +39,7 @@ Doors::Doors(sd_event* event, Zygote& zygote, Roster& roster, int control, int l
           hooks_(std::move(hooks)),
           door_(event, control, labels,
                 {.connected = [this](Connection one) { hooks_.connected(std::move(one)); },
+                 .refused = [this](const RefusedReport& report) { hooks_.refused(report); },
                  .ended = [this] { ended(); }}) {
         ending_.reserve(kMaxEnding);
 }

@@ -23,6 +23,7 @@ class Doors {
 public:
         struct Hooks {
                 std::function<void(Connection)> connected;
+                std::function<void(const RefusedReport&)> refused;
                 std::function<void()> missing;  // there is none: call reopen() a little later
         };
         // Listening sockets, borrowed; `control` may be -1, and then no door is ever opened.

@@ -148,6 +148,18 @@ std::optional<ZygoteReport> parse_zygote_report(std::span<const std::byte> bytes
         return report;
 }
 
+std::optional<RefusedReport> parse_refused_report(std::span<const std::byte> bytes) {
+        RefusedReport report;
+        if (bytes.size() != sizeof report) {
+                return std::nullopt;
+        }
+        std::memcpy(&report, bytes.data(), sizeof report);
+        if (static_cast<std::size_t>(report.why) >= kDoorRefusals || report.count == 0) {
+                return std::nullopt;
+        }
+        return report;
+}
+
 int send_bytes(int socket, std::span<const std::byte> bytes, std::span<const int> fds, bool wait) {
         if (fds.size() > kMaxMessageFds) {
                 return EINVAL;

@@ -224,6 +224,24 @@ struct DoorReport {
 };
 static_assert(sizeof(DoorReport) == 24);
 
+// Why the door tells a peer that it is not let in, and closes its connection.
+enum class DoorRefusal : std::uint32_t {
+        kTooMany = 0,         // of this user, and as many as may wait
+        kTooManyClosing = 1,  // of this user wait to be closed
+        kBarred = 2,          // DoorOrderKind::kBar
+};
+inline constexpr std::size_t kDoorRefusals = 3;
+
+// Of so many connections since the last one, without a descriptor. Its size tells it from a DoorReport.
+struct RefusedReport {
+        std::uint32_t uid = 0;  // of who connected; kNobody: of many
+        DoorRefusal why{};
+        std::uint32_t count = 0;
+};
+static_assert(sizeof(RefusedReport) == 12);
+// None: no door of ours wrote that.
+[[nodiscard]] std::optional<RefusedReport> parse_refused_report(std::span<const std::byte> bytes);
+
 // --- door to hands of disposal: connections of one user, to be closed
 
 struct Discarded {

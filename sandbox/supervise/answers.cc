@@ -28,6 +28,7 @@ constexpr std::array kHeard = {
               "FileDescriptorName=SERVICE make the sockets, or ask the broker of that namespace "
               "(sockbrokerd@NETNS.service) "
               "by --runtime-dir=/run/sockbroker/netns/NETNS"},
+        Heard{"too-few-descriptors", EAGAIN, ""},
         Heard{"unreachable", EAGAIN, "is sockbrokerd.socket active?"},
 };
 

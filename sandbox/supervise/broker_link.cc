@@ -5,6 +5,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
+
+#include "broker/client/retrieve.h"
 #include "broker/protocol/request.h"
 
 namespace sockbroker::supervise {
@@ -24,19 +27,25 @@ bool lives(const OwnedFd& pidfd) {
         return pidfd && ::poll(&ended, 1, 0) == 0;
 }
 
+Reply no_answer(const Error& error) {
+        return {.result = std::string(error.errnum == EMFILE ? kTooFewDescriptors : "unreachable"),
+                .message = error.text(),
+                .warnings = {}};
+}
+
 }  // namespace
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
         if (!client) {
-                return {.result = "unreachable", .message = client.error().text(), .warnings = {}};
+                return no_answer(client.error());
         }
         client->set_timeout(kPatience);
         const OwnedFd program(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
         for (;;) {
                 auto answer = speak(*client, names_program_ ? pid : 0);
                 if (!answer) {
-                        return {.result = "unreachable", .message = answer.error().text(), .warnings = {}};
+                        return no_answer(answer.error());
                 }
                 // In a pid namespace of its own the program has another number for the broker. The supervisor then
                 // stands for it, as sockbroker-run without --supervise would.
@@ -90,26 +99,8 @@ Reply BrokerLink::hand_over(const std::string& service, pid_t pid, int fd, HowTo
         });
 }
 
-std::vector<OwnedFd> BrokerLink::retrieve(const std::string& service, pid_t pid) {
-        std::vector<OwnedFd> all;
-        for (;;) {
-                std::vector<OwnedFd> some;
-                const auto reply = ask(pid, [&](ControlClient& client, pid_t named) {
-                        const Request request{.verb = Verb::kRetrieve, .service = service, .pid = named};
-                        return client.call(
-                                format_request(request), {}, [](std::string_view) {}, &some);
-                });
-                if (!reply.ok() || some.empty()) {
-                        return all;
-                }
-                const bool more = some.size() >= kMaxMessageFds;
-                for (OwnedFd& fd : some) {
-                        all.push_back(std::move(fd));
-                }
-                if (!more) {
-                        return all;
-                }
-        }
+Reply BrokerLink::retrieve(const std::string& service, pid_t pid, std::vector<OwnedFd>& fds) {
+        return ask(pid, [&](ControlClient& client, pid_t named) { return retrieve_all(client, service, fds, named); });
 }
 
 }  // namespace sockbroker::supervise

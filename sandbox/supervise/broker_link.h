@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "broker/base/net.h"
@@ -21,8 +22,10 @@
 
 namespace sockbroker::supervise {
 
+inline constexpr std::string_view kTooFewDescriptors = "too-few-descriptors";  // in this process
+
 struct Reply {
-        std::string result;  // "ok", a code of docs/protocol.md, or "unreachable"
+        std::string result;  // "ok", a code of docs/protocol.md, "unreachable" or kTooFewDescriptors
         std::string message;
         std::vector<std::string> warnings;
 
@@ -43,8 +46,8 @@ public:
         // The program's unit may bind the service's UDP ports on loopback from now on, where policy says so.
         [[nodiscard]] Reply prepare(const std::string& service, pid_t pid);
         [[nodiscard]] Reply hand_over(const std::string& service, pid_t pid, int fd, HowToRegister how);
-        // What is held for the service: the program's from now on.
-        [[nodiscard]] std::vector<OwnedFd> retrieve(const std::string& service, pid_t pid);
+        // What is held for the service: the program's from now on. See RetrieveOperation.
+        [[nodiscard]] Reply retrieve(const std::string& service, pid_t pid, std::vector<OwnedFd>& fds);
 
 private:
         struct Question {

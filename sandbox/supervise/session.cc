@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -133,6 +134,15 @@ Result<void> confine(const sandbox::Filter& filter) {
                                        : filter.install_in_this_thread();
 }
 
+// A program may raise its soft limit, and what is held for it is here before it is there.
+void raise_descriptor_limit() {
+        rlimit limit{};
+        if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+                limit.rlim_cur = limit.rlim_max;
+                (void)::setrlimit(RLIMIT_NOFILE, &limit);  // then it has fewer, and tells
+        }
+}
+
 // The supervisor's life.
 int supervise(Settings settings, std::vector<Passed> passed, int fd, const sandbox::Filter& filter) {
         ignore_signals();
@@ -141,6 +151,7 @@ int supervise(Settings settings, std::vector<Passed> passed, int fd, const sandb
                 keep.push_back(one.fd.get());
         }
         close_others(keep);
+        raise_descriptor_limit();
         ::prctl(PR_SET_NAME, "sockbroker-sup", 0, 0, 0);
         OwnedFd words(fd);
         const auto tell = [&](const Answer& answer) {

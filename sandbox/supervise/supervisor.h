@@ -73,8 +73,10 @@ private:
         // `holding`: those of known.services that have HoldSec=.
         using Names = std::vector<std::string>;
         [[nodiscard]] int find_takers(Known& known, pid_t pid, Names& holding);
-        [[nodiscard]] Given find_spare(const Known& known, pid_t pid, const Names& holding,
-                                       std::span<const std::uint16_t> ports);
+        // An error where what is held would be lost if the program had another socket. `spare` may be none.
+        [[nodiscard]] int find_spare(const Known& known, pid_t pid, const Names& holding,
+                                     std::span<const std::uint16_t> ports, Given& spare);
+        [[nodiscard]] Reply retrieve(const std::string& service, pid_t pid);
 
         Settings settings_;
         Notifications notifications_;

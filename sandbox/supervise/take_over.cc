@@ -130,29 +130,45 @@ int Supervisor::find_takers(Known& known, pid_t pid, Names& holding) {
         return errno_of(reply.result);
 }
 
+Reply Supervisor::retrieve(const std::string& service, pid_t pid) {
+        std::vector<OwnedFd> held;
+        auto reply = broker_.retrieve(service, pid, held);
+        const auto what = fmt::format("what is held for {}", service);
+        if (!reply.ok() && reply.result != "not-held") {
+                tell(what, reply);
+        }
+        for (const auto& warning : reply.warnings) {
+                say(fmt::format("{}: warning: {}", what, warning));
+        }
+        for (OwnedFd& fd : held) {
+                spares_.add(service, std::move(fd), true);
+        }
+        return reply;
+}
+
 // One socket may be held for each of two services, or for the second alone.
-Given Supervisor::find_spare(const Known& known, pid_t pid, const Names& holding,
-                             std::span<const std::uint16_t> ports) {
+int Supervisor::find_spare(const Known& known, pid_t pid, const Names& holding, std::span<const std::uint16_t> ports,
+                           Given& spare) {
         const auto take = [&] {
-                Given spare;
                 for (const auto& service : known.services) {
                         if (!spare.fd) {
                                 spare = spares_.take(service, known.asked, ports);
                         }
                 }
-                return spare;
         };
-        Given spare = take();
+        take();
         if (spare.fd || holding.empty()) {
-                return spare;
+                return 0;
         }
         for (const auto& service : holding) {
-                for (OwnedFd& fd : broker_.retrieve(service, pid)) {
-                        spares_.add(service, std::move(fd), true);
+                // With a socket of its own the program would end the hold, and clients wait in what is held.
+                if (const auto reply = retrieve(service, pid); reply.result == kTooFewDescriptors) {
+                        return errno_of(reply.result);
                 }
         }
         drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
-        return take();
+        take();
+        return 0;
 }
 
 int Supervisor::take_over(const Call& call, Known known) {
@@ -172,7 +188,11 @@ int Supervisor::take_over(const Call& call, Known known) {
                 return errnum;
         }
         const auto ports = ports_of(known.asked.protocol, known.asked.at.port, first_unprivileged_);
-        if (Given spare = find_spare(known, pid, holding, ports); spare.fd) {
+        Given spare;
+        if (const int errnum = find_spare(known, pid, holding, ports, spare); errnum != 0) {
+                return errnum;
+        }
+        if (spare.fd) {
                 return put_in_place(call, std::move(spare), std::move(known));
         }
         int errnum = bind_at_place(call.fd, known.services.front(), known.asked, ports);

@@ -14,5 +14,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 std::abort();
         }
         (void)sockbroker::hands::parse_zygote_report(std::as_bytes(std::span(data, size)));
+        (void)sockbroker::hands::parse_refused_report(std::as_bytes(std::span(data, size)));
         return 0;
 }

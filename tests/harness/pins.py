@@ -8,7 +8,7 @@ import platform
 import struct
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-_CREATE, _LOOKUP, _UPDATE, _PIN, _GET, _INFO = 0, 1, 2, 6, 7, 15
+_CREATE, _LOOKUP, _UPDATE, _PIN, _GET, _INFO, _DETACH = 0, 1, 2, 6, 7, 15, 34
 _PER_CPU = 5, 6, 10  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH of linux/bpf.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -76,16 +76,40 @@ def written(folder, name):
         return sum(any(one.read(key)) for key in range(one.size))
 
 
-def program_of_link(folder):
-    """The id of the program that is attached. (Of bpftool 7.5, Debian 13, it is no use to ask a pinned link.)"""
+@contextlib.contextmanager
+def _link(folder):
     path = ctypes.create_string_buffer(str(folder / "link").encode())
     fd = _bpf(_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
     try:
-        info = ctypes.create_string_buffer(256)
-        _bpf(_INFO, struct.pack("=IIQ", fd, 256, ctypes.addressof(info)))
-        return struct.unpack_from("=III", info)[2]
+        yield fd
     finally:
         os.close(fd)
+
+
+def _info_of_link(folder):
+    """Its id, its program's, the inode of its network namespace. (Of bpftool 7.5, Debian 13, it is no use to ask a
+    pinned link.)"""
+    with _link(folder) as fd:
+        info = ctypes.create_string_buffer(256)
+        _bpf(_INFO, struct.pack("=IIQ", fd, 256, ctypes.addressof(info)))
+        _, number, program, _, netns = struct.unpack_from("=IIIII", info)
+        return number, program, netns
+
+
+def program_of_link(folder):
+    """The id of the program that is attached."""
+    return _info_of_link(folder)[1]
+
+
+def netns_of_link(folder):
+    """The inode of the network namespace that it is attached to, 0: none."""
+    return _info_of_link(folder)[2]
+
+
+def detach_link(folder):
+    """As bpftool link detach: the pin stays."""
+    with _link(folder) as fd:
+        _bpf(_DETACH, struct.pack("=I", fd))
 
 
 @contextlib.contextmanager

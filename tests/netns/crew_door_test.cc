@@ -83,6 +83,49 @@ TEST(Door, AUserHasSoManyConnectionsAndRootAsManyAsHeWants) {
         EXPECT_TRUE(core.run_until([&] { return core.connections() == 0; }));
 }
 
+// However many it refuses, the core is told now and then only, and does not keep it waiting when it does not listen.
+TEST(Door, TellsTheCoreWhomItHasRefusedAddedUp) {
+        MiniCore core;
+        constexpr std::uint32_t kRefused = 3000;
+        int done[2];
+        test::must(pipe2(done, O_CLOEXEC), "pipe");
+        const pid_t peer = spawn(kHonest, {done[1]}, [&] {
+                const auto all = all_that_a_user_may_have(core.control_path());
+                const auto waiting = all_that_may_wait(core.control_path());
+                if (all.empty() || write(done[1], "", 1) != 1) {
+                        return 1;
+                }
+                for (std::uint32_t i = 0; i < kRefused; i++) {
+                        const auto more = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
+                        if (!next_record(more.get()).starts_with("RESULT=rate-limited\n")) {
+                                return 2;
+                        }
+                }
+                return 0;
+        });
+        close(done[1]);
+        pollfd ready{done[0], POLLIN, 0};
+        ASSERT_TRUE(core.run_until([&] { return poll(&ready, 1, 0) == 1; }));
+        close(done[0]);
+        int status = -1;
+        ASSERT_EQ(waitpid(peer, &status, 0), peer);  // the core does nothing meanwhile
+        EXPECT_EQ(status, 0);
+        const auto sum = [&] {
+                std::uint32_t all = 0;
+                for (const auto& one : core.turned_away) {
+                        all += one.count;
+                }
+                return all;
+        };
+        EXPECT_TRUE(core.run_until([&] { return sum() >= kRefused; }));
+        EXPECT_EQ(sum(), kRefused);
+        EXPECT_LE(core.turned_away.size(), 60U) << "one a second";
+        for (const auto& one : core.turned_away) {
+                EXPECT_EQ(one.uid, kHonest);
+                EXPECT_EQ(one.why, DoorRefusal::kTooMany);
+        }
+}
+
 TEST(Door, AFloodOfConnectionsKeepsNobodyOutAndCostsTheCoreNothing) {
         MiniCore core;
         ASSERT_TRUE(core.run_until([&] { return core.hands("sb-door").size() == 1; }));

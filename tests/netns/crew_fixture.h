@@ -93,6 +93,7 @@ public:
                 auto crew =
                         Crew::start(event_.get(), *zygote_, options,
                                     {.connected = [this](Connection one) { connected(std::move(one)); },
+                                     .refused = [this](const RefusedReport& one) { turned_away.push_back(one); },
                                      .lost =
                                              [this](const std::string& key, const std::vector<std::uint64_t>& gone) {
                                                      lost[key] = gone;
@@ -217,6 +218,7 @@ public:
         std::map<std::string, std::vector<std::uint64_t>> lost;
         std::function<void(const std::string&, const std::vector<std::uint64_t>&)> on_lost;
         std::vector<std::string> forgotten;
+        std::vector<RefusedReport> turned_away;  // connections, by the door
         bool zygote_died = false;
         std::int64_t slowest_turn = 0;
         std::size_t most_left_behind = 0;

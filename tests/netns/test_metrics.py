@@ -17,8 +17,10 @@ import urllib.request
 
 import pytest
 
-from harness import client, namespace, promtool
+from harness import broker as broker_module
+from harness import client, kernel, namespace, promtool
 from harness.exporter import scrape, started
+from harness.until import until
 from test_limits import limits
 from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
 
@@ -97,6 +99,28 @@ def test_what_the_metrics_say(broker, spawn, exporter):
     assert not [label for label in labels if re.search(rf"{ADDRESS['ipv4']}|\b{one.pid}\b", label)]
     status, text = broker.ctl("metrics")
     assert status == 0 and value(parse(text, open_metrics=True), "up") == 1
+
+
+def test_connections_that_the_door_refuses_are_counted_and_in_the_journal(broker, exporter):
+    """32 of a user are open, 256 more wait; the others hear why, and so does the operator."""
+    broker.policy("").start()
+    uid = namespace.own_uid()
+    refused = 50
+    with contextlib.ExitStack() as stack:
+        for number in range(32 + 256 + refused):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            with kernel.acting_as(uid):
+                one.connect(broker.control_path)
+            one.settimeout(broker_module.TIMEOUT)
+            if number >= 32 + 256:
+                assert one.recv(4096).startswith(b"RESULT=rate-limited\n") and one.recv(4096) == b""
+        until("the door to tell of all", lambda: broker.status()[0]["connections_refused"] == refused)
+    found = broker.wait_log(rf"turn-away: (\d+) connections? of uid {uid} to control w\w+ refused, unread: it has .*\n")
+    assert 1 <= int(found[1]) <= refused and found[0].endswith(f"(uid={uid})\n")
+    assert broker.log().count("turn-away: ") == 1, "one entry of a user in 30 s"
+    assert broker.status()[0]["refused"] == 0, "no request was"
+    assert f"0 requests, {refused} connections\n" in broker.ctl("status")[1]
+    assert value(parse(scrape(exporter)[1], open_metrics=False), "connections_refused_total") == refused
 
 
 @promtool.needed

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from harness import broker as broker_module
-from harness import client
+from harness import client, pins
 from harness.until import until
-from words import ADDRESS, PORT, add_routes, everywhere, handed_over, section
+from words import ADDRESS, PORT, add_routes, everywhere, handed_over, refused, section
 
 
 def told(broker, *arguments):
@@ -65,6 +65,43 @@ def test_status_tells_a_stopped_broker_from_an_unloaded_one(broker, spawn):
     assert told(broker, "list") == (3, told(broker, "list")[1]) and told(broker, "list")[1]["result"] == "unreachable"
     status, said = broker.ctl("--bpffs", str(broker.bpffs), "list")
     assert status == 3 and "unloaded: nothing is dispatched" in said
+
+
+def lose_netns_of(broker):
+    """A broker serves a network namespace that then goes, with all its processes; its pins stay."""
+    command = [broker_module.BUILD / "sockbrokerd", "--load", *broker.options()]
+    subprocess.run(["unshare", "--net", *command], check=True, timeout=60, capture_output=True)
+    until("the namespace is gone", lambda: pins.netns_of_link(broker.bpffs / "dispatch") == 0)
+
+
+@pytest.mark.parametrize("how", ["detached", "netns-gone"])
+def test_status_says_of_a_link_that_is_attached_to_nothing_that_nothing_is_dispatched(broker, spawn, how):
+    """And the next broker attaches it again, with what the pins have."""
+    add_routes()
+    broker.policy(section("web", 61001, everywhere()))
+    if how == "netns-gone":
+        lose_netns_of(broker)
+    else:
+        broker.start()
+        handed_over(spawn("web", 61001), "tcp", "ipv4")
+        broker.stop()
+        pins.detach_link(broker.bpffs / "dispatch")
+        with refused():
+            client.ask("tcp", ADDRESS["ipv4"], PORT)
+    why = "detached: nothing is dispatched until a broker starts"
+    status, said = told(broker, "status")
+    assert status == 3 and said["dispatches"] is False and said["reason"] == why and said["services"] == []
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "status", "web")
+    assert status == 3 and f"nothing serves: {why}" in said
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "list")
+    assert status == 3 and why in said and "goes on" not in said
+    broker.start()
+    assert pins.netns_of_link(broker.bpffs / "dispatch") == os.stat("/proc/self/ns/net").st_ino
+    if how == "netns-gone":
+        handed_over(spawn("web", 61001), "tcp", "ipv4")
+    assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+    broker.stop()
+    assert told(broker, "status")[1]["dispatches"] is True
 
 
 def told_nobody(broker, *arguments):

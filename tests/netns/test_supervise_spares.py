@@ -99,6 +99,29 @@ def test_a_held_listener_of_two_services_goes_to_the_next_instance_whichever_of_
         assert ask("192.0.2.1", 80) == f"served {second.process.pid}"
 
 
+def test_held_listeners_for_which_the_supervisor_has_too_few_descriptors_stay_held(broker):
+    add_routes()
+    broker.policy(section("web", UID, listen("tcp", PREFIXES["ipv4"], "80-119"), "HoldSec=1min",
+                          "Handover=share")).start()
+    sandbox.install()
+    with supervised.Program() as first:
+        first.do("all = [sock('tcp', '0.0.0.0', port) for port in range(80, 120)]")
+        first.process.kill()
+        first.process.wait()
+        supervised.until(lambda: [row["state"] for row in broker.list()] == ["held"] * 40)
+    held = {row["cookie"] for row in broker.list()}
+    with supervised.Program(before=["prlimit", "--nofile=40:40"]) as second:
+        assert second.do("s = sock('tcp', '0.0.0.0', 80)") == "EAGAIN"
+        second.wait_error("raise LimitNOFILE=")
+        assert {row["cookie"] for row in broker.list() if row["state"] == "held"} == held
+    # Its program may raise the soft limit, so to have few of that is no reason.
+    with supervised.Program(before=["prlimit", "--nofile=40:1024"]) as third:
+        third.do("all = [sock('tcp', '0.0.0.0', port) for port in range(80, 100)]")
+        third.do("import resource")
+        assert third.do("resource.getrlimit(resource.RLIMIT_NOFILE)") == (40, 1024), "that is the supervisor's affair"
+        assert {row["cookie"] for row in broker.list() if row["pid"] == third.process.pid} == held
+
+
 def test_what_the_program_has_set_before_holds_for_the_socket_in_its_place(web):
     with supervised.Program() as first:
         first.do("s = sock('tcp', '0.0.0.0', 80)")

@@ -124,6 +124,20 @@ TEST(HandsWire, ReportsOfTheZygoteHaveOneSize) {
         EXPECT_FALSE(parse_zygote_report(as_bytes_of(ZygoteReport{.kind = ZygoteReportKind{9}})));
 }
 
+TEST(HandsWire, ReportsOfRefusedConnectionsHaveASizeThatNoOtherHasAndAKnownReason) {
+        static_assert(sizeof(RefusedReport) != sizeof(DoorReport));
+        const RefusedReport report{.uid = 61001, .why = DoorRefusal::kBarred, .count = 7};
+        const auto parsed = parse_refused_report(as_bytes_of(report));
+        ASSERT_TRUE(parsed);
+        EXPECT_EQ(parsed->uid, 61001U);
+        EXPECT_EQ(parsed->why, DoorRefusal::kBarred);
+        EXPECT_EQ(parsed->count, 7U);
+        EXPECT_FALSE(parse_refused_report(as_bytes_of(report).first(11)));
+        EXPECT_FALSE(parse_refused_report(as_bytes_of(DoorReport{})));
+        EXPECT_FALSE(parse_refused_report(as_bytes_of(RefusedReport{.why = DoorRefusal{kDoorRefusals}, .count = 1})));
+        EXPECT_FALSE(parse_refused_report(as_bytes_of(RefusedReport{.uid = 61001, .count = 0})));
+}
+
 TEST(HandsWire, HoldsForHalfAMillionMutations) {
         std::mt19937 random{20190101};  // NOLINT: the same every time
         const auto pick = [&](std::size_t below) { return random() % below; };

@@ -68,5 +68,18 @@ TEST(RefusalLog, IsBoundedHoweverManyPeersThereAreAndANewOneIsHeard) {
         EXPECT_EQ(all, RefusalLog::kMaxGroups) << "none is forgotten";
 }
 
+TEST(RefusalLog, OneEntryMayTellOfManyAndAUserMayHaveASmallerBurst) {
+        RefusalLog log({.of_uid = 1, .of_group = 2});
+        EXPECT_EQ(log.count("", 165536, 1, 40), std::optional<std::uint64_t>(0));
+        EXPECT_EQ(log.count("", 165536, 2, 30), std::nullopt);
+        EXPECT_EQ(log.count("", 165537, 3, 20), std::optional<std::uint64_t>(30));
+        EXPECT_EQ(log.count("", 165538, 4, 10), std::nullopt) << "of the same range";
+        EXPECT_EQ(log.total(), 100U);
+        const auto left_out = log.take_left_out(kNextWindow);
+        ASSERT_EQ(left_out.size(), 1U);
+        EXPECT_EQ(left_out[0].count, 10U);
+        EXPECT_EQ(left_out[0].first_uid, 165538U);
+}
+
 }  // namespace
 }  // namespace sockbroker

@@ -159,6 +159,7 @@ TEST(Answers, EachCodeHasAnErrno) {
         EXPECT_EQ(errno_of("busy"), EADDRINUSE);
         EXPECT_EQ(errno_of("quota"), ENOBUFS);
         EXPECT_EQ(errno_of("unreachable"), EAGAIN);
+        EXPECT_EQ(errno_of("too-few-descriptors"), EAGAIN);
         EXPECT_EQ(errno_of("internal"), EIO);
         EXPECT_EQ(errno_of("what is this"), EIO);
 }

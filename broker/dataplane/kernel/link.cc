@@ -25,15 +25,7 @@ Result<OwnedFd> attach(int program) {
         return link;
 }
 
-Result<bool> check_link(const PinDir& pins, int link) {
-        struct stat here {};
-        if (stat("/proc/self/ns/net", &here) != 0) {
-                return fail_errno("cannot look at /proc/self/ns/net");
-        }
-        return check_link(pins, link, here.st_ino);
-}
-
-Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns) {
+Result<std::uint64_t> netns_of_link(const PinDir& pins, int link) {
         bpf_link_info info{};
         std::uint32_t length = sizeof info;
         if (bpf_obj_get_info_by_fd(link, &info, &length) != 0) {
@@ -43,13 +35,29 @@ Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns) {
                 return fail(fmt::format("{} is not a link of sockbroker; point --bpffs at a directory of its own",
                                         pins.path_of(kLinkPin)));
         }
-        if (info.netns.netns_ino != 0 && info.netns.netns_ino != netns) {
+        return info.netns.netns_ino;
+}
+
+Result<bool> check_link(const PinDir& pins, int link) {
+        struct stat here {};
+        if (stat("/proc/self/ns/net", &here) != 0) {
+                return fail_errno("cannot look at /proc/self/ns/net");
+        }
+        return check_link(pins, link, here.st_ino);
+}
+
+Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns) {
+        const auto found = netns_of_link(pins, link);
+        if (!found) {
+                return std::unexpected(found.error());
+        }
+        if (*found != 0 && *found != netns) {
                 return fail(
                         fmt::format("{} is attached to another network namespace (inode {}, here {}); each namespace "
                                     "needs a directory of its own: --bpffs",
-                                    pins.path_of(kLinkPin), info.netns.netns_ino, netns));
+                                    pins.path_of(kLinkPin), *found, netns));
         }
-        return info.netns.netns_ino != 0;
+        return *found != 0;
 }
 
 Result<void> take_over_link(const PinDir& pins, int link, int program) {

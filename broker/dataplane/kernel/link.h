@@ -13,8 +13,11 @@ namespace sockbroker {
 
 [[nodiscard]] Result<OwnedFd> attach(int program);
 
-// An error if it is no link of an sk_lookup program, or attached to another network namespace. False: it has lost its
-// namespace, or was detached by somebody.
+// Inode of the network namespace that it is attached to. 0: it has lost its namespace, or was detached by somebody. An
+// error if it is no link of an sk_lookup program.
+[[nodiscard]] Result<std::uint64_t> netns_of_link(const PinDir& pins, int link);
+
+// An error too if it is attached to another network namespace. False: to none.
 [[nodiscard]] Result<bool> check_link(const PinDir& pins, int link);
 // The same with a network namespace, by its inode, in place of that of this process.
 [[nodiscard]] Result<bool> check_link(const PinDir& pins, int link, std::uint64_t netns);

@@ -13,6 +13,7 @@
 
 #include "bpf/layout.h"
 #include "broker/base/owned_fd.h"
+#include "broker/dataplane/kernel/link.h"
 #include "broker/dataplane/kernel/loaded.h"
 #include "broker/dataplane/kernel/objects.h"
 #include "broker/dataplane/kernel/pins.h"
@@ -101,13 +102,17 @@ std::vector<Slot> serving(const Targets& targets, const std::map<Slot, Registran
 
 }  // namespace
 
-Result<bool> is_link_pinned(const std::string& pin_dir) {
+Result<PinnedLink> look_at_link(const std::string& pin_dir) {
         const auto pins = PinDir::open(pin_dir);
         const auto link = pins ? pins->get(kLinkPin) : std::unexpected(pins.error());
-        if (!link && link.error().errnum != ENOENT) {
-                return std::unexpected(link.error());
+        if (!link && link.error().errnum == ENOENT) {
+                return PinnedLink::kNone;
         }
-        return link.has_value();
+        const auto netns = link ? netns_of_link(*pins, link->get()) : std::unexpected(link.error());
+        if (!netns) {
+                return std::unexpected(netns.error());
+        }
+        return *netns == 0 ? PinnedLink::kDetached : PinnedLink::kAttached;
 }
 
 Result<std::vector<PinnedService>> read_pins(const std::string& pin_dir) {

@@ -4,6 +4,7 @@
 // right to open them, which root and the broker's user have.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,13 @@ struct PinnedService {
         std::vector<PinnedSocket> sockets;
 };
 
-// False: no dispatch program is attached from here, as after unload. Errors: that cannot be seen.
-[[nodiscard]] Result<bool> is_link_pinned(const std::string& pin_dir);
+enum class PinnedLink : std::uint8_t {
+        kNone,      // as after unload
+        kDetached,  // the pin is there and attached to nothing: somebody detached it, or its namespace is gone
+        kAttached,
+};
+// Errors: that cannot be seen.
+[[nodiscard]] Result<PinnedLink> look_at_link(const std::string& pin_dir);
 
 // Errors: a map is missing, or they have another layout than this build, as after an upgrade whose broker did not
 // start.
