@@ -80,10 +80,7 @@ Supervisor::Supervisor(Settings settings, Notifications notifications, Spares sp
 int Supervisor::patience() const {
         using std::chrono::milliseconds;
         const auto now = std::chrono::steady_clock::now();
-        auto until = zombie_.next();
-        if (spares_.has_held()) {
-                until = std::min(until, drop_held_at_);
-        }
+        auto until = std::min(zombie_.next(), spares_.next_drop());
         if (heirs_.any()) {
                 until = std::min(until, find_heirs_at_);
         }
@@ -103,9 +100,7 @@ void Supervisor::run() {
                         continue;  // EINTR
                 }
                 const auto now = std::chrono::steady_clock::now();
-                if (spares_.has_held() && now >= drop_held_at_) {
-                        spares_.drop_held();
-                }
+                spares_.drop_held(now);
                 if ((entries[0].revents & POLLIN) != 0) {
                         if (const auto request = notifications_.receive()) {
                                 handle(*request);

@@ -82,7 +82,6 @@ private:
         BrokerLink broker_;
         Table table_;
         unsigned first_unprivileged_ = 1024;
-        std::chrono::steady_clock::time_point drop_held_at_;
         Zombie zombie_;
         Heirs heirs_;
         std::chrono::milliseconds between_searches_{};

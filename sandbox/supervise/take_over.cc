@@ -148,10 +148,9 @@ Given Supervisor::find_spare(const Known& known, pid_t pid, const Names& holding
         }
         for (const auto& service : holding) {
                 for (OwnedFd& fd : broker_.retrieve(service, pid)) {
-                        spares_.add(service, std::move(fd), true);
+                        spares_.add_held(service, std::move(fd), std::chrono::steady_clock::now() + kHeldFor);
                 }
         }
-        drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
         return take();
 }
 

@@ -2,6 +2,7 @@
 //
 // The decisions of sockbroker-run --supervise: what a bind is, which address its socket gets, which socket takes its
 // place, what the program hears, which calls come to the supervisor at all.
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <netinet/in.h>
 #include <sys/syscall.h>
@@ -21,6 +22,7 @@
 #include "sandbox/supervise/table.h"
 #include "sandbox/supervise/trap.h"
 #include "sandbox/supervise/unix_bind.h"
+#include "tests/unit/support/socket_kinds.h"
 
 namespace sockbroker::supervise {
 namespace {
@@ -254,6 +256,31 @@ TEST(Spares, TheOneThatFitsBest) {
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 80), "none"), -1);
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 81), "held"), 7);
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 82), "held"), -1);  // another one of the program's
+}
+
+TEST(Spares, EachHeldOneIsEndedAtItsTimeWhateverComesLater) {
+        using std::chrono::seconds;
+        const Time begun = std::chrono::steady_clock::now();
+        Spares spares;
+        EXPECT_EQ(spares.next_drop(), Time::max());
+        spares.add("web", test::listener());
+        EXPECT_EQ(spares.next_drop(), Time::max());
+        const OwnedFd first = test::listener();
+        const OwnedFd second = test::listener();
+        const auto copy = [](const OwnedFd& fd) { return OwnedFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
+        spares.add_held("web", copy(first), begun + seconds(10));
+        spares.add_held("web", copy(second), begun + seconds(15));
+        spares.add_held("web", copy(first), begun + seconds(20));  // of a second service
+        EXPECT_EQ(spares.next_drop(), begun + seconds(10));
+        spares.drop_held(begun + seconds(9));
+        EXPECT_TRUE(probe_socket(first.get())->listening);
+        spares.drop_held(begun + seconds(10));
+        EXPECT_FALSE(probe_socket(first.get())->listening);
+        EXPECT_TRUE(probe_socket(second.get())->listening);
+        EXPECT_EQ(spares.next_drop(), begun + seconds(15));
+        spares.drop_held(begun + seconds(15));
+        EXPECT_FALSE(probe_socket(second.get())->listening);
+        EXPECT_EQ(spares.next_drop(), Time::max());
 }
 
 #if defined(__x86_64__)
