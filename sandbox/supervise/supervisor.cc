@@ -230,7 +230,7 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 return EINTR;
         }
         if (call.kind.domain == AF_UNIX && names_file(bytes)) {
-                return bind_unix(call.fd, asked, call.target);
+                return bind_unix(call.fd, asked, call.target, [&] { return notifications_.is_valid(call.id); });
         }
         // On kernels before 5.19 a signal may end a call that was done here already, and the program makes it again.
         const auto cookie = cookie_of(call.fd);

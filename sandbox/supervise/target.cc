@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -118,19 +117,20 @@ Result<mode_t> Target::umask() const {
         return mask ? Result<mode_t>(static_cast<mode_t>(*mask)) : std::unexpected(mask.error());
 }
 
-Result<OwnedFd> Target::working_directory() const {
-        OwnedFd fd(::open(fmt::format("/proc/{}/cwd", tid_).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+Result<OwnedFd> Target::folder(const char* name) const {
+        OwnedFd fd(::open(fmt::format("/proc/{}/{}", tid_, name).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!fd) {
-                return fail_errno("cannot open the program's working directory");
+                return fail_errno(fmt::format("cannot open the program's {}", name));
         }
         return fd;
 }
 
-bool Target::shares_root() const {
-        struct stat theirs {};
-        struct stat ours {};
-        return ::stat(fmt::format("/proc/{}/root/", tid_).c_str(), &theirs) == 0 && ::stat("/", &ours) == 0 &&
-               theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+Result<OwnedFd> Target::working_directory() const {
+        return folder("cwd");
+}
+
+Result<OwnedFd> Target::root() const {
+        return folder("root");
 }
 
 }  // namespace sockbroker::supervise

@@ -22,6 +22,7 @@ public:
         [[nodiscard]] static Result<Target> open(pid_t tid);
 
         [[nodiscard]] pid_t pid() const { return pid_; }  // of the process
+        [[nodiscard]] pid_t tid() const { return tid_; }
 
         [[nodiscard]] bool lives() const;
 
@@ -35,10 +36,11 @@ public:
         [[nodiscard]] bool closes_on_exec(int number) const;
         [[nodiscard]] Result<mode_t> umask() const;
         [[nodiscard]] Result<OwnedFd> working_directory() const;
-        // Whether "/" means the same to it as here.
-        [[nodiscard]] bool shares_root() const;
+        [[nodiscard]] Result<OwnedFd> root() const;
 
 private:
+        [[nodiscard]] Result<OwnedFd> folder(const char* name) const;
+
         Target(pid_t tid, pid_t pid, OwnedFd pidfd) : tid_(tid), pid_(pid), pidfd_(std::move(pidfd)) {}
 
         pid_t tid_;
