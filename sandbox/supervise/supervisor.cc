@@ -66,6 +66,11 @@ std::uint64_t cookie_of(int fd) {
         return ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
+bool is_bound(int fd) {
+        const auto facts = probe_socket(fd);
+        return facts && facts->bound.port != 0;
+}
+
 Supervisor::Supervisor(Settings settings, Notifications notifications, Spares spares, pid_t program)
         : settings_(std::move(settings)),
           notifications_(std::move(notifications)),
@@ -234,7 +239,10 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
         }
         // On kernels before 5.19 a signal may end a call that was done here already, and the program makes it again.
         const auto cookie = cookie_of(call.fd);
-        if (Known* known = table_.find(cookie); known != nullptr && std::ranges::equal(known->bytes, bytes)) {
+        // Not where it is bound no more: one that was dissolved, connect(2) to AF_UNSPEC, loses a port of the kernel's
+        // choice.
+        if (Known* known = table_.find(cookie);
+            known != nullptr && std::ranges::equal(known->bytes, bytes) && is_bound(call.fd)) {
                 // Of UDP the socket stays bound where the broker refused it, and the program may try again.
                 const bool refused = !known->services.empty() && known->asked.protocol == Protocol::kUdp &&
                                      known->registered_for == 0;

@@ -24,6 +24,9 @@ namespace sockbroker::supervise {
 // SO_COOKIE; 0: it is no socket.
 [[nodiscard]] std::uint64_t cookie_of(int fd);
 
+// To a port, TCP or UDP.
+[[nodiscard]] bool is_bound(int fd);
+
 struct Settings {
         std::string runtime_dir;
         std::vector<std::string> services;  // of --service=; none: any that admits

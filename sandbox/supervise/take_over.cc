@@ -27,11 +27,6 @@ void tell(std::string_view what, const Reply& reply) {
         say(fmt::format("{}: {}: {}{}{}", what, reply.result, reply.message, more.empty() ? "" : "; ", more));
 }
 
-bool is_bound(int fd) {
-        const auto facts = probe_socket(fd);
-        return facts && facts->bound.port != 0;
-}
-
 void set(int fd, int level, int name) {
         const int on = 1;
         (void)::setsockopt(fd, level, name, &on, sizeof on);
