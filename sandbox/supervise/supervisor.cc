@@ -297,7 +297,7 @@ int Supervisor::listen(const Call& call, int backlog) {
         }
         // One that was shut down meanwhile has lost its place.
         const bool goes_on = facts && facts->listening;
-        if (known == nullptr || known->services.empty() || (goes_on && known->registered_for == call.target.pid())) {
+        if (known == nullptr || known->services.empty()) {
                 return 0;
         }
         if (goes_on && known->registered_for != 0) {
@@ -311,8 +311,9 @@ int Supervisor::listen(const Call& call, int backlog) {
         return errnum;
 }
 
-// As workers do with the socket of their parent. It serves already, or a newer one does, and nothing that the broker
-// says or does not say of this one shall change that: the socket is everybody's.
+// As workers do with the socket of their parent, and a server for another backlog. It serves already, or a newer one
+// does, and nothing that the broker says or does not say of this one shall change that: the socket is everybody's. Or
+// policy took it away, and says now whether it gets it back.
 int Supervisor::listen_again(Known& known, const Call& call) {
         const int errnum = hand_over(known, call.fd, call.target.pid(), Place::kAsItIs);
         return errnum == EAGAIN ? 0 : errnum;

@@ -86,6 +86,23 @@ def test_a_socket_that_a_reload_took_away_comes_back_by_hand_or_when_it_is_bound
         assert anew["cookie"] != after["cookie"] and anew["state"] == "live"
 
 
+def test_a_repeated_listen_says_what_policy_says_now_and_takes_back_what_it_gives_back(web):
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        [before] = web.list()
+        assert program.do("s.listen(5)") is None
+        assert web.list() == [before], "it is the same registration"
+        web.policy(everything("other", ports=81)).reload()
+        assert program.do("s.listen(5)") == "EACCES"
+        program.wait_error("unknown-service")
+        assert web.list() == []
+        web.policy(everything("web")).reload()
+        assert program.do("s.listen(5)") is None
+        [after] = web.list()
+        assert (after["cookie"], after["pid"], after["state"]) == (before["cookie"], program.process.pid, "live")
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
 def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):
     with supervised.Program() as program:
         web.process.send_signal(signal.SIGSTOP)
