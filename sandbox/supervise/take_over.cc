@@ -238,6 +238,7 @@ int Supervisor::hand_over(Known& known, int fd, pid_t pid, Place place) {
                 }
         }
         known.registered_for = pid;
+        table_.note_changed(cookie_of(fd));
         heirs_.watch(pid, cookie_of(fd), fd);
         return 0;
 }

@@ -218,6 +218,33 @@ TEST(Table, ForgetsTheOneUsedLongestAgo) {
         EXPECT_EQ(table.size(), 3U);
 }
 
+TEST(Table, WhatWaitsForListenIsForgottenLast) {
+        Table table(2);
+        table.put(1, {.services = {"waits"}});
+        table.put(2, {.services = {"registered"}}).registered_for = 7;
+        table.note_changed(2);
+        for (std::uint64_t cookie = 10; cookie < 20; cookie++) {
+                table.put(cookie, {});
+        }
+        EXPECT_EQ(table.size(), 4U) << "two as asked, which take no room from the others";
+        EXPECT_NE(table.find(2), nullptr);
+        EXPECT_NE(table.find(1), nullptr);
+        table.put(3, {.services = {"waits too"}});
+        EXPECT_EQ(table.find(2), nullptr) << "though it was used later than 1 was put";
+        EXPECT_NE(table.find(1), nullptr);
+        table.put(4, {.services = {"and another"}});
+        EXPECT_EQ(table.find(3), nullptr);
+        EXPECT_NE(table.find(1), nullptr);
+        table.find(1)->registered_for = 7;
+        table.note_changed(1);
+        table.put(5, {.services = {"waits"}});
+        EXPECT_EQ(table.find(1), nullptr);
+        EXPECT_NE(table.find(4), nullptr);
+        table.put(4, {});  // bound anew, as asked
+        EXPECT_TRUE(table.find(4)->services.empty());
+        EXPECT_EQ(table.size(), 3U);
+}
+
 Spare spare(Protocol protocol, int domain, SocketFamily family, std::uint16_t port, bool held = false,
             const char* service = "web") {
         Spare made{.service = service, .held = held};
