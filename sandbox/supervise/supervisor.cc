@@ -206,17 +206,17 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         const auto to = request.data.args[1];
         const auto size_at = request.data.args[2];
         socklen_t room = 0;
-        auto done = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
-        if (!done || !notifications_.is_valid(request.id)) {
-                return std::nullopt;
-        }
+        const auto read = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
         // As the kernel tells it, whatever length the program gave.
         const auto asked = to_socket_address(known->asked.at, known->asked.ipv6);
         const auto whole = std::as_bytes(std::span(&asked.storage, 1)).first(asked.size);
-        done = target->write(to, whole.first(std::min(room, asked.size)));
-        if (done) {
-                done = target->write(size_at, std::as_bytes(std::span(&asked.size, 1)));
+        // Directly before the one call that writes: the memory is found by the thread's number.
+        if (!read || !notifications_.is_valid(request.id)) {
+                return std::nullopt;
         }
+        const auto done = target->write(
+                std::array{Target::Piece{.address = to, .from = whole.first(std::min(room, asked.size))},
+                           Target::Piece{.address = size_at, .from = std::as_bytes(std::span(&asked.size, 1))}});
         return done ? 0 : EFAULT;
 }
 

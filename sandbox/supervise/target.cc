@@ -93,18 +93,22 @@ Result<void> Target::read(std::uint64_t address, std::span<std::byte> into) cons
         return {};
 }
 
-Result<void> Target::write(std::uint64_t address, std::span<const std::byte> from) const {
-        if (from.empty()) {
-                return {};
+Result<void> Target::write(const std::array<Piece, 2>& pieces) const {
+        std::array<iovec, 2> local{};
+        std::array<iovec, 2> remote{};
+        std::size_t whole = 0;
+        for (std::size_t i = 0; i < pieces.size(); i++) {
+                const auto& [address, from] = pieces[i];
+                local[i] = {.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
+                remote[i] = {.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};  // NOLINT
+                whole += from.size();
         }
-        const iovec local{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
-        const iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};  // NOLINT
-        const ssize_t size = ::process_vm_writev(tid_, &local, 1, &remote, 1, 0);
+        const ssize_t size = ::process_vm_writev(tid_, local.data(), local.size(), remote.data(), remote.size(), 0);
         if (size < 0) {
                 return fail_errno("cannot write to the program's memory");
         }
-        return static_cast<std::size_t>(size) == from.size() ? Result<void>{}
-                                                             : fail(EFAULT, "cannot write to the program's memory");
+        return static_cast<std::size_t>(size) == whole ? Result<void>{}
+                                                       : fail(EFAULT, "cannot write to the program's memory");
 }
 
 bool Target::closes_on_exec(int number) const {

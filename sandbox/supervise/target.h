@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -31,7 +32,12 @@ public:
         // Errors: EFAULT; EPERM: may not look.
         [[nodiscard]] Result<void> read(std::uint64_t address, std::span<std::byte> into) const;
 
-        [[nodiscard]] Result<void> write(std::uint64_t address, std::span<const std::byte> from) const;
+        struct Piece {
+                std::uint64_t address;
+                std::span<const std::byte> from;
+        };
+        // One after the other, by one system call. Errors as those of read().
+        [[nodiscard]] Result<void> write(const std::array<Piece, 2>& pieces) const;
 
         [[nodiscard]] bool closes_on_exec(int number) const;
         [[nodiscard]] Result<mode_t> umask() const;
