@@ -26,6 +26,7 @@ enum LongOption : int {
         kFrom,
         kConfirm,
         kKeep,
+        kLocalRoutes,
         kOffline,
         kStrict,
         kRoot,
@@ -46,6 +47,7 @@ constexpr auto kLongOptions = table_of(
                 valued("for", kFor),
                 valued("confirm", kConfirm),
                 flag("keep", kKeep),
+                flag("local-routes", kLocalRoutes),
                 flag("offline", kOffline),
                 flag("strict", kStrict),
                 valued("root", kRoot),
@@ -123,6 +125,9 @@ Result<void> take(Options& options, const GivenOption& given) {
         }
         case kKeep:
                 options.keep = true;
+                break;
+        case kLocalRoutes:
+                options.local_routes = true;
                 break;
         case kOffline:
                 options.offline = true;
@@ -220,6 +225,7 @@ std::string help_text() {
                 "     --pid=PID          Register sockets of this process\n"
                 "     --confirm=SPAN     Undo the reload after that time unless it is kept\n"
                 "     --keep             Keep the policy that is on trial\n"
+                "     --local-routes     Unload removes the routes of LocalRoutes= too\n"
                 "     --offline          Verify the text alone, nothing of this host\n"
                 "     --strict           Verify fails for warnings too\n"
                 "     --root=DIR         Verify and cat the policies of another root\n"

@@ -44,6 +44,7 @@ struct Options : Directories {
         std::chrono::microseconds timeout = kForever;
         std::chrono::microseconds confirm{0};  // reload: back again unless it is kept; 0: not given
         bool keep = false;
+        bool local_routes = false;  // unload: these too
         bool offline = false;
         bool strict = false;
         std::string root;        // under which the directories of policies are looked for; empty: /

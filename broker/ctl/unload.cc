@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The verb unload: the broker is asked to take dispatch away; where none runs, root takes away the pins itself.
+// The verb unload: the broker is asked to take dispatch away; where none runs, root takes away the pins itself. Local
+// routes stay, for packets that are late, unless the broker is taken off the machine for good.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -16,28 +17,41 @@ namespace sockbroker::ctl {
 
 namespace {
 
-// Whether no prefix is announced any more.
-bool withdraw(const Options& options) {
+// Whether no route of these kinds is left.
+bool withdraw(const Options& options, bool announcements) {
+        if (!announcements && !options.local_routes) {
+                return true;
+        }
         if (!options.netns.empty() && !enter_netns(options.netns)) {
-                complain(fmt::format("cannot enter the network namespace {}, in which prefixes may be announced",
+                complain(fmt::format("cannot enter the network namespace {}, in which there may be routes",
                                      options.netns));
                 return false;
         }
         const auto config = load_broker_config(options.config_dirs).config.routes;
-        const auto done = routes::withdraw_announcements(
-                options.runtime_dir + "/routes", {.protocol = config.protocol, .announce_table = config.announce_table},
-                kShortTimeout);
-        if (!done) {
+        const auto without = [&](routes::Kind kind) {
+                return routes::withdraw(options.runtime_dir + "/routes",
+                                        {.protocol = config.protocol, .announce_table = config.announce_table}, kind,
+                                        kShortTimeout);
+        };
+        const auto announced = announcements ? without(routes::Kind::kAnnounce) : Result<void>();
+        if (!announced) {
                 complain(
                         fmt::format("prefixes may still be announced (ip route flush table {} proto {}, with ip -6 "
                                     "too): {}",
-                                    config.announce_table, config.protocol, done.error().text()));
+                                    config.announce_table, config.protocol, announced.error().text()));
         }
-        return done.has_value();
+        const auto local = options.local_routes ? without(routes::Kind::kLocal) : Result<void>();
+        if (!local) {
+                complain(
+                        fmt::format("prefixes may still be local (ip route flush table local proto {}, with ip -6 "
+                                    "too): {}",
+                                    config.protocol, local.error().text()));
+        }
+        return announced && local;
 }
 
 int unload_pins(const Options& options) {
-        const bool withdrawn = withdraw(options);
+        const bool withdrawn = withdraw(options, true);
         const std::string pins = options.bpffs + "/dispatch";
         if (const Result<void> unloaded = Dataplane::unload(pins); !unloaded) {
                 complain(unloaded.error().text());
@@ -71,7 +85,7 @@ int unload_dispatch(const Options& options) {
                 return report_refusal(*answer);
         }
         // It warns of nothing else than prefixes that it could not withdraw.
-        return answer->warnings.empty() || withdraw(options) ? kExitOk : kExitFailed;
+        return withdraw(options, !answer->warnings.empty()) ? kExitOk : kExitFailed;
 }
 
 }  // namespace sockbroker::ctl

@@ -17,27 +17,29 @@ namespace sockbroker::routes {
 
 namespace {
 
-Result<void> remove_announcements(Numbers numbers) {
+const char* name_of(Kind kind) {
+        return kind == Kind::kLocal ? "local routes" : "announced prefixes";
+}
+
+Result<void> remove(Numbers numbers, Kind kind) {
         auto kernel = KernelRoutes::open(numbers);
         if (!kernel) {
                 return std::unexpected(kernel.error());
         }
-        const auto standing = kernel->list(Kind::kAnnounce);
+        const auto standing = kernel->list(kind);
         if (!standing) {
                 return std::unexpected(standing.error());
         }
         int errnum = 0;
-        const auto removed =
-                kernel->remove(Kind::kAnnounce, *standing, [&](const Prefix&, int failed) { errnum = failed; });
-        return removed && errnum != 0 ? fail(errnum, "cannot remove the routes of announced prefixes") : removed;
+        const auto removed = kernel->remove(kind, *standing, [&](const Prefix&, int failed) { errnum = failed; });
+        return removed && errnum != 0 ? fail(errnum, fmt::format("cannot remove {}", name_of(kind))) : removed;
 }
 
 }  // namespace
 
-Result<void> withdraw_announcements(const std::string& socket_path, Numbers numbers,
-                                    std::chrono::microseconds timeout) {
+Result<void> withdraw(const std::string& socket_path, Numbers numbers, Kind kind, std::chrono::microseconds timeout) {
         const auto failed = [&] {
-                return fail_errno(fmt::format("cannot have announced prefixes withdrawn by {}", socket_path));
+                return fail_errno(fmt::format("cannot have {} withdrawn by {}", name_of(kind), socket_path));
         };
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
@@ -53,10 +55,10 @@ Result<void> withdraw_announcements(const std::string& socket_path, Numbers numb
                 return failed();
         }
         if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-                return errno == ENOENT || errno == ECONNREFUSED ? remove_announcements(numbers) : failed();
+                return errno == ENOENT || errno == ECONNREFUSED ? remove(numbers, kind) : failed();
         }
         constexpr std::uint32_t kNumber = 1;
-        for (const auto& record : {encode_begin(Kind::kAnnounce), encode_end(Kind::kAnnounce, kNumber)}) {
+        for (const auto& record : {encode_begin(kind), encode_end(kind, kNumber)}) {
                 if (send(fd.get(), record.data(), record.size(), MSG_NOSIGNAL) < 0) {
                         return failed();
                 }
@@ -71,10 +73,10 @@ Result<void> withdraw_announcements(const std::string& socket_path, Numbers numb
                 if (!report) {
                         return fail(fmt::format("{} has hung up", socket_path));
                 }
-                if (report->kind == Kind::kAnnounce && report->number == kNumber) {
+                if (report->kind == kind && report->number == kNumber) {
                         return report->refused == 0 ? Result<void>()
                                                     : fail(static_cast<int>(report->errnum),
-                                                           "announced prefixes could not be withdrawn");
+                                                           fmt::format("{} could not be withdrawn", name_of(kind)));
                 }
         }
 }

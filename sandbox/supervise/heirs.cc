@@ -2,6 +2,7 @@
 #include "sandbox/supervise/heirs.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,7 +26,7 @@ namespace sockbroker::supervise {
 namespace {
 
 // What one call looks at, and what it finds, at most: meanwhile no bind of the program is answered.
-constexpr unsigned kMostDescriptors = 100'000;
+constexpr unsigned kMostLooks = 100'000;
 constexpr std::size_t kMostAtOnce = 256;
 
 using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
@@ -50,6 +51,62 @@ std::uint64_t inode_of_link(int folder, const char* name) {
         }
         return parse_number(link.substr(kPrefix.size(), link.size() - kPrefix.size() - 1), UINT64_MAX).value_or(0);
 }
+
+// Of /proc/PID/fdinfo: the line "ino:", of kernel 5.14. 0: unknown.
+std::uint64_t inode_of_info(int folder, const char* name) {
+        constexpr std::string_view kKey = "\nino:\t";
+        const OwnedFd fd(::openat(folder, name, O_RDONLY | O_CLOEXEC));
+        std::array<char, 512> text{};
+        const ssize_t size = fd ? ::read(fd.get(), text.data(), text.size()) : -1;
+        const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+        const auto at = all.find(kKey);
+        const auto value = at == std::string_view::npos ? std::string_view() : all.substr(at + kKey.size());
+        return parse_number(value.substr(0, value.find('\n')), UINT64_MAX).value_or(0);
+}
+
+// The descriptors of a process. /proc/PID/fd of one that is undumpable is root's alone; who may look into it otherwise,
+// as the supervisor with --user-namespace=yes, may read fdinfo, and pidfd_getfd(2) works.
+class Descriptors {
+public:
+        explicit Descriptors(pid_t pid) : pid_(pid), folder_(open_folder(fmt::format("/proc/{}/fd", pid))) {
+                if (!folder_ && (errno == EACCES || errno == EPERM)) {
+                        by_info_ = true;
+                        folder_ = open_folder(fmt::format("/proc/{}/fdinfo", pid));
+                }
+        }
+
+        [[nodiscard]] DIR* folder() const { return folder_.get(); }
+        [[nodiscard]] unsigned price() const { return by_info_ ? 3 : 1; }  // in system calls
+
+        // 0: it is no socket, or none of those that are sought.
+        template <typename Sought>
+        [[nodiscard]] std::uint64_t inode(const char* name, const Sought& sought) const {
+                const int folder = ::dirfd(folder_.get());
+                if (folder < 0) {
+                        return 0;
+                }
+                if (!by_info_) {
+                        return inode_of_link(folder, name);
+                }
+                const std::uint64_t inode = inode_of_info(folder, name);
+                // Files of other file systems have inodes too. A copy is made where it may be one of ours alone: the
+                // close of one can wait for a server.
+                return sought.contains(inode) && is_socket(name, inode) ? inode : 0;
+        }
+
+private:
+        [[nodiscard]] bool is_socket(const char* name, std::uint64_t inode) const {
+                const auto number = static_cast<int>(parse_number(name, INT32_MAX).value_or(-1));
+                const OwnedFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+                const OwnedFd copy(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+                struct stat status {};
+                return copy && ::fstat(copy.get(), &status) == 0 && S_ISSOCK(status.st_mode) && status.st_ino == inode;
+        }
+
+        pid_t pid_;
+        bool by_info_ = false;
+        Folder folder_;
+};
 
 }  // namespace
 
@@ -149,22 +206,24 @@ std::vector<Heirs::Heir> Heirs::find() {
                 if (pid == 0 || pid < next_.pid || pid == ::getpid()) {
                         continue;
                 }
-                const Folder descriptors = open_folder(fmt::format("/proc/{}/fd", pid));
-                if (!descriptors && is_short(errno)) {
+                const Descriptors descriptors(pid);
+                if (descriptors.folder() == nullptr && is_short(errno)) {
                         next_ = {.pid = pid, .number = 0};
                         return heirs;
                 }
-                while (const dirent* const one = descriptors ? ::readdir(descriptors.get()) : nullptr) {
+                DIR* const folder = descriptors.folder();
+                while (const dirent* const one = folder != nullptr ? ::readdir(folder) : nullptr) {
                         const auto name = parse_number(one->d_name, INT32_MAX);
                         const auto number = static_cast<int>(name.value_or(0));
                         if (!name || (pid == next_.pid && number < next_.number)) {
                                 continue;
                         }
-                        if (looked_at++ == kMostDescriptors || heirs.size() == kMostAtOnce) {
+                        if (looked_at >= kMostLooks || heirs.size() == kMostAtOnce) {
                                 next_ = {.pid = pid, .number = number};
                                 return heirs;
                         }
-                        const auto found = sought.find(inode_of_link(::dirfd(descriptors.get()), one->d_name));
+                        looked_at += descriptors.price();
+                        const auto found = sought.find(descriptors.inode(one->d_name, sought));
                         if (found != sought.end()) {
                                 heirs.push_back({.cookie = found->second->cookie, .pid = pid, .number = number});
                                 found->second->sought = false;

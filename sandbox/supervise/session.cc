@@ -159,7 +159,7 @@ int supervise(Settings settings, std::vector<Passed> passed, int fd, const sandb
         };
         Spares spares;
         for (auto& one : passed) {
-                spares.add(one.service, std::move(one.fd), false);
+                spares.add(one.service, std::move(one.fd));
         }
         if (const auto confined = confine(filter); !confined) {
                 say(confined.error().text());

@@ -47,13 +47,22 @@ std::optional<std::size_t> choose(std::span<const Spare> spares, const std::stri
         return best;
 }
 
-void Spares::add(const std::string& service, OwnedFd fd, bool held) {
+void Spares::add(const std::string& service, OwnedFd fd) {
+        add(Spare{.service = service}, std::move(fd));
+}
+
+void Spares::add_held(const std::string& service, OwnedFd fd, Time drop_at) {
+        add(Spare{.service = service, .held = true, .drop_at = drop_at}, std::move(fd));
+}
+
+void Spares::add(Spare spare, OwnedFd fd) {
         const auto facts = probe_socket(fd.get());
-        const auto same = [&](const Spare& spare) { return spare.held && spare.facts.cookie == facts->cookie; };
-        if (!facts || (held && std::ranges::any_of(spares_, same))) {
+        const auto same = [&](const Spare& other) { return other.held && other.facts.cookie == facts->cookie; };
+        if (!facts || (spare.held && std::ranges::any_of(spares_, same))) {
                 return;
         }
-        spares_.push_back({.service = service, .facts = *facts, .held = held});
+        spare.facts = *facts;
+        spares_.push_back(std::move(spare));
         fds_.push_back(std::move(fd));
 }
 
@@ -73,9 +82,9 @@ Given Spares::take(const std::string& service, const Asked& asked, std::span<con
         return {.fd = std::move(fd)};
 }
 
-void Spares::drop_held() {
+void Spares::drop_held(Time now) {
         for (std::size_t i = spares_.size(); i-- > 0;) {
-                if (spares_[i].held) {
+                if (spares_[i].held && spares_[i].drop_at <= now) {
                         end_socket(fds_[i].get(), spares_[i].facts);
                         spares_.erase(spares_.begin() + static_cast<std::ptrdiff_t>(i));
                         fds_.erase(fds_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -83,8 +92,12 @@ void Spares::drop_held() {
         }
 }
 
-bool Spares::has_held() const {
-        return std::ranges::any_of(spares_, &Spare::held);
+Time Spares::next_drop() const {
+        Time next = Time::max();
+        for (const Spare& spare : spares_) {
+                next = std::min(next, spare.drop_at);
+        }
+        return next;
 }
 
 }  // namespace sockbroker::supervise

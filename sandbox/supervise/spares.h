@@ -4,6 +4,7 @@
 // supervisor was passed and keeps, and those that the broker held, which are given out once.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -16,10 +17,13 @@
 
 namespace sockbroker::supervise {
 
+using Time = std::chrono::steady_clock::time_point;
+
 struct Spare {
         std::string service;
         SocketFacts facts;
         bool held = false;
+        Time drop_at = Time::max();  // if it was held
         unsigned used = 0;
 };
 
@@ -37,17 +41,23 @@ struct Given {
 
 class Spares {
 public:
-        // Left out where the kernel cannot tell what it is, and where it was held for two services and is here already.
-        void add(const std::string& service, OwnedFd fd, bool held);
+        // Of a .socket unit. Left out where the kernel cannot tell what it is.
+        void add(const std::string& service, OwnedFd fd);
+        // That the broker held, to be ended at that time. Left out too where it was held for two services and is here
+        // already.
+        void add_held(const std::string& service, OwnedFd fd, Time drop_at);
 
         // A descriptor of the one that fits, the caller's.
         [[nodiscard]] Given take(const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports);
 
-        // Ends those that were held and nobody has asked for: no client is to wait in them.
-        void drop_held();
-        [[nodiscard]] bool has_held() const;
+        // Ends those that were held and nobody has asked for by their time: no client is to wait in them.
+        void drop_held(Time now);
+        // When the next of them is to be ended; none: max.
+        [[nodiscard]] Time next_drop() const;
 
 private:
+        void add(Spare spare, OwnedFd fd);
+
         std::vector<Spare> spares_;
         std::vector<OwnedFd> fds_;  // of the same index
 };

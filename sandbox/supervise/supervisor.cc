@@ -66,6 +66,11 @@ std::uint64_t cookie_of(int fd) {
         return ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
+bool is_bound(int fd) {
+        const auto facts = probe_socket(fd);
+        return facts && facts->bound.port != 0;
+}
+
 Supervisor::Supervisor(Settings settings, Notifications notifications, Spares spares, pid_t program)
         : settings_(std::move(settings)),
           notifications_(std::move(notifications)),
@@ -80,10 +85,7 @@ Supervisor::Supervisor(Settings settings, Notifications notifications, Spares sp
 int Supervisor::patience() const {
         using std::chrono::milliseconds;
         const auto now = std::chrono::steady_clock::now();
-        auto until = zombie_.next();
-        if (spares_.has_held()) {
-                until = std::min(until, drop_held_at_);
-        }
+        auto until = std::min(zombie_.next(), spares_.next_drop());
         if (heirs_.any()) {
                 until = std::min(until, find_heirs_at_);
         }
@@ -103,9 +105,7 @@ void Supervisor::run() {
                         continue;  // EINTR
                 }
                 const auto now = std::chrono::steady_clock::now();
-                if (spares_.has_held() && now >= drop_held_at_) {
-                        spares_.drop_held();
-                }
+                spares_.drop_held(now);
                 if ((entries[0].revents & POLLIN) != 0) {
                         if (const auto request = notifications_.receive()) {
                                 handle(*request);
@@ -206,17 +206,17 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         const auto to = request.data.args[1];
         const auto size_at = request.data.args[2];
         socklen_t room = 0;
-        auto done = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
-        if (!done || !notifications_.is_valid(request.id)) {
-                return std::nullopt;
-        }
+        const auto read = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
         // As the kernel tells it, whatever length the program gave.
         const auto asked = to_socket_address(known->asked.at, known->asked.ipv6);
         const auto whole = std::as_bytes(std::span(&asked.storage, 1)).first(asked.size);
-        done = target->write(to, whole.first(std::min(room, asked.size)));
-        if (done) {
-                done = target->write(size_at, std::as_bytes(std::span(&asked.size, 1)));
+        // Directly before the one call that writes: the memory is found by the thread's number.
+        if (!read || !notifications_.is_valid(request.id)) {
+                return std::nullopt;
         }
+        const auto done = target->write(
+                std::array{Target::Piece{.address = to, .from = whole.first(std::min(room, asked.size))},
+                           Target::Piece{.address = size_at, .from = std::as_bytes(std::span(&asked.size, 1))}});
         return done ? 0 : EFAULT;
 }
 
@@ -235,11 +235,14 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 return EINTR;
         }
         if (call.kind.domain == AF_UNIX && names_file(bytes)) {
-                return bind_unix(call.fd, asked, call.target);
+                return bind_unix(call.fd, asked, call.target, [&] { return notifications_.is_valid(call.id); });
         }
         // On kernels before 5.19 a signal may end a call that was done here already, and the program makes it again.
         const auto cookie = cookie_of(call.fd);
-        if (Known* known = table_.find(cookie); known != nullptr && std::ranges::equal(known->bytes, bytes)) {
+        // Not where it is bound no more: one that was dissolved, connect(2) to AF_UNSPEC, loses a port of the kernel's
+        // choice.
+        if (Known* known = table_.find(cookie);
+            known != nullptr && std::ranges::equal(known->bytes, bytes) && is_bound(call.fd)) {
                 // Of UDP the socket stays bound where the broker refused it, and the program may try again.
                 const bool refused = !known->services.empty() && known->asked.protocol == Protocol::kUdp &&
                                      known->registered_for == 0;
@@ -294,7 +297,7 @@ int Supervisor::listen(const Call& call, int backlog) {
         }
         // One that was shut down meanwhile has lost its place.
         const bool goes_on = facts && facts->listening;
-        if (known == nullptr || known->services.empty() || (goes_on && known->registered_for == call.target.pid())) {
+        if (known == nullptr || known->services.empty()) {
                 return 0;
         }
         if (goes_on && known->registered_for != 0) {
@@ -308,8 +311,9 @@ int Supervisor::listen(const Call& call, int backlog) {
         return errnum;
 }
 
-// As workers do with the socket of their parent. It serves already, or a newer one does, and nothing that the broker
-// says or does not say of this one shall change that: the socket is everybody's.
+// As workers do with the socket of their parent, and a server for another backlog. It serves already, or a newer one
+// does, and nothing that the broker says or does not say of this one shall change that: the socket is everybody's. Or
+// policy took it away, and says now whether it gets it back.
 int Supervisor::listen_again(Known& known, const Call& call) {
         const int errnum = hand_over(known, call.fd, call.target.pid(), Place::kAsItIs);
         return errnum == EAGAIN ? 0 : errnum;

@@ -24,6 +24,9 @@ namespace sockbroker::supervise {
 // SO_COOKIE; 0: it is no socket.
 [[nodiscard]] std::uint64_t cookie_of(int fd);
 
+// To a port, TCP or UDP.
+[[nodiscard]] bool is_bound(int fd);
+
 struct Settings {
         std::string runtime_dir;
         std::vector<std::string> services;  // of --service=; none: any that admits
@@ -84,7 +87,6 @@ private:
         BrokerLink broker_;
         Table table_;
         unsigned first_unprivileged_ = 1024;
-        std::chrono::steady_clock::time_point drop_held_at_;
         Zombie zombie_;
         Heirs heirs_;
         std::chrono::milliseconds between_searches_{};

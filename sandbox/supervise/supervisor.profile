@@ -18,6 +18,7 @@ allow seccomp arg0 == 3
 allow openat arg2 !& 0x400043
 allow read close fstat newfstatat statx lseek getdents64 readlink readlinkat
 allow fchdir chdir umask
+allow fstatfs geteuid  # to follow a path: what is /proc, and whose links
 
 # Its sockets, and options on them.
 allow bind listen shutdown getsockname getpeername getsockopt

@@ -27,11 +27,6 @@ void tell(std::string_view what, const Reply& reply) {
         say(fmt::format("{}: {}: {}{}{}", what, reply.result, reply.message, more.empty() ? "" : "; ", more));
 }
 
-bool is_bound(int fd) {
-        const auto facts = probe_socket(fd);
-        return facts && facts->bound.port != 0;
-}
-
 void set(int fd, int level, int name) {
         const int on = 1;
         (void)::setsockopt(fd, level, name, &on, sizeof on);
@@ -141,7 +136,7 @@ Reply Supervisor::retrieve(const std::string& service, pid_t pid) {
                 say(fmt::format("{}: warning: {}", what, warning));
         }
         for (OwnedFd& fd : held) {
-                spares_.add(service, std::move(fd), true);
+                spares_.add_held(service, std::move(fd), std::chrono::steady_clock::now() + kHeldFor);
         }
         return reply;
 }
@@ -166,7 +161,6 @@ int Supervisor::find_spare(const Known& known, pid_t pid, const Names& holding, 
                         return errno_of(reply.result);
                 }
         }
-        drop_held_at_ = std::chrono::steady_clock::now() + kHeldFor;
         take();
         return 0;
 }
@@ -264,6 +258,7 @@ int Supervisor::hand_over(Known& known, int fd, pid_t pid, Place place) {
                 }
         }
         known.registered_for = pid;
+        table_.note_changed(cookie_of(fd));
         heirs_.watch(pid, cookie_of(fd), fd);
         return 0;
 }

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -94,18 +93,22 @@ Result<void> Target::read(std::uint64_t address, std::span<std::byte> into) cons
         return {};
 }
 
-Result<void> Target::write(std::uint64_t address, std::span<const std::byte> from) const {
-        if (from.empty()) {
-                return {};
+Result<void> Target::write(const std::array<Piece, 2>& pieces) const {
+        std::array<iovec, 2> local{};
+        std::array<iovec, 2> remote{};
+        std::size_t whole = 0;
+        for (std::size_t i = 0; i < pieces.size(); i++) {
+                const auto& [address, from] = pieces[i];
+                local[i] = {.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
+                remote[i] = {.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};  // NOLINT
+                whole += from.size();
         }
-        const iovec local{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
-        const iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};  // NOLINT
-        const ssize_t size = ::process_vm_writev(tid_, &local, 1, &remote, 1, 0);
+        const ssize_t size = ::process_vm_writev(tid_, local.data(), local.size(), remote.data(), remote.size(), 0);
         if (size < 0) {
                 return fail_errno("cannot write to the program's memory");
         }
-        return static_cast<std::size_t>(size) == from.size() ? Result<void>{}
-                                                             : fail(EFAULT, "cannot write to the program's memory");
+        return static_cast<std::size_t>(size) == whole ? Result<void>{}
+                                                       : fail(EFAULT, "cannot write to the program's memory");
 }
 
 bool Target::closes_on_exec(int number) const {
@@ -118,19 +121,20 @@ Result<mode_t> Target::umask() const {
         return mask ? Result<mode_t>(static_cast<mode_t>(*mask)) : std::unexpected(mask.error());
 }
 
-Result<OwnedFd> Target::working_directory() const {
-        OwnedFd fd(::open(fmt::format("/proc/{}/cwd", tid_).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+Result<OwnedFd> Target::folder(const char* name) const {
+        OwnedFd fd(::open(fmt::format("/proc/{}/{}", tid_, name).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!fd) {
-                return fail_errno("cannot open the program's working directory");
+                return fail_errno(fmt::format("cannot open the program's {}", name));
         }
         return fd;
 }
 
-bool Target::shares_root() const {
-        struct stat theirs {};
-        struct stat ours {};
-        return ::stat(fmt::format("/proc/{}/root/", tid_).c_str(), &theirs) == 0 && ::stat("/", &ours) == 0 &&
-               theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+Result<OwnedFd> Target::working_directory() const {
+        return folder("cwd");
+}
+
+Result<OwnedFd> Target::root() const {
+        return folder("root");
 }
 
 }  // namespace sockbroker::supervise

@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,6 +23,7 @@ public:
         [[nodiscard]] static Result<Target> open(pid_t tid);
 
         [[nodiscard]] pid_t pid() const { return pid_; }  // of the process
+        [[nodiscard]] pid_t tid() const { return tid_; }
 
         [[nodiscard]] bool lives() const;
 
@@ -30,15 +32,21 @@ public:
         // Errors: EFAULT; EPERM: may not look.
         [[nodiscard]] Result<void> read(std::uint64_t address, std::span<std::byte> into) const;
 
-        [[nodiscard]] Result<void> write(std::uint64_t address, std::span<const std::byte> from) const;
+        struct Piece {
+                std::uint64_t address;
+                std::span<const std::byte> from;
+        };
+        // One after the other, by one system call. Errors as those of read().
+        [[nodiscard]] Result<void> write(const std::array<Piece, 2>& pieces) const;
 
         [[nodiscard]] bool closes_on_exec(int number) const;
         [[nodiscard]] Result<mode_t> umask() const;
         [[nodiscard]] Result<OwnedFd> working_directory() const;
-        // Whether "/" means the same to it as here.
-        [[nodiscard]] bool shares_root() const;
+        [[nodiscard]] Result<OwnedFd> root() const;
 
 private:
+        [[nodiscard]] Result<OwnedFd> folder(const char* name) const;
+
         Target(pid_t tid, pid_t pid, OwnedFd pidfd) : tid_(tid), pid_(pid), pidfd_(std::move(pidfd)) {}
 
         pid_t tid_;

@@ -342,6 +342,35 @@ def test_withdrawn_by_an_unload_where_nobody_makes_routes(broker, maker, spawn, 
     assert "198.51.100.0/24" in namespace.run("ip", "route", "show", "table", "1000"), "it is somebody else's"
 
 
+@pytest.mark.parametrize("makes", (True, False), ids=("its maker is there", "nobody makes routes"))
+@pytest.mark.parametrize("runs", (True, False), ids=("a broker runs", "none runs"))
+def test_an_unload_that_is_told_so_leaves_no_local_route_but_others(broker, maker, runs, makes):
+    begin(broker, maker, "LocalRoutes=yes")
+    local_is(BOTH)
+    namespace.run("ip", "route", "add", "local", "198.51.100.0/24", "dev", "lo", "proto", "static")
+    if not makes:
+        maker.kill()
+        broker.wait_log("nobody makes the routes")
+    if not runs:
+        broker.stop()
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload",
+                              "--local-routes")
+    assert (status, said) == (0, "")
+    assert routes.local() == set()
+    assert "198.51.100.0/24" in namespace.run("ip", "route", "show", "table", "local"), "it is somebody else's"
+
+
+def test_an_unload_after_another_still_removes_local_routes(broker, maker):
+    begin(broker, maker, "LocalRoutes=yes")
+    local_is(BOTH)
+    assert broker.ctl("unload")[0] == 0
+    maker.kill()
+    assert routes.local() == BOTH
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload",
+                              "--local-routes")
+    assert (status, routes.local()) == (0, set()), said
+
+
 def test_an_unload_that_cannot_withdraw_is_a_failure(broker, maker, spawn):
     begin(broker, maker, "Announce=any")
     handed_over(spawn("web", 61001), "tcp", "ipv4")

@@ -240,6 +240,33 @@ def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pyl
     assert os.getcwd() != "/run/own"
 
 
+def test_a_unix_path_through_proc_self_is_the_programs_whatever_the_supervisor_has_there(web):
+    # pylint: disable=unused-argument
+    for folder in ("/run/own", "/run/own/sub"):
+        os.mkdir(folder)
+        os.chown(folder, UID, UID)
+    with supervised.Program(cwd="/run/own") as program:
+        program.do("d = os.open('sub', os.O_RDONLY | os.O_DIRECTORY); os.symlink('/proc/self/fd', 'link')")
+        program.do("def bind(path): socket.socket(socket.AF_UNIX).bind(path)")
+        for number in range(3, 24):
+            program.do(f"os.dup2(d, {number})")
+            for way in ("/proc/self/fd", "/proc/thread-self/fd", "/dev/fd", "link"):
+                name = f"{number}{way.replace('/', '-')}"
+                assert program.do(f"bind('{way}/{number}/{name}')") is None, name
+                assert pathlib.Path("/run/own/sub", name).is_socket()
+        assert program.do("bind('/proc/self/fd/99/x')") == "ENOENT"
+        assert program.do("bind('/proc/self/fd/0/x')") == "ENOTDIR"
+        assert program.do("t = threading.Thread(target=lambda: bind('/proc/thread-self/cwd/by-a-thread')); "
+                          "t.start(); t.join()") is None
+        assert sorted(os.listdir("/run/own")) == ["by-a-thread", "link", "sub"]
+        os.mkdir("/run/everybodys")
+        os.chmod("/run/everybodys", 0o1777)
+        os.symlink("/proc/self/fd", "/run/everybodys/link")
+        os.lchown("/run/everybodys/link", UID + 1, UID + 1)
+        assert program.do("bind('/run/everybodys/link/3/x')") == "EACCES"
+        program.wait_error("link is somebody else's link")
+
+
 def test_netlink_sockets_are_bound(web):  # pylint: disable=unused-argument
     with supervised.Program("--profile=interfaces") as program:
         assert program.do("n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0))") is None

@@ -38,6 +38,21 @@ def test_a_udp_bind_that_was_refused_is_judged_again_when_it_is_repeated(broker)
         assert [entry["pid"] for entry in broker.list()] == [second.process.pid]
 
 
+@pytest.mark.parametrize("at", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_udp_socket_that_has_lost_its_port_gets_another_by_the_same_bind(web, at):
+    # pylint: disable=unused-argument
+    """One of the kernel's choice is lost when the socket is connected and dissolved."""
+    with supervised.Program() as program:
+        program.do(f"s = sock('udp', {at!r}, 0); s.connect(({'::1' if ':' in at else '127.0.0.1'!r}, 9))")
+        program.do("libc.connect(s.fileno(), bytes(16), 16)")
+        assert program.do("s.getsockname()[1]") == 0
+        assert program.do(f"s.bind(({at!r}, 0))") is None
+        assert program.do("s.getsockname()[1] != 0") is True
+        before = program.do("s.getsockname()")
+        assert program.do(f"s.bind(({at!r}, 0))") is None, "as it is repeated after a signal"
+        assert program.do("s.getsockname()") == before
+
+
 def test_a_listener_that_was_shut_down_and_listens_again_serves_again(web):
     with supervised.Program() as program:
         program.do("s = sock('tcp', '0.0.0.0', 80)")
@@ -69,6 +84,23 @@ def test_a_socket_that_a_reload_took_away_comes_back_by_hand_or_when_it_is_bound
         program.do(f"s.close(); s = sock({protocol!r}, '0.0.0.0', {port})")
         [anew] = broker.list()
         assert anew["cookie"] != after["cookie"] and anew["state"] == "live"
+
+
+def test_a_repeated_listen_says_what_policy_says_now_and_takes_back_what_it_gives_back(web):
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        [before] = web.list()
+        assert program.do("s.listen(5)") is None
+        assert web.list() == [before], "it is the same registration"
+        web.policy(everything("other", ports=81)).reload()
+        assert program.do("s.listen(5)") == "EACCES"
+        program.wait_error("unknown-service")
+        assert web.list() == []
+        web.policy(everything("web")).reload()
+        assert program.do("s.listen(5)") is None
+        [after] = web.list()
+        assert (after["cookie"], after["pid"], after["state"]) == (before["cookie"], program.process.pid, "live")
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
 
 
 def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):

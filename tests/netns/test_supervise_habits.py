@@ -176,6 +176,20 @@ def test_a_name_that_was_asked_for_is_told_as_the_kernel_tells_names(web, family
             getattr(socket, family), b"\0\x50")
 
 
+# A resolver, which binds each query to a port of the kernel's choice.
+
+def test_however_many_sockets_are_bound_as_asked_meanwhile_one_that_listens_late_serves(web):
+    with supervised.Program() as program:
+        program.do("""
+s = sock('tcp', '0.0.0.0', 80, listen=False)
+for _ in range(16400):
+    sock('udp', '127.0.0.1', 0).close()
+s.listen(5)
+serve(s)""")
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+        assert [entry["pid"] for entry in web.list()] == [program.process.pid]
+
+
 # A configuration test.
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])

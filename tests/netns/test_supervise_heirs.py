@@ -105,6 +105,19 @@ def test_all_of_many_sockets_have_their_heir(broker, launched):
         assert [entry["state"] for entry in broker.list()] == ["live"] * 70
 
 
+def test_the_heir_of_an_undumpable_program_is_found_too_and_what_it_serves_is_not_held(broker, launched):
+    start(broker, "HoldSec=1")
+    with supervised.Program("--user-namespace=yes") as program:
+        program.do("files = [os.open('/dev/null', os.O_RDONLY) for _ in range(200)]")
+        program.do("libc.prctl(4, 0, 0, 0, 0)")  # PR_SET_DUMPABLE
+        first, second, third = launched(program)
+        assert pids(broker) == [first]
+        end(program, first)
+        supervised.until(lambda: pids(broker) in ([second], [third]))
+        assert [entry["state"] for entry in broker.list()] == ["live"]
+        assert ask("192.0.2.1", 80) == f"served {third}"
+
+
 def sockets_of(pid):
     return [fd for fd, link in kernel.descriptors(pid).items() if link.startswith("socket:")]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sockets that take the place of what the program opens: held ones, and those of a .socket unit."""
 
+import contextlib
 import os
 import re
 import socket
@@ -203,6 +204,26 @@ def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them
         with refused():
             ask("2001:db8::1", 80)
         assert ask("192.0.2.1", 80) == f"served {second.process.pid}"
+
+
+def test_a_program_that_binds_again_and_again_puts_the_end_of_those_off_by_nothing(web):
+    with supervised.Program() as first:
+        first.do("a = sock('tcp', '0.0.0.0', 80); b = sock('tcp', '::', 80, 1)")
+        first.process.kill()
+        first.process.wait()
+        web.wait_log("(?s)hold: .*hold: ")
+    with supervised.Program() as second:
+        second.do("s = sock('tcp', '0.0.0.0', 80)")
+        waiting = socket.create_connection(("2001:db8::1", 80), 5)
+        waiting.settimeout(0.5)
+        for _ in range(30):
+            second.do("t = sock('tcp', '0.0.0.0', 80, listen=False); t.close()")
+            with contextlib.suppress(TimeoutError):
+                with pytest.raises(ConnectionResetError):
+                    waiting.recv(1)
+                break
+        else:
+            pytest.fail("the client waits for longer than 15 s")
 
 
 def sockets_of(pid):

@@ -136,11 +136,16 @@ def test_a_purge_leaves_nothing_that_the_packages_brought(machine):
     machine.run("mkdir -p /etc/sockbroker/netns/edge/conf.d && ip netns add edge && systemctl start "
                 "sockbrokerd@edge.service")
     serves(machine)
+    machine.run("sed -i '/^Unit=/a LocalRoutes=yes' /etc/sockbroker/conf.d/echo.conf; "
+                "ip route del local 198.51.100.0/24 dev lo; systemctl reload sockbrokerd")
+    made = "ip route show table local proto 83; ip -6 route show table local proto 83"
+    machine.run(f"timeout 20 sh -c 'until [ \"$({made})\" ]; do sleep 0.1; done'")
 
     machine.run("apt-get -q -y remove sockbroker-exporter libsockbroker-dev libsockbroker0 sockbroker 2>&1",
                 timeout=120)
     assert machine.run("curl -s -m 5 http://192.0.2.1/",
                        check=False).returncode == 7, "dispatch is gone with the package"
+    assert machine.out(made) == "", "and the routes that it made are"
     assert machine.out("systemctl list-units --all --plain --no-legend 'sockbroker*' '*sockbroker-bpf*' | grep -w -e "
                        "active -e failed || true") == ""
     assert machine.run("mountpoint -q /run/sockbroker/bpf", check=False).returncode != 0

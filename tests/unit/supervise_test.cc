@@ -2,6 +2,7 @@
 //
 // The decisions of sockbroker-run --supervise: what a bind is, which address its socket gets, which socket takes its
 // place, what the program hears, which calls come to the supervisor at all.
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <netinet/in.h>
 #include <sys/syscall.h>
@@ -21,6 +22,7 @@
 #include "sandbox/supervise/table.h"
 #include "sandbox/supervise/trap.h"
 #include "sandbox/supervise/unix_bind.h"
+#include "tests/unit/support/socket_kinds.h"
 
 namespace sockbroker::supervise {
 namespace {
@@ -217,6 +219,33 @@ TEST(Table, ForgetsTheOneUsedLongestAgo) {
         EXPECT_EQ(table.size(), 3U);
 }
 
+TEST(Table, WhatWaitsForListenIsForgottenLast) {
+        Table table(2);
+        table.put(1, {.services = {"waits"}});
+        table.put(2, {.services = {"registered"}}).registered_for = 7;
+        table.note_changed(2);
+        for (std::uint64_t cookie = 10; cookie < 20; cookie++) {
+                table.put(cookie, {});
+        }
+        EXPECT_EQ(table.size(), 4U) << "two as asked, which take no room from the others";
+        EXPECT_NE(table.find(2), nullptr);
+        EXPECT_NE(table.find(1), nullptr);
+        table.put(3, {.services = {"waits too"}});
+        EXPECT_EQ(table.find(2), nullptr) << "though it was used later than 1 was put";
+        EXPECT_NE(table.find(1), nullptr);
+        table.put(4, {.services = {"and another"}});
+        EXPECT_EQ(table.find(3), nullptr);
+        EXPECT_NE(table.find(1), nullptr);
+        table.find(1)->registered_for = 7;
+        table.note_changed(1);
+        table.put(5, {.services = {"waits"}});
+        EXPECT_EQ(table.find(1), nullptr);
+        EXPECT_NE(table.find(4), nullptr);
+        table.put(4, {});  // bound anew, as asked
+        EXPECT_TRUE(table.find(4)->services.empty());
+        EXPECT_EQ(table.size(), 3U);
+}
+
 Spare spare(Protocol protocol, int domain, SocketFamily family, std::uint16_t port, bool held = false,
             const char* service = "web") {
         Spare made{.service = service, .held = held};
@@ -255,6 +284,31 @@ TEST(Spares, TheOneThatFitsBest) {
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 80), "none"), -1);
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 81), "held"), 7);
         EXPECT_EQ(chosen(kTcp4, v4("0.0.0.0", 82), "held"), -1);  // another one of the program's
+}
+
+TEST(Spares, EachHeldOneIsEndedAtItsTimeWhateverComesLater) {
+        using std::chrono::seconds;
+        const Time begun = std::chrono::steady_clock::now();
+        Spares spares;
+        EXPECT_EQ(spares.next_drop(), Time::max());
+        spares.add("web", test::listener());
+        EXPECT_EQ(spares.next_drop(), Time::max());
+        const OwnedFd first = test::listener();
+        const OwnedFd second = test::listener();
+        const auto copy = [](const OwnedFd& fd) { return OwnedFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
+        spares.add_held("web", copy(first), begun + seconds(10));
+        spares.add_held("web", copy(second), begun + seconds(15));
+        spares.add_held("web", copy(first), begun + seconds(20));  // of a second service
+        EXPECT_EQ(spares.next_drop(), begun + seconds(10));
+        spares.drop_held(begun + seconds(9));
+        EXPECT_TRUE(probe_socket(first.get())->listening);
+        spares.drop_held(begun + seconds(10));
+        EXPECT_FALSE(probe_socket(first.get())->listening);
+        EXPECT_TRUE(probe_socket(second.get())->listening);
+        EXPECT_EQ(spares.next_drop(), begun + seconds(15));
+        spares.drop_held(begun + seconds(15));
+        EXPECT_FALSE(probe_socket(second.get())->listening);
+        EXPECT_EQ(spares.next_drop(), Time::max());
 }
 
 #if defined(__x86_64__)
