@@ -249,8 +249,12 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 return refused ? hand_over(*known, call.fd, call.target.pid(), Place::kFirst) : 0;
         }
         Known known{.bytes = {bytes.begin(), bytes.end()}, .services = {}, .asked = {}};
-        if (const auto plan = plan_bind(call.kind, bytes, settings_.limits)) {
-                known.asked = *plan;
+        const auto plan = plan_bind(call.kind, bytes, settings_.limits);
+        if (plan.errnum != 0) {
+                return plan.errnum;
+        }
+        if (plan.taken_over) {
+                known.asked = *plan.taken_over;
                 return take_over(call, std::move(known));
         }
         if (settings_.registers && nobody_takes(call.kind, bytes, settings_.limits)) {

@@ -38,7 +38,7 @@ def attack(mode, times):
     return {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", output)}
 
 
-@pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100)])
+@pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100), ("v6only", 500)])
 def test_what_is_rewritten_in_flight_is_bound_nowhere_else(web, mode, times):  # pylint: disable=unused-argument
     counts = attack(mode, times)
     assert counts["escaped"] == 0 and counts["lost"] == 0 and counts["bound"] > 0 and counts["refused"] > 0, counts
