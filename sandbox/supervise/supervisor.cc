@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <utility>
 
@@ -100,7 +101,13 @@ void Supervisor::run() {
                 zombie_.add_to(entries);
                 heirs_.add_to(entries);
                 if (::poll(entries.data(), entries.size(), patience()) < 0) {
-                        continue;  // EINTR
+                        if (errno == EINTR) {
+                                continue;
+                        }
+                        // As with a limit of descriptors that the program has taken from its supervisor, for good.
+                        say(fmt::format("cannot wait for the program, so the supervisor ends and no bind succeeds: {}",
+                                        std::strerror(errno)));
+                        return;
                 }
                 const auto now = std::chrono::steady_clock::now();
                 if (spares_.has_held() && now >= drop_held_at_) {

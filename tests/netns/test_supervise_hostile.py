@@ -101,6 +101,20 @@ def test_a_supervisor_that_is_killed_leaves_the_program_serving_and_its_door_clo
         assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
 
 
+def test_a_supervisor_that_may_have_no_descriptors_ends_and_does_not_spin(web):  # pylint: disable=unused-argument
+    """prlimit(2) of another process wants the same user, and poll(2) refuses more entries than the limit."""
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        pid = program.supervisor()
+        ended = os.pidfd_open(pid)
+        program.do(f"import resource; resource.prlimit({pid}, resource.RLIMIT_NOFILE, (1, 1))")
+        assert program.do("sock('tcp', '0.0.0.0', 8080)") in ("EAGAIN", "ENOSYS")
+        assert ends(ended)
+        program.wait_error("the supervisor ends")
+        assert program.do("sock('tcp', '127.0.0.1', 8080)") == "ENOSYS"
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
 def test_a_supervisor_that_is_stopped_keeps_nobody_from_killing_the_program(web):  # pylint: disable=unused-argument
     with supervised.Program() as program:
         pid = program.supervisor()
