@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Effects of a policy on its host that are probably not intended: it takes a listener's connections
-// away, or the answers to the host's own clients; any user gets its ports; no packet gets to it; nobody can register. Never an error, for a
-// policy is valid by its text alone. Pure: what the host has is brought along.
+// away, or the answers to the host's own clients; the kernel gives its ports to anybody; no packet gets to it; nobody
+// can register. Never an error, for a policy is valid by its text alone. Pure: what the host has is brought along.
 #pragma once
 
 #include <cstdint>

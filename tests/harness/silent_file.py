@@ -74,8 +74,8 @@ def _serve(device, silent, flush_after, flushes, silent_to, content):
 
 class SilentFile:
     """Of this process, after enter_namespaces(). With `flushes`, a pipe to which each close(2) writes a byte, a close
-    takes so many seconds. With `silent_to`, a uid, all others are answered. Where reads are not silent, one is answered with
-    what comes from `content`, a pipe, when it comes."""
+    takes so many seconds. With `silent_to`, a uid, all others are answered. Where reads are not silent, one is answered
+    with what comes from `content`, a pipe, when it comes."""
 
     def __init__(self, silent=(READ,), path=MOUNTED, opened=True, flush_after=0.0, flushes=-1, silent_to=None,
                  content=-1):

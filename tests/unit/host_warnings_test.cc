@@ -138,12 +138,11 @@ TEST(HostWarnings, UdpOfPortsThatTheKernelGivesToAnybody) {
         const auto of_udp = [&](const std::string& line) { return said(section(line), facts); };
         EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:51820").empty()) << "not known what is reserved";
         facts.reserved.emplace();
-        EXPECT_EQ(
-                of_udp("ListenDatagram=192.0.2.0/24:51820"),
-                std::vector<std::string>{"x.conf:3: ListenDatagram=: the kernel gives the port of service web to "
-                                         "sockets of any user that ask for no port (net.ipv4.ip_local_port_range), "
-                                         "which can take a client's flow: add 51820 to "
-                                         "net.ipv4.ip_local_reserved_ports"});
+        EXPECT_EQ(of_udp("ListenDatagram=192.0.2.0/24:51820"),
+                  std::vector<std::string>{"x.conf:3: ListenDatagram=: the kernel gives the port of service web to "
+                                           "sockets of any user that ask for no port (net.ipv4.ip_local_port_range), "
+                                           "which can take a client's flow: add 51820 to "
+                                           "net.ipv4.ip_local_reserved_ports"});
         const auto some = of_udp("ListenDatagram=192.0.2.0/24:30000-40000\nListenDatagram=192.0.2.0/24:51820");
         ASSERT_EQ(some.size(), 1U) << "one for each service";
         EXPECT_NE(some[0].find("add 32768-40000 to"), std::string::npos) << some[0];
