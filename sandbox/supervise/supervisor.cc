@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sandbox/supervise/supervisor.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -38,6 +39,12 @@ SocketKind kind_of_socket(int fd) {
                         .protocol = option(fd, SOL_SOCKET, SO_PROTOCOL)};
         kind.v6only = kind.domain == AF_INET6 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
         return kind;
+}
+
+// Of O_PATH: for most calls a number without a file.
+bool is_path(int fd) {
+        const int flags = ::fcntl(fd, F_GETFL);
+        return flags >= 0 && (flags & O_PATH) != 0;
 }
 
 unsigned read_first_unprivileged() {
@@ -196,7 +203,7 @@ int Supervisor::work(const seccomp_notif& request) {
                         .fd = fd->get(),
                         .kind = kind_of_socket(fd->get())};
         if (call.kind.domain < 0) {
-                return ENOTSOCK;
+                return is_path(fd->get()) ? EBADF : ENOTSOCK;
         }
         return request.data.nr == SYS_bind ? bind(call, request.data.args[1], static_cast<int>(request.data.args[2]))
                                            : listen(call, static_cast<int>(request.data.args[1]));
@@ -212,15 +219,18 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         }
         const auto to = request.data.args[1];
         const auto size_at = request.data.args[2];
-        socklen_t room = 0;
+        int room = 0;
         auto done = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
         if (!done || !notifications_.is_valid(request.id)) {
                 return std::nullopt;
         }
+        if (room < 0) {
+                return EINVAL;
+        }
         // As the kernel tells it, whatever length the program gave.
         const auto asked = to_socket_address(known->asked.at, known->asked.ipv6);
         const auto whole = std::as_bytes(std::span(&asked.storage, 1)).first(asked.size);
-        done = target->write(to, whole.first(std::min(room, asked.size)));
+        done = target->write(to, whole.first(std::min(static_cast<socklen_t>(room), asked.size)));
         if (done) {
                 done = target->write(size_at, std::as_bytes(std::span(&asked.size, 1)));
         }

@@ -2,6 +2,7 @@
 //
 // The decisions of sockbroker-run --supervise: what a bind is, which address its socket gets, which socket takes its
 // place, what the program hears, which calls come to the supervisor at all.
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <netinet/in.h>
 #include <sys/syscall.h>
@@ -16,6 +17,7 @@
 #include "sandbox/supervise/address.h"
 #include "sandbox/supervise/answers.h"
 #include "sandbox/supervise/broker_link.h"
+#include "sandbox/supervise/own_filter.h"
 #include "sandbox/supervise/plan.h"
 #include "sandbox/supervise/spares.h"
 #include "sandbox/supervise/table.h"
@@ -169,6 +171,23 @@ TEST(Address, LowPortsOfTcpBecomeHighAndUdpKeepsItsPort) {
         EXPECT_EQ(ports_of(Protocol::kTcp, 20000, 1024), Ports({20000}));
         EXPECT_EQ(ports_of(Protocol::kUdp, 53, 1024), Ports({53}));
         EXPECT_GE(ports_of(Protocol::kTcp, 65000, 65535).front(), 55535);
+}
+
+TEST(OwnFilter, NoFileIsWrittenNorEmptiedAndMemoryOnlyForAskedNames) {
+        const auto plain = own_profile(false);
+        const auto names = own_profile(true);
+        ASSERT_TRUE(plain && names);
+        const auto opened = [&](std::uint64_t flags) {
+                return plain->decide("openat", {0, 0, flags}).kind == sandbox::ActionKind::kAllow;
+        };
+        EXPECT_TRUE(opened(O_RDONLY | O_CLOEXEC));
+        EXPECT_TRUE(opened(O_PATH | O_DIRECTORY | O_CLOEXEC));
+        for (const int flags : {O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, O_RDONLY | O_TRUNC}) {
+                EXPECT_FALSE(opened(static_cast<std::uint64_t>(flags))) << flags;
+        }
+        EXPECT_EQ(plain->decide("process_vm_writev", {}).kind, sandbox::ActionKind::kErrno);
+        EXPECT_EQ(names->decide("process_vm_writev", {}).kind, sandbox::ActionKind::kAllow);
+        EXPECT_EQ(names->rules.size(), plain->rules.size() + 1);
 }
 
 TEST(Answers, EachCodeHasAnErrno) {
