@@ -40,7 +40,7 @@ struct HostFacts {
         std::optional<std::vector<Prefix>> local;            // what ends on this host by its routes
         PortRange ephemeral = {32768, 60999};
         std::optional<std::vector<PortRange>> reserved;  // net.ipv4.ip_local_reserved_ports
-        std::optional<std::vector<std::string>> units;  // that exist, templates too
+        std::optional<std::vector<std::string>> units;   // that exist, templates too
         std::vector<RegisteredSocket> registered;
         std::string netns;  // whose all this is, as `ip netns` has it; empty: the machine's own
 };
