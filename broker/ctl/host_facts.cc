@@ -194,6 +194,29 @@ PortRange ephemeral_ports() {
         return range;
 }
 
+// "8080,9148-9150"; none: not known.
+std::optional<std::vector<PortRange>> reserved_ports() {
+        // The kernel says it to the first read(2) alone.
+        std::string text(65536, '\0');
+        const OwnedFd fd(::open("/proc/sys/net/ipv4/ip_local_reserved_ports", O_RDONLY | O_CLOEXEC));
+        const ssize_t size = fd ? ::read(fd.get(), text.data(), text.size()) : -1;
+        if (size < 0) {
+                return std::nullopt;
+        }
+        text.resize(static_cast<std::size_t>(size));
+        std::vector<PortRange> all;
+        for (const auto word : std::views::split(std::string_view(text), ',')) {
+                unsigned first = 0;
+                unsigned last = 0;
+                const int count = std::sscanf(std::string(word.begin(), word.end()).c_str(), "%u-%u", &first, &last);
+                if (count >= 1) {
+                        all.push_back({.first = static_cast<std::uint16_t>(first),
+                                       .last = static_cast<std::uint16_t>(count == 2 ? last : first)});
+                }
+        }
+        return all;
+}
+
 struct FreeMessage {
         void operator()(sd_bus_message* message) const { sd_bus_message_unref(message); }
 };
@@ -330,6 +353,7 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
         HostFacts host{.addresses = addresses_in_use(),
                        .local = local_prefixes(),
                        .ephemeral = ephemeral_ports(),
+                       .reserved = reserved_ports(),
                        .netns = options.netns};
         const bool claims_units = ask_units && std::ranges::any_of(policy.services, [](const Service& one) {
                                           return !one.units.empty();

@@ -207,6 +207,31 @@ void warn_of_clients(const Policy& policy, const Service& service, const HostFac
         }
 }
 
+// UDP of ports that the kernel gives to any socket which is bound to port 0: who has one at an address of the service
+// and connects it takes a client's flow, and who has it at all addresses keeps it from the service's own socket. Not of
+// a range that leaves clients no other port.
+void warn_of_reserved(const Policy& policy, const Service& service, const HostFacts& host,
+                      std::vector<Diagnostic>& warnings) {
+        for (const auto& binding : bindings_in_use(service)) {
+                const PortRange given{.first = std::max(binding.ports.first, host.ephemeral.first),
+                                      .last = std::min(binding.ports.last, host.ephemeral.last)};
+                const bool reserved = std::ranges::any_of(*host.reserved, [&](const PortRange& range) {
+                        return range.first <= given.first && given.last <= range.last;
+                });
+                if (binding.protocol == Protocol::kUdp && given.first <= given.last && given != host.ephemeral &&
+                    !reserved) {
+                        warnings.push_back(warning_at(
+                                policy, binding.where,
+                                fmt::format("ListenDatagram=: the kernel gives {} of service {} to sockets of any user "
+                                            "that ask for no port (net.ipv4.ip_local_port_range), which can take a "
+                                            "client's flow: add {} to net.ipv4.ip_local_reserved_ports",
+                                            given.first == given.last ? "the port" : "ports", service.name,
+                                            given.to_string())));
+                        return;
+                }
+        }
+}
+
 void warn_of_routes(const Policy& policy, const Service& service, const Covered& local, const std::string& netns,
                     std::vector<Diagnostic>& warnings) {
         const Binding* first = nullptr;
@@ -324,6 +349,9 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
                         }
                 }
                 warn_of_clients(policy, service, host, warnings);
+                if (host.reserved) {
+                        warn_of_reserved(policy, service, host, warnings);
+                }
                 if (local && !service.local_routes) {  // else the broker makes them
                         warn_of_routes(policy, service, *local, host.netns, warnings);
                 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Effects of a policy on its host that are probably not intended: it takes a listener's connections
-// away, or the answers to the host's own clients; no packet gets to it; nobody can register. Never an error, for a
-// policy is valid by its text alone. Pure: what the host has is brought along.
+// away, or the answers to the host's own clients; the kernel gives its ports to anybody; no packet gets to it; nobody
+// can register. Never an error, for a policy is valid by its text alone. Pure: what the host has is brought along.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ struct HostFacts {
         std::vector<Address> addresses;                      // of its interfaces, but for loopback
         std::optional<std::vector<Prefix>> local;            // what ends on this host by its routes
         PortRange ephemeral = {32768, 60999};
-        std::optional<std::vector<std::string>> units;  // that exist, templates too
+        std::optional<std::vector<PortRange>> reserved;  // net.ipv4.ip_local_reserved_ports
+        std::optional<std::vector<std::string>> units;   // that exist, templates too
         std::vector<RegisteredSocket> registered;
         std::string netns;  // whose all this is, as `ip netns` has it; empty: the machine's own
 };

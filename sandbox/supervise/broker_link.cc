@@ -14,7 +14,8 @@ namespace sockbroker::supervise {
 
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(10);
+constexpr auto kPatience = std::chrono::seconds(5);
+constexpr auto kLeftAlone = std::chrono::seconds(1);  // that answered nothing
 constexpr auto kRemember = std::chrono::milliseconds(100);
 constexpr std::size_t kMostRemembered = 1024;
 
@@ -36,6 +37,20 @@ Reply no_answer(const Error& error) {
 }  // namespace
 
 Reply BrokerLink::ask(pid_t pid, const Speak& speak) {
+        const auto begun = std::chrono::steady_clock::now();
+        if (begun < leave_alone_until_) {
+                return {.result = "unreachable", .message = "the broker answered nothing a moment ago", .warnings = {}};
+        }
+        auto reply = ask_now(pid, speak);
+        // Of one that is not there or restarts the next connection may be answered; one that hangs takes its time.
+        const auto now = std::chrono::steady_clock::now();
+        if (reply.result == "unreachable" && now - begun >= kPatience) {
+                leave_alone_until_ = now + kLeftAlone;
+        }
+        return reply;
+}
+
+Reply BrokerLink::ask_now(pid_t pid, const Speak& speak) {
         auto client = ControlClient::connect(runtime_dir_);
         if (!client) {
                 return no_answer(client.error());

@@ -2,7 +2,8 @@
 //
 // The supervisor's words with the broker. A connection for each request: they are rare, and so are the places for
 // connections of one user. A match is remembered for a tenth of a second, so that a program which binds in a loop is
-// not the broker's matter.
+// not the broker's matter. A broker that hangs is waited for 5 s, and then left alone for one: a call waits behind all
+// those before it, also one that is no broker's matter.
 #pragma once
 
 #include <sys/types.h>
@@ -63,10 +64,12 @@ private:
         // One request on a connection of its own; the second argument is the value of PID=, 0: none.
         using Speak = std::function<Result<ControlClient::Answer>(ControlClient&, pid_t)>;
         [[nodiscard]] Reply ask(pid_t pid, const Speak& speak);
+        [[nodiscard]] Reply ask_now(pid_t pid, const Speak& speak);
 
         std::string runtime_dir_;
         std::vector<std::string> services_;
         std::map<Question, Remembered> remembered_;
+        std::chrono::steady_clock::time_point leave_alone_until_;
         bool names_program_ = true;  // PID=
         bool proven_ = false;        // which was believed once
 };

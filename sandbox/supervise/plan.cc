@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 namespace sockbroker::supervise {
@@ -38,19 +39,37 @@ bool within(const std::vector<Limit>& limits, Protocol protocol, std::uint16_t p
                });
 }
 
-std::optional<Endpoint> read_ipv4(std::span<const std::byte> bytes) {
+// As inet_bind() reads it.
+Plan read_ipv4(std::span<const std::byte> bytes) {
         if (bytes.size() < sizeof(sockaddr_in)) {
-                return std::nullopt;
+                return {.taken_over = {}, .errnum = EINVAL};
         }
         const auto address = read_as<sockaddr_in>(bytes);
         // AF_UNSPEC with the unspecified address is an old way to say AF_INET.
         if (address.sin_family != AF_INET &&
             !(address.sin_family == AF_UNSPEC && address.sin_addr.s_addr == htonl(INADDR_ANY))) {
-                return std::nullopt;
+                return {.taken_over = {}, .errnum = EAFNOSUPPORT};
         }
-        Endpoint at{.port = ntohs(address.sin_port)};
-        std::memcpy(at.address.bytes.data(), &address.sin_addr, sizeof address.sin_addr);
-        return at;
+        Asked asked{.at = {.port = ntohs(address.sin_port)}};
+        std::memcpy(asked.at.address.bytes.data(), &address.sin_addr, sizeof address.sin_addr);
+        return {.taken_over = asked};
+}
+
+// As inet6_bind() reads it; `errnum` beside an address: with IPV6_V6ONLY the socket cannot be bound there.
+Plan read_ipv6(std::span<const std::byte> bytes, bool v6only) {
+        if (bytes.size() < kSizeOfIpv6) {
+                return {.taken_over = {}, .errnum = EINVAL};
+        }
+        const auto address = read_as<sockaddr_in6>(bytes);
+        if (address.sin6_family != AF_INET6) {
+                return {.taken_over = {}, .errnum = EAFNOSUPPORT};
+        }
+        Address bound{.family = Family::kIpv6};
+        std::memcpy(bound.bytes.data(), &address.sin6_addr, sizeof address.sin6_addr);
+        const Asked asked{.at = {.address = unmapped(bound), .port = ntohs(address.sin6_port)},
+                          .ipv6 = true,
+                          .dual = !v6only && IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr)};
+        return {.taken_over = asked, .errnum = v6only && asked.at.address != bound ? EINVAL : 0};
 }
 
 }  // namespace
@@ -68,39 +87,21 @@ Result<Limit> parse_limit(std::string_view text) {
         return Limit{*protocol, *ports};
 }
 
-std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::byte> bytes,
-                               const std::vector<Limit>& limits) {
+Plan plan_bind(const SocketKind& socket, std::span<const std::byte> bytes, const std::vector<Limit>& limits) {
         const auto protocol = protocol_of(socket);
-        if (!protocol) {
-                return std::nullopt;
+        if (!protocol || (socket.domain != AF_INET && socket.domain != AF_INET6)) {
+                return {};
         }
-        Asked asked{.protocol = *protocol};
-        if (socket.domain == AF_INET) {
-                const auto at = read_ipv4(bytes);
-                if (!at) {
-                        return std::nullopt;
-                }
-                asked.at = *at;
-        } else if (socket.domain == AF_INET6) {
-                if (bytes.size() < kSizeOfIpv6) {
-                        return std::nullopt;
-                }
-                const auto address = read_as<sockaddr_in6>(bytes);
-                Address bound{.family = Family::kIpv6};
-                std::memcpy(bound.bytes.data(), &address.sin6_addr, sizeof address.sin6_addr);
-                asked.ipv6 = true;
-                asked.at = {.address = unmapped(bound), .port = ntohs(address.sin6_port)};
-                if (address.sin6_family != AF_INET6 || (asked.at.address != bound && socket.v6only)) {
-                        return std::nullopt;
-                }
-                asked.dual = !socket.v6only && IN6_IS_ADDR_UNSPECIFIED(&address.sin6_addr);
-        } else {
-                return std::nullopt;
+        Plan plan = socket.domain == AF_INET ? read_ipv4(bytes) : read_ipv6(bytes, socket.v6only);
+        if (!plan.taken_over) {
+                return plan;
         }
-        if (asked.at.port == 0 || is_loopback(asked.at.address) || !within(limits, *protocol, asked.at.port)) {
-                return std::nullopt;
+        plan.taken_over->protocol = *protocol;
+        const Endpoint& at = plan.taken_over->at;
+        if (at.port == 0 || is_loopback(at.address) || !within(limits, *protocol, at.port)) {
+                return {};
         }
-        return asked;
+        return plan.errnum == 0 ? plan : Plan{.taken_over = {}, .errnum = plan.errnum};
 }
 
 bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address, const std::vector<Limit>& limits) {
@@ -111,7 +112,7 @@ bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address, 
         as_tcp.protocol = IPPROTO_TCP;
         return limits.empty() && socket.type != SOCK_RAW &&
                std::ranges::find(kOthers, socket.protocol) != kOthers.end() &&
-               plan_bind(as_tcp, address, limits).has_value();
+               plan_bind(as_tcp, address, limits) != Plan{};
 }
 
 std::string describe(const Asked& asked) {

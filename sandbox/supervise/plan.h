@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What a bind(2) of the program is: to be taken over, or to be made as it was asked. Pure.
+// What a bind(2) of the program is: to be taken over, to be made as it was asked, or to be refused. Pure.
+//
+// The supervisor looks at the socket's options before the kernel does, and another thread of the program may set them
+// in between. So a bind is made as asked only for what stays true whatever the program sets meanwhile: its bytes, and
+// the type and protocol of its socket.
 #pragma once
 
 #include <sys/socket.h>
@@ -45,13 +49,21 @@ struct Asked {
         bool operator==(const Asked&) const = default;
 };
 
-// None: made as asked. So are all that are no TCP or UDP over IP, ports that the kernel chooses, loopback addresses,
-// what the limits leave out (none: they leave nothing out), and what the kernel will refuse anyway.
-[[nodiscard]] std::optional<Asked> plan_bind(const SocketKind& socket, std::span<const std::byte> address,
-                                             const std::vector<Limit>& limits);
+struct Plan {
+        std::optional<Asked> taken_over;
+        int errnum = 0;  // of what is refused
+
+        bool operator==(const Plan&) const = default;
+};
+
+// Neither taken over nor refused: made as asked. So are all that are no TCP or UDP over IP, ports that the kernel
+// chooses, loopback addresses, and what the limits leave out (none: they leave nothing out). What the kernel would
+// refuse because of the socket's options is refused here and never left to it.
+[[nodiscard]] Plan plan_bind(const SocketKind& socket, std::span<const std::byte> address,
+                             const std::vector<Limit>& limits);
 
 // Of those that are made as asked: whether no service takes it, as it is of MPTCP, UDP-Lite, SCTP or DCCP, and would be
-// taken over if it were of TCP. The limits leave out all that they do not name.
+// taken over or refused if it were of TCP. The limits leave out all that they do not name.
 [[nodiscard]] bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address,
                                 const std::vector<Limit>& limits);
 

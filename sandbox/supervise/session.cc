@@ -15,9 +15,9 @@
 #include <cstring>
 #include <span>
 
-#include "sandbox/parse.h"
 #include "sandbox/run/confine.h"
 #include "sandbox/supervise/log.h"
+#include "sandbox/supervise/own_filter.h"
 
 namespace sockbroker::supervise {
 
@@ -72,17 +72,9 @@ Result<OwnedFd> look(const Question& question) {
         return there == kPattern ? std::move(fd) : fail(EFAULT, "cannot read the program's memory");
 }
 
-sandbox::Filter own_filter() {
-        static constexpr const char* kText =
-#include "sandbox/run/supervisor_profile.inc"
-                ;
-        const auto parsed = sandbox::parse_profile("supervisor", {{"supervisor.profile", kText}}, [](const auto&) {
-                return Result<sandbox::ProfileFile>(fail("nothing is included"));
-        });
-        if (!parsed.profile) {
-                return {};
-        }
-        auto filter = sandbox::compile(*parsed.profile);
+sandbox::Filter own_filter(bool names) {
+        const auto profile = own_profile(names);
+        auto filter = profile ? sandbox::compile(*profile) : fail("no profile");
         return filter ? std::move(*filter) : sandbox::Filter{};
 }
 
@@ -186,6 +178,11 @@ int supervise(Settings settings, std::vector<Passed> passed, int fd, const sandb
                         return 0;
                 }
                 words.reset();
+                if (::getppid() == question.pid) {
+                        say("the supervisor is a child of the program, which is process 1 of its pid namespace or a "
+                            "subreaper: a program that waits until it has no child waits for ever; let an init "
+                            "start it (podman run --init, tini)");
+                }
                 Supervisor(std::move(settings), std::move(*notifications), std::move(spares), question.pid).run();
                 return 0;
         }
@@ -207,7 +204,7 @@ Result<Session> Session::begin(Settings settings, std::vector<Passed> passed) {
         }
         Session session{OwnedFd(pair[0])};
         OwnedFd theirs(pair[1]);
-        const auto filter = own_filter();
+        const auto filter = own_filter(settings.names);
         const pid_t between = ::fork();
         if (between < 0) {
                 return fail_errno("cannot start the supervisor (TasksMax=, LimitNPROC=)");

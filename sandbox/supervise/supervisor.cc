@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "sandbox/supervise/supervisor.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <utility>
 
@@ -37,6 +39,12 @@ SocketKind kind_of_socket(int fd) {
                         .protocol = option(fd, SOL_SOCKET, SO_PROTOCOL)};
         kind.v6only = kind.domain == AF_INET6 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
         return kind;
+}
+
+// Of O_PATH: for most calls a number without a file.
+bool is_path(int fd) {
+        const int flags = ::fcntl(fd, F_GETFL);
+        return flags >= 0 && (flags & O_PATH) != 0;
 }
 
 unsigned read_first_unprivileged() {
@@ -102,7 +110,13 @@ void Supervisor::run() {
                 zombie_.add_to(entries);
                 heirs_.add_to(entries);
                 if (::poll(entries.data(), entries.size(), patience()) < 0) {
-                        continue;  // EINTR
+                        if (errno == EINTR) {
+                                continue;
+                        }
+                        // As with a limit of descriptors that the program has taken from its supervisor, for good.
+                        say(fmt::format("cannot wait for the program, so the supervisor ends and no bind succeeds: {}",
+                                        std::strerror(errno)));
+                        return;
                 }
                 const auto now = std::chrono::steady_clock::now();
                 spares_.drop_held(now);
@@ -189,7 +203,7 @@ int Supervisor::work(const seccomp_notif& request) {
                         .fd = fd->get(),
                         .kind = kind_of_socket(fd->get())};
         if (call.kind.domain < 0) {
-                return ENOTSOCK;
+                return is_path(fd->get()) ? EBADF : ENOTSOCK;
         }
         return request.data.nr == SYS_bind ? bind(call, request.data.args[1], static_cast<int>(request.data.args[2]))
                                            : listen(call, static_cast<int>(request.data.args[1]));
@@ -205,7 +219,7 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         }
         const auto to = request.data.args[1];
         const auto size_at = request.data.args[2];
-        socklen_t room = 0;
+        int room = 0;
         const auto read = target->read(size_at, std::as_writable_bytes(std::span(&room, 1)));
         // As the kernel tells it, whatever length the program gave.
         const auto asked = to_socket_address(known->asked.at, known->asked.ipv6);
@@ -214,9 +228,12 @@ std::optional<int> Supervisor::name(const seccomp_notif& request) {
         if (!read || !notifications_.is_valid(request.id)) {
                 return std::nullopt;
         }
-        const auto done = target->write(
-                std::array{Target::Piece{.address = to, .from = whole.first(std::min(room, asked.size))},
-                           Target::Piece{.address = size_at, .from = std::as_bytes(std::span(&asked.size, 1))}});
+        if (room < 0) {
+                return EINVAL;
+        }
+        const auto done = target->write(std::array{
+                Target::Piece{.address = to, .from = whole.first(std::min(static_cast<socklen_t>(room), asked.size))},
+                Target::Piece{.address = size_at, .from = std::as_bytes(std::span(&asked.size, 1))}});
         return done ? 0 : EFAULT;
 }
 
@@ -252,8 +269,12 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 return refused ? hand_over(*known, call.fd, call.target.pid(), Place::kFirst) : 0;
         }
         Known known{.bytes = {bytes.begin(), bytes.end()}, .services = {}, .asked = {}};
-        if (const auto plan = plan_bind(call.kind, bytes, settings_.limits)) {
-                known.asked = *plan;
+        const auto plan = plan_bind(call.kind, bytes, settings_.limits);
+        if (plan.errnum != 0) {
+                return plan.errnum;
+        }
+        if (plan.taken_over) {
+                known.asked = *plan.taken_over;
                 return take_over(call, std::move(known));
         }
         if (settings_.registers && nobody_takes(call.kind, bytes, settings_.limits)) {

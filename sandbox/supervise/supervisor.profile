@@ -10,12 +10,14 @@ foreign: kill
 # The program's calls, memory and descriptors. The ioctls are those of seccomp_unotify(2).
 allow ioctl arg1 in {0xc0502100, 0xc0182101, 0x40082102, 0x40182103, 0x40082104}
 allow pidfd_open
-allow pidfd_getfd process_vm_readv process_vm_writev  # why: its work; of processes of its own user, as that user may anyway
+allow pidfd_getfd process_vm_readv  # why: its work; of processes of its own user, as that user may anyway
+# process_vm_writev is allowed with --asked-names alone (own_filter.cc).
 # The sizes of notifications (SECCOMP_GET_NOTIF_SIZES), once.
 allow seccomp arg0 == 3
 
-# What of the program a bind depends on, in /proc. 0x400043: O_WRONLY, O_RDWR, O_CREAT and the bit of O_TMPFILE.
-allow openat arg2 !& 0x400043
+# What of the program a bind depends on, in /proc. 0x400243: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC and the bit of
+# O_TMPFILE.
+allow openat arg2 !& 0x400243
 allow read close fstat newfstatat statx lseek getdents64 readlink readlinkat
 allow fchdir chdir umask
 allow fstatfs geteuid  # to follow a path: what is /proc, and whose links
@@ -36,4 +38,4 @@ allow mmap arg2 !& PROT_EXEC
 allow mprotect arg2 !& PROT_EXEC
 allow munmap mremap madvise brk futex getrandom
 allow prlimit64 arg0 == 0 and arg2:64 == 0  # how many descriptors it may have: it sets no limit
-allow getpid gettid tgkill exit exit_group rt_sigaction
+allow getpid getppid gettid tgkill exit exit_group rt_sigaction

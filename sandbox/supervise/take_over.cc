@@ -103,7 +103,7 @@ int Supervisor::find_takers(Known& known, pid_t pid, Names& holding) {
         const Asked& asked = known.asked;
         const auto first = broker_.match(asked.protocol, asked.at, pid);
         Taken second;
-        if (asked.dual) {
+        if (asked.dual && first.reply.result != "unreachable") {
                 second = broker_.match(asked.protocol,
                                        {.address = Address{.family = Family::kIpv4}, .port = asked.at.port}, pid);
         }

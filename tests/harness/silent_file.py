@@ -47,8 +47,9 @@ def _attributes(inode):
     return struct.pack("<6Q10I", inode, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _serve(device, silent, flush_after, flushes, silent_to):
+def _serve(device, silent, flush_after, flushes, silent_to, content):
     replies = {
+        READ: lambda _: os.read(content, 4096),
         INIT: lambda _: struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7),
         LOOKUP: lambda _: struct.pack("<QQQQII", FILE, 0, 3600, 3600, 0, 0) + _attributes(FILE),
         GETATTR: lambda inode: struct.pack("<QII", 3600, 0, 0) + _attributes(inode),
@@ -73,15 +74,17 @@ def _serve(device, silent, flush_after, flushes, silent_to):
 
 class SilentFile:
     """Of this process, after enter_namespaces(). With `flushes`, a pipe to which each close(2) writes a byte, a close
-    takes so many seconds. With `silent_to`, a uid, all others are answered."""
+    takes so many seconds. With `silent_to`, a uid, all others are answered. Where reads are not silent, one is answered
+    with what comes from `content`, a pipe, when it comes."""
 
-    def __init__(self, silent=(READ,), path=MOUNTED, opened=True, flush_after=0.0, flushes=-1, silent_to=None):
+    def __init__(self, silent=(READ,), path=MOUNTED, opened=True, flush_after=0.0, flushes=-1, silent_to=None,
+                 content=-1):
         self.path = f"{path}/file"
         device = os.open(DEVICE if os.path.exists(DEVICE) else "/dev/fuse", os.O_RDWR)
         kernel.mount("silent", path, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
         self.server = os.fork()
         if self.server == 0:
-            _serve(device, silent, flush_after, flushes, silent_to)
+            _serve(device, silent, flush_after, flushes, silent_to, content)
         os.close(device)
         self.fd = os.open(self.path, os.O_RDONLY) if opened else -1
 

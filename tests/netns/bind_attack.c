@@ -5,6 +5,7 @@
  *
  *   bind_attack race N     another thread rewrites the address while bind(2) is asked
  *   bind_attack swap N     another thread puts another socket under the descriptor meanwhile
+ *   bind_attack v6only N   another thread clears IPV6_V6ONLY while a v4-mapped address is asked
  *   bind_attack signals N  a signal every 50 microseconds
  *   bind_attack hard N     the same, handled without SA_RESTART
  *   bind_attack storm N    eight processes of four threads each
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static atomic_int stop;
@@ -43,6 +46,10 @@ static int is_out(int fd) {
         if (name.ss_family == AF_INET) {
                 const struct sockaddr_in* in = (const struct sockaddr_in*)&name;
                 return in->sin_port != 0 && (ntohl(in->sin_addr.s_addr) >> 24) != 127;
+        }
+        if (name.ss_family == AF_INET6) {
+                const struct sockaddr_in6* in = (const struct sockaddr_in6*)&name;
+                return in->sin6_port != 0 && IN6_IS_ADDR_V4MAPPED(&in->sin6_addr) && in->sin6_addr.s6_addr[12] != 127;
         }
         return 0;
 }
@@ -119,6 +126,58 @@ static void swap_race(long times) {
         }
 }
 
+static atomic_int to_clear = -1, delay, runs;
+
+static long now(void) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+static void* clear_v6only(void* unused) {
+        (void)unused;
+        const int off = 0;
+        while (!stop) {
+                const int fd = to_clear;
+                if (fd < 0)
+                        continue;
+                runs = 1;
+                for (const long until = now() + delay; now() < until;)
+                        ;
+                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+                to_clear = -1;
+        }
+        return NULL;
+}
+
+/* 8080 is granted, 8081 is not; with IPV6_V6ONLY the kernel takes neither at such an address. */
+static void v6only_race(long times) {
+        pthread_t thread;
+        const int on = 1;
+        int about = 20000; /* nanoseconds */
+        pthread_create(&thread, NULL, clear_v6only, NULL);
+        for (long i = 0; i < times; i++) {
+                struct sockaddr_in6 asked = {.sin6_family = AF_INET6, .sin6_port = htons(i % 4 < 2 ? 8081 : 8080)};
+                inet_pton(AF_INET6, "::ffff:0.0.0.0", &asked.sin6_addr);
+                int fd = socket(AF_INET6, i % 2 ? SOCK_DGRAM : SOCK_STREAM, 0);
+                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+                delay = about + (int)(i * 7919 % 4000);
+                runs = 0;
+                to_clear = fd;
+                while (!runs)
+                        sched_yield();
+                const int result = bind(fd, (const struct sockaddr*)&asked, sizeof asked);
+                /* The supervisor's look is to be met, however long it takes to come to it. */
+                about += result != 0 && errno == EINVAL ? -about / 8 : 500 + about / 8;
+                count(result, fd);
+                while (to_clear >= 0)
+                        sched_yield();
+                close(fd);
+        }
+        stop = 1;
+        pthread_join(thread, NULL);
+}
+
 static void on_signal(int number) {
         (void)number;
 }
@@ -186,6 +245,8 @@ int main(int argc, char** argv) {
                 race(times);
         else if (strcmp(argv[1], "swap") == 0)
                 swap_race(times);
+        else if (strcmp(argv[1], "v6only") == 0)
+                v6only_race(times);
         else if (strcmp(argv[1], "signals") == 0)
                 signals(times, SA_RESTART);
         else if (strcmp(argv[1], "hard") == 0)

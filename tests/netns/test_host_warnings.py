@@ -78,6 +78,16 @@ def test_s15_udp_of_the_ports_that_clients_of_this_host_ask_from(broker, remote)
     assert told(broker, "verify") == (0, [])
 
 
+def test_s10_udp_of_a_port_that_the_kernel_gives_to_anybody_until_it_is_reserved(broker):
+    add_routes()
+    broker.policy(section("vpn", 61001, listen("udp", "192.0.2.0/24", 51820)))
+    status, (warning, ) = told(broker, "verify")
+    assert status == 0 and ":3: ListenDatagram=: the kernel gives the port of service vpn" in warning
+    assert warning.endswith("add 51820 to net.ipv4.ip_local_reserved_ports")
+    namespace.sysctl("net/ipv4/ip_local_reserved_ports", "80,51000-51002,51820")
+    assert told(broker, "verify") == (0, [])
+
+
 def test_status_says_of_a_policy_on_disk_that_it_is_not_in_force(broker, taken):  # pylint: disable=unused-argument
     broker.policy("").start()
     assert told(broker, "status") == (0, [])

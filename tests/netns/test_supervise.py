@@ -277,7 +277,9 @@ def test_netlink_sockets_are_bound(web):  # pylint: disable=unused-argument
 def test_mistakes_of_the_program_are_the_kernels_to_tell(web):  # pylint: disable=unused-argument
     with supervised.Program() as program:
         raw = "ctypes.set_errno(0); r = libc.{}; r = r and errno.errorcode[ctypes.get_errno()]"
-        for call, heard in [("bind(999, None, 16)", "EBADF"), ("bind(0, None, 16)", "ENOTSOCK"),
+        program.do("path = os.open('/', os.O_PATH)")
+        for call, heard in [("bind(path, None, 16)", "EBADF"), ("listen(path, 1)", "EBADF"),
+                            ("bind(999, None, 16)", "EBADF"), ("bind(0, None, 16)", "ENOTSOCK"),
                             ("listen(999, 1)", "EBADF"), ("listen(0, 1)", "ENOTSOCK"),
                             ("bind(s.fileno(), None, 16)", "EFAULT"), ("bind(s.fileno(), 8, 16)", "EFAULT"),
                             ("bind(s.fileno(), b'x' * 200, 200)", "EINVAL"), ("bind(s.fileno(), b'', -1)", "EINVAL"),
@@ -408,3 +410,13 @@ def test_in_a_pid_namespace_of_its_own_the_supervisor_stands_for_the_program(web
         assert ask("192.0.2.1", 80).startswith("served ")
         [entry] = web.list()
         assert (entry["service"], entry["uid"]) == ("web", UID)
+
+
+def test_a_program_that_has_its_supervisor_for_a_child_is_told(web):  # pylint: disable=unused-argument
+    """Orphans are the children of process 1, so one that waits until it has none waits for ever."""
+    with supervised.Program(before=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]) as program:
+        assert program.do("os.waitpid(-1, os.WNOHANG)") == (0, 0)
+        program.wait_error("the supervisor is a child of the program, which is process 1")
+    with supervised.Program() as program:
+        assert program.do("os.waitpid(-1, os.WNOHANG)") == "ECHILD"
+        assert program.errors() == ""

@@ -118,6 +118,35 @@ def test_a_child_that_dies_while_it_binds_changes_nothing_for_the_others(web):
         assert [entry["pid"] for entry in web.list()] == [program.process.pid]
 
 
+def test_a_broker_that_hangs_is_waited_for_once_and_then_left_alone_for_a_second(web):
+    with supervised.Program() as program:
+        program.do("""
+import time
+def took(call):
+    begun = time.monotonic()
+    try:
+        call()
+        heard = None
+    except OSError as error:
+        heard = errno.errorcode[error.errno]
+    return heard, time.monotonic() - begun
+dual = lambda: names.update(dual=took(lambda: sock('tcp', '::', 80, 0)))
+first = threading.Thread(target=dual)""")
+        supervisor = pathlib.Path(f"/proc/{program.supervisor()}/syscall")
+        web.process.send_signal(signal.SIGSTOP)
+        program.do("first.start()")
+        supervised.until(lambda: supervisor.read_text().split()[0] in ("7", "271", "47", "45"))
+        program.do("near = took(lambda: sock('tcp', '127.0.0.1', 0)); first.join(); "
+                   "again = took(lambda: sock('udp', '0.0.0.0', 80))")
+        for name, wanted, least, most in (("names['dual']", "EAGAIN", 4, 9),  # once, for both families
+                                          ("near", None, 0, 9),  # which waits behind it
+                                          ("again", "EAGAIN", 0, 1)):
+            heard, seconds = program.do(name)
+            assert heard == wanted and least <= seconds < most, (name, heard, seconds)
+        web.process.send_signal(signal.SIGCONT)
+        supervised.until(lambda: program.do("names.update(s=sock('tcp', '0.0.0.0', 80))") is None)
+
+
 def has_pidfd_of_threads():
     try:
         os.close(os.pidfd_open(os.getpid(), os.O_EXCL))

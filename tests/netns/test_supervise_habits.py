@@ -92,7 +92,7 @@ def test_in_a_pid_namespace_of_its_own_it_is_warned_at_once(web):
     """The broker does not know the program, so the supervisor registers as itself."""
     with supervised.Program(before=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]) as program:
         program.do("four = sock('tcp', '0.0.0.0', 80); six = sock('tcp', '::', 80, 1)")
-        warning, = program.errors().splitlines()
+        _, warning = program.errors().splitlines()
         assert warning.startswith("sockbroker-run: web: warning: ") and "serves IPv4 only" in warning
 
 
@@ -174,6 +174,13 @@ def test_a_name_that_was_asked_for_is_told_as_the_kernel_tells_names(web, family
         assert program.do("r, q, n.value") == (0, 0, size)
         assert program.do("struct.unpack('=H', b.raw[:2])[0], b.raw[2:4]") == (
             getattr(socket, family), b"\0\x50")
+
+
+def test_a_negative_length_is_the_callers_mistake_and_nothing_is_written(web):  # pylint: disable=unused-argument
+    with supervised.Program("--asked-names") as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); n = ctypes.c_int(-1); b = ctypes.create_string_buffer(128)")
+        program.do("q = libc.getsockname(s.fileno(), b, ctypes.byref(n)), errno.errorcode[ctypes.get_errno()]")
+        assert program.do("q, n.value, b.raw == bytes(128)") == ((-1, "EINVAL"), -1, True)
 
 
 # A resolver, which binds each query to a port of the kernel's choice.

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from harness import broker as broker_module
-from harness import sandbox, supervised
+from harness import namespace, sandbox, supervised
 from test_supervise import UID, ask, everything
 from test_supervise_spares import Passed
 from words import add_routes
@@ -38,10 +38,31 @@ def attack(mode, times):
     return {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", output)}
 
 
-@pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100)])
+@pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100), ("v6only", 500)])
 def test_what_is_rewritten_in_flight_is_bound_nowhere_else(web, mode, times):  # pylint: disable=unused-argument
     counts = attack(mode, times)
     assert counts["escaped"] == 0 and counts["lost"] == 0 and counts["bound"] > 0 and counts["refused"] > 0, counts
+
+
+def test_a_bind_to_port_0_gets_no_port_of_the_programs_choice(web):  # pylint: disable=unused-argument
+    """With IP_LOCAL_PORT_RANGE (6.3) it would get the one port that its range has, at any address. What remains are
+    the ports of net.ipv4.ip_local_port_range that net.ipv4.ip_local_reserved_ports does not have."""
+    namespace.sysctl("net/ipv4/ip_local_port_range", "40000 40003")
+    namespace.sysctl("net/ipv4/ip_local_reserved_ports", "40001")
+    with supervised.Program() as program:
+        assert program.do("sock('tcp', '0.0.0.0', 40002)") == "EACCES"
+        program.do("s = socket.socket()")
+        assert program.do("s.setsockopt(0, 51, struct.pack('=I', 40002 << 16 | 40002))") == "EPERM"
+        for kind in ("STREAM", "DGRAM"):
+            program.do("all = []")
+            program.do(f"""
+try:
+    while True:
+        all.append(socket.socket(socket.AF_INET, socket.SOCK_{kind}))
+        all[-1].bind(('192.0.2.7', 0))
+except OSError as error:
+    assert error.errno == errno.EADDRINUSE""")
+            assert program.do("sorted(s.getsockname()[1] for s in all[:-1])") == [40000, 40002, 40003]
 
 
 def test_a_signal_every_50_microseconds_makes_no_bind_fail(web):  # pylint: disable=unused-argument
@@ -97,6 +118,20 @@ def test_a_supervisor_that_is_killed_leaves_the_program_serving_and_its_door_clo
         program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
         os.kill(program.supervisor(), signal.SIGKILL)
         supervised.until(lambda: program.do("sock('tcp', '0.0.0.0', 8080)") == "ENOSYS")
+        assert program.do("sock('tcp', '127.0.0.1', 8080)") == "ENOSYS"
+        assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
+
+
+def test_a_supervisor_that_may_have_no_descriptors_ends_and_does_not_spin(web):  # pylint: disable=unused-argument
+    """prlimit(2) of another process wants the same user, and poll(2) refuses more entries than the limit."""
+    with supervised.Program() as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80); serve(s)")
+        pid = program.supervisor()
+        ended = os.pidfd_open(pid)
+        program.do(f"import resource; resource.prlimit({pid}, resource.RLIMIT_NOFILE, (1, 1))")
+        assert program.do("sock('tcp', '0.0.0.0', 8080)") in ("EAGAIN", "ENOSYS")
+        assert ends(ended)
+        program.wait_error("the supervisor ends")
         assert program.do("sock('tcp', '127.0.0.1', 8080)") == "ENOSYS"
         assert ask("192.0.2.1", 80) == f"served {program.process.pid}"
 

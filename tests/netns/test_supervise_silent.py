@@ -5,6 +5,8 @@ never ends. That is a service's own loss, for as long as the one that it waits f
 import os
 import pathlib
 import signal
+import socket
+import struct
 import time
 
 import pytest
@@ -24,14 +26,17 @@ class Giver(worker.Child):
         super().__init__()
         kernel.drop_privileges(UID, UID)
         silent_file.enter_namespaces()
-        self.file = silent_file.SilentFile(silent)
+        content, self.content = os.pipe()
+        self.file = silent_file.SilentFile(silent, content=content)
         self.ended = False
 
     def give(self):
-        import socket  # pylint: disable=import-outside-toplevel
         with socket.socket(socket.AF_UNIX) as carrier:
             carrier.connect("\0give")
             socket.send_fds(carrier, [b"x"], [self.file.fd])
+
+    def fill(self, content):
+        os.write(self.content, content)
 
     def end(self):
         if not self.ended:
@@ -96,6 +101,29 @@ def attacked(program, giver, silent, call):
     doing = pathlib.Path(f"/proc/{pid}/syscall")
     supervised.until(lambda: doing.read_text().split()[0] == call)
     return pid
+
+
+@pytest.mark.parametrize("kind", ["STREAM", "DGRAM"])
+def test_an_option_that_changes_while_the_address_is_read_makes_no_bind_that_policy_has_not(web, give, kind):
+    """With IPV6_V6ONLY the kernel refuses a v4-mapped address, and without it policy does."""
+    giver = give()
+    with supervised.Program() as program:
+        program.do(TAKE)
+        giver.give()
+        program.do(TAKEN)
+        program.do(f"s = socket.socket(socket.AF_INET6, socket.SOCK_{kind})")
+        program.do("s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)")
+        doing = pathlib.Path(f"/proc/{program.supervisor()}/syscall")
+        program.do(MAP.format(page=True).replace("s = socket.socket()", "").replace(", 16)", ", 28)"))
+        supervised.until(lambda: doing.read_text().split()[0] == "310")
+        program.do("s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)")
+        nowhere = socket.inet_pton(socket.AF_INET6, "::ffff:0.0.0.0")
+        giver.fill(struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(8081), 0, nowhere, 0))
+        program.do("attacker.join()")
+        assert program.do("s.getsockname()") == ("::", 0, 0, 0)
+        assert program.do("names['heard']") == "EINVAL"
+        assert program.do("s.bind(('::ffff:0.0.0.0', 8081))") == "EACCES"
+    assert web.list() == []
 
 
 def others_are_served(broker):

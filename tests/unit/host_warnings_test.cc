@@ -133,6 +133,29 @@ TEST(HostWarnings, UdpOfThePortsThatTheHostsClientsAskFrom) {
         EXPECT_TRUE(of_udp("ListenStream=198.51.100.0/24:*").empty());
 }
 
+TEST(HostWarnings, UdpOfPortsThatTheKernelGivesToAnybody) {
+        HostFacts facts = host();
+        const auto of_udp = [&](const std::string& line) { return said(section(line), facts); };
+        EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:51820").empty()) << "not known what is reserved";
+        facts.reserved.emplace();
+        EXPECT_EQ(of_udp("ListenDatagram=192.0.2.0/24:51820"),
+                  std::vector<std::string>{"x.conf:3: ListenDatagram=: the kernel gives the port of service web to "
+                                           "sockets of any user that ask for no port (net.ipv4.ip_local_port_range), "
+                                           "which can take a client's flow: add 51820 to "
+                                           "net.ipv4.ip_local_reserved_ports"});
+        const auto some = of_udp("ListenDatagram=192.0.2.0/24:30000-40000\nListenDatagram=192.0.2.0/24:51820");
+        ASSERT_EQ(some.size(), 1U) << "one for each service";
+        EXPECT_NE(some[0].find("add 32768-40000 to"), std::string::npos) << some[0];
+        EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:53").empty());
+        EXPECT_TRUE(of_udp("ListenStream=192.0.2.0/24:51820").empty()) << "a listener takes nothing";
+        EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:*").empty()) << "clients need some";
+        facts.reserved = {{8080, 8080}, {51000, 52000}};
+        EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:51820").empty());
+        EXPECT_EQ(of_udp("ListenDatagram=192.0.2.0/24:50999-51820").size(), 1U);
+        facts.ephemeral = {10000, 20000};
+        EXPECT_TRUE(of_udp("ListenDatagram=192.0.2.0/24:50999-51820").empty());
+}
+
 TEST(HostWarnings, APrefixOfWhichNothingIsLocal) {
         const auto of_routes = [](const std::string& lines) { return said(section(lines), host()); };
         EXPECT_EQ(

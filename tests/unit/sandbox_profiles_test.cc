@@ -193,6 +193,7 @@ const std::vector<Row> kTable = {
         {"setsockopt", {3, IPPROTO_IP, 8 /* IP_PKTINFO */}, "allow", "allow"},
         {"setsockopt", {3, IPPROTO_IP, 19 /* IP_TRANSPARENT */}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, IPPROTO_IP, 15 /* IP_FREEBIND */}, "errno EPERM", "errno EPERM"},
+        {"setsockopt", {3, IPPROTO_IP, 51 /* IP_LOCAL_PORT_RANGE */}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, IPPROTO_IPV6, 75 /* IPV6_TRANSPARENT */}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, IPPROTO_IPV6, 78 /* IPV6_FREEBIND */}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, 0x700000000 | IPPROTO_IP, 19}, "errno EPERM", "errno EPERM"},

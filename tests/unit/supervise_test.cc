@@ -17,6 +17,7 @@
 #include "sandbox/supervise/address.h"
 #include "sandbox/supervise/answers.h"
 #include "sandbox/supervise/broker_link.h"
+#include "sandbox/supervise/own_filter.h"
 #include "sandbox/supervise/plan.h"
 #include "sandbox/supervise/spares.h"
 #include "sandbox/supervise/table.h"
@@ -58,7 +59,10 @@ std::vector<std::byte> mapped(const char* address, std::uint16_t port) {
 
 std::string planned(const SocketKind& socket, const std::vector<std::byte>& bytes,
                     const std::vector<Limit>& limits = {}) {
-        const auto asked = plan_bind(socket, bytes, limits);
+        const auto [asked, errnum] = plan_bind(socket, bytes, limits);
+        if (errnum != 0) {
+                return asked ? "both" : strerrorname_np(errnum);
+        }
         return asked ? describe(*asked) + (asked->ipv6 ? " 6" : "") + (asked->dual ? " dual" : "") : "as asked";
 }
 
@@ -84,19 +88,35 @@ TEST(Plan, WhatIsTakenOverAndWhatIsMadeAsAsked) {
         EXPECT_EQ(planned(kTcp4, v4("127.255.0.9", 80)), "as asked");
         EXPECT_EQ(planned(kTcp6, v6("::1", 80)), "as asked");
         EXPECT_EQ(planned(kTcp6, mapped("127.0.0.1", 80)), "as asked");
-        // What the kernel refuses, it shall refuse.
-        EXPECT_EQ(planned(kTcp4, v4("1.0.0.1", 80, AF_UNSPEC)), "as asked");
-        EXPECT_EQ(planned(kTcp4, v4("0.0.0.0", 80, AF_INET6)), "as asked");
-        EXPECT_EQ(planned(kTcp4, cut(v4("0.0.0.0", 80), 15)), "as asked");
-        EXPECT_EQ(planned(kTcp4, {}), "as asked");
-        EXPECT_EQ(planned(kTcp6, cut(v6("::", 80), 23)), "as asked");
-        EXPECT_EQ(planned(kTcp6, v4("0.0.0.0", 80)), "as asked");
-        EXPECT_EQ(planned(kTcp6Only, mapped("1.0.0.1", 80)), "as asked");
         // Nothing that the broker dispatches.
         EXPECT_EQ(planned({AF_INET, SOCK_RAW, IPPROTO_ICMP}, v4("0.0.0.0", 80)), "as asked");
         EXPECT_EQ(planned({AF_INET, SOCK_STREAM, IPPROTO_SCTP}, v4("0.0.0.0", 80)), "as asked");
         EXPECT_EQ(planned({AF_UNIX, SOCK_STREAM, 0}, v4("0.0.0.0", 80)), "as asked");
         EXPECT_EQ(planned({AF_NETLINK, SOCK_RAW, 0}, v4("0.0.0.0", 80)), "as asked");
+}
+
+// Another thread may have changed the options, and with them the kernel's mind, when it is asked.
+TEST(Plan, WhatTheKernelRefusesForTheSocketsOptionsIsNotLeftToIt) {
+        EXPECT_EQ(planned(kTcp6Only, mapped("1.0.0.1", 80)), "EINVAL");
+        EXPECT_EQ(planned(kTcp6Only, mapped("0.0.0.0", 80)), "EINVAL");
+        EXPECT_EQ(planned({AF_INET6, SOCK_DGRAM, IPPROTO_UDP, true}, mapped("1.0.0.1", 53)), "EINVAL");
+        // IPV6_ADDRFORM makes a socket of IPv4 of one of IPv6.
+        EXPECT_EQ(planned(kTcp6, v4("0.0.0.0", 80)), "EINVAL");
+        EXPECT_EQ(planned(kTcp6, cut(v6("::", 80), 23)), "EINVAL");
+        auto unspecified = v6("::", 80);
+        unspecified[0] = unspecified[1] = std::byte{AF_UNSPEC};
+        EXPECT_EQ(planned(kTcp6, unspecified), "EAFNOSUPPORT");
+        EXPECT_EQ(planned(kTcp4, v4("1.0.0.1", 80, AF_UNSPEC)), "EAFNOSUPPORT");
+        EXPECT_EQ(planned(kTcp4, v4("0.0.0.0", 80, AF_INET6)), "EAFNOSUPPORT");
+        EXPECT_EQ(planned(kTcp4, v6("::", 80)), "EAFNOSUPPORT");
+        EXPECT_EQ(planned(kTcp4, cut(v4("0.0.0.0", 80), 15)), "EINVAL");
+        EXPECT_EQ(planned(kTcp4, {}), "EINVAL");
+        EXPECT_TRUE(nobody_takes({AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, true}, mapped("1.0.0.1", 80), {}));
+
+        // What is as asked is so with every option.
+        EXPECT_EQ(planned(kTcp6Only, mapped("1.0.0.1", 0)), "as asked");
+        EXPECT_EQ(planned(kTcp6Only, mapped("127.0.0.1", 80)), "as asked");
+        EXPECT_EQ(planned(kTcp6Only, mapped("1.0.0.1", 81), {*parse_limit("tcp:80")}), "as asked");
 }
 
 TEST(Plan, LimitsLeaveTheRestToTheKernel) {
@@ -152,6 +172,23 @@ TEST(Address, LowPortsOfTcpBecomeHighAndUdpKeepsItsPort) {
         EXPECT_EQ(ports_of(Protocol::kTcp, 20000, 1024), Ports({20000}));
         EXPECT_EQ(ports_of(Protocol::kUdp, 53, 1024), Ports({53}));
         EXPECT_GE(ports_of(Protocol::kTcp, 65000, 65535).front(), 55535);
+}
+
+TEST(OwnFilter, NoFileIsWrittenNorEmptiedAndMemoryOnlyForAskedNames) {
+        const auto plain = own_profile(false);
+        const auto names = own_profile(true);
+        ASSERT_TRUE(plain && names);
+        const auto opened = [&](std::uint64_t flags) {
+                return plain->decide("openat", {0, 0, flags}).kind == sandbox::ActionKind::kAllow;
+        };
+        EXPECT_TRUE(opened(O_RDONLY | O_CLOEXEC));
+        EXPECT_TRUE(opened(O_PATH | O_DIRECTORY | O_CLOEXEC));
+        for (const int flags : {O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, O_RDONLY | O_TRUNC}) {
+                EXPECT_FALSE(opened(static_cast<std::uint64_t>(flags))) << flags;
+        }
+        EXPECT_EQ(plain->decide("process_vm_writev", {}).kind, sandbox::ActionKind::kErrno);
+        EXPECT_EQ(names->decide("process_vm_writev", {}).kind, sandbox::ActionKind::kAllow);
+        EXPECT_EQ(names->rules.size(), plain->rules.size() + 1);
 }
 
 TEST(Answers, EachCodeHasAnErrno) {
@@ -270,7 +307,7 @@ TEST(Spares, TheOneThatFitsBest) {
                                            spare(tcp, AF_INET, SocketFamily::kIpv4, 20081, true, "held")};
         const auto chosen = [&](const SocketKind& socket, const std::vector<std::byte>& bytes,
                                 const char* service = "web") {
-                const auto asked = plan_bind(socket, bytes, {});
+                const auto asked = plan_bind(socket, bytes, {}).taken_over;
                 const auto found = choose(spares, service, *asked, ports_of(asked->protocol, asked->at.port, 1024));
                 return found ? static_cast<int>(*found) : -1;
         };
