@@ -224,9 +224,10 @@ int show_stopped(const Options& options) {
                        {"dispatches", stopped.dispatches ? Json(*stopped.dispatches) : Json(nullptr)}};
         return show(options, std::move(broker), stopped.services,
                     fmt::format("○ sockbrokerd\n{:>10}: not running, {}\n", "State", describe(stopped)),
-                    !stopped.why_unknown.empty() ? "what serves is not known: " + describe(stopped)
-                    : *stopped.dispatches        ? std::string()
-                                                 : "nothing serves: " + describe(stopped));
+                    !stopped.dispatches || !stopped.why_unknown.empty()
+                            ? "what serves is not known: " + describe(stopped)
+                    : *stopped.dispatches ? std::string()
+                                          : "nothing serves: " + describe(stopped));
 }
 
 // The failure was told; what the kernel does meanwhile is what root wants to know next.
