@@ -70,7 +70,9 @@ def _serve(broker):
         def make():
             started.append(Nginx(configuration).start())
             return started[0]
-        return under_load.begin(broker, make, sockets, *lines)
+        nginx = under_load.begin(broker, make, sockets, *lines)
+        supervised.until(nginx.workers)  # until it starts them, a signal only leaves a mark that nobody looks at
+        return nginx
 
     yield begin
     for nginx in started:
