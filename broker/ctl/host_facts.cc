@@ -204,14 +204,11 @@ std::optional<std::vector<PortRange>> reserved_ports() {
                 return std::nullopt;
         }
         text.resize(static_cast<std::size_t>(size));
+        text.resize(text.find_last_not_of('\n') + 1);
         std::vector<PortRange> all;
         for (const auto word : std::views::split(std::string_view(text), ',')) {
-                unsigned first = 0;
-                unsigned last = 0;
-                const int count = std::sscanf(std::string(word.begin(), word.end()).c_str(), "%u-%u", &first, &last);
-                if (count >= 1) {
-                        all.push_back({.first = static_cast<std::uint16_t>(first),
-                                       .last = static_cast<std::uint16_t>(count == 2 ? last : first)});
+                if (const auto ports = parse_ports(std::string_view(word.begin(), word.end()))) {
+                        all.push_back(*ports);
                 }
         }
         return all;
