@@ -6,7 +6,6 @@
 
 #include <cerrno>
 
-#include "broker/base/landlock.h"
 #include "broker/base/printable.h"
 #include "broker/client/client.h"
 #include "sandbox/run/confine.h"
@@ -202,8 +201,8 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         if (done) {
                 done = pass_on(*sockets, session->fd());
         }
-        if (done && probed->landlock) {
-                done = refuse_tcp_bind();
+        if (done) {
+                done = shut_in(TcpBind::kRefused);
         }
         if (done) {
                 done = filter.install_in_this_thread();
