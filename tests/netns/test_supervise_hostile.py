@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Programs that mean harm to their supervisor, and machines that do not let it be."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -36,6 +37,29 @@ def attack(mode, times):
     status, output, said = sandbox.run("--supervise", "/run/bin/bind_attack", mode, str(times), ambient="")
     assert status == 0, (status, output, said[-2000:])
     return {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", output)}
+
+
+@pytest.mark.parametrize("uid, heard, gets", [(UID, None, "taken"), (OTHER, "EADDRINUSE", None)],
+                         ids=["of the same user", "of another"])
+def test_a_listener_that_closes_leaves_what_waits_in_it_to_its_own_user_at_most(broker, uid, heard, gets):
+    """As docs/sandbox.md says of the same user: the kernel lets it join, whomever policy admits. Here policy tells the
+    two by Group=, as it does by units."""
+    add_routes()
+    broker.policy(everything("web", f"Group={UID}", ports=80) + everything("attack", "Group=61003", ports=81)).start()
+    sandbox.install()
+    with supervised.Program() as program, supervised.Program(uid=uid, gid=61003) as attacker:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        at = program.do("s.getsockname()")
+        assert attacker.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
+        reuse = "early=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)"
+        assert attacker.do(f"s = sock('tcp', {at[0]!r}, {at[1]}, {reuse}); serve(s, 'taken')") == heard
+        waiting = [socket.create_connection(("192.0.2.1", 80), 5) for _ in range(5)]
+        program.do("s.close()")
+        for connection in waiting:
+            with contextlib.suppress(ConnectionResetError), connection:
+                assert connection.makefile().readline().split()[:1] == ([gets] if gets else [])
+        with pytest.raises(ConnectionRefusedError):
+            ask("192.0.2.1", 80)
 
 
 @pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100), ("v6only", 500)])
