@@ -240,6 +240,19 @@ def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pyl
     assert os.getcwd() != "/run/own"
 
 
+def test_a_whole_unix_path_is_bound_from_a_folder_that_the_program_may_not_search(web):  # pylint: disable=unused-argument
+    """As when it is started from root's home."""
+    own, closed = pathlib.Path("/run/own"), pathlib.Path("/run/closed")
+    own.mkdir()
+    os.chown(own, UID, UID)
+    closed.mkdir(mode=0o700)
+    with supervised.Program(cwd=closed) as program:
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/run/own/a.sock')") is None
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/proc/self/cwd/a.sock')") == "EACCES"
+        assert program.do("socket.socket(socket.AF_UNIX).bind('a.sock')") == "EACCES"
+    assert (own / "a.sock").stat().st_uid == UID
+
+
 def test_a_unix_path_through_proc_self_is_the_programs_whatever_the_supervisor_has_there(web):
     # pylint: disable=unused-argument
     for folder in ("/run/own", "/run/own/sub"):
