@@ -89,6 +89,28 @@ except OSError as error:
             assert program.do("sorted(s.getsockname()[1] for s in all[:-1])") == [40000, 40002, 40003]
 
 
+FREEBIND = "s.getsockopt(socket.IPPROTO_IPV6, 78)"
+
+
+def test_a_socket_keeps_no_option_of_its_supervisors_by_which_it_takes_anybodys_address(broker):
+    """IPV6_FREEBIND, which no profile permits: of UDP it has it when it is bound, for its answers, and not before."""
+    add_routes()
+    broker.policy(everything("dns", ports=53) + everything("web", ports=8080)).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        for at in "::", "2001:db8::7":
+            program.do("s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)")
+            assert program.do(f"s.bind(({at!r}, 53))") == "EACCES", "UDP keeps its port, and no user may have this one"
+            assert program.do(FREEBIND) == 0
+            assert program.do("s.bind(('2001:db8:1::1', 0))") == "EADDRNOTAVAIL"
+            program.do(f"s = sock('tcp', {at!r}, 53); serve(s)")
+            assert program.do(FREEBIND) == 0
+            assert ask("2001:db8::7", 53) == f"served {program.process.pid}"
+            program.do(f"s.close(); s = sock('udp', {at!r}, 8080)")
+            assert program.do(FREEBIND) == 1
+            program.do("s.close()")
+
+
 def test_a_signal_every_50_microseconds_makes_no_bind_fail(web):  # pylint: disable=unused-argument
     assert attack("signals", 2000) == {"bound": 2000, "refused": 0, "escaped": 0, "lost": 0}
 
