@@ -73,8 +73,8 @@ int bind_at_place(int fd, const std::string& service, const Asked& asked, std::s
                 set(fd, IPPROTO_IPV6, kIpv6Freebind);
         }
         const int errnum = bind_at_one(fd, service, asked, ports);
-        // No profile permits the option, by which a socket that is not bound yet could be bound to anybody's address and
-        // send as him. Connections have theirs.
+        // No profile permits the option, by which a socket that is not bound yet could be bound to anybody's address
+        // and send as him. Connections have theirs.
         if (asked.ipv6 && (errnum != 0 || asked.protocol == Protocol::kTcp)) {
                 set(fd, IPPROTO_IPV6, kIpv6Freebind, freebind);
         }

@@ -240,7 +240,8 @@ def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pyl
     assert os.getcwd() != "/run/own"
 
 
-def test_a_whole_unix_path_is_bound_from_a_folder_that_the_program_may_not_search(web):  # pylint: disable=unused-argument
+def test_a_whole_unix_path_is_bound_from_a_folder_that_the_program_may_not_search(web):
+    # pylint: disable=unused-argument
     """As when it is started from root's home."""
     own, closed = pathlib.Path("/run/own"), pathlib.Path("/run/closed")
     own.mkdir()
