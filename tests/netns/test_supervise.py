@@ -218,6 +218,12 @@ def test_limits_leave_all_else_to_the_kernel(web):
         assert [entry["protocol"] for entry in web.list() if entry["state"] == "live"] == ["udp"]
 
 
+def test_the_brokers_sockets_may_be_named_from_the_folder_in_which_it_is_started(web):
+    with supervised.Program("--runtime-dir=sockbroker", cwd="/run") as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert [entry["pid"] for entry in web.list()] == [program.process.pid]
+
+
 def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pylint: disable=unused-argument
     folder = pathlib.Path("/run/own")
     folder.mkdir()
