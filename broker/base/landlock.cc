@@ -93,21 +93,28 @@ Result<int> restrict_files(const FileAccess& access) {
         return abi;
 }
 
-Result<void> refuse_tcp_bind() {
+// Where there is nothing else to refuse, a right that stays granted everywhere: a ruleset must name one. Links and
+// renames between directories are refused by any ruleset of files that does not grant them; the first ABI cannot.
+Result<void> enter_domain(TcpBind tcp_bind) {
         const auto abi =
                 static_cast<int>(syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION));
-        if (abi < 4) {
+        if (abi < 2) {
                 return {};
         }
         constexpr std::uint64_t kBindTcp = 1;
-        const Ruleset wanted{.files = 0, .net = kBindTcp};
-        const OwnedFd ruleset(
-                static_cast<int>(syscall(SYS_landlock_create_ruleset, &wanted, offsetof(Ruleset, scoped), 0)));
+        constexpr std::uint64_t kGranted = LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_REFER;
+        const bool net = tcp_bind == TcpBind::kRefused && abi >= 4;
+        const Ruleset wanted{.files = net ? 0 : kGranted, .net = net ? kBindTcp : 0};
+        const std::size_t size = net ? offsetof(Ruleset, scoped) : sizeof wanted.files;
+        const OwnedFd ruleset(static_cast<int>(syscall(SYS_landlock_create_ruleset, &wanted, size, 0)));
         if (!ruleset) {
                 return fail_errno("cannot make a ruleset of Landlock");
         }
+        if (auto granted = net ? Result<void>{} : allow(ruleset.get(), "/", kGranted); !granted) {
+                return granted;
+        }
         if (syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0 && errno != E2BIG) {
-                return fail_errno("cannot refuse bind(2) with Landlock");
+                return fail_errno("cannot enter a domain of Landlock");
         }
         return {};
 }

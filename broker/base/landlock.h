@@ -23,8 +23,12 @@ struct FileAccess {
 // the ABI of the kernel. Errors: ENOSYS, EOPNOTSUPP if the kernel has none of it; then nothing is restricted.
 [[nodiscard]] Result<int> restrict_files(const FileAccess& access);
 
-// bind(2) of a TCP socket, for this thread and what it executes, beside whatever else it may; needs no_new_privs. No
-// error where the kernel is older than 6.7, has no Landlock, or has no room for another domain: a second wall.
-[[nodiscard]] Result<void> refuse_tcp_bind();
+enum class TcpBind : bool { kAsEver, kRefused };
+
+// A domain for this thread and what it executes, beside whatever else it may; needs no_new_privs. From within it nobody
+// looks into a process outside, be it of the same user: not by ptrace(2), and not by /proc/PID/mem either, where no
+// filter of system calls sees a difference to any other file. And, if wanted, no bind(2) of a TCP socket (from 6.7).
+// A second wall: no error where the kernel is older than 5.19, has no Landlock, or has no room for another domain.
+[[nodiscard]] Result<void> enter_domain(TcpBind tcp_bind);
 
 }  // namespace sockbroker

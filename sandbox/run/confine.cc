@@ -6,8 +6,15 @@
 #include <linux/securebits.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
+#include <cerrno>
 #include <memory>
+
+#include "broker/base/owned_fd.h"
 
 namespace sockbroker::launcher {
 
@@ -40,6 +47,33 @@ Result<bool> any_left() {
                 return fail_errno("cannot read the capabilities left");
         }
         return ::cap_compare(static_cast<cap_t>(now.get()), static_cast<cap_t>(none.get())) != 0;
+}
+
+// In a child, since a filter may kill for such a call. Its word comes through a pipe: where SIGCHLD is ignored there is
+// no status to wait for.
+Result<bool> may_enter(TcpBind tcp_bind) {
+        std::array<int, 2> ends{};
+        if (::pipe(ends.data()) != 0) {
+                return fail_errno("cannot make a pipe");
+        }
+        const OwnedFd read_end(ends[0]);
+        OwnedFd write_end(ends[1]);
+        const pid_t child = ::fork();
+        if (child < 0) {
+                return fail_errno("cannot start a process (TasksMax=, LimitNPROC=)");
+        }
+        char word = 0;
+        if (child == 0) {
+                const rlimit none{};
+                ::setrlimit(RLIMIT_CORE, &none);
+                const bool entered = enter_domain(tcp_bind).has_value();
+                ::_exit(entered && ::write(write_end.get(), &word, sizeof word) == sizeof word ? 0 : 1);
+        }
+        write_end.reset();
+        const bool entered = ::read(read_end.get(), &word, sizeof word) == sizeof word;
+        while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+        }
+        return entered;
 }
 
 }  // namespace
@@ -76,6 +110,16 @@ Result<void> give_up_privileges() {
                 return fail("capabilities are left, or may be gained again, after all were given up");
         }
         return {};
+}
+
+Result<void> shut_in(TcpBind tcp_bind) {
+        if (::prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) {
+                const auto may = may_enter(tcp_bind);
+                if (!may || !*may) {
+                        return may ? Result<void>{} : std::unexpected(may.error());
+                }
+        }
+        return enter_domain(tcp_bind);
 }
 
 }  // namespace sockbroker::launcher

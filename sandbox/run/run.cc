@@ -142,6 +142,9 @@ int run(const Options& options) {
                 done = give_up_privileges();
         }
         if (done) {
+                done = shut_in(TcpBind::kAsEver);
+        }
+        if (done) {
                 done = filter->install_in_this_thread();
         }
         if (!done) {

@@ -5,8 +5,9 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <system_error>
 
-#include "broker/base/landlock.h"
 #include "broker/base/printable.h"
 #include "broker/client/client.h"
 #include "sandbox/run/confine.h"
@@ -116,6 +117,13 @@ Result<void> make_accessible(const Session& session, UserNamespace wanted, const
         return access || access.error().errnum != EPERM ? access : std::unexpected(no_access(access.error(), true));
 }
 
+// The supervisor is in another folder than this process.
+std::string from_everywhere(const std::string& path) {
+        std::error_code error;
+        const auto whole = std::filesystem::absolute(path, error);
+        return error ? path : whole.string();
+}
+
 Result<void> trap(Session& session, bool names) {
         auto listener = supervise::install_with_listener(supervise::trap_program(names));
         if (!listener) {
@@ -183,7 +191,7 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
                 return not_run(probed.error());
         }
         auto spares = take_spares(options, *sockets);
-        auto session = Session::begin({.runtime_dir = options.runtime_dir,
+        auto session = Session::begin({.runtime_dir = from_everywhere(options.runtime_dir),
                                        .services = options.services,
                                        .limits = options.limits,
                                        .registers = options.registers,
@@ -202,8 +210,8 @@ int run_supervised(const Options& options, const sandbox::Filter& filter) {
         if (done) {
                 done = pass_on(*sockets, session->fd());
         }
-        if (done && probed->landlock) {
-                done = refuse_tcp_bind();
+        if (done) {
+                done = shut_in(TcpBind::kRefused);
         }
         if (done) {
                 done = filter.install_in_this_thread();

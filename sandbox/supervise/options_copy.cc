@@ -40,6 +40,10 @@ constexpr std::array kOptions = {
         Option{SOL_SOCKET, SO_RXQ_OVFL},
         Option{SOL_SOCKET, SO_BUSY_POLL},
         Option{SOL_SOCKET, SO_ZEROCOPY},
+        Option{SOL_SOCKET, SO_PEEK_OFF},
+        Option{SOL_SOCKET, 63},  // SO_TIMESTAMP_NEW; each after its older form, which takes its flag away
+        Option{SOL_SOCKET, 64},  // SO_TIMESTAMPNS_NEW
+        Option{SOL_SOCKET, 65},  // SO_TIMESTAMPING_NEW
         Option{IPPROTO_IP, IP_TOS},
         Option{IPPROTO_IP, IP_TTL},
         Option{IPPROTO_IP, IP_PKTINFO},
@@ -49,6 +53,10 @@ constexpr std::array kOptions = {
         Option{IPPROTO_IP, IP_RECVTOS},
         Option{IPPROTO_IP, IP_RECVORIGDSTADDR},
         Option{IPPROTO_IP, IP_MINTTL},
+        Option{IPPROTO_IP, 25},  // IP_RECVFRAGSIZE
+        Option{IPPROTO_IP, IP_MULTICAST_TTL},
+        Option{IPPROTO_IP, IP_MULTICAST_LOOP},
+        Option{IPPROTO_IP, IP_MULTICAST_ALL},
         Option{IPPROTO_IPV6, IPV6_UNICAST_HOPS},
         Option{IPPROTO_IPV6, IPV6_TCLASS},
         Option{IPPROTO_IPV6, IPV6_RECVTCLASS},
@@ -58,6 +66,12 @@ constexpr std::array kOptions = {
         Option{IPPROTO_IPV6, IPV6_MTU_DISCOVER},
         Option{IPPROTO_IPV6, IPV6_DONTFRAG},
         Option{IPPROTO_IPV6, IPV6_RECVORIGDSTADDR},
+        Option{IPPROTO_IPV6, 77},  // IPV6_RECVFRAGSIZE
+        Option{IPPROTO_IPV6, IPV6_AUTOFLOWLABEL},
+        Option{IPPROTO_IPV6, IPV6_ADDR_PREFERENCES},
+        Option{IPPROTO_IPV6, IPV6_MULTICAST_HOPS},
+        Option{IPPROTO_IPV6, IPV6_MULTICAST_LOOP},
+        Option{IPPROTO_IPV6, 29},  // IPV6_MULTICAST_ALL
         Option{IPPROTO_TCP, TCP_NODELAY},
         Option{IPPROTO_TCP, TCP_DEFER_ACCEPT},
         Option{IPPROTO_TCP, TCP_KEEPIDLE},
@@ -71,6 +85,7 @@ constexpr std::array kOptions = {
         Option{IPPROTO_TCP, TCP_SYNCNT},
         Option{IPPROTO_TCP, TCP_LINGER2},
         Option{IPPROTO_TCP, TCP_WINDOW_CLAMP},
+        Option{IPPROTO_TCP, 36},  // TCP_INQ
         Option{IPPROTO_UDP, UDP_GRO},
         Option{IPPROTO_UDP, UDP_SEGMENT},
 };

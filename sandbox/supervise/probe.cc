@@ -27,9 +27,7 @@ struct Outcome {
         bool done = false;  // written twice: before the call and after it
 };
 
-constexpr std::array<const char*, 5> kCalls = {"seccomp", "pidfd_open", "pidfd_getfd", "process_vm_readv",
-                                               "landlock_create_ruleset"};
-constexpr std::uint8_t kLandlock = 4;
+constexpr std::array<const char*, 4> kCalls = {"seccomp", "pidfd_open", "pidfd_getfd", "process_vm_readv"};
 
 long make(std::uint8_t call) {
         static int pidfd = -1;
@@ -41,14 +39,11 @@ long make(std::uint8_t call) {
                 return pidfd = static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0));
         case 2:
                 return ::syscall(SYS_pidfd_getfd, pidfd, pidfd, 0);
-        case 3: {
+        default:
                 const iovec local{.iov_base = &action, .iov_len = sizeof action};
                 std::uint32_t there = 0;
                 const iovec remote{.iov_base = &there, .iov_len = sizeof there};
                 return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0);
-        }
-        default:
-                return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, 1U);  // LANDLOCK_CREATE_RULESET_VERSION
         }
 }
 
@@ -86,7 +81,7 @@ std::unexpected<Error> forbidden(const Outcome& outcome, bool killed) {
 
 }  // namespace
 
-Result<Probed> probe_calls() {
+Result<void> probe_calls() {
         std::array<int, 2> ends{};
         if (::pipe(ends.data()) != 0) {
                 return fail_errno("cannot make a pipe");
@@ -101,15 +96,12 @@ Result<Probed> probe_calls() {
                 try_all(write_end.get());
         }
         write_end.reset();
-        Probed probed;
         Outcome last;
         Outcome outcome;
         std::optional<Outcome> refused;
         while (::read(read_end.get(), &outcome, sizeof outcome) == sizeof outcome) {
                 last = outcome;
-                if (outcome.done && outcome.call == kLandlock) {
-                        probed.landlock = outcome.errnum == 0;
-                } else if (outcome.done && outcome.errnum != 0 && !refused) {
+                if (outcome.done && outcome.errnum != 0 && !refused) {
                         refused = outcome;
                 }
         }
@@ -119,10 +111,10 @@ Result<Probed> probe_calls() {
         if (refused) {
                 return forbidden(*refused, false);
         }
-        if (!last.done && last.call != kLandlock) {
+        if (!last.done) {
                 return forbidden(last, true);
         }
-        return probed;
+        return {};
 }
 
 }  // namespace sockbroker::supervise

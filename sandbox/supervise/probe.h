@@ -7,11 +7,7 @@
 
 namespace sockbroker::supervise {
 
-struct Probed {
-        bool landlock = false;  // may be asked for
-};
-
 // An error names the call and the line of the unit that allows it.
-[[nodiscard]] Result<Probed> probe_calls();
+[[nodiscard]] Result<void> probe_calls();
 
 }  // namespace sockbroker::supervise

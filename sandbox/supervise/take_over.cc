@@ -27,9 +27,8 @@ void tell(std::string_view what, const Reply& reply) {
         say(fmt::format("{}: {}: {}{}{}", what, reply.result, reply.message, more.empty() ? "" : "; ", more));
 }
 
-void set(int fd, int level, int name) {
-        const int on = 1;
-        (void)::setsockopt(fd, level, name, &on, sizeof on);
+void set(int fd, int level, int name, int value = 1) {
+        (void)::setsockopt(fd, level, name, &value, sizeof value);
 }
 
 int bind_to(int fd, const Endpoint& at, bool mapped) {
@@ -42,13 +41,7 @@ bool at_ipv4(const Asked& asked) {
         return asked.dual || asked.at.address.family == Family::kIpv4;
 }
 
-int bind_at_place(int fd, const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
-        // So that the next instance joins the group.
-        set(fd, SOL_SOCKET, SO_REUSEPORT);
-        if (asked.ipv6) {
-                // An address that is nobody's; and answers leave from the addresses that were asked.
-                set(fd, IPPROTO_IPV6, kIpv6Freebind);
-        }
+int bind_at_one(int fd, const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
         int errnum = 0;
         const Family family = at_ipv4(asked) ? Family::kIpv4 : Family::kIpv6;
         for (const std::uint16_t port : ports) {
@@ -68,6 +61,24 @@ int bind_at_place(int fd, const std::string& service, const Asked& asked, std::s
                 "choice, and if it is held no later instance finds it (ss -ltnp 'sport = {}' names him)",
                 describe(asked), ports.back(), ports.back()));
         return bind_to(fd, {.address = place_of(service, family, 0), .port = 0}, asked.ipv6);
+}
+
+int bind_at_place(int fd, const std::string& service, const Asked& asked, std::span<const std::uint16_t> ports) {
+        // So that the next instance joins the group.
+        set(fd, SOL_SOCKET, SO_REUSEPORT);
+        int freebind = 0;
+        socklen_t size = sizeof freebind;
+        if (asked.ipv6 && ::getsockopt(fd, IPPROTO_IPV6, kIpv6Freebind, &freebind, &size) == 0) {
+                // An address that is nobody's; and answers leave from the addresses that were asked.
+                set(fd, IPPROTO_IPV6, kIpv6Freebind);
+        }
+        const int errnum = bind_at_one(fd, service, asked, ports);
+        // No profile permits the option, by which a socket that is not bound yet could be bound to anybody's address
+        // and send as him. Connections have theirs.
+        if (asked.ipv6 && (errnum != 0 || asked.protocol == Protocol::kTcp)) {
+                set(fd, IPPROTO_IPV6, kIpv6Freebind, freebind);
+        }
+        return errnum;
 }
 
 // For a configuration test: as asked where the program may and where nobody is, else where it disturbs nobody. It
@@ -220,7 +231,7 @@ int Supervisor::take_over(const Call& call, Known known) {
 int Supervisor::put_in_place(const Call& call, Given given, Known known) {
         OwnedFd& spare = given.fd;
         copy_options(call.fd, spare.get(), given.before);
-        if (known.asked.ipv6) {
+        if (known.asked.ipv6 && known.asked.protocol == Protocol::kUdp) {
                 set(spare.get(), IPPROTO_IPV6, kIpv6Freebind);
         }
         const bool close_on_exec = call.target.closes_on_exec(call.number);

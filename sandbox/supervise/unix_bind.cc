@@ -75,7 +75,9 @@ int bind_unix(int fd, const SocketAddress& address, const Target& target, const 
                 way.name.copy(reinterpret_cast<char*>(&last.storage) + kPath, way.name.size());
                 last.size = static_cast<socklen_t>(kPath + way.name.size() + 1);
         }
-        if (::fchdir(way.through_self ? way.folder.get() : directory->get()) != 0) {
+        // An absolute path does not depend on the folder that the program is in, which it may not be allowed to search.
+        const bool stays = !way.through_self && path_of(address).starts_with('/');
+        if (!stays && ::fchdir(way.through_self ? way.folder.get() : directory->get()) != 0) {
                 return errno;
         }
         // The program may have put another link in the way meanwhile, which the kernel follows here: in /proc/self/fd

@@ -33,9 +33,9 @@ def install(*programs):
     return copied[1:]
 
 
-def command(*words, uid=61001, ambient=AMBIENT):
+def command(*words, uid=61001, gid=None, ambient=AMBIENT):
     given = ["--ambient-caps", ambient, "--inh-caps", ambient] if ambient else []
-    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *given, str(BIN / "sockbroker-run"),
+    return ["setpriv", f"--reuid={uid}", f"--regid={gid or uid}", "--clear-groups", *given, str(BIN / "sockbroker-run"),
             *map(str, words)]
 
 

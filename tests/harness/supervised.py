@@ -54,11 +54,11 @@ for line in sys.stdin:
 
 
 class Program(sandbox.Sandboxed):
-    def __init__(self, *options, uid=61001, before=(), cwd=None, ready=True, pass_fds=()):
+    def __init__(self, *options, uid=61001, gid=None, before=(), cwd=None, ready=True, pass_fds=()):
         self.options = options
         self.said = b""
         words = ["--supervise", *options, "/usr/bin/python3", "-c", PROGRAM]
-        self.words = [*before, *sandbox.command(*words, uid=uid, ambient="")]
+        self.words = [*before, *sandbox.command(*words, uid=uid, gid=gid, ambient="")]
         self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, cwd=cwd, pass_fds=pass_fds)
         for fd in pass_fds:

@@ -218,6 +218,12 @@ def test_limits_leave_all_else_to_the_kernel(web):
         assert [entry["protocol"] for entry in web.list() if entry["state"] == "live"] == ["udp"]
 
 
+def test_the_brokers_sockets_may_be_named_from_the_folder_in_which_it_is_started(web):
+    with supervised.Program("--runtime-dir=sockbroker", cwd="/run") as program:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        assert [entry["pid"] for entry in web.list()] == [program.process.pid]
+
+
 def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pylint: disable=unused-argument
     folder = pathlib.Path("/run/own")
     folder.mkdir()
@@ -238,6 +244,20 @@ def test_unix_sockets_are_made_where_and_how_the_program_makes_them(web):  # pyl
         assert program.do("os.chdir('/'); u2 = socket.socket(socket.AF_UNIX); u2.bind('run/own/c.sock')") is None
         assert (folder / "c.sock").is_socket()
     assert os.getcwd() != "/run/own"
+
+
+def test_a_whole_unix_path_is_bound_from_a_folder_that_the_program_may_not_search(web):
+    # pylint: disable=unused-argument
+    """As when it is started from root's home."""
+    own, closed = pathlib.Path("/run/own"), pathlib.Path("/run/closed")
+    own.mkdir()
+    os.chown(own, UID, UID)
+    closed.mkdir(mode=0o700)
+    with supervised.Program(cwd=closed) as program:
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/run/own/a.sock')") is None
+        assert program.do("socket.socket(socket.AF_UNIX).bind('/proc/self/cwd/a.sock')") == "EACCES"
+        assert program.do("socket.socket(socket.AF_UNIX).bind('a.sock')") == "EACCES"
+    assert (own / "a.sock").stat().st_uid == UID
 
 
 def test_a_unix_path_through_proc_self_is_the_programs_whatever_the_supervisor_has_there(web):

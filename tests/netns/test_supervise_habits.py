@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from harness import broker as broker_module
-from harness import sandbox, supervised
+from harness import namespace, sandbox, supervised
 from test_supervise import UID, ask, everything
 from test_supervise_again import has_pidfd_of_threads
 from words import add_routes
@@ -215,6 +215,23 @@ def test_a_configuration_test_of_a_high_port_is_in_nobodys_way(web, protocol, at
 def test_a_configuration_test_beside_a_socket_unit_of_another_user(web):  # pylint: disable=unused-argument
     with socket.create_server(("127.0.0.2", 8080)), supervised.Program("--no-register") as test:
         assert test.do("s = sock('tcp', '0.0.0.0', 8080)") is None
+
+
+# A server that sends before anybody has asked.
+
+def test_a_udp_server_cannot_begin_from_the_port_that_it_serves_at(web):  # pylint: disable=unused-argument
+    namespace.run("ip", "link", "add", "out", "type", "veth", "peer", "name", "peer")
+    namespace.run("ip", "address", "add", "198.51.100.1/24", "dev", "out")
+    namespace.run("ip", "address", "add", "2001:db8:1::1/64", "dev", "out", "nodad")
+    for end in ("out", "peer"):
+        namespace.run("ip", "link", "set", end, "up")
+    with supervised.Program("--bind=udp:8080") as program:
+        program.do("four = sock('udp', '0.0.0.0', 8080); six = sock('udp', '::', 8080, 1)")
+        assert program.do("four.sendto(b'x', ('198.51.100.9', 123))") == "EINVAL"
+        assert program.do("six.getsockname()[0].startswith('fd73:')") is True
+        assert program.do("six.sendto(b'x', ('2001:db8:1::9', 123))") == 1
+        program.do("other = sock('udp', '0.0.0.0', 8081)")
+        assert program.do("other.sendto(b'x', ('198.51.100.9', 123))") == 1
 
 
 # What is shared between threads and processes.

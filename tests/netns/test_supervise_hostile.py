@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Programs that mean harm to their supervisor, and machines that do not let it be."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -38,6 +39,29 @@ def attack(mode, times):
     return {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", output)}
 
 
+@pytest.mark.parametrize("uid, heard, gets", [(UID, None, "taken"), (OTHER, "EADDRINUSE", None)],
+                         ids=["of the same user", "of another"])
+def test_a_listener_that_closes_leaves_what_waits_in_it_to_its_own_user_at_most(broker, uid, heard, gets):
+    """As docs/sandbox.md says of the same user: the kernel lets it join, whomever policy admits. Here policy tells the
+    two by Group=, as it does by units."""
+    add_routes()
+    broker.policy(everything("web", f"Group={UID}", ports=80) + everything("attack", "Group=61003", ports=81)).start()
+    sandbox.install()
+    with supervised.Program() as program, supervised.Program(uid=uid, gid=61003) as attacker:
+        program.do("s = sock('tcp', '0.0.0.0', 80)")
+        at = program.do("s.getsockname()")
+        assert attacker.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
+        reuse = "early=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)"
+        assert attacker.do(f"s = sock('tcp', {at[0]!r}, {at[1]}, {reuse}); serve(s, 'taken')") == heard
+        waiting = [socket.create_connection(("192.0.2.1", 80), 5) for _ in range(5)]
+        program.do("s.close()")
+        for connection in waiting:
+            with contextlib.suppress(ConnectionResetError), connection:
+                assert connection.makefile().readline().split()[:1] == ([gets] if gets else [])
+        with pytest.raises(ConnectionRefusedError):
+            ask("192.0.2.1", 80)
+
+
 @pytest.mark.parametrize("mode, times", [("race", 3000), ("swap", 100), ("v6only", 500)])
 def test_what_is_rewritten_in_flight_is_bound_nowhere_else(web, mode, times):  # pylint: disable=unused-argument
     counts = attack(mode, times)
@@ -63,6 +87,28 @@ try:
 except OSError as error:
     assert error.errno == errno.EADDRINUSE""")
             assert program.do("sorted(s.getsockname()[1] for s in all[:-1])") == [40000, 40002, 40003]
+
+
+FREEBIND = "s.getsockopt(socket.IPPROTO_IPV6, 78)"
+
+
+def test_a_socket_keeps_no_option_of_its_supervisors_by_which_it_takes_anybodys_address(broker):
+    """IPV6_FREEBIND, which no profile permits: of UDP it has it when it is bound, for its answers, and not before."""
+    add_routes()
+    broker.policy(everything("dns", ports=53) + everything("web", ports=8080)).start()
+    sandbox.install()
+    with supervised.Program() as program:
+        for at in "::", "2001:db8::7":
+            program.do("s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)")
+            assert program.do(f"s.bind(({at!r}, 53))") == "EACCES", "UDP keeps its port, and no user may have this one"
+            assert program.do(FREEBIND) == 0
+            assert program.do("s.bind(('2001:db8:1::1', 0))") == "EADDRNOTAVAIL"
+            program.do(f"s = sock('tcp', {at!r}, 53); serve(s)")
+            assert program.do(FREEBIND) == 0
+            assert ask("2001:db8::7", 53) == f"served {program.process.pid}"
+            program.do(f"s.close(); s = sock('udp', {at!r}, 8080)")
+            assert program.do(FREEBIND) == 1
+            program.do("s.close()")
 
 
 def test_a_signal_every_50_microseconds_makes_no_bind_fail(web):  # pylint: disable=unused-argument

@@ -167,6 +167,35 @@ s = sock('tcp', '0.0.0.0', 80, early=early)""")
         assert second.do("os.get_inheritable(s.fileno())") is True
 
 
+# What a program may set of a socket under the profiles and the kernel tells, beside what is above. Of IPv6: 41.
+RARE = {"udp": [(1, 42, 8), (1, 63, 1), (0, 25, 1), (0, 33, 9), (0, 34, 0), (0, 49, 1), (41, 77, 1), (41, 70, 0),
+                (41, 72, 1), (41, 18, 9), (41, 19, 0), (41, 29, 0)],
+        "tcp": [(6, 36, 1), (1, 64, 1)]}
+
+
+@pytest.mark.parametrize("protocol", RARE)
+def test_what_is_set_rarely_too(web, protocol):
+    code = f"s = sock({protocol!r}, '::', 5353, 1, early=early)"
+    with supervised.Program() as first, supervised.Program() as second:
+        first.do(code.replace("early=early", ""))
+        [held] = [entry["cookie"] for entry in web.list()]
+        first.process.kill()
+        first.process.wait()
+        web.wait_log("hold: ")
+        second.do(f"names['set'] = {RARE[protocol]!r}")
+        second.do("""
+def early(s):
+    names["before"] = [s.getsockopt(level, option) for level, option, _ in names["set"]]
+    for level, option, value in names["set"]:
+        s.setsockopt(level, option, value)
+    names["after"] = [s.getsockopt(level, option) for level, option, _ in names["set"]]""")
+        second.do(code)
+        assert [entry["cookie"] for entry in web.list()] == [held]
+        assert second.do("[a == b for a, b in zip(names['before'], names['after'])]") == [False] * len(RARE[protocol])
+        assert second.do("[s.getsockopt(level, option) for level, option, _ in names['set']]") == second.do(
+            "names['after']")
+
+
 def test_a_held_udp_socket_too(web):
     with supervised.Program() as first:
         first.do("s = sock('udp', '0.0.0.0', 5353)")
