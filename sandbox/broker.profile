@@ -69,9 +69,9 @@ allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_PASSCRED, SO_PASSPIDFD, SO_P
 allow sendmsg sendto recvmsg recvfrom
 
 # The maps that are open: look up, write, delete. PROG_TEST_RUN asks one slot whether its socket still takes lookups,
-# by a program that is never attached. LINK_DETACH is unload. LINK_CREATE and OBJ_PIN put a program that is loaded
-# already into the cgroup of a unit (UdpReply=original), and its link beside the maps. No program and no map is made
-# here, and no pin opened.
-allow bpf arg0 in {BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_PROG_TEST_RUN, BPF_LINK_DETACH, BPF_LINK_CREATE, BPF_OBJ_PIN}
+# by a program that is never attached. OBJ_GET_INFO_BY_FD tells whether the link is attached. LINK_DETACH is unload.
+# LINK_CREATE and OBJ_PIN put a program that is loaded already into the cgroup of a unit (UdpReply=original), and its
+# link beside the maps. No program and no map is made here, and no pin opened.
+allow bpf arg0 in {BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_PROG_TEST_RUN, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_DETACH, BPF_LINK_CREATE, BPF_OBJ_PIN}
 # Waits for dispatch programs that still run.
 allow membarrier arg0 == MEMBARRIER_CMD_GLOBAL

@@ -92,8 +92,10 @@ Labels of(const Json& service) {
 void add_broker(Page& page, const Json& broker) {
         page.begin("info", "gauge", "The broker that answers, by its version.");
         page.add({{"version", cell(broker, "version")}}, 1);
-        page.single("degraded", "gauge", "Whether the policy in force is not the one on disk.",
+        page.single("degraded", "gauge", "Whether nothing is dispatched or the policy in force is not the one on disk.",
                     cell(broker, "state") == "degraded" ? 1 : 0);
+        page.single("dispatches", "gauge", "Whether lookups come to the dispatch program.",
+                    at(broker, "dispatches") == Json(false) ? 0 : 1);
         page.single("start_timestamp_seconds", "gauge", "When the broker was started.",
                     number(at(broker, "since")) / 1e6);
         const Json& policy = at(broker, "policy");

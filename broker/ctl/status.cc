@@ -142,7 +142,9 @@ int exit_status(const Json& broker, const Selection& selection, const std::vecto
         if (!selection.missing(names).empty()) {
                 return kExitUnknownService;
         }
-        const bool all_serve = std::ranges::all_of(services, [&](const Json& service) {
+        const auto dispatches = broker.find("dispatches");
+        const bool none_serves = dispatches != broker.end() && *dispatches == Json(false);
+        const bool all_serve = !none_serves && std::ranges::all_of(services, [&](const Json& service) {
                 return !selection.takes_service(cell(service, "service")) || number(service, "live") > 0;
         });
         return all_serve ? kExitOk : kExitUnreachable;

@@ -72,8 +72,9 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
                                 room_of(dataplane_->capacity())),
                    policy_, registry_, names_, helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
+          attachment_(*dataplane_, audit_),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
-                  flows_, helpers.netns_cookie),
+                  flows_, attachment_, helpers.netns_cookie),
           registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, entries_,
                      {config.rate_interval_usec, config.rate_burst}, options.netns, helpers.netns_cookie),
           admissions_(names_, policy_),
@@ -119,6 +120,7 @@ void Broker::tell_left_out() {
         refusals_.tell_left_out();
         entries_.tell_left_out();
         registrar_.tell_of_families();
+        attachment_.look();
 }
 
 void Broker::handle(Channel channel, const IncomingPtr& message, const Reply& reply) {

@@ -15,6 +15,7 @@
 #include "broker/audit/audit.h"
 #include "broker/daemon/admissions.h"
 #include "broker/daemon/answer.h"
+#include "broker/daemon/attachment.h"
 #include "broker/daemon/departures.h"
 #include "broker/daemon/flows.h"
 #include "broker/daemon/held_sockets.h"
@@ -125,6 +126,7 @@ private:
         ReplyPrograms replies_;
         Reloads reloads_;
         Flows flows_;
+        Attachment attachment_;
         Report report_;
         Registrar registrar_;
         Admissions admissions_;

@@ -227,6 +227,9 @@ Answer Report::explain(const Request& request) {
                 notes.emplace_back(
                         "files and lines are those of the policy in force, which is not the one on disk, see status");
         }
+        if (attachment_.is_lost()) {
+                notes.emplace_back("this is what the rules say, but nothing is dispatched, see status");
+        }
         if (met.depends_on_source) {
                 notes.emplace_back(
                         "there are bindings for some clients only (Source=), which were left out: say --from");

@@ -79,7 +79,8 @@ Refusal replaced_twice() {
 
 Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
-               const Refusals& refusals, const Audit& audit, Flows& flows, std::uint64_t netns_cookie)
+               const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
+               std::uint64_t netns_cookie)
         : dataplane_(dataplane),
           policy_(policy),
           reloads_(reloads),
@@ -91,6 +92,7 @@ Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Re
           refusals_(refusals),
           audit_(audit),
           flows_(flows),
+          attachment_(attachment),
           netns_cookie_(netns_cookie),
           started_usec_(wall_usec()) {}
 
@@ -107,8 +109,10 @@ Answer Report::version() const {
 }
 
 Answer Report::status() {
+        attachment_.look();
         BrokerStatus status{
                 .policy = reloads_.status(),
+                .dispatches = !attachment_.is_lost(),
                 .since_usec = started_usec_,
                 .policy_files = policy_->files.size(),
                 .policy_services = policy_->services.size(),
@@ -121,6 +125,7 @@ Answer Report::status() {
                 .refusals = refusals_.counts(),
                 .routes = routes_.sum(),
         };
+        attachment_.tell(status.policy);
         if (const auto silent = names_.silent(); !silent.names.empty()) {
                 status.warnings.push_back(describe(silent));
         }

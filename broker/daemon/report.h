@@ -11,6 +11,7 @@
 
 #include "broker/audit/audit.h"
 #include "broker/daemon/answer.h"
+#include "broker/daemon/attachment.h"
 #include "broker/daemon/departures.h"
 #include "broker/daemon/flows.h"
 #include "broker/daemon/held_sockets.h"
@@ -29,7 +30,8 @@ class Report {
 public:
         Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
-               const Refusals& refusals, const Audit& audit, Flows& flows, std::uint64_t netns_cookie);
+               const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
+               std::uint64_t netns_cookie);
 
         [[nodiscard]] Answer status();
         [[nodiscard]] Answer list();
@@ -56,6 +58,7 @@ private:
         const Refusals& refusals_;
         const Audit& audit_;
         Flows& flows_;
+        Attachment& attachment_;
         const std::uint64_t netns_cookie_;
         const std::int64_t started_usec_;
 };

@@ -169,6 +169,7 @@ std::string status_line(const BrokerStatus& status) {
                         {"version", SOCKBROKER_VERSION},
                         {"state", policy.degraded.empty() ? "running" : "degraded"},
                         {"reason", text_or_null(policy.degraded)},
+                        {"dispatches", status.dispatches},
                         {"since", status.since_usec},
                         {"degraded_since", policy.degraded.empty() ? Json(nullptr) : Json(policy.degraded_since_usec)},
                         {"policy",

@@ -73,6 +73,7 @@ using RefusalCounts = std::array<std::uint64_t, static_cast<std::size_t>(ResultC
 
 struct BrokerStatus {
         PolicyStatus policy;
+        bool dispatches = true;  // lookups come to the program
         std::int64_t since_usec = 0;
         std::size_t policy_files = 0;
         std::size_t policy_services = 0;

@@ -15,6 +15,7 @@
 #include "bpf/layout.h"
 #include "broker/base/event.h"
 #include "broker/dataplane/compile/compile.h"
+#include "broker/dataplane/kernel/link.h"
 #include "broker/dataplane/kernel/mapping.h"
 #include "broker/dataplane/kernel/registrants.h"
 #include "broker/dataplane/kernel/service_counters.h"
@@ -37,6 +38,10 @@ bool Dataplane::taken_up() const {
 
 const Capacity& Dataplane::capacity() const {
         return state_->kernel.capacity;
+}
+
+bool Dataplane::is_attached() const {
+        return !is_detached(state_->link.get());
 }
 
 std::uint32_t Dataplane::earlier_layout() const {

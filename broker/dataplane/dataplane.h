@@ -151,6 +151,8 @@ public:
         Dataplane& operator=(const Dataplane&) = delete;
 
         [[nodiscard]] bool taken_up() const;  // state of an earlier broker was found
+        // False: somebody has detached the dispatch program, so no lookup comes to it.
+        [[nodiscard]] bool is_attached() const;
         // As the maps have it: never less than open() was asked, unless not_grown() says why.
         [[nodiscard]] const Capacity& capacity() const;
         [[nodiscard]] const std::string& not_grown() const;

@@ -104,6 +104,40 @@ def test_status_says_of_a_link_that_is_attached_to_nothing_that_nothing_is_dispa
     assert told(broker, "status")[1]["dispatches"] is True
 
 
+def test_a_running_broker_whose_program_is_detached_says_so_everywhere_and_a_restart_mends_it(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    status, said = told(broker, "status")
+    assert status == 0 and said["state"] == "running" and said["dispatches"] is True and said["degraded_since"] is None
+    before = time.time_ns() // 1000
+    pins.detach_link(broker.bpffs / "dispatch")
+    with refused():
+        client.ask("tcp", ADDRESS["ipv4"], PORT)
+    broker.wait_log("nothing is dispatched: .*restart sockbrokerd")  # without being asked
+    status, said = told(broker, "status")
+    assert status == 1 and said["state"] == "degraded" and said["dispatches"] is False
+    assert "systemctl restart sockbrokerd" in said["reason"]
+    assert before < said["degraded_since"] < time.time_ns() // 1000
+    assert told(broker, "status", "web")[0] == 3, "it has a socket, and serves nobody"
+    explained = told(broker, "explain", "tcp", ADDRESS["ipv4"], str(PORT))[1]
+    assert any("nothing is dispatched" in note for note in explained["notes"])
+    assert "sockbroker_dispatches 0\n" in broker.ctl("metrics")[1]
+    broker.policy("nonsense")
+    assert broker.reload()[0] == 1
+    reason = told(broker, "status")[1]["reason"]
+    assert "nothing is dispatched" in reason and "50-test.conf" in reason
+    broker.policy(section("web", 61001, everywhere()))
+    assert broker.reload()[0] == 0
+    assert told(broker, "status")[1]["state"] == "degraded", "no policy mends it"
+    assert len(broker.log().split("nothing is dispatched: ")) == 2, "said once"
+    broker.stop()
+    broker.start()
+    assert told(broker, "status")[1]["dispatches"] is True
+    assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+    assert "sockbroker_dispatches 1\n" in broker.ctl("metrics")[1]
+
+
 def told_nobody(broker, *arguments):
     """Of one who is not root: status, and all that was said."""
     with open(broker_module.BUILD / "sockbrokerctl", "rb") as program:

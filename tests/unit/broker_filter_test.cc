@@ -38,6 +38,7 @@ const std::vector<Call> kCalls{
         {"bpf", {BPF_MAP_DELETE_ELEM}, Fate::kAllowed},
         {"bpf", {BPF_PROG_TEST_RUN}, Fate::kAllowed},
         {"bpf", {BPF_LINK_DETACH}, Fate::kAllowed},
+        {"bpf", {BPF_OBJ_GET_INFO_BY_FD}, Fate::kAllowed},
         {"bpf", {BPF_MAP_CREATE}, Fate::kEperm},
         {"bpf", {BPF_PROG_LOAD}, Fate::kEperm},
         {"bpf", {BPF_OBJ_GET}, Fate::kEperm},

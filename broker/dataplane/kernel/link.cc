@@ -11,6 +11,15 @@
 
 namespace sockbroker {
 
+namespace {
+
+bool ask(int link, bpf_link_info& info) {
+        std::uint32_t length = sizeof info;
+        return bpf_obj_get_info_by_fd(link, &info, &length) == 0;
+}
+
+}  // namespace
+
 Result<OwnedFd> attach(int program) {
         const OwnedFd netns(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
         if (!netns) {
@@ -27,8 +36,7 @@ Result<OwnedFd> attach(int program) {
 
 Result<std::uint64_t> netns_of_link(const PinDir& pins, int link) {
         bpf_link_info info{};
-        std::uint32_t length = sizeof info;
-        if (bpf_obj_get_info_by_fd(link, &info, &length) != 0) {
+        if (!ask(link, info)) {
                 return fail_errno(fmt::format("cannot ask what {} is attached to", pins.path_of(kLinkPin)));
         }
         if (info.type != BPF_LINK_TYPE_NETNS) {
@@ -36,6 +44,11 @@ Result<std::uint64_t> netns_of_link(const PinDir& pins, int link) {
                                         pins.path_of(kLinkPin)));
         }
         return info.netns.netns_ino;
+}
+
+bool is_detached(int link) {
+        bpf_link_info info{};
+        return ask(link, info) && info.netns.netns_ino == 0;
 }
 
 Result<bool> check_link(const PinDir& pins, int link) {

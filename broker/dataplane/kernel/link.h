@@ -17,6 +17,9 @@ namespace sockbroker {
 // error if it is no link of an sk_lookup program.
 [[nodiscard]] Result<std::uint64_t> netns_of_link(const PinDir& pins, int link);
 
+// Of one that netns_of_link() has taken for a link of this program's. False also where the kernel does not say.
+[[nodiscard]] bool is_detached(int link);
+
 // An error too if it is attached to another network namespace. False: to none.
 [[nodiscard]] Result<bool> check_link(const PinDir& pins, int link);
 // The same with a network namespace, by its inode, in place of that of this process.
