@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <grp.h>
-#include <pwd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,16 +27,10 @@ namespace sockbroker::ctl {
 
 namespace {
 
-// Whether it is somebody else now; true as well where there is no such user.
-bool become_broker_user() {
-        errno = 0;
-        const passwd* user = ::getpwnam(kBrokerUser);
-        if (user == nullptr) {
-                return true;
-        }
-        return ::initgroups(kBrokerUser, user->pw_gid) == 0 &&
-               ::setresgid(user->pw_gid, user->pw_gid, user->pw_gid) == 0 &&
-               ::setresuid(user->pw_uid, user->pw_uid, user->pw_uid) == 0;
+bool become(const UserIds& user) {
+        const gid_t own = user.groups.front();
+        return ::setgroups(user.groups.size(), user.groups.data()) == 0 && ::setresgid(own, own, own) == 0 &&
+               ::setresuid(user.uid, user.uid, user.uid) == 0;
 }
 
 // Four fields for each, ended by a NUL: names of files are kept to the byte.
@@ -53,14 +46,16 @@ std::string read_all_files(const std::vector<std::string>& config_dirs) {
         return fields;
 }
 
-[[noreturn]] void read_and_tell(const std::vector<std::string>& config_dirs, bool as_its_user, int pipe) {
+[[noreturn]] void read_and_tell(const Directories& places, const UserIds* user, int pipe) {
         int status = 1;
         try {
-                if (!as_its_user || become_broker_user()) {
+                if (user == nullptr || become(*user)) {
                         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
                         // A kernel without Landlock does not keep the broker from anything either.
-                        (void)restrict_files({.read = readable_paths(config_dirs), .write = {}, .pin = {}});
-                        const auto lines = read_all_files(config_dirs);
+                        auto paths = readable_paths(places.config_dirs);
+                        paths.push_back(places.state_dir);  // which it may write too
+                        (void)restrict_files({.read = paths, .write = {}, .pin = {}});
+                        const auto lines = read_all_files(places.config_dirs);
                         std::string_view rest = lines;
                         while (!rest.empty()) {
                                 const ssize_t done = ::write(pipe, rest.data(), rest.size());
@@ -94,7 +89,7 @@ Result<std::string> read_to_end(int fd) {
 
 }  // namespace
 
-Result<std::vector<Diagnostic>> read_as_broker(const std::vector<std::string>& config_dirs, bool as_its_user) {
+Result<std::vector<Diagnostic>> read_as_broker(const Directories& places, const UserIds* user) {
         int fds[2];
         if (::pipe2(fds, O_CLOEXEC) != 0) {
                 return fail_errno("cannot make a pipe");
@@ -106,7 +101,7 @@ Result<std::vector<Diagnostic>> read_as_broker(const std::vector<std::string>& c
                 return fail_errno("cannot start a process that reads the policy as the broker would");
         }
         if (child == 0) {
-                read_and_tell(config_dirs, as_its_user, theirs.get());
+                read_and_tell(places, user, theirs.get());
         }
         theirs.reset();
         const auto lines = read_to_end(ours.get());

@@ -149,6 +149,7 @@ Result<void> take(Options& options, const GivenOption& given) {
                         return std::unexpected(span.error());
                 }
                 options.timeout = *span;
+                options.timeout_given = true;
                 break;
         }
         case kPid: {

@@ -42,6 +42,7 @@ struct Options : Directories {
         bool version = false;
         std::string wait_for;  // "live" or "drained", empty: not given
         std::chrono::microseconds timeout = kForever;
+        bool timeout_given = false;
         std::chrono::microseconds confirm{0};  // reload: back again unless it is kept; 0: not given
         bool keep = false;
         bool local_routes = false;  // unload: these too

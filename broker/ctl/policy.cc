@@ -20,12 +20,12 @@
 #include "broker/ctl/as_broker.h"
 #include "broker/ctl/ask.h"
 #include "broker/ctl/change_row.h"
+#include "broker/ctl/directory.h"
 #include "broker/ctl/host_facts.h"
 #include "broker/ctl/netns.h"
 #include "broker/ctl/reach.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/verbs.h"
-#include "broker/names/nss.h"
 #include "broker/policy/decide.h"
 #include "broker/policy/files.h"
 #include "broker/policy/findings.h"
@@ -226,21 +226,28 @@ std::string slip_of_config_dir(const std::string& dir) {
 // Absolute links of another root lead to files of this host, which are not what that root will read.
 std::vector<Diagnostic> links_out_of_root(const std::vector<std::string>& config_dirs) {
         std::vector<Diagnostic> found;
+        const auto look_at = [&found](const std::filesystem::path& path) {
+                std::error_code no_link;
+                const auto to = std::filesystem::read_symlink(path, no_link);
+                if (!no_link && to.is_absolute() && to != "/dev/null") {
+                        found.push_back({path, 0, Severity::kWarning,
+                                         fmt::format("is a link to {}, which was looked for on this host and not below "
+                                                     "--root=: make the link relative",
+                                                     to.string())});
+                }
+        };
         for (const auto& dir : config_dirs) {
                 const std::string folder = dir + "/conf.d";
+                look_at(dir);
+                look_at(folder);
                 std::error_code error;
                 std::filesystem::directory_iterator entry(folder, error);
                 if (error) {
                         continue;  // it does not exist, or load_policy() has said why it cannot be opened
                 }
                 for (; entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-                        std::error_code no_link;
-                        const auto to = std::filesystem::read_symlink(entry->path(), no_link);
-                        if (!no_link && to.is_absolute() && to != "/dev/null" && entry->path().extension() == ".conf") {
-                                found.push_back({entry->path(), 0, Severity::kWarning,
-                                                 fmt::format("is a link to {}, which was looked for on this host and "
-                                                             "not below --root=: make the link relative",
-                                                             to.string())});
+                        if (entry->path().extension() == ".conf") {
+                                look_at(entry->path());
                         }
                 }
                 if (error) {
@@ -321,10 +328,14 @@ int verify_policy(const Options& options) {
                                        "there is no policy file, here or in any other directory, so there is no "
                                        "service"});
         }
+        const auto patience = options.timeout_given ? options.timeout : kShortTimeout;
+        const auto start = std::chrono::steady_clock::now();
         // A broker that was given a directory by hand is whoever started it.
-        const bool has_own_user = options.config_dir.empty();
+        const auto user = !of_files && of_host && options.config_dir.empty()
+                                  ? ids_of_user(kBrokerUser, deadline_after(start, patience / 2))
+                                  : std::nullopt;
         if (!of_files && of_host) {
-                const auto broker = read_as_broker(dirs, has_own_user && ::geteuid() == 0);
+                const auto broker = read_as_broker(options, user && ::geteuid() == 0 ? &*user : nullptr);
                 if (!broker) {
                         complain(broker.error().text());
                         return kExitFailed;
@@ -332,10 +343,8 @@ int verify_policy(const Options& options) {
                 add_new(*broker, diagnostics);  // what the caller may not read is found again, in the same words
         }
         name_the_reader(std::span(diagnostics).first(read_by_caller));
-        if (!of_files && of_host && has_own_user && ::geteuid() != 0) {
-                if (const auto user = ids_of_user(kBrokerUser)) {
-                        add_new(out_of_reach(dirs, *user), diagnostics);
-                }
+        if (user && ::geteuid() != 0) {
+                add_new(out_of_reach(dirs, *user), diagnostics);
         }
         if (parsed.policy) {
                 std::ranges::move(check_rules(*parsed.policy, config.config.limits.max_bindings),
@@ -344,7 +353,8 @@ int verify_policy(const Options& options) {
         if (parsed.policy && of_host) {
                 std::ranges::move(first_of_each_file(unknown_interfaces(*parsed.policy, interfaces_now())),
                                   std::back_inserter(diagnostics));
-                std::ranges::move(first_of_each_file(unknown_accounts(*parsed.policy, system_accounts())),
+                const auto accounts = accounts_of(*parsed.policy, deadline_after(start, patience));
+                std::ranges::move(first_of_each_file(unknown_accounts(*parsed.policy, accounts)),
                                   std::back_inserter(diagnostics));
                 std::ranges::move(warnings_of_host(options, *parsed.policy, true), std::back_inserter(diagnostics));
         }

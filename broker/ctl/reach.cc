@@ -2,8 +2,6 @@
 #include "broker/ctl/reach.h"
 
 #include <fmt/format.h>
-#include <grp.h>
-#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
@@ -108,21 +106,6 @@ bool may(const UserIds& user, const Permissions& permissions, Access access) {
         const bool member = std::ranges::find(user.groups, permissions.gid) != user.groups.end();
         const unsigned shift = owner ? 6 : member ? 3 : 0;
         return permissions.has_acl || (permissions.mode >> shift & static_cast<mode_t>(access)) != 0;
-}
-
-std::optional<UserIds> ids_of_user(const char* name) {
-        const passwd* const user = ::getpwnam(name);
-        if (user == nullptr) {
-                return std::nullopt;
-        }
-        UserIds ids{.uid = user->pw_uid, .groups = std::vector<gid_t>(16)};
-        auto count = static_cast<int>(ids.groups.size());
-        if (::getgrouplist(name, user->pw_gid, ids.groups.data(), &count) < 0) {
-                ids.groups.resize(static_cast<std::size_t>(count));
-                (void)::getgrouplist(name, user->pw_gid, ids.groups.data(), &count);
-        }
-        ids.groups.resize(static_cast<std::size_t>(count));
-        return ids;
 }
 
 std::vector<Diagnostic> out_of_reach(const std::vector<std::string>& config_dirs, const UserIds& user) {

@@ -7,7 +7,6 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +16,7 @@ namespace sockbroker::ctl {
 
 struct UserIds {
         uid_t uid = 0;
-        std::vector<gid_t> groups;  // its own and the others
+        std::vector<gid_t> groups;  // its own, which comes first, and the others
 };
 
 struct Permissions {
@@ -32,9 +31,6 @@ enum class Access : std::uint8_t { kSearch = 01, kRead = 04 };
 // As the kernel decides for a process without capabilities: the owner's bits for the owner, whatever the others are.
 // Pure.
 [[nodiscard]] bool may(const UserIds& user, const Permissions& permissions, Access access);
-
-// None: there is no such user.
-[[nodiscard]] std::optional<UserIds> ids_of_user(const char* name);
 
 // In the broker's own words. Of what the caller cannot look at himself nothing is known.
 [[nodiscard]] std::vector<Diagnostic> out_of_reach(const std::vector<std::string>& config_dirs, const UserIds& user);

@@ -16,6 +16,7 @@
 
 #include "broker/base/net.h"
 #include "broker/ctl/render.h"
+#include "broker/policy/values.h"
 #include "broker/protocol/service_name.h"
 
 namespace sockbroker::ctl {
@@ -46,6 +47,13 @@ Result<Prefix> prefix_of(const std::string& text) {
                       .length = static_cast<std::uint8_t>(*length)};
 }
 
+// As the policy has it.
+std::string written(const Prefix& prefix, std::uint16_t port) {
+        const bool ipv6 = prefix.address.family == Family::kIpv6;
+        return fmt::format("{}{}{}/{}:{}", ipv6 ? "[" : "", prefix.address.to_string(), ipv6 ? "]" : "", prefix.length,
+                           port == 0 ? "*" : std::to_string(port));
+}
+
 Result<Bindings> bindings_of(std::string_view text) {
         const Json whole = Json::parse(text, nullptr, false);
         if (whole.is_discarded() || !whole.is_object() || !whole.contains("bindings") ||
@@ -74,6 +82,10 @@ Result<Bindings> bindings_of(std::string_view text) {
                         return wrong(number, prefix.error().text());
                 }
                 const auto port = static_cast<std::uint16_t>(one["port"].get<std::uint64_t>());
+                // There 0.0.0.0 and multicast are bindings that no packet ever meets, here they are mistakes.
+                if (const auto taken = parse_listen(written(*prefix, port)); !taken) {
+                        return wrong(number, taken.error().text());
+                }
                 const auto [at, fresh] = bindings.try_emplace({*prefix, port}, label);
                 if (!fresh && at->second != label) {
                         return wrong(number, fmt::format("{} with port {} is bound to {} already", prefix->to_string(),
@@ -124,10 +136,7 @@ Result<std::string> policy_of_tubular(std::string_view json) {
         std::map<std::string, std::string> sections;
         for (const auto& [key, label] : *bindings) {
                 const auto& [prefix, port] = key;
-                const bool ipv6 = prefix.address.family == Family::kIpv6;
-                const auto what = fmt::format("{}{}{}/{}:{}", ipv6 ? "[" : "", prefix.address.to_string(),
-                                              ipv6 ? "]" : "", prefix.length, port == 0 ? "*" : std::to_string(port));
-                sections[label] += fmt::format("ListenStream={0}\nListenDatagram={0}\n", what);
+                sections[label] += fmt::format("ListenStream={0}\nListenDatagram={0}\n", written(prefix, port));
         }
         std::string text =
                 "# From tubular's bindings by sockbrokerctl import. There whoever could open its state could "

@@ -29,6 +29,8 @@ struct NoAnswer {
 
 // What an answer may take though the time given is shorter; and the longest time, should the broker die over it.
 constexpr auto kLeastPatience = std::chrono::seconds(1), kMostPatience = std::chrono::seconds(60);
+// By how much less than it was told to poll(2) may wait.
+constexpr auto kRounding = std::chrono::milliseconds(50);
 
 // On a connection of its own. No connection, or no answer, is a reason to ask again.
 Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clock::duration left, NoAnswer& why) {
@@ -46,7 +48,8 @@ Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clo
         }
         why = {};
         client->set_timeout(std::chrono::duration_cast<std::chrono::milliseconds>(
-                std::clamp<Clock::duration>(left, kLeastPatience, kMostPatience)));
+                options.timeout_given ? std::clamp<Clock::duration>(left, kLeastPatience, kMostPatience)
+                                      : kShortTimeout));
         return run_until_rest(*client, waiting);
 }
 
@@ -58,6 +61,7 @@ int wait_until(const Options& options, const std::string& service, WaitFor wante
         };
         for (;;) {
                 NoAnswer why;
+                const auto asked = Clock::now();
                 const Result<OperationResult> outcome = look(options, waiting, left(), why);
                 if (!outcome) {
                         complain_as("failed", outcome.error().errnum, outcome.error().text());
@@ -68,6 +72,13 @@ int wait_until(const Options& options, const std::string& service, WaitFor wante
                                 return kExitOk;
                         }
                         return report_refusal(*answer, service);
+                }
+                // Without a time of its own it waits for the service as long as that takes, and not for a broker that
+                // hangs: one that restarts is back sooner.
+                if (!options.timeout_given && !waiting.answered() && why.result == "no-answer" &&
+                    Clock::now() - asked >= kShortTimeout - kRounding) {
+                        complain_as(why.result, why.errnum, waiting.missing());
+                        return kExitFailed;
                 }
                 if (left() <= Clock::duration::zero()) {
                         const auto message = fmt::format("timed out: {}", waiting.missing());

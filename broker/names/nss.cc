@@ -31,13 +31,6 @@ Outcome look_up(Key key, Entry& entry, std::vector<char>& buffer,
         return Outcome::kNoAnswer;
 }
 
-AccountAnswer answer_of(QuestionKind kind, const std::string& name) {
-        const auto answer = ask_nss({kind, name});
-        return answer.outcome == Outcome::kFound    ? AccountAnswer(std::optional(answer.id))
-               : answer.outcome == Outcome::kAbsent ? AccountAnswer(std::nullopt)
-                                                    : AccountAnswer::none();
-}
-
 }  // namespace
 
 NssAnswer ask_nss(const Question& question) {
@@ -65,13 +58,6 @@ NssAnswer ask_nss(const Question& question) {
                 break;
         }
         return answer;
-}
-
-Accounts system_accounts() {
-        return Accounts{
-                .user = [](const std::string& name) { return answer_of(QuestionKind::kUser, name); },
-                .group = [](const std::string& name) { return answer_of(QuestionKind::kGroup, name); },
-        };
 }
 
 }  // namespace sockbroker

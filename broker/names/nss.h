@@ -4,13 +4,9 @@
 #pragma once
 
 #include "broker/names/question.h"
-#include "broker/policy/accounts.h"
 
 namespace sockbroker {
 
 [[nodiscard]] NssAnswer ask_nss(const Question& question);
-
-// Each name asked when it is looked up: for programs that may wait.
-[[nodiscard]] Accounts system_accounts();
 
 }  // namespace sockbroker

@@ -61,6 +61,10 @@ Result<IniLine> check_section(std::string_view line, std::string_view form) {
                 return fail("text after the ] of a section line, a comment has a line of its own");
         }
         const auto name = line.substr(1, close - 1);
+        if (name.empty()) {
+                // Readers give what follows such a line to nobody.
+                return fail(fmt::format("section line with nothing in its brackets, write {}", form));
+        }
         if (name.size() > kMaxIniSection) {
                 return fail(fmt::format("section name of {} bytes, at most {} are taken", name.size(), kMaxIniSection));
         }

@@ -2,6 +2,8 @@
 """sockbrokerctl wait: what deployments and ExecStop= build on. Its promise: a service that closes its displaced sockets
 when the wait is over loses nothing."""
 
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -78,6 +80,24 @@ def test_what_does_not_come_in_time_is_named_with_a_status_of_its_own(web, spawn
     web.stop()
     status, said, _ = wait("web", "--for=live", "--timeout=100ms")
     assert status == 3 and said.startswith("sockbrokerctl: timed out: cannot connect to /run/sockbroker/control")
+
+
+@pytest.mark.parametrize("state", ["live", "drained"])
+def test_a_broker_that_hangs_is_an_error_unless_a_time_was_given(web, state):
+    os.kill(web.process.pid, signal.SIGSTOP)
+    waits = [Waiting("web", f"--for={state}", *time) for time in ((), ("--timeout=7s",), ("--timeout=infinity",))]
+    no_answer = "the broker at /run/sockbroker/control does not answer; see systemctl status sockbrokerd"
+    status, said, seconds = waits[0].end()
+    assert status == 1 and said.startswith(f"sockbrokerctl: {no_answer}") and 4.5 < seconds < 6.5
+    assert waits[1].goes_on()
+    status, said, seconds = waits[1].end()
+    assert status == 3 and said.startswith(f"sockbrokerctl: timed out: {no_answer}") and 6.5 < seconds < 9
+    assert waits[2].goes_on()
+    os.kill(web.process.pid, signal.SIGCONT)
+    if state == "live":
+        assert waits[2].goes_on(), "nobody serves"
+        waits[2].process.kill()
+    waits[2].end()
 
 
 def test_drained_waits_for_queues_and_handshakes_of_tcp(web, spawn):

@@ -154,6 +154,31 @@ def test_verify_of_a_root_warns_of_links_that_lead_to_this_host(tmp_path):
         "--root=: make the link relative"]
 
 
+@pytest.mark.parametrize("link", ["etc/sockbroker", "etc/sockbroker/conf.d"])
+def test_verify_of_a_root_warns_of_a_directory_that_is_a_link_to_this_host(tmp_path, link):
+    host = tmp_path / "host"
+    (host / "conf.d").mkdir(parents=True)
+    (host / "conf.d/a.conf").write_text(GOOD)
+    path = tmp_path / "root" / link
+    path.parent.mkdir(parents=True)
+    target = host / "conf.d" if path.name == "conf.d" else host
+    path.symlink_to(target)
+    done = ctl("verify", f"--root={tmp_path}/root")
+    assert (done.returncode, done.stdout.splitlines()[:-1]) == (0, [
+        f"{path}: warning: is a link to {target}, which was looked for on this host and not below --root=: make the "
+        "link relative"])
+
+
+def test_verify_reads_what_lies_in_the_state_directory_as_the_broker_does(policy, tmp_path_factory):
+    folder, state = policy(), tmp_path_factory.mktemp("state")
+    (state / "linked.conf").write_text(GOOD)
+    (folder / "conf.d/linked.conf").symlink_to(state / "linked.conf")
+    done = ctl("verify", "--config-dir", folder, "--state-dir", state)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    done = ctl("verify", "--config-dir", folder, "--state-dir", "/var/lib/sockbroker")
+    assert done.returncode == 1 and f"{folder}/conf.d/linked.conf: cannot read the file" in done.stdout
+
+
 def test_verify_warns_of_a_policy_without_a_file(tmp_path, policy):
     done = ctl("verify", "--offline", "--strict", f"--root={tmp_path}")
     assert done.returncode == 1

@@ -77,5 +77,18 @@ TEST(Tubular, MistakesNameTheBinding) {
                   std::string::npos);
 }
 
+TEST(Tubular, WhatAPolicyCannotHaveIsAMistakeOfItsBinding) {
+        for (const auto* prefix : {"0.0.0.0", "0.0.0.0/32", "::", "224.0.0.251", "ff02::/16", "255.255.255.255/32"}) {
+                const auto said = mistake(file(binding("a", "192.0.2.0/24", "53") + "," + binding("b", prefix, "53")));
+                EXPECT_TRUE(said.starts_with("binding 2: ")) << prefix << ": " << said;
+                EXPECT_NE(said.find(std::string_view(prefix).starts_with("0.") || std::string_view(prefix) == "::"
+                                            ? "one address, which no packet is sent to"
+                                            : "never reach"),
+                          std::string::npos)
+                        << said;
+        }
+        EXPECT_EQ(gets(file(binding("a", "0.0.0.0/0", "53")), "9.9.9.9:53"), "a");
+}
+
 }  // namespace
 }  // namespace sockbroker::ctl
