@@ -40,9 +40,9 @@ std::string describe(const Names::Silent& silent) {
 SocketCount count_sockets(const Registry& registry, const std::string& service) {
         SocketCount count;
         const auto registrations = registry.registrations(service);
-        const auto distribution = registry.distribution(service);
+        const Serving serving(registrations, registry.distribution(service));
         for (const auto& one : registrations) {
-                (one.held() ? count.held : is_live(registrations, distribution, one) ? count.live : count.draining)++;
+                (one.held() ? count.held : serving.is_live(one) ? count.live : count.draining)++;
         }
         return count;
 }
@@ -164,10 +164,11 @@ Answer Report::list() {
                         const auto& service = services[next];
                         const auto registrations = registry_.registrations(service);
                         const auto distribution = registry_.distribution(service);
+                        const Serving serving(registrations, distribution);
                         std::string lines;
                         const auto rest = behind(cursor, registrations);
                         for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
-                                lines += list_line(service, one, is_live(registrations, distribution, one),
+                                lines += list_line(service, one, serving.is_live(one),
                                                    flows_.of(one, distribution, steady_usec()));
                                 cursor = {one.since_usec, one.held()};
                         }
