@@ -47,20 +47,13 @@ SocketCount count_sockets(const Registry& registry, const std::string& service) 
         return count;
 }
 
-// One look at each binding, of which there may be a million. Held sockets count: clients are not refused.
+// Held sockets count: clients are not refused.
 BindingCount bindings_of(const Registry& registry, const Service& service) {
-        std::array<std::array<std::size_t, 2>, 2> lines{};
-        for (const auto& binding : service.bindings) {
-                lines.at(static_cast<std::size_t>(binding.protocol))
-                        .at(static_cast<std::size_t>(binding.prefix.address.family))++;
-        }
         const auto registrations = registry.registrations(service.name);
         BindingCount count;
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
-                        const auto number =
-                                lines.at(static_cast<std::size_t>(protocol)).at(static_cast<std::size_t>(family)) *
-                                count_client_filters(service, family);
+                        const auto number = count_bindings(service, protocol, family);
                         const bool served = std::ranges::any_of(registrations, [&](const Registration& one) {
                                 return one.serves_in(protocol, family);
                         });
