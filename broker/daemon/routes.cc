@@ -34,6 +34,9 @@ Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry,
                                  audit_.note(4, warnings().back());
                                  finish_waiting(true);
                          }}) {
+        if (!memory_.unread().empty()) {
+                audit_.note(3, warnings().front());
+        }
         sd_event_source* source = nullptr;
         if (sd_event_add_time(
                     event_, &source, CLOCK_MONOTONIC, UINT64_MAX, 1'000,
