@@ -90,7 +90,9 @@ void Reloads::keep(const Reply& reply) {
         waiting_keeps_.push_back(reply);
         kept_ = std::move(trial_->files);
         trial_.reset();
-        status_.degrade({});
+        if (status_.degraded_by_trial) {  // and not for what is on disk now, say
+                status_.degrade({});
+        }
         (void)guarded([&] {
                 audit_.write({.action = Action::kReload, .message = "the policy in force is kept", .result = "ok"});
         });
