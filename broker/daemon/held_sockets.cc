@@ -36,9 +36,7 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
         std::size_t unstored = 0;
         std::size_t no_holder = 0;
         std::size_t late = 0;
-        const auto is_displaced = [&](const Registration& one) {
-                return !is_live(registry_.registrations(service.name), registry_.distribution(service.name), one);
-        };
+        const Serving serving(registry_.registrations(service.name), registry_.distribution(service.name));
         for (const auto& [added, displaced, narrowed, inherited] : handed) {
                 // Its owner accepts what is left and closes it: handshakes that come later must not end in a queue that
                 // is nobody's.
@@ -47,7 +45,7 @@ void HeldSockets::hold(const Service& service, const std::vector<CommitResult>& 
                 }
                 const HoldKey key{service.name, added.cookie};
                 late_.erase(key);
-                if (!may_be_held(service, added) || (inherited && is_displaced(added))) {
+                if (!may_be_held(service, added) || (inherited && !serving.is_live(added))) {
                         holds_.release(key);
                         continue;
                 }

@@ -127,10 +127,10 @@ std::string HeldSockets::warn_of_late() const {
         for (auto at = late_.begin(); at != late_.end(); at = late_.upper_bound({at->service, UINT64_MAX})) {
                 const auto* service = policy_->find(at->service);
                 const auto all = registry_.registrations(at->service);
-                const auto how = registry_.distribution(at->service);
+                const Serving serving(all, registry_.distribution(at->service));
                 const auto count = service == nullptr ? 0 : std::ranges::count_if(all, [&](const Registration& one) {
                         return late_.contains({service->name, one.cookie}) && may_be_held(*service, one) &&
-                               is_live(all, how, one);
+                               serving.is_live(one);
                 });
                 if (count > 0) {
                         sockets += static_cast<std::size_t>(count);

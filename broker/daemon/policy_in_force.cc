@@ -24,18 +24,18 @@ void PolicyInForce::replace(std::shared_ptr<const Policy> policy, Interfaces int
         since_usec_ = wall_usec();
 }
 
-std::size_t count_bindings(const Service& service) {
-        std::size_t bindings = 0;
-        for (const auto& binding : service.bindings) {
-                bindings += count_client_filters(service, binding.prefix.address.family);
-        }
-        return bindings;
+std::size_t count_bindings(const Service& service, Protocol protocol, Family family) {
+        return service.lines.at(static_cast<std::size_t>(protocol)).at(static_cast<std::size_t>(family)) *
+               count_client_filters(service, family);
 }
 
 std::size_t count_bindings(const Policy& policy) {
         std::size_t bindings = 0;
         for (const auto& service : policy.services) {
-                bindings += count_bindings(service);
+                for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
+                        bindings += count_bindings(service, protocol, Family::kIpv4) +
+                                    count_bindings(service, protocol, Family::kIpv6);
+                }
         }
         return bindings;
 }

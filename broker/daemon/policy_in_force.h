@@ -44,8 +44,8 @@ private:
         std::shared_ptr<Snapshot> next_;  // prepared
 };
 
-// One for each source and interface.
-[[nodiscard]] std::size_t count_bindings(const Service& service);
+// One for each source and interface. None is looked at, there may be a million, and anybody may ask.
+[[nodiscard]] std::size_t count_bindings(const Service& service, Protocol protocol, Family family);
 [[nodiscard]] std::size_t count_bindings(const Policy& policy);
 
 }  // namespace sockbroker

@@ -26,6 +26,10 @@ namespace {
 // All names of a policy may take so long together; what then has no answer counts as it was last known.
 constexpr std::int64_t kNamesOfPolicyUsec = 5'000'000;
 
+constexpr std::string_view kNothingBefore =
+        "no policy of this broker is in force that could come back, what the kernel has is of one before it; reload "
+        "without --confirm=";
+
 }  // namespace
 
 Reloads::Reloads(PolicySource source, PolicyInForce& policy, Registry& registry, Names& names, Worker& worker,
@@ -183,6 +187,10 @@ void Reloads::install(const ChangePtr& change) {
         }
         if (change->policy == nullptr) {
                 return refuse(*change, {});
+        }
+        // The rules of a broker before this one, whose policy is lost, would be replaced by none at all.
+        if (change->kind == Change::Kind::kReload && change->confirm_usec != 0 && status_.digest.empty()) {
+                return refuse(*change, std::string(kNothingBefore));
         }
         policy_.prepare();
         add_services(change);

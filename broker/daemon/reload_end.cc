@@ -147,7 +147,7 @@ void Reloads::finish_reload(Change& change, Removal removal) noexcept {
         follow(removal, change);
         status_.degrade({});
         std::string message;
-        (void)guarded([&] { status_.degrade(change.not_written()); });
+        (void)guarded([&] { status_.degrade(change.not_written(), trial_.has_value()); });
         degrade_for(removal);
         (void)guarded([&] {
                 message = fmt::format("policy taken: {}", status_text());
@@ -211,8 +211,10 @@ std::string Reloads::tell_refused(const Change& change, const std::string& why) 
                 return why.empty() ? "a reload would refuse the policy" : why;
         }
         if (change.kind == Change::Kind::kBack) {
-                status_.degrade(fmt::format(
-                        "the policy before the one in force cannot come back, which is tried again: {}", why));
+                status_.degrade(
+                        fmt::format("the policy before the one in force cannot come back, which is tried again: {}",
+                                    why),
+                        true);
                 audit_.note(3, status_.degraded);
                 return {};
         }

@@ -40,27 +40,20 @@ std::string describe(const Names::Silent& silent) {
 SocketCount count_sockets(const Registry& registry, const std::string& service) {
         SocketCount count;
         const auto registrations = registry.registrations(service);
-        const auto distribution = registry.distribution(service);
+        const Serving serving(registrations, registry.distribution(service));
         for (const auto& one : registrations) {
-                (one.held() ? count.held : is_live(registrations, distribution, one) ? count.live : count.draining)++;
+                (one.held() ? count.held : serving.is_live(one) ? count.live : count.draining)++;
         }
         return count;
 }
 
-// One look at each binding, of which there may be a million. Held sockets count: clients are not refused.
+// Held sockets count: clients are not refused.
 BindingCount bindings_of(const Registry& registry, const Service& service) {
-        std::array<std::array<std::size_t, 2>, 2> lines{};
-        for (const auto& binding : service.bindings) {
-                lines.at(static_cast<std::size_t>(binding.protocol))
-                        .at(static_cast<std::size_t>(binding.prefix.address.family))++;
-        }
         const auto registrations = registry.registrations(service.name);
         BindingCount count;
         for (const auto protocol : {Protocol::kTcp, Protocol::kUdp}) {
                 for (const auto family : {Family::kIpv4, Family::kIpv6}) {
-                        const auto number =
-                                lines.at(static_cast<std::size_t>(protocol)).at(static_cast<std::size_t>(family)) *
-                                count_client_filters(service, family);
+                        const auto number = count_bindings(service, protocol, family);
                         const bool served = std::ranges::any_of(registrations, [&](const Registration& one) {
                                 return one.serves_in(protocol, family);
                         });
@@ -169,10 +162,11 @@ Answer Report::list() {
                         const auto& service = services[next];
                         const auto registrations = registry_.registrations(service);
                         const auto distribution = registry_.distribution(service);
+                        const Serving serving(registrations, distribution);
                         std::string lines;
                         const auto rest = behind(cursor, registrations);
                         for (const auto& one : rest.first(std::min(rest.size(), kLinesAtOnce))) {
-                                lines += list_line(service, one, is_live(registrations, distribution, one),
+                                lines += list_line(service, one, serving.is_live(one),
                                                    flows_.of(one, distribution, steady_usec()));
                                 cursor = {one.since_usec, one.held()};
                         }

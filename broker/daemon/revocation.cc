@@ -36,10 +36,10 @@ std::string rows_of_revoked(const Policy& policy, const Registry& registry, cons
         Revocation revocation(policy, accounts);
         for (const auto& service : registry.services()) {
                 const auto registrations = registry.registrations(service);
-                const auto distribution = registry.distribution(service);
+                const Serving serving(registrations, registry.distribution(service));
                 for (const auto& one : registrations) {
                         if (const auto why = revocation.why(service, one); !why.empty()) {
-                                rows += row(service, one, is_live(registrations, distribution, one), why);
+                                rows += row(service, one, serving.is_live(one), why);
                         }
                 }
         }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <utility>
 
@@ -24,8 +25,12 @@ constexpr std::string_view kDrained = "drained ";
 }  // namespace
 
 RouteMemory::RouteMemory(std::string path) : path_(std::move(path)) {
-        if (const auto text = read_whole_file(path_)) {
+        const auto text = read_whole_file(path_);
+        if (text) {
                 read(*text);
+        } else if (text.error().errnum != ENOENT) {
+                unread_ = text.error().text();
+                may_stand_ = true;
         }
 }
 
@@ -60,11 +65,20 @@ Result<void> RouteMemory::undrain(const std::string& service) {
 }
 
 Result<void> RouteMemory::set_may_stand(bool may_stand) {
-        return std::exchange(may_stand_, may_stand) == may_stand ? Result<void>() : write();
+        return std::exchange(may_stand_, may_stand) == may_stand && written_ ? Result<void>() : write();
+}
+
+Result<void> RouteMemory::write() {
+        auto done = write_file();
+        written_ = done.has_value();
+        if (written_) {
+                unread_.clear();
+        }
+        return done;
 }
 
 // Renamed and not synced: the loop waits for no disk. After a loss of power the file is the one of before or this one.
-Result<void> RouteMemory::write() const {
+Result<void> RouteMemory::write_file() const {
         std::string text = may_stand_ ? fmt::format("{}\n", kStand) : std::string();
         for (const auto& [name, since] : drained_) {
                 text += fmt::format("{}{} {}\n", kDrained, name, since);
@@ -72,8 +86,11 @@ Result<void> RouteMemory::write() const {
         const auto aside = path_ + ".new";
         (void)unlink(aside.c_str());
         const OwnedFd fd(open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-        if (!fd || ::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
-            std::rename(aside.c_str(), path_.c_str()) != 0) {
+        const ssize_t size = fd ? ::write(fd.get(), text.data(), text.size()) : -1;
+        if (size >= 0 && static_cast<std::size_t>(size) != text.size()) {
+                return fail(ENOSPC, fmt::format("cannot write {}", path_));
+        }
+        if (size < 0 || std::rename(aside.c_str(), path_.c_str()) != 0) {
                 return fail_errno(fmt::format("cannot write {}", path_));
         }
         return {};

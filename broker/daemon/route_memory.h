@@ -18,24 +18,31 @@ public:
         // Drained services, and since when (microseconds since the epoch).
         using Drained = std::map<std::string, std::int64_t, std::less<>>;
 
-        // What the file says; one that is not there, or says what this version does not know, says nothing.
+        // What the file says; one that is not there, or says what this version does not know, says nothing. Of one that
+        // cannot be read nobody knows: see unread().
         explicit RouteMemory(std::string path);
 
         [[nodiscard]] const Drained& drained() const { return drained_; }
         [[nodiscard]] bool may_stand() const { return may_stand_; }
+        // Why the file could not be read, for as long as it was not written anew; empty: it could. Where it could not,
+        // nothing is known to be drained, and routes may stand.
+        [[nodiscard]] const std::string& unread() const { return unread_; }
 
-        // Errors: it holds for this broker, but the next one will not know.
+        // Errors: it holds for this broker, but the next one will not know unless a later one of these is written.
         [[nodiscard]] Result<void> drain(const std::string& service, std::int64_t since_usec);
         [[nodiscard]] Result<void> undrain(const std::string& service);
         [[nodiscard]] Result<void> set_may_stand(bool may_stand);
 
 private:
-        [[nodiscard]] Result<void> write() const;
+        [[nodiscard]] Result<void> write();
+        [[nodiscard]] Result<void> write_file() const;
         void read(std::string_view text);
 
         std::string path_;
         Drained drained_;
         bool may_stand_ = false;
+        bool written_ = true;  // the file says all of this
+        std::string unread_;
 };
 
 }  // namespace sockbroker

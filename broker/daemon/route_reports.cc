@@ -161,6 +161,12 @@ RouteSum Routes::sum() const {
 
 std::vector<std::string> Routes::warnings() const {
         std::vector<std::string> result;
+        if (!memory_.unread().empty()) {
+                result.push_back(
+                        fmt::format("which services were drained is lost, and they are announced while they are up: "
+                                    "drain them again, or undrain one if none was, to have it on record anew ({}: {})",
+                                    options_.memory_path, memory_.unread()));
+        }
         for (const auto& state : kinds_) {
                 if (!state.refused.empty()) {
                         result.push_back(state.refused);

@@ -34,6 +34,9 @@ Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry,
                                  audit_.note(4, warnings().back());
                                  finish_waiting(true);
                          }}) {
+        if (!memory_.unread().empty()) {
+                audit_.note(3, warnings().front());
+        }
         sd_event_source* source = nullptr;
         if (sd_event_add_time(
                     event_, &source, CLOCK_MONOTONIC, UINT64_MAX, 1'000,
@@ -103,12 +106,12 @@ void Routes::look_at(const std::string& service) {
 // Whether any live socket whose unit is up serves it.
 Routes::Judgement Routes::judge_one(const std::string& name, Protocol protocol, Family family) {
         const auto registrations = registry_.registrations(name);
-        const auto distribution = registry_.distribution(name);
+        const Serving serving(registrations, registry_.distribution(name));
         Judgement result{.up = false,
                          .why = fmt::format("no live socket serves {} over {}", to_string(protocol), to_string(family)),
                          .since_usec = INT64_MAX};
         for (const auto& one : registrations) {
-                if (!one.serves_in(protocol, family) || one.held() || !is_live(registrations, distribution, one)) {
+                if (!one.serves_in(protocol, family) || one.held() || !serving.is_live(one)) {
                         continue;
                 }
                 const auto up = units_->is_up(one.registrant.unit);

@@ -15,11 +15,7 @@
 namespace sockbroker {
 
 TrialRecord Reloads::record_of(const std::string& policy, const std::string& before, std::int64_t until_usec) const {
-        // Without a digest nothing is in force, which is an empty policy.
-        return {.policy = policy,
-                .before = before.empty() ? digest_of({}) : before,
-                .boot = source_.boot(),
-                .until_usec = until_usec};
+        return {.policy = policy, .before = before, .boot = source_.boot(), .until_usec = until_usec};
 }
 
 // To be called while the policy before is the one in force still.
@@ -94,7 +90,9 @@ void Reloads::keep(const Reply& reply) {
         waiting_keeps_.push_back(reply);
         kept_ = std::move(trial_->files);
         trial_.reset();
-        status_.degrade({});
+        if (status_.degraded_by_trial) {  // and not for what is on disk now, say
+                status_.degrade({});
+        }
         (void)guarded([&] {
                 audit_.write({.action = Action::kReload, .message = "the policy in force is kept", .result = "ok"});
         });

@@ -324,10 +324,10 @@ ParsedPolicy parse_policy(const std::vector<PolicyFile>& files, const PolicyLimi
                 }
                 for (const auto& binding : service.bindings) {
                         const auto family = binding.prefix.address.family;
-                        if (has_clients(service, family)) {
-                                service.used[static_cast<std::size_t>(binding.protocol)]
-                                            [static_cast<std::size_t>(family)] = true;
-                        }
+                        const auto p = static_cast<std::size_t>(binding.protocol);
+                        const auto f = static_cast<std::size_t>(family);
+                        service.lines[p][f]++;
+                        service.used[p][f] = service.used[p][f] || has_clients(service, family);
                 }
         }
         std::sort(policy.services.begin(), policy.services.end(),

@@ -69,6 +69,8 @@ struct Service {
         std::vector<Matcher> users;
         std::vector<Matcher> groups;
         std::vector<Binding> bindings;  // a bare one stands twice, IPv4 then IPv6
+        // [protocol][family]: how many of them are of it.
+        std::array<std::array<std::size_t, 2>, 2> lines{};
         // [protocol][family]: some binding is of it, and is for some client.
         std::array<std::array<bool, 2>, 2> used{};
         // [family], each value once. None in both: any client. None in one of them: there nobody.

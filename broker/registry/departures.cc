@@ -6,6 +6,7 @@
 #include <functional>
 #include <iterator>
 #include <ranges>
+#include <span>
 #include <utility>
 
 #include "broker/base/event.h"
@@ -114,9 +115,10 @@ Result<std::vector<Departure>> Registry::refresh_holders(const std::string& serv
         if (how.share) {
                 return std::vector<Departure>{};  // nobody is displaced
         }
+        const Serving serving(all, how);
         std::vector<Slot> holders;
         for (const auto& one : all) {
-                if (is_live(all, how, one)) {
+                if (serving.is_live(one)) {
                         holders.push_back(one.slot);
                 }
         }
@@ -182,9 +184,8 @@ Removal Registry::forget_displaced(const std::string& service, std::size_t most)
                 return removal;
         }
         ServiceState& state = found->second;
-        const auto is_displaced = [&](const Registration& one) {
-                return !one.held() && !is_live(state.registrations, state.distribution, one);
-        };
+        const Serving serving(state.registrations, state.distribution);
+        const auto is_displaced = [&](const Registration& one) { return !one.held() && !serving.is_live(one); };
         const auto displaced = static_cast<std::size_t>(std::ranges::count_if(state.registrations, is_displaced));
         if (displaced <= most) {
                 return removal;
@@ -204,33 +205,54 @@ Removal Registry::forget_displaced(const std::string& service, std::size_t most)
 
 Removal Registry::make_room(std::size_t slots) {
         Removal removal;
-        while (dataplane_.free_slots() < slots && !removal.error) {
-                const std::string* service = nullptr;
-                ServiceState* of_service = nullptr;
-                Slot oldest = 0;
-                std::size_t most = 0;
-                for (auto& [name, state] : services_) {
-                        std::size_t draining = 0;
-                        Slot last = 0;
-                        for (const auto& one : state.registrations) {
-                                if (!one.held() && !is_live(state.registrations, state.distribution, one)) {
-                                        draining++;
-                                        last = one.slot;
-                                }
-                        }
-                        if (draining > most) {
-                                most = draining;
-                                oldest = last;
-                                service = &name;
-                                of_service = &state;
+        const std::size_t free = dataplane_.free_slots();
+        if (free >= slots) {
+                return removal;
+        }
+        struct Displaced {
+                States::iterator service;
+                std::vector<Slot> slots;  // the oldest is the last
+                std::size_t going = 0;    // so many of the last
+        };
+        std::vector<Displaced> all;
+        for (auto at = services_.begin(); at != services_.end(); ++at) {
+                const ServiceState& state = at->second;
+                const Serving serving(state.registrations, state.distribution);
+                Displaced displaced{.service = at, .slots = {}};
+                for (const auto& one : state.registrations) {
+                        if (!one.held() && !serving.is_live(one)) {
+                                displaced.slots.push_back(one.slot);
                         }
                 }
-                if (service == nullptr) {
-                        break;
+                if (!displaced.slots.empty()) {
+                        all.push_back(std::move(displaced));
                 }
-                remove_of(
-                        *service, *of_service,
-                        [oldest](const std::string&, const Registration& one) { return one.slot == oldest; }, removal);
+        }
+        // A heap of those that have some left, and behind it those that have none; all by one look at each.
+        const auto left = [](const Displaced& one) { return one.slots.size() - one.going; };
+        const auto fewer = [&](const Displaced& one, const Displaced& other) { return left(one) < left(other); };
+        std::ranges::make_heap(all, fewer);
+        auto end = all.end();
+        for (std::size_t wanted = slots - free; wanted > 0 && end != all.begin(); wanted--) {
+                std::ranges::pop_heap(all.begin(), end, fewer);
+                Displaced& most = *std::prev(end);
+                most.going++;
+                if (left(most) == 0) {
+                        --end;
+                } else {
+                        std::ranges::push_heap(all.begin(), end, fewer);
+                }
+        }
+        for (const auto& one : all) {
+                const auto going = std::span(one.slots).last(one.going);
+                if (!going.empty() && !removal.error) {
+                        remove_of(
+                                one.service->first, one.service->second,
+                                [&](const std::string&, const Registration& registration) {
+                                        return std::ranges::find(going, registration.slot) != going.end();
+                                },
+                                removal);
+                }
         }
         return removal;
 }

@@ -275,6 +275,19 @@ private:
 // are draining.
 [[nodiscard]] bool is_live(std::span<const Registration> in_order, Distribution distribution, const Registration& one);
 
+// The same for who asks about many of a service: who is first is looked up once, for of thousands that are displaced
+// each may stand behind as many of another protocol.
+class Serving {
+public:
+        Serving(std::span<const Registration> in_order, Distribution distribution);
+
+        [[nodiscard]] bool is_live(const Registration& one) const;
+
+private:
+        bool share_;
+        Slot first_[2][2] = {};  // [protocol][family]; 0: nobody
+};
+
 // Whether a hand-over ends a hold: what the held socket served is served by the new ones, and they are of the
 // same owner (the next instance) or displace it anyway.
 [[nodiscard]] bool is_succeeded(const Registration& held, const Peer& peer, std::span<const Offer> offers,

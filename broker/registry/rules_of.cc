@@ -157,4 +157,21 @@ bool is_live(std::span<const Registration> in_order, Distribution distribution, 
         });
 }
 
+Serving::Serving(std::span<const Registration> in_order, Distribution distribution) : share_(distribution.share) {
+        for (const auto& one : in_order) {
+                auto& [ipv4, ipv6] = first_[static_cast<std::size_t>(one.protocol)];
+                if (one.serves.ipv4 && ipv4 == 0) {
+                        ipv4 = one.slot;
+                }
+                if (one.serves.ipv6 && ipv6 == 0) {
+                        ipv6 = one.slot;
+                }
+        }
+}
+
+bool Serving::is_live(const Registration& one) const {
+        const auto& [ipv4, ipv6] = first_[static_cast<std::size_t>(one.protocol)];
+        return (one.serves.ipv4 && (share_ || ipv4 == one.slot)) || (one.serves.ipv6 && (share_ || ipv6 == one.slot));
+}
+
 }  // namespace sockbroker

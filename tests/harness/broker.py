@@ -188,6 +188,10 @@ class Broker:
                 raise TimeoutError(f"nothing in the log matches {pattern!r}:\n{self._log}")
             select.select([self._log_pipe], [], [], left)
 
+    def processor_nsec(self):
+        """What its loop has used of a processor so far."""
+        return int(pathlib.Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0])
+
     def processes(self):
         """Pids of all processes of brokers in this network namespace, of those that were killed as well."""
         found = []

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from harness import sessions, worker
+from harness import kernel, sessions, worker
 from words import ADDRESS, LOOPBACK, PORT, add_routes, listen, section
 from test_limits import limits
 
@@ -80,3 +80,63 @@ def test_the_oldest_of_more_displaced_sockets_than_are_kept_is_forgotten_and_the
     broker.wait_log(f"it was displaced, and the service has {KEPT} younger ones that were")
     for one in sockets:
         one.close()
+
+
+def tcp():
+    return socket.create_server((LOOPBACK["ipv4"], 0))
+
+
+def udp():
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((LOOPBACK["ipv4"], 0))
+    return made
+
+
+@pytest.fixture(name="register")
+def _register(broker):
+    """register(name, makers): registers one after the other; register(name, makers, True): in one message. Cookies."""
+    made = []
+
+    def register(name, makers, at_once=False):
+        sockets = [make() for make in makers]
+        made.extend(sockets)
+        for some in [sockets] if at_once else [[one] for one in sockets]:
+            assert broker.ask(f"FDSTORE=1\nFDNAME={name}", [one.fileno() for one in some]).result == "ok"
+        return [kernel.socket_cookie(one) for one in sockets]
+
+    yield register
+    for one in made:
+        one.close()
+
+
+def test_those_that_give_way_are_the_oldest_of_whoever_has_most(broker, register):
+    limits(broker, MaxSockets=40, RateLimitBurst=0)
+    broker.policy("".join(section(f"s{i}", 0, listen("tcp", f"10.{i}.0.0/24")) for i in range(3))
+                  + section("new", 0, listen("tcp", "10.9.0.0/24"), "Handover=share")).start()
+    cookies = {f"s{i}": register(f"s{i}", [tcp] * count) for i, count in enumerate((13, 9, 5))}
+    register("new", [tcp] * 20, at_once=True)
+    left = {name: [row["cookie"] for row in reversed(broker.list()) if row["service"] == name] for name in cookies}
+    assert sum(map(len, left.values())) == 20 and left["s2"] == cookies["s2"]
+    assert {len(left["s0"]), len(left["s1"])} == {7, 8}, "of those that have most, in turns"
+    assert all(left[name] == cookies[name][-len(left[name]):] for name in left), "the oldest"
+
+
+def test_what_displaced_sockets_cost_grows_with_their_number_and_no_faster(broker, register):
+    """Half of them are UDP, and stand behind as many of TCP. Anybody may ask for `status`, and the loop answers nobody
+    else meanwhile."""
+    many = 2000
+    limits(broker, RateLimitBurst=0)
+    broker.policy("".join(section(name, 0, listen("tcp", f"10.{i}.0.0/24"), listen("udp", f"10.{i}.0.0/24"),
+                                  f"MaxSockets={many}") for i, name in enumerate(("alike", "mixed")))).start()
+
+    def price():
+        before = broker.processor_nsec()
+        for _ in range(20):
+            assert broker.ask("VERB=status").result == "ok"
+        return broker.processor_nsec() - before
+
+    register("alike", [tcp] * many)
+    one = price()
+    register("mixed", [udp] * (many // 2) + [tcp] * (many // 2))
+    two = price()
+    assert two < 5 * one, (one, two)

@@ -232,6 +232,30 @@ class Crowd(worker.Child):
                 one.close()
 
 
+def test_a_status_costs_the_same_however_many_bindings_there_are(broker):
+    """Anybody may ask for it, and the loop answers nobody else meanwhile."""
+    many = 300_000
+
+    def price(prefixes):
+        broker.policy(section("few", HONEST, listen("tcp", "192.0.2.0/24"), listen("udp", "2001:db8::/64"),
+                              "Source=198.51.100.0/24", "Source=203.0.113.0/24", "Source=2001:db8:1::/48")
+                      + section("many", HONEST, *(listen("tcp", prefix) for prefix in prefixes)))
+        assert broker.ask("VERB=reload").result == "ok"
+        status, services = broker.status()
+        assert services["few"]["bindings"] == 3 and services["many"]["bindings"] == len(prefixes)
+        assert status["policy"]["bindings"] == 3 + len(prefixes)
+        before = broker.processor_nsec()
+        for _ in range(20):
+            broker.ask("VERB=status")
+        return broker.processor_nsec() - before
+
+    (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={many + 10}\n")
+    broker.start()
+    few = price(["10.0.0.0/24"])
+    lots = price([f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32" for i in range(many)])
+    assert lots < 5 * few, (few, lots)
+
+
 def test_displaced_sockets_of_many_services_leave_room_for_everybody(broker, spawn):
     """16 services of one user displace their own sockets until every slot is taken."""
     limits(broker, MaxSockets=128)

@@ -198,6 +198,31 @@ def test_a_broker_that_is_killed_before_the_copy_is_written_has_the_one_before(b
     assert "Service second" in copy(broker), "what was left half written is in nobody's way"
 
 
+def test_a_keep_ends_no_other_reason_for_which_the_broker_is_degraded(broker):
+    """What is on disk is refused still, and the next boot would find it there."""
+    broker.policy(FIRST).start()
+    load(broker, "second", HOUR)
+    broker.policy("nonsense\n")
+    assert broker.ask("VERB=reload").result == "malformed"
+    before = broker.status()[0]
+    assert broker.ask("VERB=keep").result == "ok"
+    after = broker.status()[0]
+    assert (after["state"], after["reason"]) == ("degraded", before["reason"]) and "policy refused" in after["reason"]
+    assert after["degraded_since"] == before["degraded_since"]
+    load(broker, "second")
+    assert broker.status()[0]["state"] == "running"
+
+
+def test_a_keep_ends_what_was_wrong_with_the_trial_alone(broker):
+    broker.policy(FIRST).start()
+    os.rename(broker.state, "/run/elsewhere")
+    load(broker, "second", HOUR)
+    assert "which a restart of the broker would forget" in broker.status()[0]["reason"]
+    os.rename("/run/elsewhere", broker.state)
+    assert broker.ask("VERB=keep").result == "ok"
+    assert broker.status()[0]["state"] == "running"
+
+
 def test_a_copy_that_cannot_be_written_is_told_by_status_and_the_policy_stays(broker):
     broker.policy(FIRST).start()
     load(broker, "second", HOUR)

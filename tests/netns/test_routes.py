@@ -250,6 +250,24 @@ def test_drain_withdraws_and_serves_on_and_the_next_broker_knows(broker, maker, 
     assert broker.ctl("drain", "nobody")[0] == 1
 
 
+@pytest.mark.parametrize("word", ["drain", "undrain"])
+def test_a_broker_that_cannot_read_what_was_drained_says_so_until_it_is_on_record_anew(broker, maker, word):
+    begin(broker, maker, "Announce=any")
+    assert broker.ctl("drain", "web")[0] == 0
+    broker.kill()
+    record = broker.state / "routes"
+    record.unlink()
+    record.mkdir()  # as an error of the disk, or a link to nowhere
+    broker.start()
+    [warning] = broker.status()[0]["warnings"]
+    assert "which services were drained is lost" in warning and str(record) in warning
+    broker.wait_log("which services were drained is lost")
+    record.rmdir()
+    assert broker.ctl(word, "web")[0] == 0
+    status, services = broker.status()
+    assert status["warnings"] == [] and services["web"]["drained"] is (word == "drain")
+
+
 def test_a_drain_that_the_kernel_has_not_followed_is_a_failure(broker, maker, spawn):
     begin(broker, maker, "Announce=any")
     broker.policy(section("quiet", 61009, "ListenStream=10.0.0.1:80"), "60-quiet.conf").reload()

@@ -280,6 +280,28 @@ def test_a_policy_without_any_file_comes_back_too(broker):
     assert services(broker) == set() and NOT_KEPT in broker.status()[0]["reason"]
 
 
+def test_there_is_no_trial_where_nothing_could_come_back(broker, spawn):
+    """Both the policy on disk and its copy are lost, as by an upgrade that refuses them: what the kernel has serves on,
+    and going back to no policy would take it away."""
+    broker.policy(FIRST).start()
+    add_routes()
+    handed_over(spawn("first", UID), "tcp", "ipv4", service="first")
+    broker.kill()
+    (broker.state / "policy").unlink()
+    broker.policy("nonsense\n").start()
+    assert client.ask("tcp", ADDRESS["ipv4"], 7000).name == "first"
+    broker.policy(FIRST + "# mended\n")
+    reply = broker.ask("VERB=reload\nTIMEOUT_USEC=1000000")
+    assert reply.result == "malformed" and "reload without --confirm=" in reply.message, reply
+    status = broker.status()[0]
+    assert status["state"] == "degraded" and status["policy"]["trial_until"] is None and not record(broker).exists()
+    assert client.ask("tcp", ADDRESS["ipv4"], 7000).name == "first"
+    load(broker, FIRST + "# mended\n")
+    assert broker.status()[0]["state"] == "running" and len(broker.list()) == 1
+    load(broker, SECOND, HOUR)
+    assert trial_until(broker) is not None, "now there is one that can"
+
+
 def test_nothing_on_trial_is_in_force_before_it_is_on_record(broker):
     disk = Disk(broker)
     broker.policy(FIRST).start()

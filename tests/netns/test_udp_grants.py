@@ -179,3 +179,28 @@ def test_s5_ports_for_which_a_unit_has_no_room_are_told(broker, serve):
     assert bound(one, *range(100, 135)) == list(range(103, 135)), "who came first has its ports"
     assert broker.reload()[0] == 0
     broker.wait_log("(?s)may not bind 101 102;.*may not bind 101 102;")
+
+
+def test_s5_a_unit_that_keeps_a_socket_of_each_of_its_lives_leaves_room_for_others(broker, serve, slice_):
+    """The kernel keeps a cgroup for as long as a socket lives that was made in it. One place for each such life would
+    let a unit that restarts take those of all."""
+    most = 64
+    broker.policy(of_users(d1=UID) + section("other", "other.service", listen("udp", "192.0.2.0/24", 200),
+                                             "UdpReply=original")).start()
+    elsewhere = slice_.unit("elsewhere.service")
+    one = serve()
+
+    def live_again(life):
+        one.open(f"of {life}", "127.0.0.2", 6000 + life)
+        (elsewhere / "cgroup.procs").write_text(str(one.pid))
+        slice_.remove(UNIT)
+        (slice_.unit(UNIT) / "cgroup.procs").write_text(str(one.pid))
+
+    for life in range(most):
+        assert one.control("VERB=prepare").result == "ok", life
+        live_again(life)
+    reply = one.control("VERB=prepare")
+    assert reply.result == "internal" and f"{UNIT} has the programs in {most} cgroups" in reply.message, reply
+    assert serve("other.service").control("VERB=prepare").result == "ok"
+    one.close("of 0")
+    until("a place", lambda: one.control("VERB=prepare").result == "ok")

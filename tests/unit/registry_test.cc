@@ -91,6 +91,23 @@ TEST(Live, IsASocketThatIsTheFirstChoiceSomewhere) {
         EXPECT_TRUE(is_live(newest_first, {.share = true}, newest_first[2])) << "all that share are";
 }
 
+TEST(Live, IsSaidOfManyAtOnceAsOfEach) {
+        for (unsigned bits = 0; bits < 1U << 9; bits++) {
+                std::vector<Registration> newest_first;
+                for (unsigned i = 0; i < 3; i++) {
+                        const unsigned one = bits >> (3 * i) & 7;
+                        newest_first.push_back(registration(3 - i, (one & 1) != 0 ? Protocol::kTcp : Protocol::kUdp,
+                                                            (one & 2) != 0, (one & 4) != 0));
+                }
+                for (const bool share : {false, true}) {
+                        const Serving serving(newest_first, {.share = share});
+                        for (const auto& one : newest_first) {
+                                EXPECT_EQ(serving.is_live(one), is_live(newest_first, {.share = share}, one)) << bits;
+                        }
+                }
+        }
+}
+
 TEST(Rules, CarryWhatTheBindingsSayAndTheNumberOfTheirService) {
         Policy policy;
         policy.services = {{.name = "a"}, {.name = "b", .when_absent = WhenAbsent::kPass}};

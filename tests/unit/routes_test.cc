@@ -249,6 +249,30 @@ TEST_F(RouteMemoryFile, WhereItCannotBeWrittenThatIsSaidAndHoldsForNow) {
         EXPECT_TRUE(memory.drained().contains("web"));
 }
 
+TEST_F(RouteMemoryFile, WhatCouldNotBeWrittenIsWrittenWithTheNextWord) {
+        std::filesystem::create_directories(path_ + ".new/in the way");
+        RouteMemory memory(path_);
+        EXPECT_FALSE(memory.set_may_stand(true));
+        std::filesystem::remove_all(path_ + ".new");
+        EXPECT_FALSE(RouteMemory(path_).may_stand());
+        EXPECT_TRUE(memory.set_may_stand(true)) << "as it was said before";
+        EXPECT_TRUE(RouteMemory(path_).may_stand());
+}
+
+TEST_F(RouteMemoryFile, OneThatCannotBeReadIsNotTakenForOneThatSaysNothing) {
+        EXPECT_EQ(RouteMemory(path_).unread(), "") << "there is none";
+        std::filesystem::create_directories(path_);
+        RouteMemory memory(path_);
+        EXPECT_NE(memory.unread(), "");
+        EXPECT_TRUE(memory.may_stand()) << "nobody knows that none does";
+        EXPECT_FALSE(memory.drain("web", 1));
+        EXPECT_NE(memory.unread(), "");
+        std::filesystem::remove(path_);
+        EXPECT_TRUE(memory.drain("dns", 2));
+        EXPECT_EQ(memory.unread(), "");
+        EXPECT_EQ(RouteMemory(path_).drained(), (RouteMemory::Drained{{"dns", 2}, {"web", 1}}));
+}
+
 TEST(Keeper, AListThatIsLongerThanAnyMayBeIsRefused) {
         auto kernel = KernelRoutes::open({});
         ASSERT_TRUE(kernel) << kernel.error().text();

@@ -191,6 +191,13 @@ Result<void> UnitPrograms::attach(int cgroup, std::uint64_t id, const Unit& unit
                                         "as many as there may be",
                                         kMaxUnits));
         }
+        const auto is_same = [&](const auto& entry) { return entry.second.name == unit.name; };
+        if (static_cast<std::size_t>(std::ranges::count_if(attached_, is_same)) >= kMaxLives) {
+                return fail(ENOSPC,
+                            fmt::format("{} has the programs in {} cgroups already, one for each time that it was "
+                                        "started: somebody keeps sockets of them open",
+                                        unit.name, kMaxLives));
+        }
         const auto fail_here = [&](Error error) {
                 remove_pins(id);
                 return std::unexpected(std::move(error));

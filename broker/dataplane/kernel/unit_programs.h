@@ -24,7 +24,10 @@ namespace sockbroker {
 
 class UnitPrograms {
 public:
-        static constexpr std::size_t kMaxUnits = 1024;
+        static constexpr std::size_t kMaxUnits = 1024;  // cgroups, in all
+        // Of one name: its lives before this one stay for as long as sockets that were made in them. So no unit that
+        // restarts and has its sockets kept elsewhere takes the places of all.
+        static constexpr std::size_t kMaxLives = 64;
         static constexpr std::size_t kMaxPorts = 32;
         static constexpr std::size_t kPrograms = 4;
 
