@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "broker/ctl/ask.h"
 #include "broker/ctl/netns.h"
 #include "broker/ctl/output.h"
@@ -53,6 +55,13 @@ bool withdraw(const Options& options, bool announcements) {
 int unload_pins(const Options& options) {
         const bool withdrawn = withdraw(options, true);
         const std::string pins = options.bpffs + "/dispatch";
+        // As after a boot without a broker. Said, since the directory may have been meant to be another.
+        if (::access(pins.c_str(), F_OK) != 0 && errno == ENOENT) {
+                if (!options.quiet) {
+                        complain(fmt::format("nothing is pinned in {}, so nothing is dispatched by it", pins));
+                }
+                return withdrawn ? kExitOk : kExitFailed;
+        }
         if (const Result<void> unloaded = Dataplane::unload(pins); !unloaded) {
                 complain(unloaded.error().text());
                 return kExitFailed;

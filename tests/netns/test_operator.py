@@ -67,6 +67,14 @@ def test_status_tells_a_stopped_broker_from_an_unloaded_one(broker, spawn):
     assert status == 3 and "unloaded: nothing is dispatched" in said
 
 
+def test_an_unload_where_nothing_was_ever_pinned_is_done_and_says_so(broker):
+    """As on a machine that has booted since with the broker disabled: removing the package unloads there too."""
+    where = "--bpffs", str(broker.bpffs / "none"), "unload"
+    assert broker.ctl(*where) == (0, f"sockbrokerctl: nothing is pinned in {broker.bpffs}/none/dispatch, so nothing "
+                                  "is dispatched by it\n")
+    assert broker.ctl("--quiet", *where) == (0, "")
+
+
 def lose_netns_of(broker):
     """A broker serves a network namespace that then goes, with all its processes; its pins stay."""
     command = [broker_module.BUILD / "sockbrokerd", "--load", *broker.options()]

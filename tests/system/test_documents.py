@@ -28,11 +28,13 @@ UNIT = re.compile(r"/etc/systemd/system/([^/]+?)(\.d/[^/]+)?")
 
 
 class Reader:
-    """Somebody who does what a document says."""
+    """Somebody who does what a document says, and no more: neither manager is told of a file but by commands that are
+    shown. What no command reads is tried at the end."""
 
     def __init__(self, machine: Machine):
         self.machine = machine
         self.units = set()
+        self.unread = {}  # policies that were not in force yet, and where they are shown
 
     def run(self, where: str, command: str, must_succeed: bool = True) -> str:
         """What it printed, which where a failure is shown is what counts. A process that it leaves in the background
@@ -46,22 +48,22 @@ class Reader:
 
     def script(self, block: documents.Block) -> None:
         self.run(block.where, "set -e\n" + block.text)
+        self.look_what_is_in_force()
 
     def session(self, block: documents.Block) -> None:
         for command in documents.commands(block):
             printed = self.run(block.where, command.text if command.root else
                                f"{ORDINARY} sh -c {shlex.quote(command.text)}", command.shown is None)
             assert command.matches(printed), f"{block.where}: {command.text}\nshows\n{command.shown}\nprints\n{printed}"
+            self.look_what_is_in_force()
 
     def file(self, block: documents.Block) -> None:
         self.machine.write(block.path, block.text)
         if unit := UNIT.fullmatch(block.path):
             self.units.add(unit[1])
-            self.run(block.where, "systemctl daemon-reload")
         elif "/conf.d/" in block.path:
             self.run(block.where, "sockbrokerctl verify")
-            if self.machine.run("systemctl is-active sockbrokerd", check=False).returncode == 0:  # not installed yet
-                self.run(block.where, f"systemctl reload sockbrokerd && {self.in_force(block.path)}")
+            self.unread[block.path] = block.where
         elif "/sockbrokerd.conf" in block.path:
             self.run(block.where, "sockbrokerctl verify && systemctl restart sockbrokerd")
         elif "/sandbox/" in block.path:
@@ -78,14 +80,19 @@ class Reader:
         newer = re.match(r"needs systemd (\d+)", block.reason)
         return int(self.machine.out("systemctl --version").split()[1]) >= int(newer[1]) if newer else not block.reason
 
-    @staticmethod
-    def in_force(policy: str) -> str:
-        return f"sockbrokerctl --json=short bindings | grep -qF {policy}"
+    def look_what_is_in_force(self) -> None:
+        if self.unread:
+            said = self.machine.run("sockbrokerctl --json=short bindings", check=False).stdout
+            self.unread = {path: where for path, where in self.unread.items() if f'"{path}"' not in said}
 
     def read(self, blocks: list[documents.Block]) -> None:
         for block in blocks:
             if block.kind != "text" and self.runs(block):
                 {"sh": self.script, "console": self.session, "file": self.file, "c": self.program}[block.kind](block)
+        if self.unread and self.machine.run("systemctl is-active sockbrokerd", check=False).returncode == 0:
+            self.run(", ".join(self.unread.values()), "systemctl reload sockbrokerd")
+            self.look_what_is_in_force()
+            assert not self.unread
         for unit in sorted(self.units):
             assert self.run(unit, f"systemd-analyze verify --man=no {unit}") == ""
             assert self.run(unit,

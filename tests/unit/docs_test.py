@@ -137,6 +137,8 @@ def test_completion_of_sockbroker_run_offers_options_then_programs():
     assert "setpriv" in complete_run("--profile", "=", "strict", "setpr")
     assert complete_run("setpriv", "--reu") == []
     assert complete_run("--runtime-dir", "=", str(ROOT / "docs/ma")) == [str(ROOT / "docs/man")]
+    profile = str(ROOT / "sandbox/profiles/strict.profile")
+    assert complete_run("--profile", "=", profile.removesuffix(".profile")) == [profile], "a path, which no name begins"
 
 
 def test_the_manual_lists_every_message_id_with_its_action():
