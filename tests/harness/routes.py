@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 
 from harness import broker as broker_module
 from harness import namespace

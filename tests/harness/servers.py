@@ -3,7 +3,6 @@
 knows of the broker; each binds the unspecified addresses, as it does where nothing else is said."""
 
 import dataclasses
-import os
 import pathlib
 import shutil
 import subprocess

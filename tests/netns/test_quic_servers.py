@@ -2,7 +2,6 @@
 """HTTP/3 of stock servers and clients over hand-overs: nginx, caddy and ngtcp2's server, which know nothing of the
 broker, and sessions of curl and ngtcp2's client. UdpReply=original and UdpFlows=stay together, as docs/udp.md says."""
 
-import os
 import pathlib
 import signal
 

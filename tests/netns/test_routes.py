@@ -4,40 +4,14 @@ kernel."""
 
 import json
 import os
-import signal
 
 import pytest
 
 from harness import namespace, routes
 from harness.routes import ANNOUNCE
 from harness.until import until
+from routing import BOTH, WEB, announced_is, begin, conf, local_is, told
 from words import PREFIXES, handed_over, listen, section, who
-
-WEB = "".join(listen("tcp", prefix) for prefix in PREFIXES.values())
-BOTH = set(PREFIXES.values())
-
-
-def conf(broker, **keys):
-    text = "[Broker]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
-    (broker.config / "sockbrokerd.conf").write_text(text)
-
-
-def begin(broker, maker, *lines, **keys):
-    conf(broker, **{"AnnounceUpSec": 0, **keys})
-    maker.start()
-    broker.policy(section("web", 61001, WEB, *lines)).start()
-
-
-def announced_is(wanted):
-    until(f"announced is {wanted}, not {routes.announced()}", lambda: routes.announced() == set(wanted))
-
-
-def local_is(wanted):
-    until(f"local is {wanted}, not {routes.local()}", lambda: routes.local() == set(wanted))
-
-
-def told(broker, name="web"):
-    return broker.status()[1][name]["announced"]
 
 
 # Local routes.
@@ -325,81 +299,6 @@ def test_withdrawn_by_a_policy_that_has_it_no_more(broker, maker, spawn):
     broker.wait_log("web is not announced any more: policy does not announce it any more")
 
 
-def test_withdrawn_before_unload_and_local_routes_stay(broker, maker, spawn):
-    begin(broker, maker, "Announce=any", "LocalRoutes=yes")
-    handed_over(spawn("web", 61001), "tcp", "ipv4")
-    announced_is(BOTH)
-    assert broker.ctl("unload")[0] == 0
-    assert routes.announced() == set() and routes.local() == BOTH
-
-
-def test_withdrawn_by_an_unload_where_no_broker_runs(broker, maker, spawn):
-    begin(broker, maker, "Announce=any", "LocalRoutes=yes")
-    handed_over(spawn("web", 61001), "tcp", "ipv4")
-    announced_is(BOTH)
-    broker.stop()
-    status, said = broker.ctl("--bpffs", str(broker.bpffs), "unload")
-    assert status == 0, said
-    assert routes.announced() == set() and routes.local() == BOTH
-
-
-@pytest.mark.parametrize("running", (True, False), ids=("a broker runs", "none runs"))
-def test_withdrawn_by_an_unload_where_nobody_makes_routes(broker, maker, spawn, running):
-    begin(broker, maker, "Announce=any", "LocalRoutes=yes", AnnounceTable=1000)
-    handed_over(spawn("web", 61001), "tcp", "ipv4")
-    until("they stand", lambda: routes.announced(1000) == BOTH)
-    namespace.run("ip", "route", "add", "blackhole", "198.51.100.0/24", "table", "1000", "proto", "static")
-    maker.kill()
-    if running:
-        broker.wait_log("nobody makes the routes")
-    else:
-        broker.stop()
-    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload")
-    assert (status, said) == (0, "")
-    assert routes.announced(1000) == set() and routes.local() == BOTH
-    assert "198.51.100.0/24" in namespace.run("ip", "route", "show", "table", "1000"), "it is somebody else's"
-
-
-@pytest.mark.parametrize("makes", (True, False), ids=("its maker is there", "nobody makes routes"))
-@pytest.mark.parametrize("runs", (True, False), ids=("a broker runs", "none runs"))
-def test_an_unload_that_is_told_so_leaves_no_local_route_but_others(broker, maker, runs, makes):
-    begin(broker, maker, "LocalRoutes=yes")
-    local_is(BOTH)
-    namespace.run("ip", "route", "add", "local", "198.51.100.0/24", "dev", "lo", "proto", "static")
-    if not makes:
-        maker.kill()
-        broker.wait_log("nobody makes the routes")
-    if not runs:
-        broker.stop()
-    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload",
-                              "--local-routes")
-    assert (status, said) == (0, "")
-    assert routes.local() == set()
-    assert "198.51.100.0/24" in namespace.run("ip", "route", "show", "table", "local"), "it is somebody else's"
-
-
-def test_an_unload_after_another_still_removes_local_routes(broker, maker):
-    begin(broker, maker, "LocalRoutes=yes")
-    local_is(BOTH)
-    assert broker.ctl("unload")[0] == 0
-    maker.kill()
-    assert routes.local() == BOTH
-    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload",
-                              "--local-routes")
-    assert (status, routes.local()) == (0, set()), said
-
-
-def test_an_unload_that_cannot_withdraw_is_a_failure(broker, maker, spawn):
-    begin(broker, maker, "Announce=any")
-    handed_over(spawn("web", 61001), "tcp", "ipv4")
-    announced_is(BOTH)
-    os.kill(maker.process.pid, signal.SIGSTOP)
-    broker.stop()
-    status, said = broker.ctl("--bpffs", str(broker.bpffs), "--config-dir", str(broker.config), "unload")
-    assert status == 1 and "prefixes may still be announced (ip route flush table 153 proto 83" in said
-    assert "unloaded" in broker.ctl("--bpffs", str(broker.bpffs), "status")[1]
-
-
 def test_a_policy_that_no_broker_could_take_withdraws_nothing(broker, maker, spawn):
     begin(broker, maker, "Announce=any", "LocalRoutes=yes")
     handed_over(spawn("web", 61001), "tcp", "ipv4")
@@ -429,14 +328,3 @@ def test_metrics_and_json_tell_of_routes(broker, maker, spawn):
         assert line in metrics
     assert json.loads(broker.ctl("status", "--json=short")[1])["services"][0]["announced"] is True
     assert "2 local, 2 announced" in broker.ctl("status")[1]
-
-
-def test_an_unload_withdraws_also_where_no_policy_could_be_taken(broker, maker, spawn):
-    begin(broker, maker, "Announce=any")
-    handed_over(spawn("web", 61001), "tcp", "ipv4")
-    announced_is(BOTH)
-    broker.kill()
-    (broker.state / "policy").unlink()
-    broker.policy("nonsense\n").start()
-    assert broker.ctl("unload")[0] == 0
-    assert routes.announced() == set()

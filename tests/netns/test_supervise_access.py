@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harness import sandbox, supervised
-from test_supervise import UID, ask, everything
+from supervising import UID, ask, everything
 from test_supervise_habits import THREAD
 from words import add_routes
 

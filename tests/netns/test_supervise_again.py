@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from harness import sandbox, supervised
-from test_supervise import UID, ask, everything
+from supervising import UID, ask, everything
 from words import add_routes
 
 

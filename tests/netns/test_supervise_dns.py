@@ -5,7 +5,6 @@ questions."""
 
 import contextlib
 import os
-import pathlib
 import re
 import signal
 import subprocess

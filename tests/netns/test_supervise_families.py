@@ -4,7 +4,7 @@
 import pytest
 
 from harness import sandbox, supervised
-from test_supervise import UID, ask, everything, send
+from supervising import UID, ask, everything, send
 from test_supervise_habits import LISTEN_IN_A_CHILD
 from words import PREFIXES, add_routes, listen, refused, section
 

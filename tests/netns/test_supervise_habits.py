@@ -12,7 +12,7 @@ import pytest
 
 from harness import broker as broker_module
 from harness import namespace, sandbox, supervised
-from test_supervise import UID, ask, everything
+from supervising import UID, ask, everything
 from test_supervise_again import has_pidfd_of_threads
 from words import add_routes
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from harness import kernel, sandbox, supervised
-from test_supervise import ask, everything
+from supervising import ask, everything
 from test_supervise_again import sleeps
 from words import add_routes
 

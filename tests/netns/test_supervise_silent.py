@@ -12,7 +12,7 @@ import time
 import pytest
 
 from harness import kernel, sandbox, silent_file, supervised, worker
-from test_supervise import UID, ask, everything
+from supervising import UID, ask, everything
 from words import add_routes
 
 OTHER = 61002

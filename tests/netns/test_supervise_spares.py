@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from harness import kernel, long, sandbox, supervised
-from test_supervise import UID, ask, everything, send
+from supervising import UID, ask, everything, send
 from words import PREFIXES, add_routes, listen, refused, section
 
 
@@ -32,6 +32,13 @@ def passed(*sockets):
             "-"], fds
 
 
+def die(program, broker, holds=1):
+    """And the broker has so many holds in the journal then."""
+    program.process.kill()
+    program.process.wait()
+    broker.wait_log("(?s)" + "hold: .*" * holds)
+
+
 class Passed(supervised.Program):
     def __init__(self, sockets, *options, before=()):
         words, self.fds = passed(*sockets)
@@ -45,9 +52,7 @@ def test_a_held_listener_goes_to_the_next_instance_with_its_clients(web, at, v6o
         first.do(f"s = sock('tcp', {at!r}, 80, {v6only})")
         [before] = web.list()
         waiting = [socket.create_connection((address, 80), 5) for _ in range(5)]
-        first.process.kill()
-        first.process.wait()
-        web.wait_log("hold: ")
+        die(first, web)
         waiting += [socket.create_connection((address, 80), 5) for _ in range(5)]
     with supervised.Program() as second:
         second.do(f"s = sock('tcp', {at!r}, 80, {v6only}); serve(s)")
@@ -56,9 +61,7 @@ def test_a_held_listener_goes_to_the_next_instance_with_its_clients(web, at, v6o
         [entry] = web.list()
         assert (entry["cookie"], entry["pid"], entry["state"]) == (before["cookie"], second.process.pid, "live")
         # And again: it is the second one's now.
-        second.process.kill()
-        second.process.wait()
-        web.wait_log(r"(?s)hold: .*hold: ")
+        die(second, web, 2)
 
 
 def test_a_bind_at_a_v4_mapped_address_is_not_given_a_held_listener_of_ipv6_alone(web):
@@ -67,9 +70,7 @@ def test_a_bind_at_a_v4_mapped_address_is_not_given_a_held_listener_of_ipv6_alon
         first.do(code)
         before = {entry["cookie"] for entry in web.list()}
         waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7")]
-        first.process.kill()
-        first.process.wait()
-        web.wait_log(r"(?s)hold: .*hold: ")
+        die(first, web, 2)
     with supervised.Program() as second:
         second.do(code + "; serve(a); serve(b)")
         for connection in waiting:
@@ -87,9 +88,7 @@ def test_a_held_listener_of_two_services_goes_to_the_next_instance_whichever_of_
         first.do("s = sock('tcp', '::', 80, 0)")
         [before] = {entry["cookie"] for entry in broker.list()}
         waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.1", "2001:db8::1")]
-        first.process.kill()
-        first.process.wait()
-        broker.wait_log("(?s)" + "hold: .*" * (len(four) + len(six)))
+        die(first, broker, len(four) + len(six))
     with supervised.Program() as second:
         second.do("s = sock('tcp', '::', 80, 0); serve(s)")
         for connection in waiting:
@@ -126,9 +125,7 @@ def test_held_listeners_for_which_the_supervisor_has_too_few_descriptors_stay_he
 def test_what_the_program_has_set_before_holds_for_the_socket_in_its_place(web):
     with supervised.Program() as first:
         first.do("s = sock('tcp', '0.0.0.0', 80)")
-        first.process.kill()
-        first.process.wait()
-        web.wait_log("hold: ")
+        die(first, web)
     with supervised.Program() as second:
         more = [(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000), (socket.IPPROTO_TCP, socket.TCP_SYNCNT, 3),
                 (socket.IPPROTO_TCP, socket.TCP_LINGER2, 7), (socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 20000),
@@ -179,9 +176,7 @@ def test_what_is_set_rarely_too(web, protocol):
     with supervised.Program() as first, supervised.Program() as second:
         first.do(code.replace("early=early", ""))
         [held] = [entry["cookie"] for entry in web.list()]
-        first.process.kill()
-        first.process.wait()
-        web.wait_log("hold: ")
+        die(first, web)
         second.do(f"names['set'] = {RARE[protocol]!r}")
         second.do("""
 def early(s):
@@ -199,9 +194,7 @@ def early(s):
 def test_a_held_udp_socket_too(web):
     with supervised.Program() as first:
         first.do("s = sock('udp', '0.0.0.0', 5353)")
-        first.process.kill()
-        first.process.wait()
-        web.wait_log("hold: ")
+        die(first, web)
         send("192.0.2.1", 5353, "while nobody was there")
     with supervised.Program() as second:
         second.do("s = sock('udp', '0.0.0.0', 5353)")
@@ -214,9 +207,7 @@ def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them
     with supervised.Program() as first:
         first.do("a = sock('tcp', '0.0.0.0', 80); b = sock('tcp', '::', 80, 1)")
         first.do(f"c = [sock('udp', at, 5353, v6only) for at, v6only in {udp!r}]")
-        first.process.kill()
-        first.process.wait()
-        web.wait_log(r"(?s)" + "hold: .*" * (2 + len(udp)))
+        die(first, web, 2 + len(udp))
     with supervised.Program() as second:
         second.do("s = sock('tcp', '0.0.0.0', 80); serve(s); t = sock('tcp', '0.0.0.0', 5353)")
         pid = second.supervisor()
@@ -238,9 +229,7 @@ def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them
 def test_a_program_that_binds_again_and_again_puts_the_end_of_those_off_by_nothing(web):
     with supervised.Program() as first:
         first.do("a = sock('tcp', '0.0.0.0', 80); b = sock('tcp', '::', 80, 1)")
-        first.process.kill()
-        first.process.wait()
-        web.wait_log("(?s)hold: .*hold: ")
+        die(first, web, 2)
     with supervised.Program() as second:
         second.do("s = sock('tcp', '0.0.0.0', 80)")
         waiting = socket.create_connection(("2001:db8::1", 80), 5)
