@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from conftest import Hammer
-from packaged import CONFFILE, DOCS, PACKAGES, SERVE, Packaged, packages_of, repack, version_of
+from packaged import CONFFILE, PACKAGES, SERVE, Packaged, packages_of, repack, version_of
 
 pytestmark = pytest.mark.skipif(not PACKAGES, reason="no packages: tests/packages makes them, and runs this")
 UNITS = ("sockbrokerd.socket", "sockbrokerd.service", "sockbrokerd-links.socket", "run-sockbroker-bpf.mount",
