@@ -16,14 +16,14 @@ namespace {
 
 constexpr std::int64_t kAfterUsec = 5'000'000;
 
-struct Serving {
+struct FirstChoices {
         const Registration* ipv4;
         const Registration* ipv6;
 
         [[nodiscard]] Served served() const { return {ipv4 != nullptr, ipv6 != nullptr}; }
 };
 
-Serving serving(const Registry& registry, const std::string& service, Protocol protocol) {
+FirstChoices first_choices(const Registry& registry, const std::string& service, Protocol protocol) {
         const auto all = registry.registrations(service);
         return {.ipv4 = first_choice(all, protocol, Family::kIpv4), .ipv6 = first_choice(all, protocol, Family::kIpv6)};
 }
@@ -39,7 +39,7 @@ std::vector<std::string> FamilyWarnings::look_at(const Admission& admission, std
                         continue;
                 }
                 auto warning = family_warning(service, protocol, one->bound,
-                                              serving(registry_, service.name, protocol).served());
+                                              first_choices(registry_, service.name, protocol).served());
                 const auto key = std::pair(service.name, protocol);
                 if (!warning) {
                         missing_.erase(key);
@@ -66,7 +66,7 @@ void FamilyWarnings::tell_due() {
 
 void FamilyWarnings::tell(const std::string& name, Protocol protocol, const std::string& rule) {
         const Service* service = policy_->find(name);
-        const auto now = serving(registry_, name, protocol);
+        const auto now = first_choices(registry_, name, protocol);
         const Registration* one = now.ipv4 != nullptr ? now.ipv4 : now.ipv6;
         if (service == nullptr || one == nullptr) {
                 return;
