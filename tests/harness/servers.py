@@ -3,6 +3,7 @@
 knows of the broker; each binds the unspecified addresses, as it does where nothing else is said."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import subprocess
@@ -178,11 +179,21 @@ SERVERS = [
 ]
 
 
-def root_of(server):
-    """The directory of unpacked packages, made where it is not there."""
-    done = subprocess.run([broker.TOP / "tests/servers/unpack", server.package], capture_output=True, text=True,
-                          timeout=300, check=False)
+def _unpacked(package):
+    """The directory, made where it is not there."""
+    done = subprocess.run([broker.TOP / "tests/servers/unpack", package], capture_output=True, text=True, timeout=300,
+                          check=False)
     return pathlib.Path(done.stdout.strip()) if done.returncode == 0 else None
+
+
+# Before a test has a network namespace of its own, from which nothing can be downloaded.
+_ROOTS = {package: _unpacked(package) for package in {server.package for server in SERVERS}
+          if "SOCKBROKER_LONG" in os.environ}
+
+
+def root_of(server):
+    """The directory of its unpacked package; None where it is not unpacked."""
+    return _ROOTS.get(server.package)
 
 
 def paths(root):

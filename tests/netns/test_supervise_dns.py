@@ -62,7 +62,7 @@ class NameServer:
     def __init__(self, name, port, before):
         [self.server] = [one for one in servers.SERVERS
                          if one.name == (name if name != "unbound" else "unbound, interface-automatic")]
-        root = servers.root_of(self.server) if LONG else None
+        root = servers.root_of(self.server)
         self.program = servers.program(self.server, self.server.program, root)
         if self.program is None:
             pytest.skip(f"{self.server.program} is not installed, and only SOCKBROKER_LONG unpacks it")

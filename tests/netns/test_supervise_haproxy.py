@@ -14,7 +14,7 @@ import pytest
 import under_load
 from harness import sandbox, servers, supervised
 from harness.hammer import has_ended, nothing_failed, only_accepted_ones_failed
-from under_load import LONG, UID
+from under_load import UID
 
 [SERVER] = [server for server in servers.SERVERS if server.name == "HAProxy -W"]
 SHARDS = servers.HAPROXY_SHARDS
@@ -30,7 +30,7 @@ def tree(pid):
 
 class Haproxy:
     def __init__(self, configuration):
-        root = servers.root_of(SERVER) if LONG else None
+        root = servers.root_of(SERVER)
         self.program = servers.program(SERVER, "haproxy", root)
         if self.program is None:
             pytest.skip("haproxy is not installed, and only SOCKBROKER_LONG unpacks it")

@@ -16,7 +16,6 @@ from harness.until import until
 from test_supervise_spares import passed, socket_unit
 from words import PREFIXES, add_routes, listen, section
 
-LONG = "SOCKBROKER_LONG" in os.environ
 OTHER_PORT = 8765  # the service's in policy, and unknown to the server
 ADDRESSES = {"ipv4": ("192.0.2.7", "192.0.2.200"), "ipv6": ("2001:db8::7", "2001:db8::99")}
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs/unmodified.md"
@@ -46,7 +45,7 @@ class Running:
     """cgroup: of a unit, in which it is started."""
 
     def __init__(self, server, sockets, cgroup=None):
-        root = servers.root_of(server) if LONG else None
+        root = servers.root_of(server)
         first = server.prepare[0] if server.prepare else server.program
         if servers.program(server, first, root) is None:
             pytest.skip(f"{first} is not installed, and only SOCKBROKER_LONG unpacks it")
