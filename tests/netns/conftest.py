@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import broker as broker_module  # noqa: E402
+from harness import directory as directory_module  # noqa: E402
 from harness import client, namespace, neighbours, routes, service, sessions, units, worker  # noqa: E402
 from stage import Stage  # noqa: E402
 from words import PORT  # noqa: E402
@@ -92,6 +93,12 @@ def remote(netns):  # pylint: disable=unused-argument
     host = namespace.remote_host()
     yield host
     host.kill()
+
+
+@pytest.fixture(name="directory")
+def _directory(broker):
+    """Of accounts, that answers as it is told."""
+    return directory_module.Directory(broker)
 
 
 @pytest.fixture(name="slice_")

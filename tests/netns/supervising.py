@@ -3,7 +3,8 @@
 
 import socket
 
-from words import PREFIXES, listen, section
+from harness import sandbox
+from words import PREFIXES, add_routes, listen, section
 
 UID = 61001
 
@@ -11,6 +12,14 @@ UID = 61001
 def everything(name, *more, ports=80):
     return section(name, UID, *(listen(protocol, prefix, ports) for protocol in ("tcp", "udp")
                                 for prefix in PREFIXES.values()), *more)
+
+
+def begin(broker):
+    """Of these ports of the prefixes one service has each, and sockbroker-run is installed."""
+    add_routes()
+    broker.policy(everything("web") + everything("dns", ports=5353)).start()
+    sandbox.install()
+    return broker
 
 
 def ask(address, port, source=None):

@@ -4,7 +4,6 @@ and to be held a socket must be taken by the holder of its service."""
 
 import pytest
 
-from harness.directory import Directory
 from harness.until import until
 from holding import HELD, end, states
 from words import add_routes, everywhere, handed_over, listen, open_socket, section
@@ -17,11 +16,6 @@ BY_NAME = "[Service web]\nUser=web\n" + everywhere() + HELD
 def _broker(broker_with_sockets):
     add_routes()
     return broker_with_sockets
-
-
-@pytest.fixture(name="directory")
-def _directory(broker):
-    return Directory(broker)
 
 
 def late(broker):

@@ -8,16 +8,13 @@ import socket
 import pytest
 
 from harness import sandbox, supervised
-from supervising import UID, ask, everything, send
+from supervising import UID, ask, begin, everything, send
 from words import ADDRESS, PREFIXES, add_routes, listen, refused, section
 
 
 @pytest.fixture(name="web")
 def _web(broker):
-    add_routes()
-    broker.policy(everything("web") + everything("dns", ports=5353)).start()
-    sandbox.install()
-    return broker
+    return begin(broker)
 
 
 # One thin path: a stock server.

@@ -6,17 +6,13 @@ import pathlib
 
 import pytest
 
-from harness import sandbox, supervised
-from supervising import UID, everything
-from words import add_routes
+from harness import supervised
+from supervising import UID, begin
 
 
 @pytest.fixture(name="web")
 def _web(broker):
-    add_routes()
-    broker.policy(everything("web") + everything("dns", ports=5353)).start()
-    sandbox.install()
-    return broker
+    return begin(broker)
 
 
 def test_loopback_and_ports_of_the_kernels_choice_are_bound_as_asked(web):
