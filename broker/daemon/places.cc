@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "broker/base/file_lock.h"
 #include "broker/daemon/links.h"
 #include "broker/protocol/peek.h"
 
@@ -194,8 +194,9 @@ Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
                                     "&& chmod 0700 {0}",
                                     path, geteuid()));
         }
-        if (flock(directory.get(), LOCK_EX | LOCK_NB) != 0) {
-                return fail_errno(fmt::format("another sockbrokerd keeps {}", path));
+        // An unload, which has it too, is over in no time.
+        if (const auto locked = lock_file(directory.get(), std::chrono::milliseconds(500)); !locked) {
+                return fail(locked.error().errnum, fmt::format("another sockbrokerd keeps {}", path));
         }
         return directory;
 }

@@ -65,6 +65,28 @@ def test_a_load_beside_a_broker_that_serves_does_nothing(broker, spawn):
     assert wire.control(broker.control_path, "VERB=version").result == "ok"
 
 
+def test_an_unload_and_a_load_at_once_leave_what_the_next_start_can_use(broker):
+    broker.start()
+    broker.stop()
+    os.unlink(broker.control_path)  # as where its .socket unit is down
+    for _ in range(20):
+        with subprocess.Popen([*broker.loader, str(broker.program), *broker.options(), "--load"],
+                              stderr=subprocess.PIPE, text=True) as loading:
+            unloaded = broker.ctl("--bpffs", str(broker.bpffs), "unload")
+            said = loading.communicate(timeout=broker_module.TIMEOUT)[1]
+        assert (loading.returncode, unloaded[0]) == (0, 0), (said, unloaded[1])
+        again = load(broker)
+        assert again.returncode == 0 and "a broker serves" not in again.stderr, again.stderr
+
+
+def test_an_unload_from_outside_takes_nothing_from_a_broker_whose_socket_is_gone(broker):
+    broker.start()
+    os.unlink(broker.control_path)
+    status, said = broker.ctl("--bpffs", str(broker.bpffs), "unload")
+    assert status == 1 and "is in use, by a broker" in said, said
+    assert "link" in os.listdir(broker.bpffs / "dispatch")
+
+
 def test_where_nothing_is_loaded_the_broker_says_what_to_do(broker):
     broker.before = without_capabilities()
     with pytest.raises(RuntimeError, match="no dispatch program is loaded.*sockbrokerd --load"):

@@ -3,11 +3,13 @@
 // How class Dataplane comes to be: loaded with capabilities, and opened without any by what the load has pinned.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <fcntl.h>
 
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "broker/base/file_lock.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/dataplane/kernel/earlier.h"
 #include "broker/dataplane/kernel/link.h"
@@ -155,6 +157,16 @@ Result<std::unique_ptr<Dataplane>> Dataplane::open(const std::string& pin_dir, c
 }
 
 Result<void> Dataplane::unload(const std::string& pin_dir) {
+        const OwnedFd directory(::open(pin_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (!directory) {
+                return fail_errno(fmt::format("cannot open the directory of pins {}", pin_dir));
+        }
+        // Half of what a load pins, and half of what is left, would be in the way of the next start.
+        if (const auto locked = lock_file(directory.get(), std::chrono::seconds(5)); !locked) {
+                return fail(locked.error().errnum,
+                            fmt::format("{} is in use, by a broker or by sockbrokerd --load: stop it, then unload",
+                                        pin_dir));
+        }
         const auto link = open_pinned_link(pin_dir);
         const auto earlier = open_pinned_link(pin_dir, kEarlierLinkPin);
         return unload_kernel_objects(pin_dir, link ? link->get() : -1, earlier ? earlier->get() : -1);
