@@ -28,20 +28,24 @@ std::string unreachable_hint(const Options& options) {
 
 Result<ControlClient> try_connect(const Options& options) {
         const auto verb = std::ranges::find(verbs(), options.verb, &Verb::name);
-        if (verb != verbs().end() && verb->reads && is_down_by_systemd(options)) {
+        constexpr std::chrono::milliseconds kLeast(1);  // none would be for ever
+        const bool own = options.verb == "hold";        // whose span is its own
+        const auto patience = std::chrono::ceil<std::chrono::milliseconds>(
+                own || options.timeout == kForever ? kShortTimeout : options.timeout);
+        const auto start = std::chrono::steady_clock::now();
+        if (verb != verbs().end() && verb->reads && is_down_by_systemd(options, patience)) {
                 return fail(ESHUTDOWN, fmt::format("sockbrokerd is not running, and is not started for \"{}\", which "
                                                    "only reads",
                                                    options.verb));
         }
-        const bool own = options.verb == "hold";  // whose span is its own
-        const auto patience = std::chrono::ceil<std::chrono::milliseconds>(
-                own || options.timeout == kForever ? kShortTimeout : options.timeout);
-        const auto start = std::chrono::steady_clock::now();
-        Result<ControlClient> client = ControlClient::connect(options.runtime_dir, patience);
+        // Of all together: a broker that hangs has taken the connection, or has not.
+        const auto left = [&] {
+                const auto gone = std::chrono::steady_clock::now() - start;
+                return std::max(patience - std::chrono::duration_cast<std::chrono::milliseconds>(gone), kLeast);
+        };
+        Result<ControlClient> client = ControlClient::connect(options.runtime_dir, left());
         if (client) {
-                // Both together: a broker that hangs has taken the connection, or has not.
-                client->set_timeout(patience - std::chrono::duration_cast<std::chrono::milliseconds>(
-                                                       std::chrono::steady_clock::now() - start));
+                client->set_timeout(left());
         }
         return client;
 }

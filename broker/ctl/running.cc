@@ -9,9 +9,12 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "broker/base/system_bus.h"
 #include "broker/ctl/system_bus.h"
@@ -21,49 +24,126 @@ namespace sockbroker::ctl {
 namespace {
 
 constexpr std::uint64_t kPatienceUsec = 2'000'000;
+constexpr auto kPoll = std::chrono::milliseconds(10);
 
-// Of a unit, as `systemctl show -P ActiveState` says it; empty: nobody could be asked.
-std::string active_state(const std::string& unit) {
-        sd_bus* raw = nullptr;
-        const int opened = open_system_bus(&raw);
-        const SystemBus bus(raw);
-        if (opened < 0) {
-                return {};
+// kUnknown: systemd does not run it, or nobody could be asked.
+enum class State : std::uint8_t { kUnknown, kUp, kEnding, kDown };
+
+using Owned = std::unique_ptr<char, decltype(&std::free)>;
+
+class BrokerUnit {
+public:
+        explicit BrokerUnit(const Options& options)
+                : name_(options.netns.empty() ? std::string("sockbrokerd.service")
+                                              : fmt::format("sockbrokerd@{}.service", options.netns)) {
+                const bool own_place =
+                        options.runtime_dir !=
+                        (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns);
+                of_systemd_ = !own_place && sd_booted() > 0;
+                sd_bus* raw = nullptr;
+                if (of_systemd_ && open_system_bus(&raw) >= 0) {
+                        (void)sd_bus_set_method_call_timeout(raw, kPatienceUsec);
+                        bus_.reset(raw);
+                } else {
+                        sd_bus_unref(raw);
+                }
         }
-        (void)sd_bus_set_method_call_timeout(bus.get(), kPatienceUsec);
-        char* path = nullptr;
-        char* state = nullptr;
-        if (sd_bus_path_encode("/org/freedesktop/systemd1/unit", unit.c_str(), &path) < 0) {
-                return {};
+
+        State state() const {
+                if (!of_systemd_) {
+                        return State::kUnknown;
+                }
+                if (const auto told = state_of_manager(); told != State::kUnknown) {
+                        return told;
+                }
+                // The link leads nowhere: what it names is the invocation.
+                struct stat link {};
+                return access("/run/systemd/units", X_OK) != 0 ? State::kUnknown
+                       : lstat(("/run/systemd/units/invocation:" + name_).c_str(), &link) == 0 || errno != ENOENT
+                               ? State::kUp
+                               : State::kDown;
         }
-        const std::unique_ptr<char, decltype(&std::free)> owned_path(path, std::free);
-        if (sd_bus_get_property_string(bus.get(), "org.freedesktop.systemd1", path, "org.freedesktop.systemd1.Unit",
-                                       "ActiveState", nullptr, &state) < 0) {
-                return {};
+
+        // The state once it is no longer kEnding, or kEnding after so long.
+        State settled(std::chrono::milliseconds patience) const {
+                const auto end = std::chrono::steady_clock::now() + patience;
+                auto now = state();
+                while (now == State::kEnding && std::chrono::steady_clock::now() < end) {
+                        std::this_thread::sleep_for(kPoll);
+                        now = state();
+                }
+                return now;
         }
-        const std::unique_ptr<char, decltype(&std::free)> owned_state(state, std::free);
-        return state;
-}
+
+private:
+        State state_of_manager() const {
+                char* raw = nullptr;
+                if (!bus_ || sd_bus_path_encode("/org/freedesktop/systemd1/unit", name_.c_str(), &raw) < 0) {
+                        return State::kUnknown;
+                }
+                const Owned path(raw, std::free);
+                const auto active = text(path.get(), "Unit", "ActiveState");
+                if (active.empty()) {
+                        return State::kUnknown;
+                }
+                const bool down = active == "inactive" || active == "failed";
+                if (!down && active != "deactivating") {
+                        return State::kUp;
+                }
+                return starts(path.get()) ? State::kUp : down ? State::kDown : State::kEnding;
+        }
+
+        // Whether a job of the unit ends with its start, as the second half of a restart.
+        bool starts(const char* path) const {
+                sd_bus_message* raw = nullptr;
+                if (sd_bus_get_property(bus_.get(), kManager, path, "org.freedesktop.systemd1.Unit", "Job", nullptr,
+                                        &raw, "(uo)") < 0) {
+                        return false;
+                }
+                const std::unique_ptr<sd_bus_message, decltype(&sd_bus_message_unref)> job(raw, sd_bus_message_unref);
+                std::uint32_t id = 0;
+                const char* job_path = nullptr;
+                if (sd_bus_message_read(job.get(), "(uo)", &id, &job_path) < 0 || id == 0) {
+                        return false;
+                }
+                const auto type = text(job_path, "Job", "JobType");
+                return type == "start" || type == "restart";
+        }
+
+        std::string text(const char* path, const char* interface, const char* property) const {
+                char* raw = nullptr;
+                if (sd_bus_get_property_string(bus_.get(), kManager, path,
+                                               fmt::format("{}.{}", kManager, interface).c_str(), property, nullptr,
+                                               &raw) < 0) {
+                        return {};
+                }
+                const Owned owned(raw, std::free);
+                return raw;
+        }
+
+        static constexpr const char* kManager = "org.freedesktop.systemd1";
+
+        std::string name_;
+        bool of_systemd_ = false;
+        SystemBus bus_;
+};
 
 }  // namespace
 
-bool is_down_by_systemd(const Options& options) {
-        const bool own_place =
-                options.runtime_dir !=
-                (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns);
-        if (own_place || sd_booted() <= 0) {
-                return false;
+bool is_down_by_systemd(const Options& options, std::chrono::milliseconds patience) {
+        const auto state = BrokerUnit(options).settled(patience);
+        return state == State::kDown || state == State::kEnding;
+}
+
+void await_end_by_systemd(const Options& options, std::chrono::milliseconds patience) {
+        const BrokerUnit unit(options);
+        const auto end = std::chrono::steady_clock::now() + patience;
+        for (auto now = unit.state(); now == State::kUp || now == State::kEnding; now = unit.state()) {
+                if (std::chrono::steady_clock::now() >= end) {
+                        return;
+                }
+                std::this_thread::sleep_for(kPoll);
         }
-        const auto unit = options.netns.empty() ? std::string("sockbrokerd.service")
-                                                : fmt::format("sockbrokerd@{}.service", options.netns);
-        const auto state = active_state(unit);
-        if (!state.empty()) {
-                return state == "inactive" || state == "failed";
-        }
-        // The link leads nowhere: what it names is the invocation.
-        struct stat link {};
-        return access("/run/systemd/units", X_OK) == 0 &&
-               lstat(("/run/systemd/units/invocation:" + unit).c_str(), &link) != 0 && errno == ENOENT;
 }
 
 }  // namespace sockbroker::ctl

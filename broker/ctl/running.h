@@ -3,11 +3,18 @@
 // Whether the broker's unit runs. A connection to its socket would start it, and who only looks must not.
 #pragma once
 
+#include <chrono>
+
 #include "broker/ctl/options.h"
 
 namespace sockbroker::ctl {
 
-// True only where systemd would start it for a connection: it knows the unit, and says that it is down.
-[[nodiscard]] bool is_down_by_systemd(const Options& options);
+// True only where systemd would start it for a connection: it knows the unit, and says that it is down. A unit that is
+// being stopped is waited for, unless it is to start again; one that has not ended by then counts as down.
+[[nodiscard]] bool is_down_by_systemd(const Options& options, std::chrono::milliseconds patience);
+
+// After a request by which the broker ends: until systemd knows of its end, so that what comes next does not start it
+// again, or for so long. Returns at once where systemd does not run it.
+void await_end_by_systemd(const Options& options, std::chrono::milliseconds patience);
 
 }  // namespace sockbroker::ctl

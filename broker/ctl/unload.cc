@@ -10,6 +10,7 @@
 #include "broker/ctl/ask.h"
 #include "broker/ctl/netns.h"
 #include "broker/ctl/output.h"
+#include "broker/ctl/running.h"
 #include "broker/ctl/verbs.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/files.h"
@@ -93,6 +94,7 @@ int unload_dispatch(const Options& options) {
         if (answer->result != "ok") {
                 return report_refusal(*answer);
         }
+        await_end_by_systemd(options, std::chrono::ceil<std::chrono::milliseconds>(kShortTimeout));
         // It warns of nothing else than prefixes that it could not withdraw.
         return withdraw(options, !answer->warnings.empty()) ? kExitOk : kExitFailed;
 }

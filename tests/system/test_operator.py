@@ -26,13 +26,41 @@ def test_what_only_reads_never_starts_a_stopped_broker(broker, words):
     broker.run("systemctl start sockbrokerd.service")
 
 
-def test_status_after_unload_says_that_nothing_is_dispatched(broker):
-    broker.run("sockbrokerctl unload")
-    broker.until("the end of the broker", lambda: broker.show("sockbrokerd.service", "ActiveState") != "active")
-    status, said = ctl(broker, "status")
-    assert (status, said["dispatches"]) == (3, False)
-    broker.run("systemctl start sockbrokerd.service")
+def test_what_only_reads_does_not_undo_an_unload_that_has_just_answered(broker):
+    for _ in range(10):
+        status, said = ctl(broker, "unload && sockbrokerctl --json=short status")
+        assert (status, said["state"], said["dispatches"]) == (3, "stopped", False)
+        assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
+        broker.run("systemctl start sockbrokerd.service")
     assert ctl(broker, "status")[0] == 0
+
+
+@pytest.fixture
+def slow_to_stop(broker):
+    broker.drop_in("sockbrokerd.service", "[Service]\nExecStop=/bin/sleep 1\n")
+    return broker
+
+
+def until_it_stops(broker):
+    broker.until("its end to begin", lambda: broker.show("sockbrokerd.service", "ActiveState") == "deactivating")
+
+
+def test_what_only_reads_never_starts_a_broker_that_is_being_stopped(slow_to_stop):
+    broker = slow_to_stop
+    broker.run("systemctl stop --no-block sockbrokerd.service")
+    until_it_stops(broker)
+    status, said = ctl(broker, "status")
+    assert (status, said["state"]) == (3, "stopped")
+    assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
+
+
+def test_what_only_reads_waits_for_a_broker_that_is_being_restarted(slow_to_stop):
+    broker = slow_to_stop
+    broker.run("systemctl restart --no-block sockbrokerd.service")
+    until_it_stops(broker)
+    status, said = ctl(broker, "status")
+    assert (status, said["state"]) == (0, "running")
+    broker.until("the restart to be over", lambda: "sockbroker" not in broker.out("systemctl list-jobs"))
 
 
 def test_metrics_are_served_by_a_unit_without_privilege_that_starts_nothing(broker):
