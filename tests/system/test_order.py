@@ -68,3 +68,25 @@ def test_a_broker_that_cannot_start_never_takes_its_socket_unit_down(broker):
     # By itself, and what waited is handled.
     broker.until("the broker", lambda: broker.show("sockbrokerd", "ActiveState") == "active")
     broker.until_registered("echo", 1)
+
+
+IN_FLIGHT = """\
+import socket, time
+here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for _ in range(2):
+    socket.send_fds(here, [b"x"], [here.fileno()] * 200)
+print("in flight", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_broker_starts_although_one_of_another_namespace_has_descriptors_in_flight(broker):
+    # All are of one user, and the kernel counts what a user has in flight.
+    broker.write("/run/in-flight.py", IN_FLIGHT)
+    broker.unit("in-flight.service",
+                "[Service]\nUser=sockbroker\nExecStart=/usr/bin/python3 /run/in-flight.py\n")
+    cursor = broker.cursor()
+    broker.run("systemctl start in-flight.service")
+    broker.until_said(cursor, "in-flight.service", "in flight")
+    broker.run("systemctl restart sockbrokerd.service")
+    assert broker.show("sockbrokerd.service", "ActiveState") == "active"
