@@ -19,7 +19,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SOCKBROKER_BUILD", TOP / "build"))
 # tests/sandbox/try_out: a broker that tells what its filter would refuse, and makes one such call itself.
 TRIAL = pathlib.Path(os.environ["SOCKBROKER_TRIAL"]) if "SOCKBROKER_TRIAL" in os.environ else None
-TIMEOUT = 15
+TIMEOUT = 25  # seconds, less than the 30 of HoldSec= in tests
 LOG_ROOM = 1 << 20  # bytes of standard error that wait to be read while a test does something else
 
 

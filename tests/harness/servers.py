@@ -221,11 +221,11 @@ SPOKEN = {"http": (b"GET / HTTP/1.0\r\n\r\n", b"200"), "redis": (b"PING\r\n", b"
 CLIENT = r"""
 import socket, sys
 kind, address, port, sent, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3]), *map(bytes.fromhex, sys.argv[4:6])
+seconds = float(sys.argv[6])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 if kind == "tcp":
-    with socket.create_connection((address, port), 3) as connection:
+    with socket.create_connection((address, port), seconds) as connection:
         connection.sendall(sent)
-        connection.settimeout(3)
         answer = b""
         while wanted not in answer:
             data = connection.recv(4096)
@@ -235,7 +235,7 @@ if kind == "tcp":
     print("yes" if wanted in answer else f"no: {answer!r}")
 else:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(1)
+        sock.settimeout(seconds)
         sock.sendto(sent, (address, port))  # not connected: an answer of any address is seen
         answer, source = sock.recvfrom(4096)
     print("no: wrong answer" if wanted not in answer else "yes" if source[0] == address and source[1] == port else

@@ -7,7 +7,7 @@ import select
 import socket
 
 RECORD = 65536
-TIMEOUT = 10
+TIMEOUT = 25  # seconds; only what fails waits so long
 
 
 def _send(sock, text, fds):

@@ -58,7 +58,7 @@ def test_the_program_takes_the_place_of_the_launcher(alone):  # pylint: disable=
     with sandbox.Sandboxed("/bin/sh", "-c", "echo $$; echo there; read line") as shell:
         assert shell.lines_until("there") == [str(shell.process.pid)]
         shell.process.send_signal(signal.SIGTERM)  # not SIGINT: a shell's background jobs ignore that
-        assert shell.process.wait(10) == -signal.SIGTERM
+        assert shell.process.wait(25) == -signal.SIGTERM
 
 
 def test_sockets_made_are_registered_and_passed_on(web):
