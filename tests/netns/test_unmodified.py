@@ -5,7 +5,6 @@ at several addresses. In ./check those that are installed, with SOCKBROKER_LONG 
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import time
 
@@ -74,12 +73,7 @@ class Running:
         return (servers.FOLDER / "log").read_text(errors="replace")[-3000:]
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        servers.end(self.process)
         self.log.close()
 
 
