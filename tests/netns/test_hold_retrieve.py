@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -10,6 +11,7 @@ import subprocess
 import pytest
 
 from harness import broker as broker_module
+from harness import faults, kernel, wire
 from harness.until import until
 from holding import HELD, end, knock, states
 from words import ADDRESS, add_routes, everywhere, handed_over, listen, open_socket, section, who
@@ -211,4 +213,38 @@ def test_a_held_socket_is_taken_up_by_whatever_name_the_manager_keeps_it(spawn, 
         assert file.readline().startswith(b"web ")
         waiting.close()
     finally:
+        broker.discard()
+
+
+def test_after_a_restart_who_asks_before_the_holder_has_the_socket_waits_for_it(spawn):
+    """A message that has waited for the broker is among the first things that it reads."""
+    broker = broker_module.Broker(activated=True)
+    points = faults.FaultPoints(process="sb-holder")
+    broker.environment = points.environment
+    try:
+        add_routes()
+        broker.policy(section("web", 61001, everywhere(), HELD)).start()
+        old = spawn("web")
+        cookie = handed_over(old, "tcp", "ipv4")
+        with old.borrowed("tcp-ipv4") as stored, contextlib.ExitStack() as stack:
+            broker.kill()
+            old.kill()
+            with kernel.acting_as(61001):
+                asking = stack.enter_context(wire.Control(broker.control_path))
+                asking.send("FDRETRIEVE=1\nFDNAME=web")
+            points.arm(kill_at=1, waits=True)
+            broker.activated.append(stored)
+            broker.environment["LISTEN_FDNAMES"] = "a:b:0"
+            broker.start()
+            broker.activated.remove(stored)
+            until("the holder to wait", lambda: points.count() >= 1)
+            assert broker.ask("VERB=version").result == "ok"
+            assert not select.select([asking.sock], [], [], 0.3)[0], "it is not known yet whether the holder keeps it"
+            points.go_on()
+            reply, fds = asking.receive_with_descriptors()
+            assert len(fds) == 1, reply
+            with socket.socket(fileno=fds[0]) as given:
+                assert kernel.socket_cookie(given) == cookie
+    finally:
+        points.go_on()
         broker.discard()
