@@ -66,8 +66,15 @@ std::shared_ptr<InHolder> Holds::in_holder(std::string service) const {
 void Holds::adopt(const std::string& service, std::vector<std::uint64_t> cookies, std::vector<OwnedFd> sockets,
                   hands::Charge charge, std::function<void(const std::vector<std::uint64_t>&)> lost) {
         auto expected = cookies;
+        auto& being_adopted = being_adopted_[service];
+        auto adopting = being_adopted.lock();
+        if (!adopting) {
+                adopting = std::make_shared<Adopting>();
+                being_adopted = adopting;
+        }
+        adopting->orders++;
         crew_.adopt(service, std::move(cookies), std::move(sockets), std::move(charge),
-                    [this, open = open_, service, cookies = std::move(expected),
+                    [this, open = open_, service, cookies = std::move(expected), adopting = std::move(adopting),
                      lost = std::move(lost)](const hands::Taken&) {
                             if (!*open) {
                                     return;
@@ -77,6 +84,9 @@ void Holds::adopt(const std::string& service, std::vector<std::uint64_t> cookies
                                     return kept_.contains({service, cookie}) && !crew_.keeps(service, cookie);
                             });
                             lost(missing);
+                            if (--adopting->orders == 0) {
+                                    adopting->waiting.clear();
+                            }
                     });
 }
 
@@ -209,6 +219,11 @@ void Holds::settle(const std::string& service, std::function<void()> then) {
         });
         for (const auto& key : keys_of(service)) {
                 look_at(key, [settled] {});
+        }
+        if (const auto found = being_adopted_.find(service); found != being_adopted_.end()) {
+                if (const auto adopting = found->second.lock()) {
+                        adopting->waiting.push_back(settled);
+                }
         }
 }
 

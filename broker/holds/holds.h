@@ -110,7 +110,8 @@ public:
         [[nodiscard]] std::size_t unstored() const;  // how many PID 1 does not have
         [[nodiscard]] unsigned manager_version() const { return units_.version(); }
 
-        // Calls `then` when it is certain of each socket of the service whether its registrant is there.
+        // Calls `then` when it is certain of each socket of the service whether its registrant is there, and whether
+        // the holder keeps it: after a start somebody may ask before the holder has what PID 1 had.
         void settle(const std::string& service, std::function<void()> then);
 
 private:
@@ -137,6 +138,11 @@ private:
         // Whether one of these .socket units has handed it over; if not, it is looked at again.
         void find_origin(const HoldKey& key, const std::vector<std::string>& sockets,
                          const std::function<void()>& then);
+        // Orders to a holder that are not answered, and what goes on then.
+        struct Adopting {
+                std::size_t orders = 0;
+                std::vector<std::shared_ptr<void>> waiting;
+        };
         struct Origin;
         void origin_known(const HoldKey& key, const Origin& origin);
         void set_gone(Kept& kept, std::int64_t gone_usec);
@@ -163,9 +169,10 @@ private:
         OwnedSource timer_;
         OwnedSource again_;
         OwnedSource sampling_;
-        std::int64_t sample_every_usec_ = 0;                         // 0: nothing is kept
-        std::map<std::string, std::weak_ptr<void>> being_sampled_;   // by service: while an order is not answered
-        std::shared_ptr<bool> open_ = std::make_shared<bool>(true);  // false: nobody is answered any more
+        std::int64_t sample_every_usec_ = 0;                            // 0: nothing is kept
+        std::map<std::string, std::weak_ptr<void>> being_sampled_;      // by service: while an order is not answered
+        std::map<std::string, std::weak_ptr<Adopting>> being_adopted_;  // by service
+        std::shared_ptr<bool> open_ = std::make_shared<bool>(true);     // false: nobody is answered any more
         std::map<HoldKey, Kept> kept_;
         std::map<std::uint64_t, Stored> stored_;                          // by cookie
         std::set<std::pair<std::int64_t, HoldKey>> ends_;                 // when holds run out

@@ -22,7 +22,7 @@ def started(broker):
         yield url
     finally:
         process.terminate()
-        status = process.wait(10)
+        status = process.wait(25)
     assert status == 0
 
 

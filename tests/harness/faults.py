@@ -24,10 +24,14 @@ class FaultPoints:
         if process is not None:
             self.environment["SOCKBROKER_FAULT_PROCESS"] = process
 
-    def arm(self, kill_at=0):
-        """From now on points are counted from 1; the process dies before the one of this number."""
-        self._memory[:_HEAD] = struct.pack("=IIII", 0, kill_at, 0, 0)
+    def arm(self, kill_at=0, waits=False):
+        """From now on points are counted from 1; the process dies before the one of this number, or waits there until
+        go_on()."""
+        self._memory[:_HEAD] = struct.pack("=IIII", 0, kill_at, 0, waits)
         self._memory[:4] = struct.pack("=I", 1)
+
+    def go_on(self):
+        self._memory[12:16] = struct.pack("=I", 0)
 
     def count(self):
         """How many points were passed so far."""

@@ -31,7 +31,7 @@ class Hammer:
     def end(self):
         self.process.stdin.close()
         counts = json.loads(self.process.stdout.readline())
-        self.process.wait(10)
+        self.process.wait(25)
         return counts
 
 

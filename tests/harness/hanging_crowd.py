@@ -133,7 +133,7 @@ def _until_barred(uid):
     """Until what hangs was found, and who has sent it gets no hand any more."""
     if os.fork() == 0:
         kernel.drop_privileges(uid, uid)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with _connect("control") as sock, open(os.devnull, "rb") as one, contextlib.suppress(ConnectionError):
                 socket.send_fds(sock, [b"VERB=version"], [one.fileno()])

@@ -9,7 +9,7 @@ import os
 import pathlib
 import subprocess
 
-from harness import broker, namespace, sandbox, units
+from harness import broker, namespace, sandbox, servers, units
 
 PORT = 443
 FOLDER = pathlib.Path("/run/http3")
@@ -114,8 +114,7 @@ class Server:
         return self.log.read_text(errors="replace")[-3000:]
 
     def end(self):
-        self.process.terminate()  # nginx ends its workers
-        self.process.wait()
+        servers.end(self.process)
 
 
 class Sessions:

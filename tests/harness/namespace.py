@@ -27,6 +27,13 @@ def sysctl(name, value):
         knob.write(str(value))
 
 
+def tcp_counter(name):
+    """Of the caller's network namespace, as nstat calls it without its TcpExt."""
+    with open("/proc/self/net/netstat", encoding="ascii") as file:
+        names, values = (line.split() for line in (next(file), next(file)))
+    return int(values[names.index(name)])
+
+
 def own_uid(number=0):
     """An ordinary uid that no other network namespace of this machine has, the number-th of a thousand. The kernel
     counts some things for each uid over all namespaces, descriptors on their way (ETOOMANYREFS) above all: whoever uses

@@ -105,7 +105,7 @@ class Talk:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(10)
+        self.sock.settimeout(25)
         self.sock.connect(path)
 
     def send(self, data):

@@ -16,7 +16,7 @@ BIN = pathlib.Path("/run/bin")
 PROFILES = pathlib.Path("/run/sockbroker/sandbox")
 # What the launcher starts with: a port below 1024, and enough to show that all of it is given up.
 AMBIENT = "+net_bind_service,+net_raw,+setpcap"
-TIMEOUT = 20
+TIMEOUT = 25
 
 
 def install(*programs):

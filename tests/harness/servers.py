@@ -2,6 +2,7 @@
 """Stock servers of Debian under sockbroker-run --supervise: how each is started, and what shows that it serves. None
 knows of the broker; each binds the unspecified addresses, as it does where nothing else is said."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -201,6 +202,18 @@ def paths(root):
     return ":".join([*(f"{root}{folder}" for folder in folders if root), *folders])
 
 
+def end(process):
+    """By SIGTERM, so that it ends its workers too. nginx forgets one that comes between its listen(2) and their start,
+    and then waits for the next."""
+    for _ in range(5):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+            return
+    process.kill()
+    process.wait()
+
+
 def program(server, name, root):
     found = shutil.which(name, path=paths(root))
     return pathlib.Path(found) if found else None
@@ -221,11 +234,11 @@ SPOKEN = {"http": (b"GET / HTTP/1.0\r\n\r\n", b"200"), "redis": (b"PING\r\n", b"
 CLIENT = r"""
 import socket, sys
 kind, address, port, sent, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3]), *map(bytes.fromhex, sys.argv[4:6])
+seconds = float(sys.argv[6])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 if kind == "tcp":
-    with socket.create_connection((address, port), 3) as connection:
+    with socket.create_connection((address, port), seconds) as connection:
         connection.sendall(sent)
-        connection.settimeout(3)
         answer = b""
         while wanted not in answer:
             data = connection.recv(4096)
@@ -235,7 +248,7 @@ if kind == "tcp":
     print("yes" if wanted in answer else f"no: {answer!r}")
 else:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(1)
+        sock.settimeout(seconds)
         sock.sendto(sent, (address, port))  # not connected: an answer of any address is seen
         answer, source = sock.recvfrom(4096)
     print("no: wrong answer" if wanted not in answer else "yes" if source[0] == address and source[1] == port else

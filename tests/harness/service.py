@@ -123,6 +123,10 @@ class Service(worker.Child):
     def facts(self, label):
         return self.sockets[label].getsockname()[1], kernel.socket_cookie(self.sockets[label])
 
+    def wait_at_most(self, seconds):
+        """For each answer of the broker, from now on."""
+        wire.TIMEOUT = seconds
+
     def connect_unix(self, path):
         """Connects to a seqpacket socket there, and leaves it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
@@ -197,7 +201,7 @@ class Service(worker.Child):
             info = self.sockets[label].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             return struct.unpack_from("=I", info, 24)[0]
 
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 25
         while queued() < connections:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {queued()} of {connections} connections wait")

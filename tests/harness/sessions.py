@@ -8,7 +8,7 @@ import socket
 
 from harness import client, kernel, service, wire, worker
 
-TIMEOUT = 10
+TIMEOUT = 20
 
 
 class Server(worker.Child):

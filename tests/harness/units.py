@@ -47,7 +47,7 @@ class Slice:
     def end(self):
         """A supervisor outlives its program for a moment."""
         (self.path / "cgroup.kill").write_text("1")
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 25
         while "populated 1" in (self.path / "cgroup.events").read_text():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes are left in {self.path}")

@@ -4,7 +4,7 @@
 import time
 
 
-def until(what, condition, seconds=15):
+def until(what, condition, seconds=25):
     """Asks again and again, until the condition is true; fails with the words of `what` if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():

@@ -7,7 +7,7 @@ import select
 import socket
 
 RECORD = 65536
-TIMEOUT = 10
+TIMEOUT = 25  # seconds; only what fails waits so long
 
 
 def _send(sock, text, fds):
@@ -91,6 +91,18 @@ class Control:
                 return _reply(text, lines)
             lines += [json.loads(line) for line in text.splitlines()]
 
+    def receive_with_descriptors(self):
+        lines = []
+        while True:
+            record, received, _, _ = socket.recv_fds(self.sock, RECORD, 253)
+            if not record:
+                raise ConnectionResetError("the broker closed the control connection")
+            text = record.decode()
+            if text.startswith("RESULT="):
+                return _reply(text, lines), received
+            assert not received, "descriptors come with the RESULT= record"
+            lines += [json.loads(line) for line in text.splitlines()]
+
     def request(self, text, fds=()):
         self.send(text, fds)
         return self.receive()
@@ -101,16 +113,7 @@ def retrieve(path, text, fds=()):
     record."""
     with Control(path) as connection:
         connection.send(text, fds)
-        lines = []
-        while True:
-            record, received, _, _ = socket.recv_fds(connection.sock, RECORD, 253)
-            if not record:
-                raise ConnectionResetError("the broker closed the control connection")
-            text = record.decode()
-            if text.startswith("RESULT="):
-                return _reply(text, lines), received
-            assert not received, "descriptors come with the RESULT= record"
-            lines += [json.loads(line) for line in text.splitlines()]
+        return connection.receive_with_descriptors()
 
 
 def control(path, text, fds=()):

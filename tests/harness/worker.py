@@ -24,7 +24,7 @@ class Child:
         self.busy = False
         self._connection = None
 
-    def serve_until(self, condition, what, seconds=15):
+    def serve_until(self, condition, what, seconds=25):
         """Does what it does for others until the condition holds; for calls that wait for something."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -95,9 +95,9 @@ class Worker:
             _child_main(theirs, factory, arguments)
         theirs.close()
         self.alive = True
-        self._result("start", 20)
+        self._result("start", 60)
 
-    def call(self, method, *arguments, timeout=20, **named):
+    def call(self, method, *arguments, timeout=60, **named):
         self.connection.send((method, arguments, named))
         return self._result(method, timeout)
 

@@ -4,6 +4,7 @@
 // nobody.
 #include <poll.h>
 
+#include <fstream>
 #include <thread>
 
 #include "tests/netns/crew_fixture.h"
@@ -12,7 +13,6 @@
 namespace sockbroker::hands {
 namespace {
 
-constexpr uid_t kHostile = 61666;
 // Hands come to know in 200 ms that they are left behind; an honest peer waits for none of those.
 constexpr std::int64_t kSlowestUsec = 150'000;
 // A core that waited for something of a peer would do so for seconds.
@@ -63,6 +63,14 @@ void become_hostile() {
         prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // as any process that did not start as root
 }
 
+// For how long the calling thread was ready to run so far, and others had the processors.
+std::int64_t ready_usec() {
+        std::ifstream file("/proc/thread-self/schedstat");
+        std::int64_t running = 0, ready = 0;
+        file >> running >> ready;
+        return ready / 1000;
+}
+
 // Registers on and on; the slowest of its answers comes through the pipe.
 struct Slowest {
         std::int64_t usec = 0;
@@ -74,13 +82,14 @@ pid_t honest(const MiniCore& core, int result, int count) {
                 const auto connection = unix_socket(core.control_path(), SOCK_SEQPACKET, false);
                 Slowest slowest;
                 for (; slowest.count < count; slowest.count++) {
-                        const auto began = steady_usec();
+                        const auto began = steady_usec() - ready_usec();
                         const auto answer = ask(connection.get(), "admit", {socket.get()});
+                        const auto ended = steady_usec() - ready_usec();
                         if (answer != "done") {
                                 dprintf(2, "an honest peer is told: %s\n", answer.c_str());
                                 return 1;
                         }
-                        slowest.usec = std::max(slowest.usec, steady_usec() - began);
+                        slowest.usec = std::max(slowest.usec, ended - began);
                         usleep(2000);
                 }
                 (void)!write(result, &slowest, sizeof slowest);
@@ -107,10 +116,10 @@ protected:
                 std::printf("slowest honest answer %.1f ms, slowest turn %.1f ms, left behind %zu\n",
                             static_cast<double>(slowest.usec) / 1000, static_cast<double>(core_.slowest_turn) / 1000,
                             core_.most_left_behind);
-                EXPECT_TRUE(core_.run_until([&] { return core_.most_left_behind >= at_least_left_behind; }, 5));
+                EXPECT_TRUE(core_.run_until([&] { return core_.most_left_behind >= at_least_left_behind; }));
                 attack.end();
-                EXPECT_TRUE(core_.run_until([&] { return core_.crew().left_behind() == 0; }, 2))
-                        << core_.crew().left_behind() << " hands are still there 2 s after the end of the attack";
+                EXPECT_TRUE(core_.run_until([&] { return core_.crew().left_behind() == 0; }, 10))
+                        << core_.crew().left_behind() << " hands are still there 10 s after the end of the attack";
                 EXPECT_EQ(core_.run_while(attack.pid()), 0);
                 EXPECT_TRUE(core_.run_until([&] { return core_.connections() == 0; }));
                 EXPECT_TRUE(core_.run_until([&] {

@@ -251,7 +251,7 @@ TEST_F(Sockets, real_connections_are_told_apart_by_interface_and_source) {
                 const OwnedFd connected = client(Protocol::kTcp, "1.0.0.1", 80, error);
                 EXPECT_EQ(error, 0) << strerror(error);
                 pollfd ready[2] = {{.fd = any.fd.get(), .events = POLLIN}, {.fd = special.fd.get(), .events = POLLIN}};
-                EXPECT_EQ(poll(ready, 2, 2000), 1);
+                EXPECT_EQ(poll(ready, 2, 20'000), 1);
                 const bool was_special = (ready[1].revents & POLLIN) != 0;
                 const OwnedFd accepted(accept4(ready[was_special ? 1 : 0].fd, nullptr, nullptr, SOCK_CLOEXEC));
                 return was_special ? other : id_;
@@ -277,7 +277,7 @@ TEST_F(Sockets, real_datagrams_arrive_and_absence_lets_the_ordinary_look_up_go_o
                 EXPECT_EQ(send(sender.get(), "q", 1, 0), 1);
                 pollfd ready{.fd = at.get(), .events = POLLIN};
                 char byte = 0;
-                return poll(&ready, 1, 2000) == 1 && recv(at.get(), &byte, 1, 0) == 1;
+                return poll(&ready, 1, 20'000) == 1 && recv(at.get(), &byte, 1, 0) == 1;
         };
         EXPECT_TRUE(arrives(brokered.fd));
         brokered.fd.reset();

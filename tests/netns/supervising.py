@@ -24,7 +24,7 @@ def begin(broker):
 
 def ask(address, port, source=None):
     """What a TCP server says first."""
-    with socket.create_connection((address, port), 5, source_address=source) as connection:
+    with socket.create_connection((address, port), 20, source_address=source) as connection:
         return connection.makefile().readline().strip()
 
 

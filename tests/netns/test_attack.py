@@ -275,6 +275,8 @@ def test_a_service_that_registers_without_end_does_not_fill_the_journal(broker):
         for i in range(1000):
             assert register((one, other)[i % 2]).result == "ok"
             broker.log()  # read, or what writes it stands still
+        for kind in "register", "handover":
+            broker.wait_log(f'web has 600 entries of kind "{kind}" in less than 30 s')
         log = broker.log()
         for kind in "register", "handover":
             assert len(re.findall(rf"^{kind}: .* serves ", log, re.M)) == 600

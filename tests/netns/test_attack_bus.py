@@ -119,7 +119,7 @@ def test_no_descriptor_comes_by_the_bus(broker, bus):  # pylint: disable=unused-
         for _ in range(20):
             began = time.monotonic()
             assert broker.ask("VERB=version").result == "ok"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
             time.sleep(0.02)  # the bus passes it on when it likes
     finally:
         os.killpg(attacker, signal.SIGKILL)

@@ -48,7 +48,7 @@ def test_nobody_waits_for_a_look_at_the_interfaces(broker, slow):  # pylint: dis
         began = time.monotonic()
         assert broker.ask("VERB=version").result == "ok"
         slowest = max(slowest, time.monotonic() - began)
-    assert slowest < SLOW / 2
+    assert slowest < SLOW * 0.8, "as long as a look, if it waited for one"
     broker.wait_log("rules follow a change of interfaces")
     # What changes during a look is seen too, by the one after it.
     namespace.run("ip", "link", "del", "lan0")

@@ -20,7 +20,7 @@ def _manager(broker):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(MANAGER)
         os.chmod(MANAGER, 0o777)
-        manager.settimeout(10)
+        manager.settimeout(20)
         broker.before = ["env", f"NOTIFY_SOCKET={MANAGER}", f"WATCHDOG_USEC={WATCHDOG_USEC}"]
         broker.policy(section("web", 61001, everywhere())).start(until_ready=False)
         next_with(manager, "READY=1")
@@ -66,4 +66,4 @@ def test_the_manager_hears_that_the_broker_lives_and_how_it_ends(broker, manager
         next_with(manager, "WATCHDOG=1")
     broker.process.terminate()
     next_with(manager, "STOPPING=1")
-    assert broker.process.wait(10) == 0
+    assert broker.process.wait(20) == 0

@@ -129,14 +129,13 @@ def test_what_displaced_sockets_cost_grows_with_their_number_and_no_faster(broke
     broker.policy("".join(section(name, 0, listen("tcp", f"10.{i}.0.0/24"), listen("udp", f"10.{i}.0.0/24"),
                                   f"MaxSockets={many}") for i, name in enumerate(("alike", "mixed")))).start()
 
-    def price():
-        before = broker.processor_nsec()
+    def ask():
         for _ in range(20):
             assert broker.ask("VERB=status").result == "ok"
-        return broker.processor_nsec() - before
+
 
     register("alike", [tcp] * many)
-    one = price()
+    one = broker.price_of(ask)
     register("mixed", [udp] * (many // 2) + [tcp] * (many // 2))
-    two = price()
+    two = broker.price_of(ask)
     assert two < 5 * one, (one, two)

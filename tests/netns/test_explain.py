@@ -259,7 +259,7 @@ def test_s15_explain_equals_what_packets_do(broker, spawn, explain):
             port = 7000 + dice.randrange(20)
             with socket.socket(client.family_of(address), socket.SOCK_STREAM if protocol == "tcp" else
                                socket.SOCK_DGRAM) as sock:
-                sock.settimeout(8)
+                sock.settimeout(20)
                 sock.bind(("127.0.0.1" if family == "ipv4" else "::1", 0))
                 source = sock.getsockname()
                 row = explain(protocol, address, port, "--interface", "lo", "--from",

@@ -14,6 +14,7 @@ import pytest
 from harness import hostile, kernel, wire, worker
 from harness.broker import Broker
 from harness.namespace import own_uid
+from harness.pace import slowness
 from harness.until import until
 from words import add_routes, everywhere, listen, section, who
 
@@ -49,12 +50,13 @@ def log_is_read(broker):
 
 
 def in_time(what, latencies, sent):
-    """Others use the machine's processors too: what takes long must be rare."""
+    """Others use the machine's processors too: what takes long must be rare, and how slow it is now counts."""
     ordered = sorted(latencies)
     print(f"{what}: {sent} hostile requests, {len(ordered)} honest ones, median {ordered[len(ordered) // 2] * 1e3:.1f} "
           "ms, "
           f"99 % {ordered[int(len(ordered) * 0.99)] * 1e3:.1f} ms, slowest {ordered[-1] * 1e3:.1f} ms")
-    assert len(ordered) >= 20 and ordered[int(len(ordered) * 0.9)] < USUAL and ordered[-1] < SLOWEST
+    slow = slowness()
+    assert len(ordered) >= 20 and ordered[int(len(ordered) * 0.9)] < slow * USUAL and ordered[-1] < slow * SLOWEST
 
 
 def limits(broker, **settings):
@@ -141,7 +143,7 @@ def test_a_flood_of_messages_is_dropped_before_any_look_up_and_the_others_get_th
 
 
 def test_who_asks_too_often_is_told_when_to_ask_again_and_nobody_else_is(broker, spawn):
-    limits(broker, RateLimitIntervalSec="2s", RateLimitBurst=20)
+    limits(broker, RateLimitIntervalSec="20s", RateLimitBurst=20)  # one a second, and 25 take less than five
     add_routes()
     broker.policy(section("web", 61001, everywhere())
                   + section("mail", 61002, listen("tcp", "192.0.2.0/24", 25))).start()
@@ -154,16 +156,16 @@ def test_who_asks_too_often_is_told_when_to_ask_again_and_nobody_else_is(broker,
     assert late.result == "rate-limited"
     assert late.message.startswith("uid 61001 has sent too many requests, ask again in ")
     wait = int(late.message.split("ask again in ")[1].split()[0])
-    assert 1 <= wait <= 101
+    assert 1 <= wait <= 1001
     assert mail.register("tcp").result == "ok"
     assert [broker.ask(f"VERB={verb}").result for verb in ("status", "list", "version")] == ["ok"] * 3
     assert who("tcp", "ipv4") == "web", "what is registered serves"
-    time.sleep(0.3)  # three are due by then
+    time.sleep(1.1)  # one is due by then
     assert web.register("tcp").result == "ok"
 
 
 def test_a_service_has_a_limit_of_its_own_however_many_uids_may_register_for_it(broker, spawn):
-    limits(broker, RateLimitIntervalSec="1min", RateLimitBurst=20)
+    limits(broker, RateLimitIntervalSec="10min", RateLimitBurst=20)
     broker.policy("[Service web]\nGroup=61001\n" + everywhere()
                   + section("mail", 61002, listen("tcp", "192.0.2.0/24", 25))).start()
     some = [spawn("web", uid, gid=61001) for uid in (61001, 61011, 61012)]
@@ -201,7 +203,8 @@ def test_status_and_list_of_thousands_of_sockets_keep_nobody_waiting(broker):
         crowd.close(1000)
         closed = time.monotonic()
         while broker.status()[0]["sockets"]["draining"] > 2800:
-            assert time.monotonic() - closed < 2 + SLOWEST
+            took = time.monotonic() - closed
+            assert took < 2 + SLOWEST or took < 2 + SLOWEST * slowness()
             time.sleep(0.05)
         print(f"1000 closed sockets were found within {time.monotonic() - closed:.2f} s")
         assert broker.status()[0]["gone"] == gone + 1000
@@ -244,10 +247,7 @@ def test_a_status_costs_the_same_however_many_bindings_there_are(broker):
         status, services = broker.status()
         assert services["few"]["bindings"] == 3 and services["many"]["bindings"] == len(prefixes)
         assert status["policy"]["bindings"] == 3 + len(prefixes)
-        before = broker.processor_nsec()
-        for _ in range(20):
-            broker.ask("VERB=status")
-        return broker.processor_nsec() - before
+        return broker.price_of(lambda: [broker.ask("VERB=status") for _ in range(20)])
 
     (broker.config / "sockbrokerd.conf").write_text(f"[Broker]\nMaxBindings={many + 10}\n")
     broker.start()

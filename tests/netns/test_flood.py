@@ -12,6 +12,7 @@ import pytest
 
 from harness import hanging_crowd, long, silent_file, units, wire
 from harness.namespace import own_uid
+from harness.pace import Pace
 from harness.until import until
 from words import add_routes, everywhere, handed_over, section, who
 
@@ -98,6 +99,7 @@ def test_honest_peers_are_answered_beside(broker, spawn, cgroups, attack):
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
     where = [cgroups.unit(f"evil{i}.service") for i in range(units_of_it)]
+    pace = Pace()
     with hanging_crowd.Crowd(way, count, own_uid(7), uids, where) as crowd:
         slowest = honest_requests(broker, web, crowd)
         stuck = len(sleeping(broker))
@@ -105,18 +107,18 @@ def test_honest_peers_are_answered_beside(broker, spawn, cgroups, attack):
               "ms:",
               {name: round(value * 1e3, 1) for name, value in slowest.items()})
         assert crowd.sent() >= 4  # once barred, a user's connections to control are turned away
-        assert max(slowest.values()) < PATIENCE
+        assert max(slowest.values()) < pace.allows(PATIENCE)
         assert 0 < stuck <= LEFT_BEHIND
         assert who("tcp", "ipv4") == "web"
 
         # Its successor is there at once, and is attacked no more than by what is in the queues.
         broker.process.send_signal(signal.SIGKILL)
-        broker.process.wait(5)
+        broker.process.wait(15)
         began = time.monotonic()
         broker.start()
         assert web.register("tcp-ipv4").result == "ok"
         web.notify_and_wait("FDSTORE=1\nFDNAME=web", "tcp-ipv4")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         crowd.kill()
     until("nothing hangs any more", lambda: not sleeping(broker))
     broker.stop()

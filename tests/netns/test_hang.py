@@ -11,6 +11,7 @@ import pytest
 
 from harness import hanging, silent_file, wire
 from harness.namespace import own_uid
+from harness.pace import Pace
 from harness.until import until
 from words import add_routes, everywhere, handed_over, open_socket, section, who
 
@@ -42,11 +43,12 @@ def test_an_honest_peer_is_answered_beside_a_descriptor_that_keeps_its_toucher_w
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
     open_socket(web, "udp", "ipv4")
+    pace = Pace()
     with hanging.Hanging(kind, way, own_uid(7)):
         slowest = slowest_pair(broker, web, 50)
         web.notify_and_wait("FDSTORE=1\nFDNAME=web", "udp-ipv4")
         print(f"{kind}, {way}: the slowest of 50 pairs of honest requests took {slowest * 1e3:.1f} ms")
-        assert slowest < PATIENCE
+        assert slowest < pace.allows(PATIENCE)
         assert who("tcp", "ipv4") == "web"
 
 
@@ -64,6 +66,7 @@ def test_a_service_with_holdsec_keeps_waiting_who_holds_its_own_sockets_and_nobo
     web = spawn("web")
     handed_over(web, "tcp", "ipv4")
     open_socket(web, "udp", "ipv4")
+    pace = Pace()
     with hanging.Hanging(kind, way, own_uid(7)):
         slowest = slowest_pair(broker, web, 20)
         # The broker gives up what it holds of the attacker.
@@ -75,7 +78,7 @@ def test_a_service_with_holdsec_keeps_waiting_who_holds_its_own_sockets_and_nobo
         assert again.retrieve().result == "ok"
         assert who("tcp", "ipv4") == "web"
         print(f"{kind}, {way}: the slowest of 20 pairs of honest requests took {slowest * 1e3:.1f} ms")
-        assert slowest < PATIENCE
+        assert slowest < pace.allows(PATIENCE)
 
 
 def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
@@ -85,12 +88,14 @@ def test_who_keeps_hands_waiting_does_not_keep_the_queue_of_all(broker, spawn):
     broker.policy(section("web", 61001, everywhere())).start()
     web = spawn("web")
     open_socket(web, "tcp", "ipv4")
+    pace = Pace()
     with contextlib.ExitStack() as attacks:
         for way in ("barrier", "registration", "notify", "notify"):
             attacks.enter_context(hanging.Hanging("pipe", way, own_uid(7)))
         began = time.monotonic()
         web.notify_and_wait("FDSTORE=1\nFDNAME=web", "tcp-ipv4")
-        assert time.monotonic() - began < PATIENCE
+        took = time.monotonic() - began
+        assert took < pace.allows(PATIENCE)
         assert who("tcp", "ipv4") == "web"
 
 
@@ -103,11 +108,11 @@ def test_a_broker_killed_beside_such_a_descriptor_has_a_successor_and_nothing_is
     with hanging.Hanging(kind, "admitted", own_uid(7)):
         assert broker.ask("VERB=version").result == "ok"
         broker.process.send_signal(signal.SIGKILL)
-        broker.process.wait(5)
+        broker.process.wait(15)
         began = time.monotonic()
         broker.start()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         assert web.register("tcp-ipv4").result == "ok"
         assert who("tcp", "ipv4") == "web"
     broker.stop()
-    until("no process to be left", lambda: not broker.processes(), 10)
+    until("no process to be left", lambda: not broker.processes())

@@ -101,7 +101,7 @@ def test_the_broker_ends_after_an_unload_although_its_peer_has_left(broker, spaw
     broker.policy(section("web", 61001, everywhere())).start()
     handed_over(spawn("web"), "tcp", "ipv4")
     leave_after(broker, "VERB=unload")
-    assert broker.process.wait(15) == 0
+    assert broker.process.wait(25) == 0
     assert "dispatch was taken away, the broker ends" in broker.log()
     assert not list(pathlib.Path(broker.bpffs).glob("**/link"))
 
@@ -116,7 +116,7 @@ def test_the_broker_ends_after_an_unload_that_waited_for_routes_although_its_pee
         leave_after(broker, "VERB=unload")
         assert broker.ask("VERB=version").result == "ok"  # later than that: it waits now
         maker.process.send_signal(signal.SIGCONT)
-        assert broker.process.wait(15) == 0
+        assert broker.process.wait(25) == 0
         assert not routes.announced()
     finally:
         maker.kill()

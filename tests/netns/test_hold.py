@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import client
+from harness import client, namespace
 from harness.until import until
 from holding import HELD, end, knock, refused_soon, states
 from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
@@ -61,22 +61,22 @@ def test_without_holdsec_clients_of_a_dead_service_are_refused_at_once(broker, s
     one = spawn("web")
     handed_over(one, protocol, "ipv4")
     one.kill()
-    began = time.monotonic()
+    before = namespace.tcp_counter("TCPSynRetrans")
     with refused():
         who(protocol, "ipv4")
-    assert time.monotonic() - began < 1
+    assert namespace.tcp_counter("TCPSynRetrans") == before, "the first packet was answered"
     assert spawn("web").retrieve().result == "not-held"
 
 
 def test_after_holdsec_clients_are_refused_and_the_journal_says_so(broker, spawn):
-    broker.policy(section("web", 61001, everywhere(), "HoldSec=500ms")).start()
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=1500ms")).start()
     one = spawn("web")
     handed_over(one, "tcp", "ipv4")
-    end(one, broker)
     began = time.monotonic()
+    end(one, broker)
     waiting, file = knock(ADDRESS["ipv4"])
-    broker.wait_log("expire: .*nobody came for it within 0.500 s")
-    assert 0.2 < time.monotonic() - began < 5
+    broker.wait_log("expire: .*nobody came for it within 1.500 s")
+    assert 1.4 < time.monotonic() - began < 15
     with pytest.raises(ConnectionResetError):
         file.readline()
     waiting.close()
@@ -285,7 +285,7 @@ def test_hold_lengthens_a_shorter_holdsec_and_the_next_instance_ends_it(broker, 
     end(one, broker)
     waiting, file = knock(ADDRESS["ipv4"])
     broker.wait_log("expire: .*nobody came for it within the time that sockbrokerctl hold gave")
-    assert 1.5 < time.monotonic() - began < 5
+    assert 1.5 < time.monotonic() - began < 15
     with pytest.raises(ConnectionResetError):
         file.readline()
     waiting.close()

@@ -41,7 +41,7 @@ def test_clients_of_a_listener_that_its_owner_closed_hang_no_longer_than_holdsec
     began = time.monotonic()
     with wait_in_queue(protocol) as waiting:
         broker.wait_log("expire: what came on the .* of web has waited 1 s and nobody reads it")
-        assert 0.9 < time.monotonic() - began < 3
+        assert 0.9 < time.monotonic() - began < 8
         if protocol == "tcp":
             with pytest.raises(ConnectionResetError):
                 waiting.recv(1)
@@ -70,24 +70,24 @@ def test_an_unread_socket_that_somebody_has_still_loses_its_hold_and_nothing_els
 
 
 def test_a_queue_that_is_never_empty_but_read_keeps_its_hold(broker, spawn):
-    broker.policy(section("web", 61001, everywhere(), "HoldSec=1")).start()
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=2")).start()
     one = spawn("web")
     handed_over(one, "tcp", "ipv4")
     one.pause("tcp-ipv4")
-    waiting = [knock(ADDRESS["ipv4"]) for _ in range(40)]
+    waiting = [knock(ADDRESS["ipv4"]) for _ in range(60)]
     with one.borrowed("tcp-ipv4") as listener:
-        for _ in range(30):  # three times HoldSec=
+        for _ in range(50):  # two and a half times HoldSec=
             listener.accept()[0].close()
             time.sleep(0.1)
     one.kill()
-    broker.wait_log("waits 1.000 s|waits 1 s")
+    broker.wait_log("waits 2.000 s|waits 2 s")
     assert "nobody reads it" not in broker.log() and states(broker) == ["held"]
     for sock, _ in waiting:
         sock.close()
 
 
 def test_a_broker_that_was_stopped_for_long_does_not_take_it_for_nobody_reading(broker, spawn):
-    broker.policy(section("web", 61001, everywhere(), "HoldSec=1")).start()
+    broker.policy(section("web", 61001, everywhere(), "HoldSec=2")).start()
     one = spawn("web")
     handed_over(one, "tcp", "ipv4")
     broker.process.send_signal(signal.SIGSTOP)
@@ -95,7 +95,7 @@ def test_a_broker_that_was_stopped_for_long_does_not_take_it_for_nobody_reading(
         assert waiting.recv(4096).startswith(b"web ")
         one.pause("tcp-ipv4")
         with wait_in_queue("tcp"):
-            time.sleep(1.5)  # longer than HoldSec=
+            time.sleep(2.5)  # longer than HoldSec=
             broker.process.send_signal(signal.SIGCONT)
             broker.status()
             one.resume("tcp-ipv4")

@@ -36,7 +36,8 @@ def test_who_has_a_socket_changes_and_its_place_does_not(broker, spawn, pair):
         assert who("tcp", "ipv4") == "new"
     after = broker.list()
     assert after == [row | {"pid": heir.pid} for row in before]
-    assert f"for web is of pid {heir.pid}" in broker.log() and broker.log().count("handover: ") == 1
+    broker.wait_log(f"(?s)for web is of pid {heir.pid}.*for web is of pid {heir.pid}")
+    assert broker.log().count("handover: ") == 1
     broker.kill()
     broker.start()
     assert broker.list() == after

@@ -23,8 +23,7 @@ HOUR = "TIMEOUT_USEC=3600000000"
 
 
 @pytest.fixture(name="disk")
-def _disk(broker, monkeypatch):
-    monkeypatch.setattr(wire, "TIMEOUT", 5)
+def _disk(broker):
     disk = Disk(broker)
     yield disk
     disk.fast()

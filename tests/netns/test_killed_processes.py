@@ -16,6 +16,7 @@ import pytest
 
 from harness import client, faults, kernel, long, pins, routes, silent_file, wire, worker
 from harness.namespace import own_uid
+from harness.pace import slowness
 from harness.until import until
 from holding import HELD, states
 from words import ADDRESS, PORT, PREFIXES, add_routes, everywhere, section, who
@@ -56,7 +57,7 @@ class Manager:
     def start(self, broker):
         self._ready.clear()
         broker.start(until_ready=False)
-        assert self._ready.wait(15), broker.log()
+        assert self._ready.wait(25), broker.log()
 
     def end(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
@@ -213,14 +214,14 @@ class World:
         """What systemd does: a broker without its zygote has ended. Without who looks up names it goes on by what it
         knew, until it is started again."""
         if self.process == "sb-zygote" and self.has_no_zygote():  # and not one that it had just forked
-            assert self.broker.process.wait(10) == 1
+            assert self.broker.process.wait(25) == 1
             self.start()
         elif self.process == "names" and not self.has_names():
             self.check_answers()
             self.broker.kill()
             self.start()
         elif self.process == "sockbroker-routes":
-            self.maker.process.wait(10)
+            self.maker.process.wait(25)
             self.check_answers()
             self.maker.start()
             self.announced_are(set(PREFIXES.values()))
@@ -247,7 +248,8 @@ class World:
         assert self.broker.ask("VERB=version").result == "ok"
         assert self.web.register("tcp", "udp").result == "ok"
         assert self.named.register("tcp").result == "ok"
-        assert time.monotonic() - began < AT_ONCE
+        took = time.monotonic() - began
+        assert took < AT_ONCE or took < AT_ONCE * slowness()
         assert who("tcp", "ipv4") == who("udp", "ipv4") == "web"
         assert who("tcp", "ipv4", 82) == "named"
 
@@ -294,7 +296,7 @@ def rounds(world, act, step):
         except (OSError, AssertionError):
             pass
         with contextlib.suppress(AssertionError):
-            until("the last calls", lambda: world.points.count() >= number, 0.1)
+            until("the last calls", lambda: world.points.count() >= number, 0.5)
         names = world.points.disarm()
         if len(names) < number:
             return killed

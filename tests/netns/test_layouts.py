@@ -115,7 +115,7 @@ def test_an_upgrade_takes_sockets_of_the_layout_before_along_and_no_client_notic
     upgrade.broker.start()
     asking.more(20)
     assert asking.end()[1] == []
-    assert "taken along from maps of layout" in upgrade.broker.log()
+    upgrade.broker.wait_log("taken along from maps of layout")
     upgrade.taken_along()
     upgrade.broker.kill()
     upgrade.broker.start()  # from now on it is as any other

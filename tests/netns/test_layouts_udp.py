@@ -78,7 +78,7 @@ class Asker(worker.Child):
 
     def work(self):
         begun = time.monotonic()
-        if ask(self.address, timeout=1) == b"who":
+        if ask(self.address, timeout=10) == b"who":
             self.answered += 1
         else:
             self.lost.append(begun)
@@ -90,7 +90,7 @@ class Asker(worker.Child):
 
 def answered(remote, family, questions=QUESTIONS):
     with inside(remote.pid):
-        return sum(ask(ADDRESS[family], timeout=1) == b"who" for _ in range(questions))
+        return sum(ask(ADDRESS[family], timeout=10) == b"who" for _ in range(questions))
 
 
 @each_family

@@ -160,7 +160,7 @@ def test_a_broker_that_hangs_is_an_error_however_short_its_time_is(broker):
     broker.policy("").start()
     os.kill(broker.process.pid, signal.SIGSTOP)
     try:
-        for arguments, least, most in (["--timeout=1s"], 1, 4), (["--timeout=1h"], 5, 8):
+        for arguments, least, most in (["--timeout=1s"], 1, 4.9), (["--timeout=1h"], 5, 20):
             started = time.monotonic()
             status, said = broker.ctl("--json=short", "monitor", *arguments)
             assert status == 1 and "does not answer" in said and '"result":"no-answer"' in said.replace(" ", "")

@@ -34,13 +34,24 @@ def asked(broker, name):
 
 
 def helpers(broker):
-    """(the process that answers, the one that puts another in its place)"""
+    """(the process that answers, the one that puts another in its place), once both are there and have their names"""
     def children(pid):
-        return [int(child) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
-                for child in (task / "children").read_text().split()]
-    keeper, = (child for child in children(broker.process.pid)
-               if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "names")
-    return (children(keeper) or [None])[0], keeper
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has ended
+                yield from map(int, (task / "children").read_text().split())
+
+    def is_names(pid):
+        with contextlib.suppress(OSError):  # a process of others, that has ended
+            return pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "names"
+        return False
+    found = []
+
+    def both():
+        found[:] = [(child, keeper) for keeper in children(broker.process.pid) if is_names(keeper)
+                    for child in children(keeper)]
+        return len(found) == 1
+    until("both processes", both)
+    return found[0]
 
 
 @pytest.fixture(name="web")
@@ -61,7 +72,7 @@ def test_a_directory_that_does_not_answer_takes_no_socket_away_at_a_reload(broke
     directory.says(mode)
     began = time.monotonic()
     status, output = broker.reload()
-    assert status == 0 and time.monotonic() - began < 7, output
+    assert status == 0 and time.monotonic() - began < 20, output  # a name is waited for 5 s at most
     assert "50-test.conf:2" in output and "web has no answer from this host's directory" in output
     assert who("tcp", "ipv4") == "web"
     warning, = warnings(broker)
@@ -80,7 +91,7 @@ def test_a_directory_that_does_not_answer_takes_no_socket_away_at_a_restart(brok
     broker.kill()
     began = time.monotonic()
     broker.start()
-    assert time.monotonic() - began < 2, "READY=1 does not wait for names"
+    assert time.monotonic() - began < 3.9, "READY=1 does not wait for names, which it would for 4 s"
     assert who("tcp", "ipv4") == "web"
     broker.wait_log(r"50-test.conf:2: .*web has no answer")
     until("status to say so", lambda: warnings(broker))
@@ -182,7 +193,7 @@ def test_nobody_waits_for_a_slow_name_but_who_asked_for_it(broker, directory, we
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
     let_answers_grow_old()
-    directory.says("slow 1500")
+    directory.says("slow 2500")
     other = spawn("other", OTHER)
     open_socket(other, "tcp", "ipv4")
     with wire.Control(broker.control_path) as waits, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -190,12 +201,12 @@ def test_nobody_waits_for_a_slow_name_but_who_asked_for_it(broker, directory, we
         worst = slowest_answer(broker, lambda: other.register("tcp-ipv4", service="number").result == "ok" and
                                select.select([waits.sock], [], [], 0)[0])
         assert waits.receive().result == "not-permitted"
-    assert worst < 0.5
+    assert worst < 2
     with wire.Control(broker.control_path) as reload:
         reload.send("VERB=reload")
         worst = slowest_answer(broker, lambda: select.select([reload.sock], [], [], 0)[0])
         assert reload.receive().result == "ok"
-    assert worst < 0.5
+    assert worst < 2
     assert web.register("tcp-ipv4").result == "ok", "the one that asks for it waits, and has its answer"
 
 
@@ -230,7 +241,7 @@ def test_a_directory_that_hangs_does_not_delay_accounts_of_this_machine(broker, 
         for _ in range(2):
             began = time.monotonic()
             assert web.register("l").result == "ok"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 3.9, "names that hang have no answer after 4 s"
             time.sleep(0.3)
     directory.says("ok")
     until("all to be asked again", lambda: warnings(broker) == [], 30)
@@ -259,7 +270,7 @@ def test_what_waits_for_a_name_keeps_no_descriptor_in_the_broker(broker, directo
             for control in waiting:
                 control.sock.close()
     assert set(results) == {"not-permitted"}, results
-    assert asked(broker, "web") <= 4, "whoever asks for a name that is on its way joins it"
+    assert asked(broker, "web") <= 8, "whoever asks for a name that is on its way joins it"
     until("descriptors to be closed", lambda: len(list(fds.iterdir())) <= before + 2)
 
 
@@ -267,16 +278,15 @@ def test_a_barrier_waits_for_no_name_and_other_users_go_on(broker, directory, we
     broker.policy(section("number", OTHER, everywhere(81)), "60-number.conf")
     assert broker.reload()[0] == 0
     let_answers_grow_old()
-    directory.says("slow 1000")
+    directory.says("slow 3000")
     other = spawn("other", OTHER)
     open_socket(other, "tcp", "ipv4")
     open_socket(web, "udp", "ipv4")
     web.notify("FDSTORE=1\nFDNAME=web", "udp-ipv4")
     began = time.monotonic()
     other.notify_and_wait("FDSTORE=1\nFDNAME=number", "tcp-ipv4")
-    assert time.monotonic() - began < 0.5
     web.notify_and_wait("READY=1")
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 2.5
 
     def serves():
         with contextlib.suppress(ConnectionRefusedError):
@@ -285,10 +295,10 @@ def test_a_barrier_waits_for_no_name_and_other_users_go_on(broker, directory, we
 
 
 def test_ready_does_not_wait_and_warnings_come_after_it(broker, directory):
-    directory.says("slow 3000")
+    directory.says("slow 3900")  # it is waited for 4 s at most
     began = time.monotonic()
     broker.policy(by_name("web", "nosuch")).start()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 3.8
     assert "nosuch" not in broker.log().replace("directory asked: user nosuch", "")
     broker.wait_log("50-test.conf:2: User=: nosuch does not exist on this host, so it matches nobody")
 
@@ -338,7 +348,6 @@ def kinds_of_descriptors(pid):
 
 def test_the_processes_have_nothing_of_the_brokers(broker, directory):  # pylint: disable=unused-argument
     broker.policy(by_name("web", "web")).start()
-    until("the process that answers", lambda: helpers(broker)[0])
     for pid in helpers(broker):
         until("a filter", lambda pid=pid: "Seccomp:\t2" in pathlib.Path(f"/proc/{pid}/status").read_text())
         status = pathlib.Path(f"/proc/{pid}/status").read_text()

@@ -26,7 +26,7 @@ def verify(broker, *arguments):
 def test_verify_says_of_a_directory_that_hangs_what_the_broker_says_and_ends(broker, directory, mode):
     directory.says(mode)
     broker.policy("[Service web]\nUser=nobody-here local1\nGroup=local2 team\n" + everywhere())
-    for arguments, least, most in (([], 4.5, 7), (["--timeout=1s"], 0.9, 3), (["--offline"], 0, 1)):
+    for arguments, least, most in (([], 4.5, 20), (["--timeout=1s"], 0.9, 4.4), (["--offline"], 0, 4.4)):
         status, said, seconds = verify(broker, *arguments)
         assert status == 0, said
         for key, name in (("User", "nobody-here"), ("Group", "team")):
@@ -70,4 +70,4 @@ def test_verify_waits_for_a_slow_directory_once_for_all_names(broker, directory)
     broker.policy("[Service web]\nUser=" + "\nUser=".join(f"name{i}" for i in range(20)) + "\n" + everywhere())
     status, said, seconds = verify(broker)
     assert status == 0 and "name0" not in said and "name19 does not exist" in said, said
-    assert seconds < 3
+    assert seconds < 8, "one after the other they take twenty"

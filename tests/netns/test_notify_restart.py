@@ -89,7 +89,7 @@ def test_of_what_is_not_decided_when_it_must_end_at_once_the_journal_says_so(bro
     broker.process.send_signal(signal.SIGTERM)
     until("the first one to be heard", lambda: not is_pending(broker.process.pid, signal.SIGTERM))
     broker.process.send_signal(signal.SIGTERM)  # with the second one it ends at once
-    assert broker.process.wait(10) == 0
+    assert broker.process.wait(25) == 0
     assert broker.log().count("the broker ends, and has not decided yet") == COUNT
     directory.says("ok")
 

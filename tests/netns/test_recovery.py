@@ -260,7 +260,7 @@ class Unload(Scenario):
     def act(self):
         status, output = self.world.broker.ctl("unload")
         assert status == 0, output
-        self.world.broker.process.wait(10)
+        self.world.broker.process.wait(25)
 
 
 class FirstStart(Scenario):
@@ -270,7 +270,7 @@ class FirstStart(Scenario):
 
     def prepare(self):
         assert self.world.broker.ctl("unload")[0] == 0
-        self.world.broker.process.wait(10)
+        self.world.broker.process.wait(25)
         self.before = self.after = (None, None)
 
     def act(self):
@@ -290,11 +290,11 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_start(broker, spawn, scenar
         try:
             one.act()
         except (OSError, RuntimeError, AssertionError):
-            broker.process.wait(10)
+            broker.process.wait(25)
         names = world.points.disarm()
         if len(names) < number:
             break
-        assert broker.process.wait(10) == -9, f"point {number}: not killed"
+        assert broker.process.wait(25) == -9, f"point {number}: not killed"
         where = f"{scenario.__name__} killed before point {number}, {names[-1]}"
         seen = world.answers(*one.questions)
         assert seen in (one.before, one.after), where

@@ -21,7 +21,7 @@ def go_away_and_come_back(stage):
     stage.now.kill()
     time.sleep(0.1)
     stage.now = stage.new()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 25
     while (reply := stage.now.retrieve("web")).result != "ok":
         assert reply.result == "not-held" and time.monotonic() < deadline, reply  # its end is not noticed yet
 

@@ -15,7 +15,8 @@ from words import PORT, add_routes, everywhere, handed_over, listen, open_socket
 
 MILLION = 1_000_000
 SMALL = section("web", 61001, listen("tcp", "192.0.2.0/24"))
-LONGEST = float(os.environ.get("SOCKBROKER_REGISTRATION_SECONDS", "1"))  # a machine under load is slow
+LONGEST = float(os.environ.get("SOCKBROKER_REGISTRATION_SECONDS", "1"))
+SHARE = 3  # or of the time that the reload takes, on a slow machine: the loop that stood still would take all of it
 
 
 @pytest.fixture(name="million")
@@ -54,7 +55,7 @@ def test_registrations_go_on_during_a_reload_of_a_million_bindings(broker, milli
         print(f"reload of a million bindings: {took:.2f} s, {len(waits)} registrations meanwhile, the longest "
               f"{max(waits) * 1000:.1f} ms, median {sorted(waits)[len(waits) // 2] * 1000:.1f} ms")
         assert len(waits) >= 10, "there must be something to wait for, or this says nothing"
-        assert max(waits) < LONGEST
+        assert max(waits) < max(LONGEST, took / SHARE)
         assert who("tcp", "ipv4", PORT) == "web"
     assert broker.status()[0]["policy"]["bindings"] == MILLION + 1
 
@@ -182,7 +183,7 @@ def test_what_systemd_is_told_follows_each_reload_at_once(broker, tmp_path):  # 
         os.unlink("/run/ready")
         manager.bind("/run/ready")  # where the broker was told that its manager listens
         os.chmod("/run/ready", 0o666)
-        manager.settimeout(10)
+        manager.settimeout(20)
 
         def told():
             while True:

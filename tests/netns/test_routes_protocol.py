@@ -122,4 +122,4 @@ def test_it_has_one_capability_and_its_filter_is_on(maker, broker):
         net_admin, net_admin, "0" * 16, "0" * 16)
     assert fields["NoNewPrivs"] == "1"
     maker.process.send_signal(signal.SIGTERM)
-    assert maker.process.wait(10) == -signal.SIGTERM
+    assert maker.process.wait(25) == -signal.SIGTERM

@@ -162,7 +162,7 @@ def test_s11_what_ends_one_broker_or_its_dispatch_leaves_the_other(sides):
     left.broker.kill()
     assert (left.answers(), right.answers()) == ({"web-left"}, {"web-right"})
     assert right.broker.ctl("unload")[0] == 0
-    right.broker.process.wait(15)
+    right.broker.process.wait(25)
     assert {right.client.refused(family) for family in PREFIXES} == {None}
     assert left.answers() == {"web-left"}
     assert not list((right.broker.bpffs / "dispatch").iterdir())

@@ -73,7 +73,7 @@ def answers(host, source):
 
 def answers_soon(host, source, expected):
     """The broker follows interfaces by itself; there is nothing to wait for but the answer."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 25
     while True:
         found = answerers(host, source)
         if found == {expected} or time.monotonic() > deadline:

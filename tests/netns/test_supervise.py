@@ -35,7 +35,7 @@ def test_s4_a_stock_server_binds_port_80_with_no_privilege(web, family, at):
         if at == "::":
             addresses.append("192.0.2.9")  # a dual-stack socket takes both
         for address in addresses:
-            with socket.create_connection((address, 80), 5) as connection:
+            with socket.create_connection((address, 80), 20) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 assert connection.makefile().readline().startswith("HTTP/1.0 200")
         [entry] = web.list()

@@ -56,6 +56,7 @@ class Haproxy:
     def kill_9(self):
         """All of it at once. The times before and after."""
         before = time.monotonic()
+        under_load.stop(self.process.pid)  # it forks nobody any more who would be left
         pids = tree(self.process.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

@@ -53,7 +53,7 @@ def test_a_listener_that_closes_leaves_what_waits_in_it_to_its_own_user_at_most(
         assert attacker.do("sock('tcp', '0.0.0.0', 80)") == "EACCES"
         reuse = "early=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)"
         assert attacker.do(f"s = sock('tcp', {at[0]!r}, {at[1]}, {reuse}); serve(s, 'taken')") == heard
-        waiting = [socket.create_connection(("192.0.2.1", 80), 5) for _ in range(5)]
+        waiting = [socket.create_connection(("192.0.2.1", 80), 20) for _ in range(5)]
         program.do("s.close()")
         for connection in waiting:
             with contextlib.suppress(ConnectionResetError), connection:
@@ -146,7 +146,7 @@ def test_while_one_storms_others_are_served_and_nothing_is_left_of_it(web):
             assert ask("192.0.2.1", 8443) == f"served {program.process.pid}"
             took.append(time.monotonic() - begun)
         assert storm.do("p.poll()") is None
-        assert max(took) < 10, took
+        assert max(took) < 20, took
         storm.do("os.killpg(p.pid, signal.SIGKILL)")
         storm.process.kill()
         storm.process.wait()
@@ -191,7 +191,7 @@ def test_a_supervisor_that_is_stopped_keeps_nobody_from_killing_the_program(web)
         supervised.until(lambda: pathlib.Path(f"/proc/{program.process.pid}/wchan").read_text() not in ("", "0")
                          or program.status()["State"][0] in "SD")
         program.process.kill()
-        assert program.process.wait(10) == -signal.SIGKILL
+        assert program.process.wait(20) == -signal.SIGKILL
         os.kill(pid, signal.SIGCONT)
         assert ends(ended)
 

@@ -51,9 +51,9 @@ def test_a_held_listener_goes_to_the_next_instance_with_its_clients(web, at, v6o
     with supervised.Program() as first:
         first.do(f"s = sock('tcp', {at!r}, 80, {v6only})")
         [before] = web.list()
-        waiting = [socket.create_connection((address, 80), 5) for _ in range(5)]
+        waiting = [socket.create_connection((address, 80), 20) for _ in range(5)]
         die(first, web)
-        waiting += [socket.create_connection((address, 80), 5) for _ in range(5)]
+        waiting += [socket.create_connection((address, 80), 20) for _ in range(5)]
     with supervised.Program() as second:
         second.do(f"s = sock('tcp', {at!r}, 80, {v6only}); serve(s)")
         for connection in waiting:
@@ -69,7 +69,7 @@ def test_a_bind_at_a_v4_mapped_address_is_not_given_a_held_listener_of_ipv6_alon
     with supervised.Program() as first:
         first.do(code)
         before = {entry["cookie"] for entry in web.list()}
-        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.7", "2001:db8::7")]
+        waiting = [socket.create_connection((address, 80), 20) for address in ("192.0.2.7", "2001:db8::7")]
         die(first, web, 2)
     with supervised.Program() as second:
         second.do(code + "; serve(a); serve(b)")
@@ -87,7 +87,7 @@ def test_a_held_listener_of_two_services_goes_to_the_next_instance_whichever_of_
     with supervised.Program() as first:
         first.do("s = sock('tcp', '::', 80, 0)")
         [before] = {entry["cookie"] for entry in broker.list()}
-        waiting = [socket.create_connection((address, 80), 5) for address in ("192.0.2.1", "2001:db8::1")]
+        waiting = [socket.create_connection((address, 80), 20) for address in ("192.0.2.1", "2001:db8::1")]
         die(first, broker, len(four) + len(six))
     with supervised.Program() as second:
         second.do("s = sock('tcp', '::', 80, 0); serve(s)")
@@ -213,7 +213,7 @@ def test_held_sockets_that_nobody_asks_for_are_given_up_and_nobody_waits_in_them
         pid = second.supervisor()
         assert len(sockets_of(pid)) == 1 + len(udp)
         [early] = [entry for entry in web.list() if (entry["protocol"], entry["family"]) == ("tcp", "ipv6")]
-        waiting = socket.create_connection(("2001:db8::1", 80), 5)
+        waiting = socket.create_connection(("2001:db8::1", 80), 20)
         supervised.until(lambda: sockets_of(pid) == [])
         with pytest.raises(ConnectionResetError):
             waiting.recv(1)
@@ -232,7 +232,7 @@ def test_a_program_that_binds_again_and_again_puts_the_end_of_those_off_by_nothi
         die(first, web, 2)
     with supervised.Program() as second:
         second.do("s = sock('tcp', '0.0.0.0', 80)")
-        waiting = socket.create_connection(("2001:db8::1", 80), 5)
+        waiting = socket.create_connection(("2001:db8::1", 80), 20)
         waiting.settimeout(0.5)
         for _ in range(30):
             second.do("t = sock('tcp', '0.0.0.0', 80, listen=False); t.close()")

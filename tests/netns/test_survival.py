@@ -194,7 +194,7 @@ def test_a_policy_that_is_wrong_after_a_boot_is_replaced_by_the_one_last_taken(b
     broker.policy(section("web", 61001, everywhere())).start()
     bindings = broker.ask("VERB=bindings").lines
     assert broker.ctl("unload")[0] == 0  # nothing is left in the kernel, as after a boot
-    broker.process.wait(10)
+    broker.process.wait(25)
     broker.policy("rubbish\n").start()
     assert broker.status()[0]["state"] == "degraded"
     assert broker.ask("VERB=bindings").lines == bindings

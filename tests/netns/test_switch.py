@@ -13,6 +13,7 @@ from harness import hosts, namespace, wire
 from words import listen
 
 SECONDS = float(os.environ.get("SOCKBROKER_SWITCH_SECONDS", "6"))
+ENOUGH = SECONDS * 10  # reloads
 PORTS = (53, 80, 443)
 HOSTS = {"ipv4": [f"192.0.2.{i}" for i in range(256)], "ipv6": [f"2001:db8::{i:x}" for i in range(256)]}
 BLOCKS = {"ipv4": "192.0.2.0/24", "ipv6": "2001:db8::/64"}
@@ -74,7 +75,7 @@ def test_a_block_switches_as_a_whole_under_traffic(broker, traffic):
     reloads = 0
     end = time.monotonic() + SECONDS
     with wire.Control(broker.control_path) as control:
-        while time.monotonic() < end:
+        while time.monotonic() < end or reloads < ENOUGH:  # however slow the machine
             reloads += 1
             replace_policy(broker, POLICIES[reloads % 2])
             reply = control.request("VERB=reload")
@@ -85,7 +86,6 @@ def test_a_block_switches_as_a_whole_under_traffic(broker, traffic):
         assert failures == [], "nothing is lost"
         assert set(answers) == {"a", "b"}, "the old rules or the new, and never a mix"
         assert min(answers.values()) > sum(answers.values()) / 10, answers
-    assert reloads >= SECONDS * 10
     status = broker.status()[1]
     assert status["mixed"]["lookups"] == 0
     assert status["a"]["no_socket"] == status["b"]["no_socket"] == 0

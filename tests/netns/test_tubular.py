@@ -28,7 +28,7 @@ def _broker(broker_with_sockets):
 def register(label, *sockets, path=PATH):
     """As udpgrm does it: a connection for each registration."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(10)
+        connection.settimeout(20)
         connection.connect(path)
         numbers = array.array("i", [one.fileno() for one in sockets])
         connection.sendmsg([label], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if sockets else [])
@@ -54,7 +54,7 @@ def test_a_label_is_registered_and_answered_with_ok(broker, family):
                 entry["protocol"]) == ("udp_server", 0, os.getpid(), "udp")
         with socket.socket(server.family, socket.SOCK_DGRAM) as client:
             client.sendto(b"hello", ({"ipv4": "192.0.2.9", "ipv6": "2001:db8::9"}[family], PORT))
-            server.settimeout(5)
+            server.settimeout(20)
             assert server.recvfrom(10)[0] == b"hello"
     broker.wait_log(r"register: udp socket .* serves udp_server")
 

@@ -32,7 +32,7 @@ def test_s5_a_plain_server_in_c(broker, remote, slice_, family, calls):
             asking = {address: socket.socket(client.family_of(address), socket.SOCK_DGRAM)
                       for address in addresses(family, TOGETHER)}
             for address, sock in asking.items():
-                sock.settimeout(10)
+                sock.settimeout(20)
                 sock.connect((address, PORT))
                 sock.send(address.encode())
             for address, sock in asking.items():
@@ -60,6 +60,9 @@ def test_s5_a_stock_name_server_with_no_privilege_and_no_socket_unit(broker, rem
         until(f"it to serve: {running.said()}", lambda: len(serving(broker)) == len(server.offers()) or
               running.process.poll() is not None)
         assert running.process.poll() is None, running.said()
+        for protocol, family in server.offers():  # it listens before it knows all that it has to say
+            until("the first answer", lambda p=protocol, f=family: ask_server(
+                remote, p, ADDRESSES[f][0], server) == "yes" or running.process.poll() is not None)
         found = {(protocol, family): {ask_server(remote, protocol, address, server) for address in ADDRESSES[family]}
                  for protocol, family in server.offers()}
         assert set(map(tuple, found.values())) == {("yes",)}, (found, running.said())

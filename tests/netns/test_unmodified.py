@@ -5,7 +5,6 @@ at several addresses. In ./check those that are installed, with SOCKBROKER_LONG 
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import time
 
@@ -74,12 +73,7 @@ class Running:
         return (servers.FOLDER / "log").read_text(errors="replace")[-3000:]
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        servers.end(self.process)
         self.log.close()
 
 
@@ -90,14 +84,14 @@ def add_addresses(server):
             namespace.run("ip", "addr", "add", address, "dev", "lo")
 
 
-def ask(host, protocol, address, server, port=None):
+def ask(host, protocol, address, server, port=None, seconds=15):
     sent, wanted = servers.SPOKEN[server.protocol]
     if server.protocol == "dns" and protocol == "tcp":
         sent = len(sent).to_bytes(2, "big") + sent
     done = subprocess.run(["nsenter", "--net", f"--target={host.pid}", "/usr/bin/python3", "-c", servers.CLIENT,
                            protocol,
-                           address, str(port or server.port), sent.hex(), wanted.hex()], capture_output=True, text=True,
-                          timeout=20, check=False)
+                           address, str(port or server.port), sent.hex(), wanted.hex(), str(seconds)],
+                          capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip() or "no: " + (done.stderr.strip().splitlines() or ["?"])[-1]
 
 
@@ -127,13 +121,19 @@ def test_a_stock_server_is_reached_as_the_table_says(broker, remote, server):
             time.sleep(0.05)
         assert running.process.poll() is None, running.said()
         found = {}
+        row = table().get(server.name, {})
         for protocol, family in server.offers():
+            answered = row.get(protocol + family[-1]) == "yes"
+            if answered:  # a server listens before it knows all that it has to say
+                until("the first answer", lambda p=protocol, f=family: ask(
+                    remote, p, ADDRESSES[f][0], server) == "yes" or running.process.poll() is not None)
             # An answer over UDP has the port of the socket.
             ports = (server.port, OTHER_PORT) if protocol == "tcp" and not server.own_port else (server.port,)
-            answers = {ask(remote, protocol, address, server, port) for address in ADDRESSES[family] for port in ports}
+            answers = {ask(remote, protocol, address, server, port, 15 if answered else 1)
+                       for address in ADDRESSES[family] for port in ports}
             found[protocol + family[-1]] = "yes" if answers == {"yes"} else "; ".join(sorted(answers))
         assert capabilities(running.process.pid) == {0}
-        said = {column: text for column, text in table().get(server.name, {}).items() if text != "-"}
+        said = {column: text for column, text in row.items() if text != "-"}
         # An answer with a loopback address as its source never leaves the machine.
         shown = {column: "no source" if column[:3] == "udp" and "timed out" in text else text
                  for column, text in found.items()}

@@ -2,7 +2,10 @@
 """A stock server under sockbroker-run --supervise that serves port 80 of both families, and clients of it while an
 operator does something. With SOCKBROKER_LONG ten thousand connections and more."""
 
+import contextlib
 import os
+import pathlib
+import signal as signals
 
 from harness import sandbox, supervised
 from harness.hammer import Hammer
@@ -30,6 +33,21 @@ def wait_for_sockets(broker, number):
 
 def wait_until_held(broker):
     supervised.until(lambda: all(one["state"] == "held" for one in broker.list()))
+
+
+def stop(pid):
+    """Returns when it does nothing any more."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signals.SIGSTOP)
+    supervised.until(lambda: stat_of(pid) in "TZX")
+
+
+def stat_of(pid):
+    """The letter of its state; X: it is not there any more."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def reload(server, signal):

@@ -25,7 +25,7 @@ def inside(pid):
 
 def connect(family):
     sock = socket.socket(client.family_of(ADDRESS[family]), socket.SOCK_STREAM)
-    sock.settimeout(8)
+    sock.settimeout(20)
     sock.connect((ADDRESS[family], PORT))
     return sock
 

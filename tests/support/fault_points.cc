@@ -76,6 +76,11 @@ void point(const char* what, const char* on) {
                 snprintf(shared->names[number].data(), shared->names[number].size(), "%s %s", what, on);
         }
         if (number == shared->kill_at) {
+                if (__atomic_load_n(&shared->waits, __ATOMIC_SEQ_CST) != 0) {
+                        while (__atomic_load_n(&shared->waits, __ATOMIC_SEQ_CST) != 0) {
+                        }  // whatever it may call
+                        return;
+                }
                 if (!counts_calls()) {
                         raw(SYS_kill, raw(SYS_getpid), SIGKILL);
                 }

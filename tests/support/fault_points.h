@@ -10,9 +10,9 @@ namespace sockbroker {
 
 struct FaultPoints {
         std::uint32_t armed = 0;
-        std::uint32_t kill_at = 0;  // before this one, from 1; 0: none
-        std::uint32_t count = 0;    // passed since it was armed
-        std::uint32_t unused = 0;
+        std::uint32_t kill_at = 0;                       // before this one, from 1; 0: none
+        std::uint32_t count = 0;                         // passed since it was armed
+        std::uint32_t waits = 0;                         // it does not die, but waits there until this is 0
         std::array<std::array<char, 48>, 1024> names{};  // what was to be changed at each
 
         // Of this process and its children.

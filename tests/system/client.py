@@ -23,11 +23,13 @@ import sys
 import time
 
 import hammering
-from hammering import TIMEOUT, family
+from hammering import family
+
+PATIENCE = 30  # seconds: whoever waits here for an answer tells by it that none came, and not how soon
 
 
 def tcp(address: str, port: str, text: str) -> None:
-    with socket.create_connection((address, int(port)), timeout=TIMEOUT) as client:
+    with socket.create_connection((address, int(port)), timeout=PATIENCE) as client:
         client.sendall(text.encode())
         client.shutdown(socket.SHUT_WR)
         answer = b""
@@ -39,7 +41,7 @@ def tcp(address: str, port: str, text: str) -> None:
 def udp(address: str, port: str, text: str) -> None:
     """Unconnected, so that an answer from the wrong address is seen rather than lost; refusals need IP_RECVERR."""
     with socket.socket(family(address), socket.SOCK_DGRAM) as client:
-        client.settimeout(TIMEOUT)
+        client.settimeout(PATIENCE)
         client.sendto(text.encode(), (address, int(port)))
         answer, source = client.recvfrom(65536)
     print(json.dumps([answer.decode("latin-1"), source[0], source[1]]))
@@ -71,7 +73,7 @@ def store(service: str, address: str, port: str, hold: str = "") -> None:
 def register(service: str, address: str, port: str) -> None:
     with socket.create_server((address, int(port)), family=family(address)) as listener, \
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
-        broker.settimeout(TIMEOUT)
+        broker.settimeout(PATIENCE)
         broker.connect("/run/sockbroker/control")
         socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [listener.fileno()])
         print(broker.recv(65536).decode(), end="", flush=True)
@@ -94,7 +96,7 @@ def serve(name: str) -> None:
         except BlockingIOError:
             continue
         with connection:
-            connection.settimeout(TIMEOUT)
+            connection.settimeout(PATIENCE)
             connection.sendall(name.encode() + b" " + connection.recv(4096))
 
 
@@ -102,7 +104,7 @@ def many(services: str, count: str) -> None:
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(count))]
     for service in services.split(","):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
-            broker.settimeout(TIMEOUT)
+            broker.settimeout(PATIENCE)
             broker.connect("/run/sockbroker/control")
             socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [one.fileno() for one in listeners])
             print(broker.recv(65536).decode(), flush=True)
@@ -114,7 +116,7 @@ def helped(service: str, address: str, port: str, pause: str) -> None:
     with socket.create_server((address, int(port)), family=family(address)) as listener:
         if os.fork() == 0:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
-                broker.settimeout(TIMEOUT)
+                broker.settimeout(PATIENCE)
                 broker.connect("/run/sockbroker/control")
                 socket.send_fds(broker, [f"FDSTORE=1\nFDNAME={service}".encode()], [listener.fileno()])
                 print(broker.recv(65536).decode(), flush=True)
@@ -130,7 +132,7 @@ def helped(service: str, address: str, port: str, pause: str) -> None:
 
 def control(lines: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
-        broker.settimeout(TIMEOUT)
+        broker.settimeout(PATIENCE)
         broker.connect("/run/sockbroker/control")
         broker.send(lines.replace("\\n", "\n").encode())
         while True:

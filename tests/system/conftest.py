@@ -112,14 +112,14 @@ class Hammer:
     def end(self) -> dict:
         self._process.stdin.close()
         counts = json.loads(self._process.stdout.readline())
-        self._process.wait(10)
+        self._process.wait(30)
         return counts
 
     def abandon(self) -> None:
         """Killing would end nsenter and leave the client; the end of its input ends both."""
         if not self._process.stdin.closed:
             self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(30)
 
 
 class Broker:
@@ -210,5 +210,5 @@ def pytest_runtest_makereport(item, call):
     machine = item.funcargs.get("booted") or item.funcargs.get("kitchen") or getattr(item.funcargs.get("broker"),
                                                                                      "machine", None)
     if report.failed and machine and machine.leader:
-        shown = machine.run("journalctl -q -b -n 60 --no-pager -o short-precise", check=False, timeout=10)
+        shown = machine.run("journalctl -q -b -n 60 --no-pager -o short-precise", check=False, timeout=60)
         report.sections.append(("journal of the machine", shown.stdout))

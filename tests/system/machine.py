@@ -143,12 +143,12 @@ class Machine:
                     pass
             if pid == self.leader and self._process:
                 try:
-                    self._process.wait(10)  # nspawn takes its own things away when its container has ended
+                    self._process.wait(30)  # nspawn takes its own things away when its container has ended
                     break
                 except subprocess.TimeoutExpired:
                     pass
         if self._process:
-            self._process.wait(10)
+            self._process.wait(30)
         for cgroup in self._cgroups:
             _remove_cgroup(cgroup)
         self._cgroups = []
@@ -182,8 +182,9 @@ class Machine:
         self.until(f"{unit} to say {text!r}", lambda: any(
             entry["MESSAGE"] == text for entry in self.journal(cursor, f"_SYSTEMD_UNIT={unit}")))
 
-    def until(self, what: str, condition, timeout: float = 15):
-        """What the condition returns once it is true; asks again until then, and fails with the words of `what`."""
+    def until(self, what: str, condition, timeout: float = 25):
+        """What the condition returns once it is true; asks again until then, and fails with the words of `what`. The
+        time is less than HoldSec=30 of the examples, whose end must not be taken for what was to come at once."""
         end = time.monotonic() + timeout
         while True:
             value = condition()

@@ -145,7 +145,7 @@ def test_a_stop_of_the_socket_unit_stops_the_broker_and_removes_the_nodes(broker
 
 
 def test_watchdog_replaces_a_broker_that_hangs(broker):
-    broker.drop_in("sockbrokerd.service", "[Service]\nWatchdogSec=1s\nWatchdogSignal=SIGKILL\n")
+    broker.drop_in("sockbrokerd.service", "[Service]\nWatchdogSec=3s\nWatchdogSignal=SIGKILL\n")
     broker.run("systemctl restart sockbrokerd")
     hung = broker.pid()
     broker.run(f"kill -STOP {hung}")

@@ -93,6 +93,7 @@ class Reader:
             self.run(", ".join(self.unread.values()), "systemctl reload sockbrokerd")
             self.look_what_is_in_force()
             assert not self.unread
+        self.machine.run("journalctl --sync")
         for unit in sorted(self.units):
             assert self.run(unit, f"systemd-analyze verify --man=no {unit}") == ""
             assert self.run(unit,

@@ -56,7 +56,7 @@ def test_blue_green_by_two_instances_of_a_template(broker, instances, load):
         old, new = "blue", "green"
         for _ in range(times):
             instances(new)
-            broker.run("sockbrokerctl wait bluegreen --for=live --timeout=5s")
+            broker.run("sockbrokerctl wait bluegreen --for=live --timeout=30s")
             assert states(broker) == {f"bluegreen@{old}.service": "draining", f"bluegreen@{new}.service": "live"}
             traffic.until_answered_by(f"bluegreen-{new}")
             # There and back before it is done: the old one takes back, and over again.
@@ -79,8 +79,9 @@ def test_blue_serves_again_when_green_crashes_and_a_stop_without_successor_waits
     broker.run("systemctl kill -s KILL bluegreen@green")
     broker.until("blue to serve", lambda: ask(broker) == "bluegreen-blue hi\n")
     # ExecStop= has nothing to wait for: nobody has displaced it.
+    broker.run("sockbrokerctl wait bluegreen --for=drained --timeout=0")
     cursor = broker.cursor()
-    broker.run("systemctl stop bluegreen@blue", timeout=3)
+    broker.run("systemctl stop bluegreen@blue", timeout=30)
     assert not broker.journal(cursor, "SYSLOG_IDENTIFIER=sockbrokerctl")
     assert broker.registered("bluegreen") == []
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness import long
-from held import ADDRESS, until_bus, until_state
+from held import ADDRESS, FRESH, repeated_packets, until_bus, until_state
 
 WITHOUT_HOLD = """\
 [Service steady]
@@ -83,9 +83,9 @@ def test_without_holdsec_a_restart_refuses_clients_at_once_and_none_hangs(broker
     broker.run("systemctl reload sockbrokerd && systemctl start steady.service")
     broker.until_registered("steady", 1)
     broker.run("systemctl stop steady.service")
-    began = time.monotonic()
-    assert "ConnectionRefusedError" in broker.client("tcp", ADDRESS, 443, "x", check=False).stderr
-    assert time.monotonic() - began < 2
+    before = repeated_packets(broker)
+    assert "ConnectionRefusedError" in broker.client("tcp", FRESH, 443, "x", check=False).stderr
+    assert repeated_packets(broker) == before
     broker.run("systemctl start steady.service")
     broker.until_registered("steady", 1)
     assert broker.client("tcp", ADDRESS, 443, "x").stdout == "x"
@@ -95,7 +95,7 @@ def test_a_stop_on_purpose_ends_the_hold_at_once(steady, message_ids):
     cursor = steady.cursor()
     steady.run("systemctl stop steady.service")
     steady.until("a refusal", lambda: "ConnectionRefusedError" in steady.client(
-        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=3)
+        "tcp", ADDRESS, 443, "x", check=False).stderr)
     steady.until("nothing registered", lambda: not steady.registered("steady"))
     assert not steady.journal(cursor, message_ids["retrieve"])
 
@@ -116,11 +116,11 @@ def test_hold_lets_clients_wait_through_a_stop_on_purpose_and_a_restart_of_the_b
     assert until_state(steady, "held")["cookie"] == before["cookie"]
     steady.run("systemctl start steady.service")
     assert another_instance(steady, before)["cookie"] == before["cookie"]
-    assert waiting.communicate(timeout=10)[0] == "queued"
+    assert waiting.communicate(timeout=40)[0] == "queued"
     # It was for one stop.
     steady.run("systemctl stop steady.service")
     steady.until("a refusal", lambda: "ConnectionRefusedError" in steady.client(
-        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=3)
+        "tcp", ADDRESS, 443, "x", check=False).stderr)
 
 
 @pytest.mark.parametrize("restart", long.some([False, True], True))
@@ -132,15 +132,15 @@ def test_hold_ends_with_its_time_or_when_it_is_taken_back(steady, restart):
         steady.run("systemctl restart sockbrokerd")
     began = time.monotonic()
     waiting = steady.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
-    waiting.communicate(timeout=15)
-    assert waiting.returncode != 0 and time.monotonic() - began < 8, "HoldSec= of the policy is half a minute"
+    waiting.communicate(timeout=40)
+    assert waiting.returncode != 0 and time.monotonic() - began < 20, "HoldSec= of the policy is half a minute"
     steady.until("nothing registered", lambda: not steady.registered("steady"))
 
     steady.run("systemctl start steady.service")
     steady.until_registered("steady", 1)
     steady.run("sockbrokerctl hold steady --timeout=1h && sockbrokerctl hold steady --timeout=0")
     steady.run("systemctl stop steady.service")
-    steady.until("nothing registered", lambda: not steady.registered("steady"), timeout=5)
+    steady.until("nothing registered", lambda: not steady.registered("steady"))
 
 
 def test_a_service_that_stays_away_is_held_until_holdsec_is_over(steady, message_ids):
@@ -171,7 +171,7 @@ def test_the_end_of_the_broker_loses_no_held_socket(steady, how):
     assert until_state(steady, "held")["cookie"] == before["cookie"]
     steady.run("systemctl start steady.service")
     assert another_instance(steady, before)["cookie"] == before["cookie"]
-    assert waiting.communicate(timeout=10)[0] == "queued", "who queued before the broker died"
+    assert waiting.communicate(timeout=40)[0] == "queued", "who queued before the broker died"
 
 
 def test_a_service_that_goes_while_the_broker_is_away_is_found_gone(steady):
@@ -306,7 +306,7 @@ def test_a_socket_that_a_socket_unit_handed_over_is_never_held(broker):
     broker.run("systemctl stop resolver-register.service resolver.service")
     assert {one["state"] for one in broker.registered("resolver")} == {"live"}, "PID 1 has them"
     broker.run("systemctl stop resolver.socket")
-    broker.until("nothing registered", lambda: not broker.registered("resolver"), timeout=5)
+    broker.until("nothing registered", lambda: not broker.registered("resolver"))
 
 
 OWN_POLICY = """\
@@ -355,7 +355,7 @@ def test_one_that_its_socket_unit_has_opened_is_not(broker, listen):
     until_bus(broker)
     assert [row["state"] for row in broker.until_registered("own", 1)] == ["live"]
     broker.run("systemctl stop own.socket")
-    broker.until("nothing registered", lambda: not broker.registered("own"), timeout=5)
+    broker.until("nothing registered", lambda: not broker.registered("own"))
 
 
 def test_status_says_that_a_stop_of_the_broker_empties_the_store_of_systemd(steady):

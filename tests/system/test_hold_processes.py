@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from held import ADDRESS, until_bus, until_state
+from held import ADDRESS, FRESH, repeated_packets, until_bus, until_state
 
 POLICY = """\
 [Service steady]
@@ -23,7 +23,7 @@ WantedBy=multi-user.target
 @pytest.fixture
 def worker(broker):
     """A worker of a unit that goes on without it; its row."""
-    broker.policy("steady.conf", POLICY.format(unit="worker.service", hold=3))
+    broker.policy("steady.conf", POLICY.format(unit="worker.service", hold=5))
     broker.run("systemctl reload sockbrokerd")
     broker.unit("worker.service", WORKER)
     broker.run("systemctl start worker.service")
@@ -39,24 +39,26 @@ def test_clients_of_a_dead_worker_hang_no_longer_than_holdsec_though_its_unit_go
     until_state(broker, "held")
     began = time.monotonic()
     waiting = broker.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
-    waiting.communicate(timeout=15)
-    assert waiting.returncode != 0 and time.monotonic() - began < 8, "reset, when the hold was over"
+    waiting.communicate(timeout=40)
+    assert waiting.returncode != 0 and time.monotonic() - began < 20, "reset, when the hold was over"
     broker.until("nothing registered", lambda: not broker.registered("steady"))
-    began = time.monotonic()
-    assert "ConnectionRefusedError" in broker.client("tcp", ADDRESS, 443, "x", check=False).stderr
-    assert time.monotonic() - began < 2
+    before = repeated_packets(broker)
+    assert "ConnectionRefusedError" in broker.client("tcp", FRESH, 443, "x", check=False).stderr
+    assert repeated_packets(broker) == before
     assert broker.show("worker.service", "ActiveState") == "active"
     assert len(broker.entries(cursor, message_ids["expire"])) == len(broker.entries(cursor, message_ids["hold"])) == 1
 
 
 def test_the_next_worker_of_the_same_unit_has_the_socket_of_a_dead_one(broker, worker):
+    broker.policy("steady.conf", POLICY.format(unit="worker.service", hold=60))  # it takes its time to start
+    broker.run("systemctl reload sockbrokerd")
     broker.run(f"kill -9 {worker['pid']}")
     until_state(broker, "held")
     waiting = broker.start(f"/opt/system-tests/client.py tcp {ADDRESS} 443 queued")
     main = broker.show("worker.service", "MainPID")
     broker.start("echo $$ >/sys/fs/cgroup/system.slice/worker.service/cgroup.procs; "
                  "exec sockbrokerctl retrieve steady -- /opt/system-tests/client.py serve next")
-    assert waiting.communicate(timeout=10)[0] == "next queued"
+    assert waiting.communicate(timeout=40)[0] == "next queued"
     now = until_state(broker, "live")
     assert (now["cookie"], now["unit"]) == (worker["cookie"], "worker.service") and str(now["pid"]) != main
 
@@ -105,7 +107,7 @@ ExecStart=/bin/sh -c 'cd /sys/fs/cgroup/system.slice/nest.service && mkdir inner
 
 def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broker):
     """A user manager, a container, a delegated subtree: the broker goes by the process."""
-    broker.policy("steady.conf", POLICY.format(unit="nest.service", hold=2))
+    broker.policy("steady.conf", POLICY.format(unit="nest.service", hold=5))
     broker.run("systemctl reload sockbrokerd")
     broker.unit("nest.service", NEST)
     broker.run("systemctl start nest.service")
@@ -118,4 +120,4 @@ def test_what_ends_within_a_unit_of_many_is_gone_although_the_unit_goes_on(broke
     until_state(broker, "held")
     assert broker.show("nest.service", "ActiveState") == "active"
     broker.until("a refusal", lambda: "ConnectionRefusedError" in broker.client(
-        "tcp", ADDRESS, 443, "x", check=False).stderr, timeout=8)
+        "tcp", ADDRESS, 443, "x", check=False).stderr)

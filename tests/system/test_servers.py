@@ -69,7 +69,7 @@ def test_nginx_is_taken_off_under_load_with_clients_refused_and_none_reset(web):
 def test_nginx_runs_beside_the_other_web_server_of_the_examples(web):
     """Each has an address and a port of its own."""
     web.example("hello", "hello.service")
-    web.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=10s")
+    web.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=30s")
     assert web.out("curl -s http://198.51.100.7/") == "nginx, you asked for 198.51.100.7"
     assert web.out("curl -s http://192.0.2.7/") == "hello, you asked for 192.0.2.7 port 80"
 
@@ -84,7 +84,7 @@ def test_the_installed_policy_for_a_web_server_is_for_nginx_with_two_listeners(w
                                                                         "Service=web.service"))
     web.unit("web.socket", socket.replace("FileDescriptorName=web", "FileDescriptorName=http"))
     web.write("/etc/systemd/system/web.service.d/tls.conf", "[Service]\nSockets=web.socket web-tls.socket\n"
-              "Environment=NGINX=3;4;\nExecStartPost=/usr/bin/sockbrokerctl wait https --for=live --timeout=10s\n")
+              "Environment=NGINX=3;4;\nExecStartPost=/usr/bin/sockbrokerctl wait https --for=live --timeout=30s\n")
     plain = web.out("cat /etc/nginx/web.conf")
     web.write("/etc/nginx/web.conf", plain.removesuffix("}") + """
         server { listen [::ffff:127.0.0.8]:8443 ipv6only=off; location / { return 200 "port 443\\n"; } } }""")
