@@ -22,8 +22,8 @@ constexpr const char* kBus = "org.freedesktop.DBus";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
 
-// Every user may send any signal to any connection, and sd_bus_match_signal(3) takes what has a unique name for what has
-// the name that it is to match. But the bus itself writes down who has sent a message.
+// Every user may send any signal to any connection, and sd_bus_match_signal(3) takes what has a unique name for what
+// has the name that it is to match. But the bus itself writes down who has sent a message.
 std::string_view sender_of(sd_bus_message* message) {
         const char* const sender = sd_bus_message_get_sender(message);
         return sender != nullptr ? sender : "";

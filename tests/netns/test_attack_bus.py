@@ -121,8 +121,8 @@ def forge(signals):
 
 
 def test_words_of_the_manager_and_of_the_bus_count_from_these_alone(broker, manager, serve):
-    """Each NameOwnerChanged that is believed is a call to PID 1, and 128 calls that are not answered yet are all that the
-    bus has room for: then nobody is told what units do."""
+    """Each NameOwnerChanged that is believed is a call to PID 1, and the bus has room for 128 that wait for an answer:
+    after that nobody is told what units do."""
     broker.policy("[Service dns]\nUnit=dns.service\nAnnounce=any\n" + listen("udp", "192.0.2.0/24", 53)).start()
     dns = serve("dns.service")
     dns.open("a", "127.0.0.7", 5300)
