@@ -216,7 +216,9 @@ int dispatch(struct bpf_sk_lookup *ctx)
 #ifndef SB_EXPLAIN
 /*
  * Never attached: the broker runs it by BPF_PROG_TEST_RUN to learn whether the socket in a slot takes lookups still.
- * One that its owner has shut down or connected stays in the map and keeps its cookie. The slot comes as the client's
+ * One that its owner has shut down or connected stays in the map and keeps its cookie. So does a UDP socket that has
+ * lost its port, be it that it was disconnected, be it that it was closed: of a socket that its owner had made one of
+ * IPv4 (IPV6_ADDRFORM) the kernel does not know at the close that it is in a map. The slot comes as the client's
  * address: a test run takes no ingress interface.
  */
 SEC("sk_lookup")
@@ -230,7 +232,8 @@ int probe(struct bpf_sk_lookup *ctx)
 		slot = ctx->remote_ip6[0];
 	sk = bpf_map_lookup_elem(&sockets, &slot);
 	if (sk) {
-		bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+		if (sk->src_port)
+			bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT);
 		bpf_sk_release(sk);
 	}
 	return SK_PASS;

@@ -127,8 +127,10 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         if (!assignments) {
                 auto refusal = assignments.error();
                 if (refusal.code == ResultCode::kForeignNetns && !netns_.empty()) {
-                        refusal.message =
-                                fmt::format("this is the broker of network namespace {}: {}", netns_, refusal.message);
+                        refusal.message = fmt::format(
+                                "this is the broker of network namespace {0}: {1}; or, if {0} was removed and made "
+                                "anew since it was started, restart it",
+                                netns_, refusal.message);
                 }
                 return refusals_.refuse(refusal, peer, service.name);
         }

@@ -18,8 +18,16 @@ constexpr const char* kUnitInterface = "org.freedesktop.systemd1.Unit";
 constexpr const char* kSocketInterface = "org.freedesktop.systemd1.Socket";
 constexpr const char* kUnitPrefix = "/org/freedesktop/systemd1/unit";
 constexpr const char* kProperties = "org.freedesktop.DBus.Properties";
+constexpr const char* kBus = "org.freedesktop.DBus";
 constexpr std::uint64_t kRetryUsec = 2'000'000;
 constexpr std::uint64_t kAnswerUsec = 5'000'000;
+
+// Every user may send any signal to any connection, and sd_bus_match_signal(3) takes what has a unique name for what
+// has the name that it is to match. But the bus itself writes down who has sent a message.
+std::string_view sender_of(sd_bus_message* message) {
+        const char* const sender = sd_bus_message_get_sender(message);
+        return sender != nullptr ? sender : "";
+}
 
 void read_names(sd_bus_message* reply, const std::function<void(std::string_view unit)>& take) {
         if (sd_bus_message_enter_container(reply, SD_BUS_TYPE_VARIANT, "as") <= 0 ||
@@ -142,6 +150,7 @@ void UnitWatch::try_again() {
 int UnitWatch::connect() {
         bus_.reset();
         asked_ = 0;
+        manager_.clear();
         sd_bus* bus = nullptr;
         int r = open_system_bus(&bus);
         bus_.reset(bus);
@@ -162,8 +171,8 @@ int UnitWatch::connect() {
                 r = sd_bus_add_match_async(bus, nullptr, unit_match.c_str(), on_changed, nullptr, this);
         }
         if (r >= 0) {
-                r = sd_bus_match_signal_async(bus, nullptr, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                              "org.freedesktop.DBus", "NameOwnerChanged", on_owner, nullptr, this);
+                r = sd_bus_match_signal_async(bus, nullptr, kBus, "/org/freedesktop/DBus", kBus, "NameOwnerChanged",
+                                              on_owner, nullptr, this);
         }
         if (r >= 0) {
                 r = sd_bus_call_method_async(bus, nullptr, kManager, kManagerPath, kProperties, "Get", on_version, this,
@@ -188,6 +197,7 @@ int UnitWatch::on_hello(sd_bus_message* reply, void* self, sd_bus_error*) {
                     sd_bus_message_is_method_error(reply, "org.freedesktop.systemd1.AlreadySubscribed") <= 0) {
                         return watch->try_again();
                 }
+                watch->manager_ = sender_of(reply);
                 watch->settle(true);
         });
 }
@@ -202,6 +212,9 @@ int UnitWatch::on_version(sd_bus_message* reply, void* self, sd_bus_error*) {
 
 int UnitWatch::on_changed(sd_bus_message* signal, void* self, sd_bus_error*) {
         return guarded([&] {
+                if (sender_of(signal) != static_cast<UnitWatch*>(self)->manager_) {
+                        return;
+                }
                 char* raw = nullptr;
                 if (sd_bus_path_decode(sd_bus_message_get_path(signal), kUnitPrefix, &raw) > 0) {
                         const std::unique_ptr<char, decltype(&std::free)> unit(raw, &std::free);
@@ -215,8 +228,8 @@ int UnitWatch::on_owner(sd_bus_message* signal, void* self, sd_bus_error*) {
         const char* name = nullptr;
         const char* before = nullptr;
         const char* after = nullptr;
-        if (sd_bus_message_read(signal, "sss", &name, &before, &after) > 0 && std::string_view(name) == kManager &&
-            *after != '\0') {
+        if (sender_of(signal) == kBus && sd_bus_message_read(signal, "sss", &name, &before, &after) > 0 &&
+            std::string_view(name) == kManager && *after != '\0') {
                 auto* watch = static_cast<UnitWatch*>(self);
                 (void)sd_bus_call_method_async(watch->bus_.get(), nullptr, kManager, kManagerPath, kManagerInterface,
                                                "Subscribe", on_hello, watch, "");

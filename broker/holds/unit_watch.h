@@ -75,6 +75,7 @@ private:
         bool connected_ = false;
         bool pending_ = false;
         unsigned version_ = 0;
+        std::string manager_;  // PID 1's connection, the only one that tells of units
         std::map<std::pair<std::string, What>, std::vector<Then>> to_ask_;
         std::size_t asked_ = 0;  // on their way
         OwnedSource timer_;

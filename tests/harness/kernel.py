@@ -24,6 +24,7 @@ IP_FREEBIND = 15
 IP_TRANSPARENT = 19
 IP_RECVORIGDSTADDR = IP_ORIGDSTADDR = 20
 IP_BIND_ADDRESS_NO_PORT = 24
+IPV6_ADDRFORM = 1
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
@@ -106,6 +107,12 @@ def capabilities():
     with open("/proc/self/status", encoding="ascii") as status:
         lines = [line.split() for line in status if line.startswith("Cap")]
     return {name.rstrip(":"): int(value, 16) for name, value in lines}
+
+
+def disconnect(sock):
+    """connect(2) to AF_UNSPEC, for which Python has no address."""
+    nobody = bytes(16)
+    _check(_libc.connect(sock.fileno(), nobody, len(nobody)), "connect to nobody")
 
 
 def socket_cookie(sock):

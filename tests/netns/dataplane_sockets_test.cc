@@ -121,6 +121,18 @@ TEST_F(Sockets, a_listener_that_was_shut_down_falls_to_the_reserve) {
         EXPECT_EQ(counters.no_socket, 0U);
 }
 
+TEST_F(Sockets, a_udp_socket_that_has_lost_its_port_takes_no_lookups) {
+        const auto socket = make_socket(Protocol::kUdp, Family::kIpv4);
+        const Slot slot = install(socket, id_);
+        EXPECT_TRUE(dataplane_->takes_lookups(slot, Protocol::kUdp, Family::kIpv4));
+        const sockaddr_in somebody{.sin_family = AF_INET, .sin_port = 9, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+        ASSERT_EQ(connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(&somebody), sizeof somebody), 0);
+        ASSERT_EQ(connect(socket.fd.get(), &nobody, sizeof nobody), 0) << "to which the kernel chose the port";
+        EXPECT_EQ(dataplane_->cookie(slot), socket.cookie) << "the map still has it";
+        EXPECT_FALSE(dataplane_->takes_lookups(slot, Protocol::kUdp, Family::kIpv4));
+}
+
 TEST_F(Sockets, errors_are_counted_by_cause) {
         const auto v4 = make_socket(Protocol::kTcp, Family::kIpv4);
         target(Protocol::kTcp, Family::kIpv6, {install(v4, id_)});

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The system bus lets every user send signals to any connection, with descriptors in them: none comes to the broker,
-which asks PID 1 there what units do."""
+"""The system bus lets every user send signals to any connection, with descriptors in them and in the words of PID 1 and
+of the bus. None of it comes to the broker or is believed, which asks PID 1 there what units do."""
 
-import ctypes
 import os
 import pathlib
 import signal
@@ -12,49 +11,20 @@ import time
 import pytest
 
 from harness import kernel, silent_file
+from harness.bus import NEW_MANAGER, Bus, Manager, changed
 from harness.until import until
-from words import everywhere, section
+from words import everywhere, listen, section
 
 ADDRESS = "unix:path=/run/bus"
 ATTACKER = 5  # games: the bus knows nobody without an account
-# The rules of /usr/share/dbus-1/system.conf.
+# The rules of /usr/share/dbus-1/system.conf, and of org.freedesktop.systemd1.conf.
 CONFIG = """<busconfig><type>system</type><listen>unix:path=/run/bus</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><deny own="*"/><deny send_type="method_call"/><allow send_type="signal"/>
 <allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
 <allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/>
-<allow receive_type="signal"/><allow send_destination="org.freedesktop.DBus"/></policy></busconfig>"""
-
-
-class Bus:
-    """A connection of sd-bus(3)."""
-
-    def __init__(self):
-        self._lib = ctypes.CDLL("libsystemd.so.0")
-        self._bus = ctypes.c_void_p()
-        self._do("sd_bus_open_system", ctypes.byref(self._bus))
-
-    def _do(self, call, *arguments):
-        result = getattr(self._lib, call)(*arguments)
-        if result < 0:
-            raise OSError(-result, f"{call}: {os.strerror(-result)}")
-
-    def others(self):
-        """Unique names of all other connections."""
-        own, names = ctypes.c_char_p(), ctypes.POINTER(ctypes.c_char_p)()
-        self._do("sd_bus_get_unique_name", self._bus, ctypes.byref(own))
-        self._do("sd_bus_list_names", self._bus, ctypes.byref(names), None)
-        found = []
-        while names[len(found)] is not None:
-            found.append(names[len(found)])
-        return [name for name in found if name.startswith(b":") and name != own.value]
-
-    def signal(self, to, fd):
-        message, descriptor = ctypes.c_void_p(), ctypes.c_int(fd)
-        self._do("sd_bus_message_new_signal", self._bus, ctypes.byref(message), b"/x", b"x.y", b"Z")
-        self._do("sd_bus_message_append_basic", message, ctypes.c_char(b"h"), ctypes.byref(descriptor))
-        self._do("sd_bus_send_to", self._bus, message, to, None)
-        self._lib.sd_bus_message_unref(message)
-        self._do("sd_bus_flush", self._bus)
+<allow receive_type="signal"/><allow send_destination="org.freedesktop.DBus"/>
+<allow send_destination="org.freedesktop.systemd1"/></policy>
+<policy user="root"><allow own="org.freedesktop.systemd1"/></policy></busconfig>"""
 
 
 @pytest.fixture(name="bus")
@@ -89,7 +59,7 @@ def attack(sent):
     pipe = stuck_pipe()
     bus = Bus()
     for name in bus.others():
-        bus.signal(name, pipe)
+        bus.send_descriptor(name, pipe)
     os.write(sent, str(pipe).encode())
     os.close(pipe)  # where the bus has passed it on, not the last one
     signal.pause()
@@ -125,3 +95,47 @@ def test_no_descriptor_comes_by_the_bus(broker, bus):  # pylint: disable=unused-
         os.killpg(attacker, signal.SIGKILL)
         os.waitpid(attacker, 0)
         os.close(read)
+
+
+@pytest.fixture(name="manager")
+def _manager(bus, monkeypatch):  # pylint: disable=unused-argument
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", ADDRESS)
+    with Manager() as manager:
+        yield manager
+
+
+def forge(signals):
+    """An ordinary user sends them to everybody on the bus."""
+    attacker = os.fork()
+    if attacker == 0:
+        try:
+            kernel.drop_privileges(ATTACKER, ATTACKER)
+            bus = Bus()
+            for name in bus.others():
+                for signal_ in signals:
+                    bus.send(name, signal_)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(attacker, 0)[1] == 0
+
+
+def test_words_of_the_manager_and_of_the_bus_count_from_these_alone(broker, manager, serve):
+    """Each NameOwnerChanged that is believed is a call to PID 1, and the bus has room for 128 that wait for an answer:
+    after that nobody is told what units do."""
+    broker.policy("[Service dns]\nUnit=dns.service\nAnnounce=any\n" + listen("udp", "192.0.2.0/24", 53)).start()
+    dns = serve("dns.service")
+    dns.open("a", "127.0.0.7", 5300)
+    assert dns.register("dns", "a").result == "ok"
+    until("the broker to ask", lambda: manager.calls["GetAll"] > 0 and manager.calls["Subscribe"] > 0)
+    manager.tell(changed("other.service"))
+    time.sleep(0.1)
+    before = manager.calls.copy()
+    forge([NEW_MANAGER, changed("dns.service")] * 50)
+    manager.tell(changed("dns.service"))  # the bus has it after the others, and so has the broker
+    until("the broker to ask again", lambda: manager.calls["GetAll"] > before["GetAll"])
+    time.sleep(0.2)
+    assert manager.calls["GetAll"] == before["GetAll"] + 1
+    assert manager.calls["Subscribe"] == before["Subscribe"]
+    manager.begin_anew()
+    until("the broker to subscribe again", lambda: manager.calls["Subscribe"] == 2 * before["Subscribe"])

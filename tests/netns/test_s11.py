@@ -133,6 +133,7 @@ def test_s11_remedies_are_those_of_the_namespace(sides):
     reply = left.service.offer_to("right", "tcp-ipv4", "shared")
     assert reply.message.startswith("this is the broker of network namespace right: the socket belongs to another")
     assert "sockbrokerd@NETNS.service" in reply.message and "--runtime-dir=/run/sockbroker/netns/NETNS" in reply.message
+    assert reply.message.endswith("if right was removed and made anew since it was started, restart it")
     left.broker.policy(section("far", 61001, "ListenStream=203.0.113.0/24:80", "ListenStream=[2001:db8:7::]/48:80"),
                        "60-far.conf")
     status, text = left.broker.ctl("reload")

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the kernel's selftest of sk_lookup shows of the hook, shown of the broker: redirect, drop, reuseport, reject."""
 
+import socket
+
 import pytest
 
-from harness import client, oddities
+from harness import client, kernel, oddities, wire
+from harness.kernel import acting_as
+from harness.service import open_socket as open_socket_here
 from words import ADDRESS, LOOPBACK, PORT, add_routes, each_family, each_protocol, everywhere, handed_over, listen
 from words import open_socket, refused, section, who
 
@@ -188,3 +192,18 @@ def test_a_udp_socket_that_its_owner_connected_takes_nothing_more(broker, spawn,
         who("udp", family)
     assert broker.status()[1]["dns"]["errors"]["state"] >= 1
     assert broker.list() == []
+
+
+def test_a_udp_socket_that_stays_in_the_kernels_map_when_it_is_closed_is_found_and_forgotten(broker):
+    """Its owner has made it one of IPv4: the kernel then closes it as one that is in no map."""
+    add_routes()
+    broker.policy(section("dns", 61001, everywhere())).start()
+    with open_socket_here("udp", LOOPBACK["ipv4"], PORT, dual=True) as sock:
+        with acting_as(61001):
+            assert wire.control(broker.control_path, "FDSTORE=1\nFDNAME=dns", [sock.fileno()]).result == "ok"
+        sock.connect(("::ffff:127.0.0.1", 9))
+        sock.setsockopt(socket.IPPROTO_IPV6, kernel.IPV6_ADDRFORM, socket.AF_INET)
+        kernel.disconnect(sock)
+    assert broker.list() == []
+    with refused():
+        who("udp", "ipv4")

@@ -164,3 +164,19 @@ def test_the_drop_in_exposes_little_and_lets_the_examples_serve(broker):
     confined(broker, "hello.service")
     exposure = broker.out("systemd-analyze security --no-pager hello.service | tail -1")
     assert float(exposure.split(": ")[1].split()[0]) < 2.0, exposure
+
+
+@pytest.mark.parametrize("lines, runs", [("", True), ("ProtectHome=yes", False)], ids=["as it is", "hidden"])
+def test_a_user_manager_runs_what_a_sandboxed_program_asks_for_unless_it_is_hidden(broker, lines, runs):
+    broker.run("echo 'u mallory 61010 - /tmp' | systemd-sysusers -")
+    # A machine with an empty /etc has no PAM, which is what sets this otherwise.
+    broker.write("/etc/systemd/system/user@61010.service.d/no-pam.conf",
+                 "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/61010\n")
+    broker.write("/etc/systemd/user/out.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c "
+                 "'grep ^NoNewPrivs /proc/self/status >/tmp/out'\n")
+    broker.unit("asks.service", "[Service]\nType=oneshot\nUser=mallory\nEnvironment=XDG_RUNTIME_DIR=/run/user/61010\n"
+                f"ExecStart=/usr/bin/sockbroker-run --no-register systemctl --user start out.service\n{lines}\n")
+    broker.units.append("user@61010.service")
+    broker.run("rm -f /tmp/out; chmod 1777 /tmp; systemctl start user@61010.service")
+    assert (broker.run("systemctl start asks.service", check=False).returncode == 0) == runs
+    assert broker.run("cat /tmp/out", check=False).stdout == ("NoNewPrivs:\t0\n" if runs else "")
