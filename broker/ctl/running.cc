@@ -45,17 +45,28 @@ std::string active_state(const std::string& unit) {
         return state;
 }
 
+// Whether the broker that is meant is one of systemd's.
+bool is_a_unit(const Options& options) {
+        return options.runtime_dir ==
+                       (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns) &&
+               sd_booted() > 0;
+}
+
 }  // namespace
 
+std::string unit_of_broker(const Options& options) {
+        return options.netns.empty() ? "sockbrokerd.service" : fmt::format("sockbrokerd@{}.service", options.netns);
+}
+
+bool is_not_up_by_systemd(const Options& options) {
+        return is_a_unit(options) && active_state(unit_of_broker(options)) == "activating";
+}
+
 bool is_down_by_systemd(const Options& options) {
-        const bool own_place =
-                options.runtime_dir !=
-                (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns);
-        if (own_place || sd_booted() <= 0) {
+        if (!is_a_unit(options)) {
                 return false;
         }
-        const auto unit = options.netns.empty() ? std::string("sockbrokerd.service")
-                                                : fmt::format("sockbrokerd@{}.service", options.netns);
+        const auto unit = unit_of_broker(options);
         const auto state = active_state(unit);
         if (!state.empty()) {
                 return state == "inactive" || state == "failed";

@@ -26,6 +26,25 @@ def test_what_only_reads_never_starts_a_stopped_broker(broker, words):
     broker.run("systemctl start sockbrokerd.service")
 
 
+def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_without_it(broker):
+    """It does not hang: there is none, as after an upgrade whose broker does not start."""
+    broker.example("hello", "hello.service")
+    broker.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=10s")
+    broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    broker.run("systemctl restart sockbrokerd.service", check=False)
+    try:
+        for words, wanted in (("status --timeout=2s", 3), ("status hello --timeout=2s", 0)):
+            status, said = ctl(broker, words)
+            assert (status, said["state"], said["dispatches"]) == (wanted, "stopped", True), said
+            assert [row["service"] for row in said["services"]] == ["hello"], said
+        done = broker.run("sockbrokerctl status --timeout=2s", check=False)
+        assert (done.returncode, "not running, dispatch goes on" in done.stdout) == (3, True), done
+    finally:
+        broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
+        broker.run("systemctl restart sockbrokerd.service")
+    assert ctl(broker, "status")[0] == 0
+
+
 def test_status_after_unload_says_that_nothing_is_dispatched(broker):
     broker.run("sockbrokerctl unload")
     broker.until("the end of the broker", lambda: broker.show("sockbrokerd.service", "ActiveState") != "active")
@@ -88,23 +107,6 @@ def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(brok
     broker.run("rm -r /run/systemd/system/resolver.service.d; systemctl daemon-reload; systemctl reset-failed")
 
 
-@pytest.mark.parametrize("admitted", [True, False])
-def test_journalctl_of_a_unit_shows_the_verdict_that_sockbroker_run_was_given(broker, admitted):
-    """Its own standard error is the one way into `journalctl -u` that asks for no root in the broker."""
-    unit = "verdict.service" if admitted else "another.service"
-    broker.policy("verdict.conf", f"[Service verdict]\nUnit={unit}\nListenStream=192.0.2.0/24:80\n")
-    broker.run("systemctl reload sockbrokerd")
-    broker.unit("verdict.service", "[Service]\nType=oneshot\nDynamicUser=yes\nExecStart=/usr/bin/sockbroker-run "
-                "--service=verdict --listen-stream=127.0.0.1:0 /bin/true\n")
-    cursor = broker.cursor()
-    assert (broker.run("systemctl start verdict.service", check=False).returncode == 0) == admitted
-    broker.run("journalctl --sync")
-    said = broker.out(f"journalctl -o cat -u verdict.service --after-cursor='{cursor}'")
-    assert ("sockbroker-run: verdict: 1 socket registered" if admitted else
-            "sockbroker-run: verdict: not-permitted: not admitted to service verdict: Unit=another.service at "
-            ) in said, said
-    broker.run("systemctl reset-failed", check=False)
-    broker.policy("verdict.conf", None)
 def test_verify_and_reload_name_the_unit_where_the_policy_has_an_alias_of_it(broker):
     """As bind9.service is one of named.service: nobody could ever register, and nothing else would say so."""
     broker.unit("real@.service", "[Service]\nExecStart=/bin/true\n")
@@ -124,3 +126,20 @@ def test_verify_and_reload_name_the_unit_where_the_policy_has_an_alias_of_it(bro
         broker.policy("alias.conf", None)
 
 
+@pytest.mark.parametrize("admitted", [True, False])
+def test_journalctl_of_a_unit_shows_the_verdict_that_sockbroker_run_was_given(broker, admitted):
+    """Its own standard error is the one way into `journalctl -u` that asks for no root in the broker."""
+    unit = "verdict.service" if admitted else "another.service"
+    broker.policy("verdict.conf", f"[Service verdict]\nUnit={unit}\nListenStream=192.0.2.0/24:80\n")
+    broker.run("systemctl reload sockbrokerd")
+    broker.unit("verdict.service", "[Service]\nType=oneshot\nDynamicUser=yes\nExecStart=/usr/bin/sockbroker-run "
+                "--service=verdict --listen-stream=127.0.0.1:0 /bin/true\n")
+    cursor = broker.cursor()
+    assert (broker.run("systemctl start verdict.service", check=False).returncode == 0) == admitted
+    broker.run("journalctl --sync")
+    said = broker.out(f"journalctl -o cat -u verdict.service --after-cursor='{cursor}'")
+    assert ("sockbroker-run: verdict: 1 socket registered" if admitted else
+            "sockbroker-run: verdict: not-permitted: not admitted to service verdict: Unit=another.service at "
+            ) in said, said
+    broker.run("systemctl reset-failed", check=False)
+    broker.policy("verdict.conf", None)
