@@ -45,6 +45,16 @@ def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_w
     assert ctl(broker, "status")[0] == 0
 
 
+@pytest.mark.parametrize("words", ["", "--load"])
+def test_a_broker_that_root_starts_beside_the_unit_by_hand_is_not_told_to_take_its_pins(broker, words):
+    for _ in range(2):  # while the unit runs, and after it was stopped
+        done = broker.run(f"timeout 10 /usr/lib/sockbroker/sockbrokerd {words}", check=False)
+        assert done.returncode == 1 and "start that one (systemctl start sockbrokerd.service)" in done.stderr, done
+        assert "chown" not in done.stderr
+        broker.run("systemctl stop sockbrokerd.service")
+    broker.run("systemctl start sockbrokerd.service && sockbrokerctl status")
+
+
 def test_status_after_unload_says_that_nothing_is_dispatched(broker):
     broker.run("sockbrokerctl unload")
     broker.until("the end of the broker", lambda: broker.show("sockbrokerd.service", "ActiveState") != "active")
