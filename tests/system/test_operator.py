@@ -120,12 +120,13 @@ def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(brok
 def test_verify_and_reload_name_the_unit_where_the_policy_has_an_alias_of_it(broker):
     """As bind9.service is one of named.service: nobody could ever register, and nothing else would say so."""
     broker.unit("real@.service", "[Service]\nExecStart=/bin/true\n")
-    broker.run("ln -s /etc/systemd/system/real@.service /etc/systemd/system/other@.service && systemctl daemon-reload")
+    folder = "/etc/systemd/system"
+    broker.run(f"ln -s {folder}/real@.service {folder}/other@.service && systemctl daemon-reload")
     try:
         broker.policy("alias.conf", "[Service web]\nUnit=other@1.service\nListenStream=192.0.2.0/24:80\n")
-        said = ("/etc/sockbroker/conf.d/alias.conf:2: warning: Unit=: other@1.service is another name of real@1.service "
-                "on this host, and a process runs in real@1.service alone, so nobody can register for service web: "
-                "write real@1.service")
+        said = ("/etc/sockbroker/conf.d/alias.conf:2: warning: Unit=: other@1.service is another name of "
+                "real@1.service on this host, and a process runs in real@1.service alone, so nobody can register for "
+                "service web: write real@1.service")
         assert said in broker.out("sockbrokerctl verify").splitlines()
         assert said in broker.out("setpriv --reuid=nobody --clear-groups sockbrokerctl verify").splitlines()
         assert said in broker.run("sockbrokerctl reload").stderr.splitlines()
