@@ -142,15 +142,33 @@ std::string Prefix::to_string() const {
         return fmt::format("{}/{}", address.to_string(), length);
 }
 
+namespace {
+
+// What was probably meant by text that is no address, and what to write; empty where that is anybody's guess.
+std::string_view hint_for(std::string_view text) {
+        const auto has = [text](std::string_view some) { return text.find_first_of(some) != std::string_view::npos; };
+        if (text.find('%') != std::string_view::npos) {
+                return " (zones are not taken, Interface= names the interface)";
+        }
+        if (text.starts_with("::ffff:") || text.starts_with("::FFFF:")) {
+                return " (v4-mapped addresses are not taken, write the IPv4 address)";
+        }
+        if (has("ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ") && text.find(':') == std::string_view::npos) {
+                return " (host names are not taken, write addresses)";
+        }
+        return !text.empty() && text.find_first_not_of("0123456789.") == std::string_view::npos
+                       ? " (write four numbers from 0 to 255, without leading zeros)"
+                       : "";
+}
+
+}  // namespace
+
 Result<Prefix> parse_prefix(std::string_view text) {
         const auto slash = text.find('/');
         const auto host = text.substr(0, slash);
         const auto address = parse_address(host);
         if (!address) {
-                return fail(
-                        fmt::format("\"{}\" is not an IPv4 or IPv6 address (v4-mapped addresses are not taken, "
-                                    "write the IPv4 address)",
-                                    host));
+                return fail(fmt::format("\"{}\" is not an IPv4 or IPv6 address{}", host, hint_for(host)));
         }
         unsigned length = address_bits(address->family);
         if (slash != std::string_view::npos) {

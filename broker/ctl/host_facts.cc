@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -226,8 +227,14 @@ BusMessage ask_manager(sd_bus* bus, const char* method) {
         return BusMessage(reply);
 }
 
-// Those with a file, and those that are loaded without one.
-std::optional<std::vector<std::string>> units_that_exist() {
+struct Units {
+        std::vector<std::string> names;
+        std::map<std::string, std::string> aliases;
+};
+
+// Those with a file, and those that are loaded without one. A link of another name is no unit: processes run in what it
+// leads to.
+std::optional<Units> units_that_exist() {
         sd_bus* raw = nullptr;
         const int opened = sd_booted() > 0 ? open_system_bus(&raw) : -ENOENT;
         const SystemBus bus(raw);
@@ -235,7 +242,7 @@ std::optional<std::vector<std::string>> units_that_exist() {
                 return std::nullopt;
         }
         (void)sd_bus_set_method_call_timeout(bus.get(), 2'000'000);
-        std::vector<std::string> units;
+        Units units;
         const auto files = ask_manager(bus.get(), "ListUnitFiles");
         if (!files || sd_bus_message_enter_container(files.get(), 'a', "(ss)") < 0) {
                 return std::nullopt;
@@ -243,8 +250,16 @@ std::optional<std::vector<std::string>> units_that_exist() {
         const char* path = nullptr;
         const char* state = nullptr;
         while (sd_bus_message_read(files.get(), "(ss)", &path, &state) > 0) {
-                const std::string_view whole = path;
-                units.emplace_back(whole.substr(whole.rfind('/') + 1));
+                const std::filesystem::path whole = path;
+                if (std::strcmp(state, "alias") != 0) {
+                        units.names.push_back(whole.filename());
+                        continue;
+                }
+                std::error_code unreadable;
+                const auto target = std::filesystem::canonical(whole, unreadable).filename();
+                if (!unreadable && target != whole.filename()) {
+                        units.aliases.try_emplace(whole.filename(), target);
+                }
         }
         const auto loaded = ask_manager(bus.get(), "ListUnits");
         if (!loaded || sd_bus_message_enter_container(loaded.get(), 'a', "(ssssssouso)") < 0) {
@@ -257,7 +272,7 @@ std::optional<std::vector<std::string>> units_that_exist() {
         while (sd_bus_message_read(loaded.get(), "(ssssssouso)", &name, &other, &load, &other, &other, &other, &other,
                                    &job, &other, &other) > 0) {
                 if (std::strcmp(load, "not-found") != 0) {
-                        units.emplace_back(name);
+                        units.names.emplace_back(name);
                 }
         }
         return units;
@@ -356,7 +371,10 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
                                           return !one.units.empty();
                                   });
         if (claims_units) {
-                host.units = units_that_exist();
+                if (auto units = units_that_exist()) {
+                        host.units = std::move(units->names);
+                        host.aliases = std::move(units->aliases);
+                }
         }
         if (auto found = listeners()) {
                 // Whose they are takes a look at every process: only if it matters.

@@ -27,15 +27,13 @@ constexpr std::uint64_t kPatienceUsec = 2'000'000;
 constexpr auto kPoll = std::chrono::milliseconds(10);
 
 // kUnknown: systemd does not run it, or nobody could be asked.
-enum class State : std::uint8_t { kUnknown, kUp, kEnding, kDown };
+enum class State : std::uint8_t { kUnknown, kUp, kStarting, kEnding, kDown };
 
 using Owned = std::unique_ptr<char, decltype(&std::free)>;
 
 class BrokerUnit {
 public:
-        explicit BrokerUnit(const Options& options)
-                : name_(options.netns.empty() ? std::string("sockbrokerd.service")
-                                              : fmt::format("sockbrokerd@{}.service", options.netns)) {
+        explicit BrokerUnit(const Options& options) : name_(unit_of_broker(options)) {
                 const bool own_place =
                         options.runtime_dir !=
                         (options.netns.empty() ? Options{}.runtime_dir : "/run/sockbroker/netns/" + options.netns);
@@ -87,6 +85,9 @@ private:
                         return State::kUnknown;
                 }
                 const bool down = active == "inactive" || active == "failed";
+                if (active == "activating") {
+                        return State::kStarting;
+                }
                 if (!down && active != "deactivating") {
                         return State::kUp;
                 }
@@ -130,6 +131,14 @@ private:
 
 }  // namespace
 
+std::string unit_of_broker(const Options& options) {
+        return options.netns.empty() ? "sockbrokerd.service" : fmt::format("sockbrokerd@{}.service", options.netns);
+}
+
+bool is_not_up_by_systemd(const Options& options) {
+        return BrokerUnit(options).state() == State::kStarting;
+}
+
 bool is_down_by_systemd(const Options& options, std::chrono::milliseconds patience) {
         const auto state = BrokerUnit(options).settled(patience);
         return state == State::kDown || state == State::kEnding;
@@ -138,7 +147,7 @@ bool is_down_by_systemd(const Options& options, std::chrono::milliseconds patien
 void await_end_by_systemd(const Options& options, std::chrono::milliseconds patience) {
         const BrokerUnit unit(options);
         const auto end = std::chrono::steady_clock::now() + patience;
-        for (auto now = unit.state(); now == State::kUp || now == State::kEnding; now = unit.state()) {
+        for (auto now = unit.state(); now != State::kUnknown && now != State::kDown; now = unit.state()) {
                 if (std::chrono::steady_clock::now() >= end) {
                         return;
                 }

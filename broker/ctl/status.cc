@@ -14,6 +14,7 @@
 #include "broker/ctl/ask.h"
 #include "broker/ctl/host_facts.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/running.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/stopped.h"
 #include "broker/ctl/triggered.h"
@@ -234,6 +235,11 @@ int show_stopped(const Options& options) {
 
 // The failure was told; what the kernel does meanwhile is what root wants to know next.
 int show_hung(const Options& options, int status) {
+        if (is_not_up_by_systemd(options)) {
+                complain(fmt::format("it fails at each start, or takes that long to start: journalctl -u {}",
+                                     unit_of_broker(options)));
+                return show_stopped(options);
+        }
         if (options.json == JsonMode::kOff) {
                 if (const Stopped stopped = look_at_pins(options); stopped.dispatches.value_or(false)) {
                         (void)show(

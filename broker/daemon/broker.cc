@@ -74,7 +74,7 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
           flows_(*dataplane_),
           attachment_(*dataplane_, audit_),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
-                  flows_, attachment_, helpers.netns_cookie),
+                  flows_, attachment_, helpers.netns_cookie, helpers.mistakes),
           registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, entries_,
                      {config.rate_interval_usec, config.rate_burst}, options.netns, helpers.netns_cookie),
           admissions_(names_, policy_),

@@ -54,6 +54,7 @@ public:
                 hands::Crew& crew;
                 bool has_store;  // PID 1 keeps descriptors for this process
                 std::uint64_t netns_cookie;
+                std::string mistakes;  // in the broker's settings, as status says it
         };
         Broker(const DaemonOptions& options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane,
                const Helpers& helpers);

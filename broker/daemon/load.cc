@@ -11,6 +11,7 @@
 
 #include "broker/base/capabilities.h"
 #include "broker/base/standard_streams.h"
+#include "broker/daemon/diagnostics.h"
 #include "broker/daemon/places.h"
 #ifdef SOCKBROKER_TAKEOVER
 #include "tests/sandbox/takeover.h"
@@ -27,6 +28,15 @@ Capacity wanted_by(const BrokerConfig& config) {
                 .services = config.limits.max_services,
                 .sockets = config.max_sockets,
                 .accounted = config.limits.max_accounted};
+}
+
+std::string describe_mistakes(const std::vector<Diagnostic>& found) {
+        if (found.empty()) {
+                return {};
+        }
+        return fmt::format(
+                "{} in the settings of the broker, which started without these lines{}: mend them and restart it",
+                count_errors(found.size()), first_error(found));
 }
 
 std::vector<std::string> notes_of(std::uint32_t earlier_layout, const std::string& not_grown) {
@@ -94,7 +104,7 @@ Result<OpenedDataplane> open_dataplane(const DaemonOptions& options) {
         if (auto kept = keep_capabilities(kToLoad); !kept) {
                 return std::unexpected(kept.error());
         }
-        const auto config = load_broker_config(options.config_dirs).config;
+        const auto [config, diagnostics] = load_broker_config(options.config_dirs);
         const auto wanted = wanted_by(config);
         auto dataplane = loads ? Dataplane::open(options.pin_dir(), wanted) : Dataplane::adopt(options.pin_dir());
         if (!dataplane) {
@@ -115,6 +125,7 @@ Result<OpenedDataplane> open_dataplane(const DaemonOptions& options) {
                         "journalctl -u sockbrokerd-load.service says why");
         }
         return OpenedDataplane{.config = config,
+                               .mistakes = describe_mistakes(diagnostics),
                                .dataplane = std::move(*dataplane),
                                .filter = std::move(filter),
                                .notes = std::move(notes)};

@@ -23,6 +23,7 @@ namespace sockbroker {
 
 struct OpenedDataplane {
         BrokerConfig config;
+        std::string mistakes;  // in the files of that, for status; empty: none
         std::unique_ptr<Dataplane> dataplane;
         std::optional<NotifyFilter> filter;  // none: it could not be loaded
         std::vector<std::string> notes;      // what an operator is to know of it

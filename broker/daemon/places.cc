@@ -188,6 +188,14 @@ Result<OwnedFd> open_pin_dir(const DaemonOptions& options) {
                 return fail_errno(fmt::format("cannot open the directory of pins {}", path));
         }
         // Whoever may enter it holds the traffic of the machine.
+        if (geteuid() == 0 && status.st_uid != 0 && (status.st_mode & 077) == 0) {
+                // Not to be made root's: the broker whose it is could not open its pins again.
+                return fail(
+                        fmt::format("the directory of pins {} is that of the broker with uid {}: start that one "
+                                    "(systemctl start sockbrokerd.service), or another one elsewhere (--bpffs, "
+                                    "--runtime-dir, --state-dir)",
+                                    path, status.st_uid));
+        }
         if (status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
                 return fail(
                         fmt::format("the directory of pins {0} must belong to uid {1} alone; as root: chown {1} {0} "

@@ -73,7 +73,7 @@ Refusal replaced_twice() {
 Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
                const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
-               std::uint64_t netns_cookie)
+               std::uint64_t netns_cookie, std::string mistakes)
         : dataplane_(dataplane),
           policy_(policy),
           reloads_(reloads),
@@ -87,6 +87,7 @@ Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Re
           flows_(flows),
           attachment_(attachment),
           netns_cookie_(netns_cookie),
+          mistakes_(std::move(mistakes)),
           started_usec_(wall_usec()) {}
 
 void Report::probe() {
@@ -119,6 +120,9 @@ Answer Report::status() {
                 .routes = routes_.sum(),
         };
         attachment_.tell(status.policy);
+        if (!mistakes_.empty()) {
+                status.warnings.push_back(mistakes_);
+        }
         if (const auto silent = names_.silent(); !silent.names.empty()) {
                 status.warnings.push_back(describe(silent));
         }

@@ -217,7 +217,8 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                                                                .worker = *loop.worker,
                                                                .crew = *loop.crew,
                                                                .has_store = loop.manager.valid(),
-                                                               .netns_cookie = netns.cookie});
+                                                               .netns_cookie = netns.cookie,
+                                                               .mistakes = std::move(opened.mistakes)});
         loop.broker->start(std::move(sockets.stored), std::move(sockets.strangers));
         auto& reloads = loop.broker->reloads();
         auto links =

@@ -292,12 +292,45 @@ void warn_of_groups(const Policy& policy, const std::vector<RegisteredSocket>& s
         }
 }
 
-void warn_of_units(const Policy& policy, const Service& service, const std::vector<std::string>& units,
+// x@.service of x@7.service; of what is no instance the name itself.
+std::string template_of(const std::string& name) {
+        const auto at = name.find('@');
+        const auto dot = name.rfind('.');
+        return at == std::string::npos || dot == std::string::npos || dot < at
+                       ? name
+                       : name.substr(0, at + 1) + name.substr(dot);
+}
+
+// The unit's own name, where this is another one: the kernel knows a process of it by that alone. Else empty.
+std::string canonical(const std::string& name, const std::map<std::string, std::string>& aliases) {
+        if (const auto found = aliases.find(name); found != aliases.end()) {
+                return found->second;
+        }
+        const auto found = aliases.find(template_of(name));
+        const auto at = name.find('@');
+        if (found == aliases.end() || found->second.find("@.") == std::string::npos) {
+                return {};
+        }
+        const auto instance = name.substr(at + 1, name.rfind('.') - at - 1);
+        return std::string(found->second).insert(found->second.find('@') + 1, instance);
+}
+
+void warn_of_units(const Policy& policy, const Service& service, const HostFacts& host,
                    std::vector<Diagnostic>& warnings) {
         if (service.units.empty() || std::ranges::any_of(service.units, [&](const Matcher& matcher) {
-                    return has_unit(matcher.value, units);
+                    return has_unit(matcher.value, *host.units);
             })) {
                 return;
+        }
+        for (const auto& matcher : service.units) {
+                if (const auto own = canonical(matcher.value, host.aliases); !own.empty()) {
+                        warnings.push_back(warning_at(
+                                policy, matcher.where,
+                                fmt::format("Unit=: {} is another name of {} on this host, and a process runs in {} "
+                                            "alone, so nobody can register for service {}: write {}",
+                                            matcher.value, own, own, service.name, own)));
+                        return;
+                }
         }
         constexpr std::size_t kShown = 3;
         std::vector<std::string_view> names;
@@ -321,13 +354,6 @@ std::string local_route_command(const std::string& netns, const std::string& pre
 }
 
 bool has_unit(const std::string& matcher, const std::vector<std::string>& units) {
-        const auto template_of = [](const std::string& name) {
-                const auto at = name.find('@');
-                const auto dot = name.rfind('.');
-                return at == std::string::npos || dot == std::string::npos || dot < at
-                               ? name
-                               : name.substr(0, at + 1) + name.substr(dot);
-        };
         return std::ranges::any_of(units, [&](const std::string& unit) {
                 return unit_matches(matcher, unit) ||
                        matcher == unit ||  // An instance of a template that is there may be started any time.
@@ -356,7 +382,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
                         warn_of_routes(policy, service, *local, host.netns, warnings);
                 }
                 if (host.units) {
-                        warn_of_units(policy, service, *host.units, warnings);
+                        warn_of_units(policy, service, host, warnings);
                 }
         }
         if (takeovers) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,7 +41,8 @@ struct HostFacts {
         std::optional<std::vector<Prefix>> local;            // what ends on this host by its routes
         PortRange ephemeral = {32768, 60999};
         std::optional<std::vector<PortRange>> reserved;  // net.ipv4.ip_local_reserved_ports
-        std::optional<std::vector<std::string>> units;   // that exist, templates too
+        std::optional<std::vector<std::string>> units;   // that exist by their own names, templates too
+        std::map<std::string, std::string> aliases;      // other names of units: the unit's own
         std::vector<RegisteredSocket> registered;
         std::string netns;  // whose all this is, as `ip netns` has it; empty: the machine's own
 };

@@ -124,6 +124,23 @@ def test_limits_by_a_link_to_nowhere_are_an_error(broker):
     broker.wait_log("sockbrokerd.conf: the file is a link to nowhere, mend the link or remove it")
 
 
+def test_status_warns_of_settings_that_do_not_apply_until_a_broker_starts_with_better_ones(broker):
+    """The broker starts without them, with limits that nobody chose, and who asks status is to know."""
+    settings = broker.config / "sockbrokerd.conf"
+    settings.write_text("[Broker]\nMaxBindings=64k\nMaxSokets=4\n")
+    broker.policy(WEB).start()
+    said = (f"2 errors in the settings of the broker, which started without these lines (the first: {settings}:2: "
+            'MaxBindings=: "64k" is not a number from 1 to 16777216): mend them and restart it')
+    assert broker.status()[0]["warnings"] == [said]
+    assert said in broker.ctl("status")[1]
+    settings.write_text("[Broker]\nMaxBindings=64000\n")
+    assert broker.reload()[0] == 0
+    assert broker.status()[0]["warnings"] == [said], "limits are read at the start alone"
+    broker.stop()
+    broker.start()
+    assert broker.status()[0]["warnings"] == []
+
+
 def test_verify_of_another_root_names_a_directory_that_cannot_be_listed(broker):
     silent_file.make_device()
     folder = pathlib.Path("/run/root/etc/sockbroker/conf.d")

@@ -35,6 +35,35 @@ def test_what_only_reads_does_not_undo_an_unload_that_has_just_answered(broker):
     assert ctl(broker, "status")[0] == 0
 
 
+def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_without_it(broker):
+    """It does not hang: there is none, as after an upgrade whose broker does not start."""
+    broker.example("hello", "hello.service")
+    broker.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=10s")
+    broker.drop_in("sockbrokerd.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    broker.run("systemctl restart sockbrokerd.service", check=False)
+    try:
+        for words, wanted in (("status --timeout=2s", 3), ("status hello --timeout=2s", 0)):
+            status, said = ctl(broker, words)
+            assert (status, said["state"], said["dispatches"]) == (wanted, "stopped", True), said
+            assert [row["service"] for row in said["services"]] == ["hello"], said
+        done = broker.run("sockbrokerctl status --timeout=2s", check=False)
+        assert (done.returncode, "not running, dispatch goes on" in done.stdout) == (3, True), done
+    finally:
+        broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
+        broker.run("systemctl restart sockbrokerd.service")
+    assert ctl(broker, "status")[0] == 0
+
+
+@pytest.mark.parametrize("words", ["", "--load"])
+def test_a_broker_that_root_starts_beside_the_unit_by_hand_is_not_told_to_take_its_pins(broker, words):
+    for _ in range(2):  # while the unit runs, and after it was stopped
+        done = broker.run(f"timeout 10 /usr/lib/sockbroker/sockbrokerd {words}", check=False)
+        assert done.returncode == 1 and "start that one (systemctl start sockbrokerd.service)" in done.stderr, done
+        assert "chown" not in done.stderr
+        broker.run("systemctl stop sockbrokerd.service")
+    broker.run("systemctl start sockbrokerd.service && sockbrokerctl status")
+
+
 @pytest.fixture
 def slow_to_stop(broker):
     broker.drop_in("sockbrokerd.service", "[Service]\nExecStop=/bin/sleep 1\n")
@@ -114,6 +143,26 @@ def test_list_and_status_have_the_state_of_the_service_behind_a_socket_unit(brok
     assert behind() == ("resolver.service", "failed")
     assert "resolver.service, which is to answer, has failed" in broker.out("sockbrokerctl status")
     broker.run("rm -r /run/systemd/system/resolver.service.d; systemctl daemon-reload; systemctl reset-failed")
+
+
+def test_verify_and_reload_name_the_unit_where_the_policy_has_an_alias_of_it(broker):
+    """As bind9.service is one of named.service: nobody could ever register, and nothing else would say so."""
+    broker.unit("real@.service", "[Service]\nExecStart=/bin/true\n")
+    folder = "/etc/systemd/system"
+    broker.run(f"ln -s {folder}/real@.service {folder}/other@.service && systemctl daemon-reload")
+    try:
+        broker.policy("alias.conf", "[Service web]\nUnit=other@1.service\nListenStream=192.0.2.0/24:80\n")
+        said = ("/etc/sockbroker/conf.d/alias.conf:2: warning: Unit=: other@1.service is another name of "
+                "real@1.service on this host, and a process runs in real@1.service alone, so nobody can register for "
+                "service web: write real@1.service")
+        assert said in broker.out("sockbrokerctl verify").splitlines()
+        assert said in broker.out("setpriv --reuid=nobody --clear-groups sockbrokerctl verify").splitlines()
+        assert said in broker.run("sockbrokerctl reload").stderr.splitlines()
+        broker.policy("alias.conf", "[Service web]\nUnit=real@1.service\nListenStream=192.0.2.0/24:80\n")
+        assert "Unit=" not in broker.out("sockbrokerctl verify")
+    finally:
+        broker.run("rm /etc/systemd/system/other@.service; systemctl daemon-reload")
+        broker.policy("alias.conf", None)
 
 
 @pytest.mark.parametrize("admitted", [True, False])

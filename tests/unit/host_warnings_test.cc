@@ -191,6 +191,24 @@ TEST(HostWarnings, AServiceWhoseUnitsDoNotExist) {
         EXPECT_TRUE(of_units("User=1").empty());
 }
 
+TEST(HostWarnings, AServiceThatNamesAnAliasOfItsUnit) {
+        const auto of_units = [](const std::string& claims) {
+                HostFacts facts = host();
+                facts.units = {"named.service", "getty@.service"};
+                facts.aliases = {{"bind9.service", "named.service"}, {"autovt@.service", "getty@.service"}};
+                return said("[Service web]\n" + claims + "\nListenStream=192.0.2.0/24:80\n", facts);
+        };
+        EXPECT_EQ(of_units("Unit=bind9.service"),
+                  std::vector<std::string>{
+                          "x.conf:2: Unit=: bind9.service is another name of named.service on this host, and a process "
+                          "runs in named.service alone, so nobody can register for service web: write named.service"});
+        EXPECT_NE(of_units("Unit=autovt@tty1.service").at(0).find("write getty@tty1.service"), std::string::npos);
+        EXPECT_NE(of_units("Unit=autovt@.service").at(0).find("write getty@.service"), std::string::npos);
+        EXPECT_NE(of_units("Unit=wbe.service bind9.service").at(0).find("write named.service"), std::string::npos);
+        EXPECT_NE(of_units("Unit=bind*.service").at(0).find("has no unit bind*.service"), std::string::npos);
+        EXPECT_TRUE(of_units("Unit=bind9.service named.service").empty()) << "for hosts with one name or the other";
+}
+
 TEST(HostWarnings, NothingIsSaidOfWhatIsNotKnown) {
         EXPECT_TRUE(said("[Service web]\nUnit=none.service\nListenStream=203.0.113.0/24:80\n", HostFacts{}).empty());
 }
