@@ -7,6 +7,7 @@
 
 #include "broker/base/directories.h"
 #include "broker/base/result.h"
+#include "broker/ctl/in_time.h"
 #include "broker/ctl/reach.h"
 #include "broker/policy/diagnostic.h"
 
@@ -16,6 +17,7 @@ inline constexpr const char* kBrokerUser = "sockbroker";
 
 // What is wrong with the files of these directories for a broker that confined itself now. `user`: and that is this
 // user, which only root can become (others: reach.h); null: the caller.
-[[nodiscard]] Result<std::vector<Diagnostic>> read_as_broker(const Directories& places, const UserIds* user);
+[[nodiscard]] Result<std::vector<Diagnostic>> read_as_broker(const Directories& places, const UserIds* user,
+                                                             Deadline deadline);
 
 }  // namespace sockbroker::ctl

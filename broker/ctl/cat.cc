@@ -9,6 +9,7 @@
 #include "broker/base/printable.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
+#include "broker/ctl/silent_files.h"
 #include "broker/ctl/verbs.h"
 #include "broker/policy/files.h"
 
@@ -48,6 +49,11 @@ std::string shown(std::string_view text) {
 }  // namespace
 
 int cat_policy(const Options& options) {
+        const auto deadline = deadline_after(Deadline::clock::now(), patience_of(options));
+        if (const auto silent = first_silent(options.config_dirs, {}, deadline)) {
+                complain(silent->to_string());
+                return kExitFailed;
+        }
         const auto found = read_policy_files(options.config_dirs);
         for (const auto& diagnostic : found.diagnostics) {
                 complain(to_line(diagnostic));

@@ -36,6 +36,7 @@
 #include "broker/ctl/ask.h"
 #include "broker/ctl/netns.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/silent_files.h"
 #include "broker/ctl/system_bus.h"
 #include "broker/policy/files.h"
 #include "broker/policy/findings.h"
@@ -393,6 +394,11 @@ std::vector<Diagnostic> warnings_of_host(const Options& options, const Policy& p
 std::vector<Diagnostic> warnings_of_disk(const Options& options, std::string_view digest) {
         if (!is_of_broker(options)) {
                 return {};
+        }
+        const auto deadline = deadline_after(Deadline::clock::now(), patience_of(options));
+        if (auto silent = first_silent(options.config_dirs, {}, deadline)) {
+                silent->severity = Severity::kWarning;
+                return {*std::move(silent)};
         }
         const auto found = read_policy_files(options.config_dirs);
         std::size_t bytes = 0;

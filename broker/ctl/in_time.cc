@@ -33,6 +33,20 @@ bool wait_for_more(int fd, Deadline deadline) {
         }
 }
 
+// A child that hangs in the kernel outlives a SIGKILL: whoever waits for the end of this tool's output, or has given it
+// a lock, must not wait for that one. Whether it succeeded.
+bool let_go_of_all_but(int pipe) {
+        const OwnedFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+                if (!null || ::dup2(null.get(), standard) < 0) {
+                        return false;
+                }
+        }
+        const auto kept = static_cast<unsigned>(pipe);
+        const unsigned first = STDERR_FILENO + 1;
+        return (kept == first || ::close_range(first, kept - 1, 0) == 0) && ::close_range(kept + 1, ~0U, 0) == 0;
+}
+
 }  // namespace
 
 Deadline deadline_after(Deadline start, std::chrono::microseconds span) {
@@ -48,9 +62,12 @@ Result<std::string> told_until(Deadline deadline, const std::function<void(int p
         OwnedFd theirs(fds[1]);
         const pid_t child = ::fork();
         if (child < 0) {
-                return fail_errno("cannot start a process that asks this host's directory");
+                return fail_errno("cannot start a process for what may take long");
         }
         if (child == 0) {
+                if (!let_go_of_all_but(theirs.get())) {
+                        ::_exit(EXIT_FAILURE);
+                }
                 try {
                         tell(theirs.get());
                 } catch (const std::exception&) {

@@ -25,6 +25,7 @@
 #include "broker/ctl/netns.h"
 #include "broker/ctl/reach.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/silent_files.h"
 #include "broker/ctl/verbs.h"
 #include "broker/policy/decide.h"
 #include "broker/policy/files.h"
@@ -299,6 +300,13 @@ ParsedPolicy parse_files(const std::vector<std::string>& paths, const PolicyLimi
 }  // namespace
 
 int verify_policy(const Options& options) {
+        // What others may keep this waiting for comes first; the time that a large policy takes is not counted.
+        const auto patience = patience_of(options);
+        auto start = Deadline::clock::now();
+        if (const auto silent = first_silent(options.config_dirs, options.arguments, deadline_after(start, patience))) {
+                complain(silent->to_string());
+                return kExitFailed;
+        }
         // Four directories that are not there are a policy without services; a root that was named is meant to exist.
         if (!options.root.empty() && ::access(options.root.c_str(), R_OK | X_OK) != 0) {
                 complain(fmt::format("cannot read the directory {} given by --root: {}", options.root,
@@ -313,6 +321,21 @@ int verify_policy(const Options& options) {
         const std::vector<std::string>& dirs = options.config_dirs;
         const bool of_files = !options.arguments.empty();
         const bool of_host = !options.offline && options.root.empty();
+        // A broker that was given a directory by hand is whoever started it.
+        const auto user = !of_files && of_host && options.config_dir.empty()
+                                  ? ids_of_user(kBrokerUser, deadline_after(start, patience / 2))
+                                  : std::nullopt;
+        std::vector<Diagnostic> found_by_broker;
+        if (!of_files && of_host) {
+                auto found = read_as_broker(options, user && ::geteuid() == 0 ? &*user : nullptr,
+                                            deadline_after(start, patience));
+                if (!found) {
+                        complain(found.error().text());
+                        return kExitFailed;
+                }
+                found_by_broker = *std::move(found);
+        }
+        const auto waited = Deadline::clock::now() - start;
         const ParsedBrokerConfig config = load_broker_config(dirs);
         const ParsedPolicy parsed = of_files ? parse_files(options.arguments, config.config.limits)
                                              : load_policy(dirs, config.config.limits);
@@ -328,20 +351,7 @@ int verify_policy(const Options& options) {
                                        "there is no policy file, here or in any other directory, so there is no "
                                        "service"});
         }
-        const auto patience = options.timeout_given ? options.timeout : kShortTimeout;
-        const auto start = std::chrono::steady_clock::now();
-        // A broker that was given a directory by hand is whoever started it.
-        const auto user = !of_files && of_host && options.config_dir.empty()
-                                  ? ids_of_user(kBrokerUser, deadline_after(start, patience / 2))
-                                  : std::nullopt;
-        if (!of_files && of_host) {
-                const auto broker = read_as_broker(options, user && ::geteuid() == 0 ? &*user : nullptr);
-                if (!broker) {
-                        complain(broker.error().text());
-                        return kExitFailed;
-                }
-                add_new(*broker, diagnostics);  // what the caller may not read is found again, in the same words
-        }
+        add_new(found_by_broker, diagnostics);  // what the caller may not read is found again, in the same words
         name_the_reader(std::span(diagnostics).first(read_by_caller));
         if (user && ::geteuid() != 0) {
                 add_new(out_of_reach(dirs, *user), diagnostics);
@@ -351,6 +361,7 @@ int verify_policy(const Options& options) {
                                   std::back_inserter(diagnostics));
         }
         if (parsed.policy && of_host) {
+                start = Deadline::clock::now() - waited;
                 std::ranges::move(first_of_each_file(unknown_interfaces(*parsed.policy, interfaces_now())),
                                   std::back_inserter(diagnostics));
                 const auto accounts = accounts_of(*parsed.policy, deadline_after(start, patience));

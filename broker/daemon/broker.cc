@@ -65,7 +65,7 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
           refusals_(audit_),
           entries_(audit_, policy_),
           held_(helpers.event, helpers.crew, helpers.has_store, registry_, policy_, refusals_, entries_, audit_),
-          routes_(helpers.event, routes_of(options, config), registry_, entries_, audit_),
+          routes_(helpers.event, helpers.disk, routes_of(options, config), registry_, entries_, audit_),
           departures_(audit_, entries_, held_, routes_),
           replies_(dataplane_->unit_programs(), policy_, registry_, refusals_, entries_, audit_),
           reloads_(PolicySource(options, limits_of(config, room_of(dataplane_->capacity())),

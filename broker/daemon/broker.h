@@ -51,6 +51,7 @@ public:
                 Audit& audit;
                 Names& names;
                 Worker& worker;
+                Worker& disk;  // for what waits for one
                 hands::Crew& crew;
                 bool has_store;  // PID 1 keeps descriptors for this process
                 std::uint64_t netns_cookie;

@@ -36,20 +36,19 @@ void Broker::drain(const Request& request, const Peer& peer, const Reply& reply)
                 entry_by(peer, Action::kDrain, 5, service, fmt::format("{}, asked by {}", message, peer.to_string()));
         entry.result = to_string(ResultCode::kOk);
         audit_.write(std::move(entry));
-        auto warnings = std::make_shared<std::vector<std::string>>();
-        const auto kept = routes_.drain(service, drain, [=, this](bool in_kernel) {
+        routes_.drain(service, drain, [=, this](bool in_kernel, const Result<void>& kept) {
                 const bool done = in_kernel || !announces;
-                if (!done) {
-                        warnings->emplace_back("the routes in the kernel have not followed yet");
-                        std::ranges::copy(routes_.warnings(), std::back_inserter(*warnings));
+                std::vector<std::string> warnings;
+                if (!kept) {
+                        warnings.push_back(kept.error().text() + ", so the next broker may not know of it");
+                        audit_.note(3, warnings.back());
                 }
-                reply_with(reply,
-                           [&] { return Answer{.message = done ? message : unfinished, .warnings = *warnings}; });
+                if (!done) {
+                        warnings.emplace_back("the routes in the kernel have not followed yet");
+                        std::ranges::copy(routes_.warnings(), std::back_inserter(warnings));
+                }
+                reply_with(reply, [&] { return Answer{.message = done ? message : unfinished, .warnings = warnings}; });
         });
-        if (!kept) {  // the answer may be on its way
-                warnings->push_back(kept.error().text() + ", so the next broker will not know of it");
-                audit_.note(3, warnings->back());
-        }
 }
 
 void Broker::unload(const Peer& peer, const Reply& reply) {

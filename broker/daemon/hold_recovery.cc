@@ -25,6 +25,9 @@ std::uint64_t cookie_of(int fd) {
         return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
+// As long as no policy says how long a client may wait.
+constexpr std::int64_t kHoldWithoutPolicyUsec = 30 * kUsec;
+
 }  // namespace
 
 // Those alone that serve or are held: a displaced one was about to be given up. What they are is known by their
@@ -36,6 +39,8 @@ void HeldSockets::take_up(std::vector<StoredFd> stored) {
                         services_of.emplace(one.cookie, service);
                 }
         }
+        // PID 1 was given what it has because a policy wanted it held; the next one in force will set its time.
+        Service unknown{.hold_usec = kHoldWithoutPolicyUsec};
         std::map<std::string, Adoption> adopted;
         for (auto& [name, fd] : stored) {
                 const std::uint64_t cookie = cookie_of(fd.get());
@@ -43,7 +48,8 @@ void HeldSockets::take_up(std::vector<StoredFd> stored) {
                 bool is_held = false;
                 for (auto at = first; at != last; at++) {
                         const std::string& service = at->second;
-                        const Service* policy = policy_->find(service);
+                        unknown.name = service;
+                        const Service* policy = policy_.none() ? &unknown : policy_->find(service);
                         const auto* one = find(service, cookie);
                         if (policy == nullptr || one == nullptr || !may_be_held(*policy, *one) ||
                             !(one->held() ||

@@ -21,6 +21,8 @@ public:
         [[nodiscard]] const std::shared_ptr<const Policy>& shared() const { return policy_; }
         [[nodiscard]] const Interfaces& interfaces() const { return interfaces_; }  // as the rules have them
         [[nodiscard]] std::int64_t since_usec() const { return since_usec_; }       // since the epoch; 0: none is
+        // A start could take none: the kernel's rules stand, and nobody is admitted.
+        [[nodiscard]] bool none() const { return since_usec_ == 0; }
 
         // What a long answer is read from. A reader may be slow, and there may be many: when the policy is replaced for
         // the second time they lose it, so that no more than two are kept.

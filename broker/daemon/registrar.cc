@@ -153,6 +153,9 @@ Answer Registrar::store(const Admission& admission, const Incoming& message, con
         }
         forget_displaced(service);
         make_room(fresh);
+        if (!registry_.has_room(fresh)) {
+                keep_places(service.name, offers);
+        }
         // Before the first datagram comes.
         const auto replies = replies_.prepare(service, peer, facts);
         const auto handed = registry_.commit(service, peer, offers);
@@ -206,6 +209,22 @@ void Registrar::forget_displaced(const Service& service) {
         const auto most = std::max<std::size_t>(service.max_sockets, kAtLeast);
         departures_.tell(registry_.forget_displaced(service.name, most), Action::kGone,
                          fmt::format("it was displaced, and the service has {} younger ones that were", most));
+}
+
+// Where every place is taken: what is registered once more needs none, if it is what a new one would be.
+void Registrar::keep_places(const std::string& service, std::vector<Offer>& offers) const {
+        const auto all = registry_.registrations(service);
+        const bool share = registry_.distribution(service).share;
+        const auto is_first = [&](const Registration& one, Family family) {
+                return share || !one.serves_in(one.protocol, family) ||
+                       first_choice(all, one.protocol, family)->slot == one.slot;
+        };
+        for (auto& offer : offers) {
+                const auto one = std::ranges::find(all, offer.facts.cookie, &Registration::cookie);
+                offer.inherit = offer.inherit || (one != all.end() && one->serves.ipv4 == offer.serves.ipv4 &&
+                                                  one->serves.ipv6 == offer.serves.ipv6 &&
+                                                  is_first(*one, Family::kIpv4) && is_first(*one, Family::kIpv6));
+        }
 }
 
 void Registrar::make_room(std::size_t slots) {

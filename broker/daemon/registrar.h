@@ -49,6 +49,7 @@ public:
 private:
         // Slots for so many more, as far as there are some that nobody serves with.
         void make_room(std::size_t slots);
+        void keep_places(const std::string& service, std::vector<Offer>& offers) const;
         void forget_displaced(const Service& service);
         void tell_handed(const Admission& admission, const std::vector<CommitResult>& handed);
         // What is probably not as it was meant, of a registration that was taken; the journal has it too.

@@ -19,13 +19,15 @@ constexpr std::int64_t kAskUnitsUsec = 5'000'000;
 
 }  // namespace
 
-Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry, ServiceEntries& entries, Audit& audit)
+Routes::Routes(sd_event* event, Worker& disk, RoutesOptions options, const Registry& registry, ServiceEntries& entries,
+               Audit& audit)
         : event_(event),
           options_(std::move(options)),
           registry_(registry),
           entries_(entries),
           audit_(audit),
           memory_(options_.memory_path),
+          saves_(disk, options_.memory_path),
           link_(event, options_.socket_path,
                 {.reported = [this](const routes::Report& report) { reported(report); },
                  .lost =
@@ -37,6 +39,20 @@ Routes::Routes(sd_event* event, RoutesOptions options, const Registry& registry,
         if (!memory_.unread().empty()) {
                 audit_.note(3, warnings().front());
         }
+        memory_.when_changed([this](std::string text) {
+                const auto number = ++changes_;
+                saves_.write(std::move(text),
+                             [this, number, then = std::exchange(on_saved_, {})](const Result<void>& kept) {
+                                     if (kept && number == changes_) {
+                                             memory_.saved();
+                                     }
+                                     if (then) {
+                                             then(kept);
+                                     } else if (!kept) {
+                                             audit_.note(3, kept.error().text());
+                                     }
+                             });
+        });
         sd_event_source* source = nullptr;
         if (sd_event_add_time(
                     event_, &source, CLOCK_MONOTONIC, UINT64_MAX, 1'000,
@@ -237,14 +253,33 @@ void Routes::tell(routes::Kind of, RouteLink::List list) {
         state.number = link_.tell(of, std::move(list));
 }
 
-Result<void> Routes::drain(const std::string& service, bool drained, Done done) {
-        const auto written = drained ? memory_.drain(service, wall_usec()) : memory_.undrain(service);
+void Routes::drain(const std::string& service, bool drained, Drained done) {
+        struct Outcome {
+                Drained done;
+                std::optional<bool> in_kernel;
+                std::optional<Result<void>> kept;
+
+                void tell() const {
+                        if (in_kernel && kept) {
+                                done(*in_kernel, *kept);
+                        }
+                }
+        };
+        const auto outcome = std::make_shared<Outcome>(Outcome{.done = std::move(done)});
+        on_saved_ = [outcome](const Result<void>& kept) {
+                outcome->kept = kept;
+                outcome->tell();
+        };
+        // What counts is what the disk has in the end.
+        (void)(drained ? memory_.drain(service, wall_usec()) : memory_.undrain(service));
         if (services_.contains(service)) {
                 to_look_at_.insert(service);
         }
         evaluate();
-        when_in_kernel(std::move(done));
-        return written;
+        when_in_kernel([outcome](bool in_kernel) {
+                outcome->in_kernel = in_kernel;
+                outcome->tell();
+        });
 }
 
 void Routes::withdraw_all(Done done) {

@@ -17,6 +17,7 @@
 #include "broker/base/turns.h"
 #include "broker/daemon/announce_units.h"
 #include "broker/daemon/damping.h"
+#include "broker/daemon/durable_writer.h"
 #include "broker/daemon/route_link.h"
 #include "broker/daemon/route_memory.h"
 #include "broker/daemon/route_plan.h"
@@ -34,7 +35,9 @@ struct RoutesOptions {
 
 class Routes {
 public:
-        Routes(sd_event* event, RoutesOptions options, const Registry& registry, ServiceEntries& entries, Audit& audit);
+        // `disk`: for what is to outlive a loss of power.
+        Routes(sd_event* event, Worker& disk, RoutesOptions options, const Registry& registry, ServiceEntries& entries,
+               Audit& audit);
         ~Routes();
         Routes(const Routes&) = delete;
         Routes& operator=(const Routes&) = delete;
@@ -52,9 +55,11 @@ public:
         [[nodiscard]] RouteSum sum() const;
         [[nodiscard]] std::vector<std::string> warnings() const;
 
-        // `done` once the kernel has it, or it is clear that this takes longer. Errors: see RouteMemory.
+        // `done` once the kernel has it, or it is clear that this takes longer; and for drain() once it is on the disk,
+        // or cannot be: then it holds for this broker.
         using Done = std::function<void(bool in_kernel)>;
-        [[nodiscard]] Result<void> drain(const std::string& service, bool drained, Done done);
+        using Drained = std::function<void(bool in_kernel, const Result<void>& kept)>;
+        void drain(const std::string& service, bool drained, Drained done);
         // Until the next policy nothing is announced.
         void withdraw_all(Done done);
         // It was not to be, after all.
@@ -105,6 +110,9 @@ private:
         ServiceEntries& entries_;
         Audit& audit_;
         RouteMemory memory_;
+        DurableWriter saves_;
+        DurableWriter::Done on_saved_;  // of the change that is being made
+        std::uint64_t changes_ = 0;     // of memory_
         std::shared_ptr<const RoutePlan> plan_;
         std::map<std::string, Service, std::less<>> services_;  // of the plan
         std::set<std::string, std::less<>> to_look_at_;

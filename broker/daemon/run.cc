@@ -51,8 +51,9 @@ struct Loop {
         std::unique_ptr<hands::Zygote> zygote;
         std::unique_ptr<hands::Crew> crew;
         std::unique_ptr<Broker> broker;
-        std::unique_ptr<Names> names;  // it and the worker call the broker
+        std::unique_ptr<Names> names;  // it and the workers call the broker
         std::unique_ptr<Worker> worker;
+        std::unique_ptr<Worker> disk;
         std::unique_ptr<NotifyStart> notify;
         std::unique_ptr<ControlServer> control;
         OwnedSource ending;
@@ -178,11 +179,13 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                 return fail(r, "cannot make a timer");
         }
         loop.liveness.reset(liveness);
-        auto worker = Worker::start(event);
-        if (!worker) {
-                return std::unexpected(worker.error());
+        for (auto* const one : {&loop.worker, &loop.disk}) {
+                auto worker = Worker::start(event);
+                if (!worker) {
+                        return std::unexpected(worker.error());
+                }
+                *one = std::move(*worker);
         }
-        loop.worker = std::move(*worker);
         loop.filter = std::move(opened.filter);
         loop.listener = std::move(sockets.control);
         loop.labels = std::move(sockets.labels);
@@ -215,6 +218,7 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                                                                .audit = audit,
                                                                .names = *loop.names,
                                                                .worker = *loop.worker,
+                                                               .disk = *loop.disk,
                                                                .crew = *loop.crew,
                                                                .has_store = loop.manager.valid(),
                                                                .netns_cookie = netns.cookie,

@@ -32,7 +32,7 @@ Result<std::unique_ptr<Worker>> Worker::start(sd_event* event) {
         try {
                 worker->thread_ = std::thread([self = worker.get()] { self->work(); });
         } catch (const std::system_error& error) {
-                return fail(error.code().value(), "cannot start the thread that loads policies; raise TasksMax=");
+                return fail(error.code().value(), "cannot start a thread for what takes long; raise TasksMax=");
         }
         return worker;
 }

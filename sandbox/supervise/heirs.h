@@ -38,9 +38,10 @@ public:
                 pid_t pid;
                 int number;  // a descriptor of that process
         };
-        // Who has the sockets of those that have ended. Looks at a part of all descriptors, and goes on there when it
-        // is called again. A socket that nobody has is forgotten when all were looked at, and one that is returned here
-        // is looked for again, unless watch() or forget() was called for it.
+        // Who has the sockets of those that have ended: of several the one with the lowest pid, and its lowest
+        // descriptor, since proc(5) is read in that order (fs/proc/base.c, next_tgid()). Looks at a part of all
+        // descriptors, and goes on there when it is called again. A socket that nobody has is forgotten when all were
+        // looked at, and one that is returned here is looked for again, unless watch() or forget() was called for it.
         [[nodiscard]] std::vector<Heir> find();
 
 private:

@@ -75,13 +75,14 @@ def _serve(device, silent, flush_after, flushes, silent_to, content):
 class SilentFile:
     """Of this process, after enter_namespaces(). With `flushes`, a pipe to which each close(2) writes a byte, a close
     takes so many seconds. With `silent_to`, a uid, all others are answered. Where reads are not silent, one is answered
-    with what comes from `content`, a pipe, when it comes."""
+    with what comes from `content`, a pipe, when it comes. If it is `shared`, others than its owner may ask."""
 
     def __init__(self, silent=(READ,), path=MOUNTED, opened=True, flush_after=0.0, flushes=-1, silent_to=None,
-                 content=-1):
+                 content=-1, shared=False):
         self.path = f"{path}/file"
         device = os.open(DEVICE if os.path.exists(DEVICE) else "/dev/fuse", os.O_RDWR)
-        kernel.mount("silent", path, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0")
+        kernel.mount("silent", path, "fuse", 6, f"fd={device},rootmode=40000,user_id=0,group_id=0" +
+                     ",allow_other" * shared)
         self.server = os.fork()
         if self.server == 0:
             _serve(device, silent, flush_after, flushes, silent_to, content)

@@ -248,3 +248,36 @@ def test_after_a_restart_who_asks_before_the_holder_has_the_socket_waits_for_it(
     finally:
         points.go_on()
         broker.discard()
+
+
+def test_a_start_without_any_policy_that_could_be_in_force_gives_no_held_socket_up(spawn):
+    """The one on disk has an error, and its copy is lost: dispatch goes on by the rules of the kernel, and a client
+    waits for 30 s, since no policy says how long."""
+    broker = broker_module.Broker(activated=True)
+    try:
+        add_routes()
+        policy = section("web", 61001, everywhere(), "HoldSec=20\n")
+        broker.policy(policy).start()
+        old = spawn("web")
+        handed_over(old, "tcp", "ipv4")
+        with old.borrowed("tcp-ipv4") as stored:
+            broker.kill()
+            for copy in broker.state.iterdir():
+                copy.unlink()
+            broker.policy("nonsense\n")
+            broker.activated.append(stored)
+            broker.environment["LISTEN_FDNAMES"] = "a:b:0"
+            broker.start()
+            broker.activated.remove(stored)
+        assert "no copy of a last-known-good policy" in str(broker.status()[0])
+        assert states(broker) == ["live"]
+        end(old, broker, "web is gone, its .* waits 30 s for the next instance")
+        waiting, file = knock(ADDRESS["ipv4"])
+        assert spawn("web").retrieve().result == "unknown-service"
+        assert broker.policy(policy).reload()[0] == 0
+        assert states(broker) == ["held"]
+        assert spawn("web").retrieve().result == "ok"
+        assert file.readline().startswith(b"web ")
+        waiting.close()
+    finally:
+        broker.discard()

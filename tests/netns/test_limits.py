@@ -48,6 +48,24 @@ def test_a_refusal_over_a_limit_names_it_and_raising_it_takes_live_sockets_along
     assert who("udp", "ipv4") == "web"
 
 
+@pytest.mark.parametrize("lines", [[], ["Handover=share"], ["HoldSec=30"]])
+def test_a_socket_that_serves_is_registered_again_where_every_place_is_taken(broker, spawn, lines):
+    """As a reload of a service does; it needs no place beside its own. What has none is refused as before."""
+    add_routes()
+    limits(broker, MaxSockets=2)
+    broker.policy(section("web", 61001, everywhere(), *lines)).start()
+    one = spawn("web")
+    handed_over(one, "tcp", "ipv4")
+    handed_over(one, "udp", "ipv6")
+    before = broker.list()
+    assert [one.register(label).result for label in ("tcp-ipv4", "udp-ipv6", "tcp-ipv4")] == ["ok"] * 3
+    assert one.register("tcp-ipv4", "udp-ipv6").result == "ok"
+    open_socket(one, "udp", "ipv4")
+    assert one.register("tcp-ipv4", "udp-ipv4").result == "quota"
+    assert broker.list() == before
+    assert who("tcp", "ipv4") == who("udp", "ipv6") == "web"
+
+
 def test_whatever_runs_now_a_policy_within_the_limits_replaces_it(broker):
     """Every service and every counted binding is another one, several times over."""
     limits(broker, MaxServices=8, MaxBindings=8, MaxAccountedBindings=8)

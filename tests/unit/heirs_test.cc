@@ -6,7 +6,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
+#include <set>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -55,6 +58,25 @@ TEST(Heirs, AreLookedForUntilOneIsWatched) {
         EXPECT_TRUE(heirs.any());
         EXPECT_TRUE(heirs.find().empty());
         EXPECT_FALSE(heirs.any()) << "nobody has it";
+}
+
+TEST(Heirs, OfSeveralTheOneWithTheLowestPidIsTakenAndItsLowestDescriptor) {
+        const auto socket = test::listener();
+        const OwnedFd copy(::dup(socket.get()));
+        Heirs heirs(8);
+        auto first = holder();
+        std::vector<std::unique_ptr<Child>> others;
+        std::set<pid_t> pids;
+        for (int i = 0; i < 5; i++) {
+                others.push_back(holder());
+                pids.insert(others.back()->pid());
+        }
+        heirs.watch(first->pid(), 7, socket.get());
+        end(first, heirs);
+        const auto found = heirs.find();
+        ASSERT_EQ(found.size(), 1U);
+        EXPECT_EQ(found[0].pid, *pids.begin());
+        EXPECT_EQ(found[0].number, std::min(socket.get(), copy.get()));
 }
 
 TEST(Heirs, OfOneThatHasEndedAlreadyAreLookedFor) {

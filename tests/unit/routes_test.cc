@@ -250,10 +250,10 @@ TEST_F(RouteMemoryFile, WhereItCannotBeWrittenThatIsSaidAndHoldsForNow) {
 }
 
 TEST_F(RouteMemoryFile, WhatCouldNotBeWrittenIsWrittenWithTheNextWord) {
-        std::filesystem::create_directories(path_ + ".new/in the way");
+        std::filesystem::create_directories(path_ + ".now.new/in the way");
         RouteMemory memory(path_);
         EXPECT_FALSE(memory.set_may_stand(true));
-        std::filesystem::remove_all(path_ + ".new");
+        std::filesystem::remove_all(path_ + ".now.new");
         EXPECT_FALSE(RouteMemory(path_).may_stand());
         EXPECT_TRUE(memory.set_may_stand(true)) << "as it was said before";
         EXPECT_TRUE(RouteMemory(path_).may_stand());
@@ -265,12 +265,45 @@ TEST_F(RouteMemoryFile, OneThatCannotBeReadIsNotTakenForOneThatSaysNothing) {
         RouteMemory memory(path_);
         EXPECT_NE(memory.unread(), "");
         EXPECT_TRUE(memory.may_stand()) << "nobody knows that none does";
+        std::filesystem::create_directories(path_ + ".now.new/in the way");
         EXPECT_FALSE(memory.drain("web", 1));
         EXPECT_NE(memory.unread(), "");
-        std::filesystem::remove(path_);
+        std::filesystem::remove_all(path_ + ".now.new");
         EXPECT_TRUE(memory.drain("dns", 2));
         EXPECT_EQ(memory.unread(), "");
         EXPECT_EQ(RouteMemory(path_).drained(), (RouteMemory::Drained{{"dns", 2}, {"web", 1}}));
+}
+
+TEST_F(RouteMemoryFile, WhatALossOfPowerHasCutShortLeavesWhatTheDiskHadBefore) {
+        for (const char* const cut : {"", "routes\n", "drained dns 2\ndrained we"}) {
+                std::ofstream(path_) << "drained web 1\nend\n";
+                std::ofstream(path_ + ".now") << cut;
+                EXPECT_EQ(RouteMemory(path_).drained(), (RouteMemory::Drained{{"web", 1}})) << cut;
+                std::ofstream(path_ + ".now") << "drained dns 2\nend\n";
+                EXPECT_EQ(RouteMemory(path_).drained(), (RouteMemory::Drained{{"dns", 2}})) << "the newer one is whole";
+        }
+}
+
+TEST_F(RouteMemoryFile, WhatIsNotOnTheDiskYetIsToBeSavedByTheNextBrokerToo) {
+        std::string saved;
+        const auto save = [&saved](std::string text) { saved = std::move(text); };
+        {
+                RouteMemory memory(path_);
+                memory.when_changed(save);
+                EXPECT_EQ(saved, "");
+                EXPECT_TRUE(memory.drain("web", 1));
+                EXPECT_EQ(saved, "drained web 1\nend\n");
+        }
+        saved.clear();
+        RouteMemory next(path_);
+        next.when_changed(save);
+        EXPECT_EQ(saved, "drained web 1\nend\n");
+        std::ofstream(path_) << saved;
+        next.saved();
+        EXPECT_FALSE(std::filesystem::exists(path_ + ".now"));
+        saved.clear();
+        RouteMemory(path_).when_changed(save);
+        EXPECT_EQ(saved, "");
 }
 
 TEST(Keeper, AListThatIsLongerThanAnyMayBeIsRefused) {
