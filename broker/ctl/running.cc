@@ -91,7 +91,7 @@ private:
                 if (!down && active != "deactivating") {
                         return State::kUp;
                 }
-                return starts(path.get()) ? State::kUp : down ? State::kDown : State::kEnding;
+                return starts(path.get()) ? State::kStarting : down ? State::kDown : State::kEnding;
         }
 
         // Whether a job of the unit ends with its start, as the second half of a restart.
