@@ -41,7 +41,7 @@ Answer ReplyPrograms::prepare(const Admission& admission, const Peer& peer) {
         const auto prepared = replies_.prepare(*policy_, service, peer);
         auto wrong = tell(service, peer, prepared);
         if (!prepared) {
-                return refusals_.refuse({ResultCode::kInternal, *wrong, {}}, peer, service.name);
+                return refusals_.refuse({ResultCode::kInternal, wrong.value_or(std::string()), {}}, peer, service.name);
         }
         Answer answer{.message = fmt::format("{} may bind UDP ports {} on loopback addresses, and its answers leave "
                                              "from the addresses that clients ask",
