@@ -41,7 +41,6 @@ void Broker::drain(const Request& request, const Peer& peer, const Reply& reply)
                 std::vector<std::string> warnings;
                 if (!kept) {
                         warnings.push_back(kept.error().text() + ", so the next broker may not know of it");
-                        audit_.note(3, warnings.back());
                 }
                 if (!done) {
                         warnings.emplace_back("the routes in the kernel have not followed yet");

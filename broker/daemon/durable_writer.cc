@@ -10,14 +10,15 @@
 
 namespace sockbroker {
 
-void DurableWriter::write(std::string text, Done done) {
-        if (done) {
-                done_next_.push_back(std::move(done));
-        }
+void DurableWriter::write(std::string text) {
         next_ = std::move(text);
         if (!busy_) {
                 begin();
         }
+}
+
+void DurableWriter::when_written(Done done) {
+        (next_ ? done_next_ : done_).push_back(std::move(done));
 }
 
 void DurableWriter::begin() {

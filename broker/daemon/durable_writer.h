@@ -23,8 +23,9 @@ public:
         DurableWriter(const DurableWriter&) = delete;
         DurableWriter& operator=(const DurableWriter&) = delete;
 
-        // `done`, if any: when the disk has this text or a later one, or could not take it.
-        void write(std::string text, Done done);
+        void write(std::string text);
+        // After a write(): when the disk has that text or a later one, or could not take it.
+        void when_written(Done done);
 
 private:
         void begin();

@@ -41,17 +41,14 @@ Routes::Routes(sd_event* event, Worker& disk, RoutesOptions options, const Regis
         }
         memory_.when_changed([this](std::string text) {
                 const auto number = ++changes_;
-                saves_.write(std::move(text),
-                             [this, number, then = std::exchange(on_saved_, {})](const Result<void>& kept) {
-                                     if (kept && number == changes_) {
-                                             memory_.saved();
-                                     }
-                                     if (then) {
-                                             then(kept);
-                                     } else if (!kept) {
-                                             audit_.note(3, kept.error().text());
-                                     }
-                             });
+                saves_.write(std::move(text));
+                saves_.when_written([this, number](const Result<void>& kept) {
+                        if (!kept) {
+                                audit_.note(3, kept.error().text());
+                        } else if (number == changes_) {
+                                memory_.saved();
+                        }
+                });
         });
         sd_event_source* source = nullptr;
         if (sd_event_add_time(
@@ -266,12 +263,12 @@ void Routes::drain(const std::string& service, bool drained, Drained done) {
                 }
         };
         const auto outcome = std::make_shared<Outcome>(Outcome{.done = std::move(done)});
-        on_saved_ = [outcome](const Result<void>& kept) {
-                outcome->kept = kept;
-                outcome->tell();
-        };
         // What counts is what the disk has in the end.
         (void)(drained ? memory_.drain(service, wall_usec()) : memory_.undrain(service));
+        saves_.when_written([outcome](const Result<void>& kept) {
+                outcome->kept = kept;
+                outcome->tell();
+        });
         if (services_.contains(service)) {
                 to_look_at_.insert(service);
         }

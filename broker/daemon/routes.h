@@ -111,8 +111,7 @@ private:
         Audit& audit_;
         RouteMemory memory_;
         DurableWriter saves_;
-        DurableWriter::Done on_saved_;  // of the change that is being made
-        std::uint64_t changes_ = 0;     // of memory_
+        std::uint64_t changes_ = 0;  // of memory_
         std::shared_ptr<const RoutePlan> plan_;
         std::map<std::string, Service, std::less<>> services_;  // of the plan
         std::set<std::string, std::less<>> to_look_at_;

@@ -53,9 +53,12 @@ TEST(DurableWriter, WritesToTheDiskInItsWorkerAndOfWhatComesMeanwhileTheLast) {
                 };
         };
         syncs = 0;
-        writer.write("first\n", note("first"));
-        writer.write("second\n", note("second"));
-        writer.write("third\n", note("third"));
+        writer.write("first\n");
+        writer.when_written(note("first"));
+        writer.write("second\n");
+        writer.when_written(note("second"));
+        writer.write("third\n");
+        writer.when_written(note("third"));
         EXPECT_TRUE(done.empty());
         while (done.size() < 3 && sd_event_run(event.get(), 10'000'000) > 0) {
         }
@@ -68,7 +71,8 @@ TEST(DurableWriter, WritesToTheDiskInItsWorkerAndOfWhatComesMeanwhileTheLast) {
 
         std::filesystem::remove(path);
         std::filesystem::create_directories(path + "/in the way");
-        writer.write("fourth\n", note(""));
+        writer.write("fourth\n");
+        writer.when_written(note(""));
         while (done.size() < 4 && sd_event_run(event.get(), 10'000'000) > 0) {
         }
         EXPECT_TRUE(done.back().starts_with("cannot write " + path + " (rename)")) << done.back();
