@@ -2,10 +2,7 @@
 #include "broker/ctl/silent_files.h"
 
 #include <cerrno>
-#include <filesystem>
-#include <set>
 #include <string_view>
-#include <system_error>
 
 #include "broker/policy/read_files.h"
 
@@ -13,43 +10,11 @@ namespace sockbroker::ctl {
 
 namespace {
 
-// Each path before it is touched, ended by a NUL; an empty one is the end.
-class Told {
-public:
-        explicit Told(int pipe) : pipe_(pipe) {}
-        void touch(const std::string& path) const { write_record(pipe_, path + '\0'); }
-        void end() const { write_record(pipe_, std::string(1, '\0')); }
-
-private:
-        int pipe_;
-};
-
 // Whether there is one. What is wrong with it says whoever reads it for its text.
-bool read_one(const std::string& path, const Told& told) {
-        told.touch(path);
+bool read_one(const std::string& path, const Touch& touch) {
+        touch(path);
         const auto text = read_whole_file(path);
         return text || text.error().errnum != ENOENT;
-}
-
-// Those that count, as read_drop_ins() has them.
-void read_all(const std::vector<std::string>& config_dirs, std::string_view subdirectory, const Told& told) {
-        std::set<std::string> names;
-        for (const auto& dir : config_dirs) {
-                const std::filesystem::path folder = std::filesystem::path(dir) / subdirectory;
-                told.touch(folder);
-                std::error_code error;
-                std::vector<std::string> paths;
-                for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-                     entry.increment(error)) {
-                        const auto name = entry->path().filename().string();
-                        if (is_drop_in_name(name) && names.insert(name).second) {
-                                paths.push_back(entry->path());
-                        }
-                }
-                for (const auto& path : paths) {
-                        (void)read_one(path, told);
-                }
-        }
 }
 
 }  // namespace
@@ -61,20 +26,21 @@ std::chrono::microseconds patience_of(const Options& options) {
 std::optional<Diagnostic> first_silent(const std::vector<std::string>& config_dirs,
                                        const std::vector<std::string>& named, Deadline deadline) {
         const auto text = told_until(deadline, [&](int pipe) {
-                const Told told(pipe);
+                // Each path before it is touched, ended by a NUL; an empty one is the end.
+                const Touch touch = [pipe](const std::string& path) { write_record(pipe, path + '\0'); };
                 for (const auto& dir : config_dirs) {
-                        if (read_one(dir + "/sockbrokerd.conf", told)) {
+                        if (read_one(dir + "/sockbrokerd.conf", touch)) {
                                 break;
                         }
                 }
-                read_all(config_dirs, "sockbrokerd.conf.d", told);
+                (void)read_drop_ins(config_dirs, "sockbrokerd.conf.d", touch);
                 if (named.empty()) {
-                        read_all(config_dirs, "conf.d", told);
+                        (void)read_drop_ins(config_dirs, "conf.d", touch);
                 }
                 for (const auto& path : named) {
-                        (void)read_one(path, told);
+                        (void)read_one(path, touch);
                 }
-                told.end();
+                touch({});
         });
         if (!text || text->empty() || Deadline::clock::now() < deadline) {
                 return std::nullopt;

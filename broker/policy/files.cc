@@ -151,11 +151,18 @@ Result<std::string> read_whole_file(const std::string& path, std::size_t limit) 
         return read_to_end(fd.get(), static_cast<std::size_t>(status.st_size), limit);
 }
 
-FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory) {
+FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory,
+                         const Touch& touch) {
+        const auto reads = [&touch](const std::string& path) {
+                if (touch) {
+                        touch(path);
+                }
+        };
         FoundFiles found;
         std::map<std::string, std::string> paths;  // name to the path that counts
         for (const auto& dir : config_dirs) {
                 const auto folder = fmt::format("{}/{}", dir, subdirectory);
+                reads(folder);
                 auto names = list_drop_ins(folder);
                 if (!names) {
                         found.diagnostics.push_back({folder, 0, Severity::kError, names.error().text()});
@@ -168,6 +175,7 @@ FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std:
         }
         found.any = !paths.empty();
         for (const auto& [name, path] : paths) {
+                reads(path);
                 auto text = read_whole_file(path);
                 if (!text) {
                         found.diagnostics.push_back({path, 0, Severity::kError, text.error().text()});

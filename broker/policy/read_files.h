@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,7 +30,11 @@ inline constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 
 [[nodiscard]] bool is_drop_in_name(std::string_view name);
 
+// Called with each file and directory before it is read: the file system may be long in answering.
+using Touch = std::function<void(const std::string& path)>;
+
 // `subdirectory`/*.conf of each directory, as read_policy_files() says.
-[[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory);
+[[nodiscard]] FoundFiles read_drop_ins(const std::vector<std::string>& config_dirs, const std::string& subdirectory,
+                                       const Touch& touch = {});
 
 }  // namespace sockbroker
