@@ -23,6 +23,14 @@ def _broker(broker):
     yield broker
 
 
+def start_with(broker, stored, name):
+    """A start for which PID 1 has kept a socket, by this name."""
+    broker.activated.append(stored)
+    broker.environment["LISTEN_FDNAMES"] = "a:b:" + name
+    broker.start()
+    broker.activated.remove(stored)
+
+
 def test_a_held_socket_is_given_back_once_to_whom_policy_admits(broker, spawn):
     broker.policy(section("web", 61001, everywhere(), HELD)).start()
     old = spawn("web")
@@ -204,10 +212,7 @@ def test_a_held_socket_is_taken_up_by_whatever_name_the_manager_keeps_it(spawn, 
             broker.kill()
             old.kill()
             waiting, file = knock(ADDRESS["ipv4"])
-            broker.activated.append(stored)
-            broker.environment["LISTEN_FDNAMES"] = "a:b:" + name.format(int(f"{cookie}", 16))
-            broker.start()
-            broker.activated.remove(stored)
+            start_with(broker, stored, name.format(int(f"{cookie}", 16)))
         assert states(broker) == ["held"]
         assert spawn("web").retrieve().result == "ok"
         assert file.readline().startswith(b"web ")
@@ -233,10 +238,7 @@ def test_after_a_restart_who_asks_before_the_holder_has_the_socket_waits_for_it(
                 asking = stack.enter_context(wire.Control(broker.control_path))
                 asking.send("FDRETRIEVE=1\nFDNAME=web")
             points.arm(kill_at=1, waits=True)
-            broker.activated.append(stored)
-            broker.environment["LISTEN_FDNAMES"] = "a:b:0"
-            broker.start()
-            broker.activated.remove(stored)
+            start_with(broker, stored, "0")
             until("the holder to wait", lambda: points.count() >= 1)
             assert broker.ask("VERB=version").result == "ok"
             assert not select.select([asking.sock], [], [], 0.3)[0], "it is not known yet whether the holder keeps it"
@@ -265,10 +267,7 @@ def test_a_start_without_any_policy_that_could_be_in_force_gives_no_held_socket_
             for copy in broker.state.iterdir():
                 copy.unlink()
             broker.policy("nonsense\n")
-            broker.activated.append(stored)
-            broker.environment["LISTEN_FDNAMES"] = "a:b:0"
-            broker.start()
-            broker.activated.remove(stored)
+            start_with(broker, stored, "0")
         assert "no copy of a last-known-good policy" in str(broker.status()[0])
         assert states(broker) == ["live"]
         end(old, broker, "web is gone, its .* waits 30 s for the next instance")

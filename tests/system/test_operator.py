@@ -64,32 +64,17 @@ def test_a_broker_that_root_starts_beside_the_unit_by_hand_is_not_told_to_take_i
     broker.run("systemctl start sockbrokerd.service && sockbrokerctl status")
 
 
-@pytest.fixture
-def slow_to_stop(broker):
+@pytest.mark.parametrize("verb, wanted, state_after", [("stop", (3, "stopped"), "inactive"),
+                                                       ("restart", (0, "running"), "active")])
+def test_what_only_reads_waits_for_a_broker_that_is_being_stopped_and_never_starts_it(broker, verb, wanted,
+                                                                                      state_after):
     broker.drop_in("sockbrokerd.service", "[Service]\nExecStop=/bin/sleep 1\n")
-    return broker
-
-
-def until_it_stops(broker):
+    broker.run(f"systemctl {verb} --no-block sockbrokerd.service")
     broker.until("its end to begin", lambda: broker.show("sockbrokerd.service", "ActiveState") == "deactivating")
-
-
-def test_what_only_reads_never_starts_a_broker_that_is_being_stopped(slow_to_stop):
-    broker = slow_to_stop
-    broker.run("systemctl stop --no-block sockbrokerd.service")
-    until_it_stops(broker)
     status, said = ctl(broker, "status")
-    assert (status, said["state"]) == (3, "stopped")
-    assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
-
-
-def test_what_only_reads_waits_for_a_broker_that_is_being_restarted(slow_to_stop):
-    broker = slow_to_stop
-    broker.run("systemctl restart --no-block sockbrokerd.service")
-    until_it_stops(broker)
-    status, said = ctl(broker, "status")
-    assert (status, said["state"]) == (0, "running")
-    broker.until("the restart to be over", lambda: "sockbroker" not in broker.out("systemctl list-jobs"))
+    assert (status, said["state"]) == wanted
+    broker.until("the job to be over", lambda: "sockbroker" not in broker.out("systemctl list-jobs"))
+    assert broker.show("sockbrokerd.service", "ActiveState") == state_after
 
 
 def test_metrics_are_served_by_a_unit_without_privilege_that_starts_nothing(broker):
