@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What an operator sees where the broker is a unit with a socket that would start it."""
 import json
+import os
+import signal
+import subprocess
 
 import pytest
 
@@ -33,6 +36,21 @@ def test_what_only_reads_does_not_undo_an_unload_that_has_just_answered(broker):
         assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
         broker.run("systemctl start sockbrokerd.service")
     assert ctl(broker, "status")[0] == 0
+
+
+def test_unload_returns_when_systemd_has_noticed_that_the_broker_ended(broker):
+    pid = broker.pid()
+    os.kill(broker.leader, signal.SIGSTOP)
+    try:
+        with broker.start("sockbrokerctl unload") as unload:
+            broker.until("the broker's end", lambda: "zombie" in broker.out(f"grep State: /proc/{pid}/status"))
+            with pytest.raises(subprocess.TimeoutExpired):
+                unload.wait(1)
+            os.kill(broker.leader, signal.SIGCONT)
+            assert unload.wait(10) == 0
+    finally:
+        os.kill(broker.leader, signal.SIGCONT)
+    assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
 
 
 def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_without_it(broker):
