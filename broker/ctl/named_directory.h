@@ -9,8 +9,8 @@
 
 namespace sockbroker::ctl {
 
-// What is wrong with it, empty if nothing. One that is not there is empty to the broker; one that was named is a slip of
-// the pen, and so is a policy file, or the conf.d itself.
+// What is wrong with it, empty if nothing. One that is not there is empty to the broker; one that was named is a slip
+// of the pen, and so is a policy file, or the conf.d itself.
 [[nodiscard]] std::string slip_of_named(const Options& options);
 
 }  // namespace sockbroker::ctl

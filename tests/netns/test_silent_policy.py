@@ -38,8 +38,9 @@ def _silent(broker):
 def run(broker, *arguments):
     """One that waits for the file system cannot be killed: it is left behind, and ends with that."""
     began = time.monotonic()
-    one = subprocess.Popen([BUILD / "sockbrokerctl", *arguments], env=os.environ | broker.environment,  # pylint: disable=consider-using-with
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    one = subprocess.Popen(  # pylint: disable=consider-using-with
+        [BUILD / "sockbrokerctl", *arguments], env=os.environ | broker.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = one.communicate(timeout=20)
     return one.returncode, out, err, time.monotonic() - began
 
