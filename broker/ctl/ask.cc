@@ -58,7 +58,8 @@ int report_unreachable(const Options& options, const Error& error) {
         if (error.errnum == ESHUTDOWN) {
                 complain_as("stopped", error.errnum, error.message);
         } else {
-                complain_as(error.errnum == ETIMEDOUT ? "no-answer" : "unreachable", error.errnum, error.text());
+                complain_as(error.errnum == ETIMEDOUT ? kNoAnswer : std::string_view("unreachable"), error.errnum,
+                            error.text());
         }
         if (nobody_there(error)) {
                 complain(unreachable_hint(options));
@@ -92,7 +93,7 @@ std::expected<ControlClient::Answer, int> ask(const Options& options, std::strin
 }
 
 int report_no_answer(const Error& error) {
-        complain_as(error.errnum == 0 ? "failed" : "no-answer", error.errnum, error.text());
+        complain_as(error.errnum == 0 ? std::string_view("failed") : kNoAnswer, error.errnum, error.text());
         return kExitFailed;
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "broker/base/printable.h"
+#include "broker/ctl/named_directory.h"
 #include "broker/ctl/render.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/silent_files.h"
@@ -52,6 +53,10 @@ int cat_policy(const Options& options) {
         const auto deadline = deadline_after(Deadline::clock::now(), patience_of(options));
         if (const auto silent = first_silent(options.config_dirs, {}, deadline)) {
                 complain(silent->to_string());
+                return kExitFailed;
+        }
+        if (const std::string slip = slip_of_named(options); !slip.empty()) {
+                complain(slip);
                 return kExitFailed;
         }
         const auto found = read_policy_files(options.config_dirs);

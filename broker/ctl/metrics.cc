@@ -314,7 +314,7 @@ Observed observe(const Options& options) {
 int show_metrics(const Options& options) {
         const auto observed = observe(options);
         if (!observed.why_not.empty()) {
-                complain_as(observed.nobody ? "unreachable" : "no-answer", 0, observed.why_not);
+                complain_as(observed.nobody ? std::string_view("unreachable") : kNoAnswer, 0, observed.why_not);
         }
         Output output(options);
         output.write(render_metrics(observed.seen, MetricsFormat::kOpenMetrics));

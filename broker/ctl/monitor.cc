@@ -111,7 +111,7 @@ int monitor_events(const Options& options) {
                 complain_as("unreachable", ECONNRESET, "the broker has ended");
                 return output.finish(kExitUnreachable);
         }
-        complain_as("no-answer", answer ? 0 : answer.error().errnum, answer ? answer->message : answer.error().text());
+        complain_as(kNoAnswer, answer ? 0 : answer.error().errnum, answer ? answer->message : answer.error().text());
         return kExitFailed;
 }
 

@@ -38,6 +38,8 @@ private:
 // A message for the person on standard error: "sockbrokerctl: MESSAGE".
 void complain(std::string_view message);
 
+inline constexpr std::string_view kNoAnswer = "no-answer";
+
 // What went wrong, for --json: the first thing that was complained of, under a word for programs.
 struct Failure {
         std::string result = "failed";  // a code of docs/protocol.md, or unreachable, stopped, no-answer, usage

@@ -3,12 +3,10 @@
 // The verbs reload and verify: what is wrong with a policy, each place on a line of its own. verify asks no broker
 // and needs no privilege: it runs the same code on the same files.
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <iterator>
 #include <span>
@@ -22,6 +20,7 @@
 #include "broker/ctl/change_row.h"
 #include "broker/ctl/directory.h"
 #include "broker/ctl/host_facts.h"
+#include "broker/ctl/named_directory.h"
 #include "broker/ctl/netns.h"
 #include "broker/ctl/reach.h"
 #include "broker/ctl/render.h"
@@ -206,24 +205,6 @@ int reload_policy(const Options& options) {
 
 namespace {
 
-// What is wrong with the directory of --config-dir=, empty if nothing. One that is not there is empty to the broker;
-// one that was named here is a slip of the pen, and so is a policy file, or the conf.d itself.
-std::string slip_of_config_dir(const std::string& dir) {
-        struct stat status {};
-        if (::stat(dir.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
-                return fmt::format("--config-dir={} is not a directory: give the one whose conf.d holds the file", dir);
-        }
-        if (::access(dir.c_str(), R_OK | X_OK) != 0) {
-                return fmt::format("cannot read the directory {} given by --config-dir: {}", dir, std::strerror(errno));
-        }
-        const bool whole = ::access((dir + "/conf.d").c_str(), F_OK) == 0;
-        const std::string_view name = std::string_view(dir).substr(0, dir.find_last_not_of('/') + 1);
-        if (!whole && (name == "conf.d" || name.ends_with("/conf.d"))) {
-                return fmt::format("--config-dir={} has no conf.d in it: give the directory above it", dir);
-        }
-        return {};
-}
-
 // Absolute links of another root lead to files of this host, which are not what that root will read.
 std::vector<Diagnostic> links_out_of_root(const std::vector<std::string>& config_dirs) {
         std::vector<Diagnostic> found;
@@ -307,14 +288,7 @@ int verify_policy(const Options& options) {
                 complain(silent->to_string());
                 return kExitFailed;
         }
-        // Four directories that are not there are a policy without services; a root that was named is meant to exist.
-        if (!options.root.empty() && ::access(options.root.c_str(), R_OK | X_OK) != 0) {
-                complain(fmt::format("cannot read the directory {} given by --root: {}", options.root,
-                                     std::strerror(errno)));
-                return kExitFailed;
-        }
-        if (const std::string slip = slip_of_config_dir(options.config_dir);
-            !options.config_dir.empty() && !slip.empty()) {
+        if (const std::string slip = slip_of_named(options); !slip.empty()) {
                 complain(slip);
                 return kExitFailed;
         }

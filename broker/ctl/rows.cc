@@ -10,6 +10,7 @@
 
 #include "broker/ctl/ask.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/running.h"
 #include "broker/ctl/selection.h"
 #include "broker/ctl/socket_queues.h"
 #include "broker/ctl/stopped.h"
@@ -274,11 +275,11 @@ const RowVerb kBindings{
 int show_list(const Options& options) {
         const Selection selection(options.arguments);
         auto client = try_connect(options);
-        if (client) {
-                return show_rows(options, kList, selection, *client);
-        }
-        const int status = report_unreachable(options, client.error());
-        if (!nobody_there(client.error())) {
+        const bool nobody = !client && nobody_there(client.error());
+        const int status =
+                client ? show_rows(options, kList, selection, *client) : report_unreachable(options, client.error());
+        // One that hangs knows more than the pins tell; one that does not come up is none.
+        if (!nobody && (failure().result != kNoAnswer || has_output() || !is_not_up_by_systemd(options))) {
                 return status;
         }
         const auto stopped = look_at_pins(options);

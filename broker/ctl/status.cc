@@ -236,8 +236,6 @@ int show_stopped(const Options& options) {
 // The failure was told; what the kernel does meanwhile is what root wants to know next.
 int show_hung(const Options& options, int status) {
         if (is_not_up_by_systemd(options)) {
-                complain(fmt::format("it fails at each start, or takes that long to start: journalctl -u {}",
-                                     unit_of_broker(options)));
                 return show_stopped(options);
         }
         if (options.json == JsonMode::kOff) {

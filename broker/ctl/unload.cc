@@ -11,6 +11,7 @@
 #include "broker/ctl/netns.h"
 #include "broker/ctl/output.h"
 #include "broker/ctl/running.h"
+#include "broker/ctl/silent_files.h"
 #include "broker/ctl/verbs.h"
 #include "broker/dataplane/dataplane.h"
 #include "broker/policy/files.h"
@@ -19,6 +20,17 @@
 namespace sockbroker::ctl {
 
 namespace {
+
+// Those of [Broker]. A file system that does not answer must not keep dispatch from being taken away.
+RouteConfig route_config(const Options& options) {
+        const auto& dirs = options.config_dirs;
+        const auto deadline = deadline_after(Deadline::clock::now(), patience_of(options));
+        if (const auto silent = first_silent(dirs, {dirs.front() + "/sockbrokerd.conf"}, deadline)) {
+                complain(silent->to_string());
+                return {};
+        }
+        return load_broker_config(dirs).config.routes;
+}
 
 // Whether no route of these kinds is left.
 bool withdraw(const Options& options, bool announcements) {
@@ -30,7 +42,7 @@ bool withdraw(const Options& options, bool announcements) {
                                      options.netns));
                 return false;
         }
-        const auto config = load_broker_config(options.config_dirs).config.routes;
+        const auto config = route_config(options);
         const auto without = [&](routes::Kind kind) {
                 return routes::withdraw(options.runtime_dir + "/routes",
                                         {.protocol = config.protocol, .announce_table = config.announce_table}, kind,

@@ -11,6 +11,7 @@
 
 #include "broker/ctl/output.h"
 #include "broker/ctl/render.h"
+#include "broker/ctl/running.h"
 
 namespace sockbroker::ctl {
 
@@ -86,7 +87,12 @@ int run_verb(const Options& options) {
 }  // namespace
 
 int run(const Options& options) {
-        return end_with(options, run_verb(options));
+        const int status = run_verb(options);
+        if (failure().result == kNoAnswer && is_not_up_by_systemd(options)) {
+                complain(fmt::format("it fails at each start, or takes that long to start: journalctl -u {}",
+                                     unit_of_broker(options)));
+        }
+        return end_with(options, status);
 }
 
 int end_with(const Options& options, int status) {

@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 // Why nothing is known yet: of no connection, or of no answer.
 struct NoAnswer {
-        std::string_view result = "no-answer";
+        std::string_view result = kNoAnswer;
         int errnum = ETIMEDOUT;
 };
 
@@ -42,7 +42,7 @@ Result<OperationResult> look(const Options& options, WaitOperation& waiting, Clo
                 const int errnum = client.error().errnum;
                 why = {.result = errnum == ESHUTDOWN            ? "stopped"
                                  : nobody_there(client.error()) ? "unreachable"
-                                                                : "no-answer",
+                                                                : kNoAnswer,
                        .errnum = errnum};
                 return gave_up(client.error());
         }
@@ -75,7 +75,7 @@ int wait_until(const Options& options, const std::string& service, WaitFor wante
                 }
                 // Without a time of its own it waits for the service as long as that takes, and not for a broker that
                 // hangs: one that restarts is back sooner.
-                if (!options.timeout_given && !waiting.answered() && why.result == "no-answer" &&
+                if (!options.timeout_given && !waiting.answered() && why.result == kNoAnswer &&
                     Clock::now() - asked >= kShortTimeout - kRounding) {
                         complain_as(why.result, why.errnum, waiting.missing());
                         return kExitFailed;

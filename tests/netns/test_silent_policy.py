@@ -36,10 +36,13 @@ def _silent(broker):
 
 
 def run(broker, *arguments):
+    """One that waits for the file system cannot be killed: it is left behind, and ends with that."""
     began = time.monotonic()
-    done = subprocess.run([BUILD / "sockbrokerctl", *arguments], env=os.environ | broker.environment,
-                          capture_output=True, text=True, check=False, timeout=30)
-    return done.returncode, done.stdout, done.stderr, time.monotonic() - began
+    one = subprocess.Popen(  # pylint: disable=consider-using-with
+        [BUILD / "sockbrokerctl", *arguments], env=os.environ | broker.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = one.communicate(timeout=20)
+    return one.returncode, out, err, time.monotonic() - began
 
 
 @pytest.mark.parametrize("operation", [silent_file.READ, silent_file.OPEN, silent_file.LOOKUP])
@@ -84,3 +87,11 @@ def test_status_ends_in_time_with_a_warning_that_names_the_file(broker, silent):
     said = json.loads(broker.ctl("status", "--json=short", "--timeout=1s", "--config-dir", broker.config)[1])
     assert any(f"{path}: no answer {NAMED}" in one for one in said["warnings"]), said
     assert time.monotonic() - began < 4
+
+
+def test_unload_takes_dispatch_away_beside_settings_that_do_not_answer(broker, silent):
+    broker.policy("[Service web]\nUser=0\n" + everywhere()).start().kill()
+    path = silent(silent_file.READ, broker.config / "sockbrokerd.conf.d")
+    status, out, err, seconds = run(broker, "unload", "--timeout=1s", "--config-dir", broker.config)
+    assert (status, out) == (0, "") and f"{path}: no answer {NAMED}" in err, err
+    assert seconds < 4 and not list((broker.bpffs / "dispatch").glob("*")), err

@@ -53,7 +53,7 @@ def test_unload_returns_when_systemd_has_noticed_that_the_broker_ended(broker):
     assert broker.show("sockbrokerd.service", "ActiveState") == "inactive"
 
 
-def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_without_it(broker):
+def test_status_and_list_beside_a_broker_that_fails_at_each_start_say_what_the_kernel_does(broker):
     """It does not hang: there is none, as after an upgrade whose broker does not start."""
     broker.example("hello", "hello.service")
     broker.run("systemctl start hello.service && sockbrokerctl wait hello --for=live --timeout=10s")
@@ -66,6 +66,10 @@ def test_status_of_a_broker_that_fails_at_each_start_says_what_the_kernel_does_w
             assert [row["service"] for row in said["services"]] == ["hello"], said
         done = broker.run("sockbrokerctl status --timeout=2s", check=False)
         assert (done.returncode, "not running, dispatch goes on" in done.stdout) == (3, True), done
+        done = broker.run("sockbrokerctl list --json=short --timeout=2s", check=False)
+        assert (done.returncode, [row["service"] for row in json.loads(done.stdout)]) == (0, ["hello"]), done
+        done = broker.run("sockbrokerctl bindings --timeout=2s", check=False)
+        assert (done.returncode, "it fails at each start" in done.stderr) == (1, True), done
     finally:
         broker.run("rm /run/systemd/system/sockbrokerd.service.d/test.conf && systemctl daemon-reload")
         broker.run("systemctl restart sockbrokerd.service")

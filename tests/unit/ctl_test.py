@@ -41,6 +41,7 @@ def test_usage_errors_have_a_status_of_their_own(arguments, message):
         (["unregister"], 2, "failed"),
         (["cat", "none"], 1, "unknown-service"),
         (["verify", "--config-dir=/nowhere"], 1, "failed"),
+        (["cat", "--config-dir=/nowhere"], 1, "failed"),
         (["import", "tubular", "/nowhere"], 1, "failed"),
         (["wait", "dns", "--for=live", "--timeout=50ms"], 3, "unreachable"),
     ],

@@ -128,17 +128,18 @@ def test_verify_checks_the_settings_of_the_broker_and_its_limits(policy):
     assert done.stdout.startswith(f"{folder}/sockbrokerd.conf:2: ")
 
 
-def test_verify_a_folder_that_is_not_there_is_a_slip(tmp_path):
-    done = ctl("verify", f"--config-dir={tmp_path}/nowhere")
-    assert done.returncode == 1
-    assert f"cannot read the directory {tmp_path}/nowhere given by --config-dir" in done.stderr
-
-
-def test_verify_of_a_root_that_is_not_there_is_a_failure(tmp_path):
-    done = ctl("verify", "--offline", f"--root={tmp_path}/nowhere")
+@pytest.mark.parametrize("verb", [["verify", "--offline"], ["cat"]], ids=" ".join)
+@pytest.mark.parametrize("option", ["--config-dir", "--root"])
+def test_a_named_directory_that_is_not_there_is_a_slip(verb, option, tmp_path):
+    done = ctl(*verb, f"{option}={tmp_path}/nowhere")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"cannot read the directory {tmp_path}/nowhere given by --root" in done.stderr
-    assert ctl("verify", "--offline", f"--root={tmp_path}").returncode == 0
+    assert f"cannot read the directory {tmp_path}/nowhere given by {option}" in done.stderr
+    assert ctl(*verb, f"{option}={tmp_path}").returncode == 0
+
+
+def test_a_config_dir_is_looked_for_below_a_root(tmp_path):
+    (tmp_path / "srv/conf.d").mkdir(parents=True)
+    assert ctl("verify", "--offline", f"--root={tmp_path}", "--config-dir=/srv").returncode == 0
 
 
 def test_verify_of_a_root_warns_of_links_that_lead_to_this_host(tmp_path):
