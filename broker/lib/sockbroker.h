@@ -60,7 +60,11 @@ extern "C" {
 
 #define SOCKBROKER_PUBLIC __attribute__((__visibility__("default")))
 
-/* One conversation with a broker, a request at a time. One thread at a time may use it; others are independent. */
+/*
+ * One conversation with a broker, a request at a time. One thread at a time may use it; others are independent. A thread
+ * that is cancelled, pthread_cancel(3), ends where it waits for an answer: what is left of the request is given up by
+ * sockbroker_cancel() or sockbroker_unref().
+ */
 typedef struct sockbroker_client sockbroker_client;
 
 /*
