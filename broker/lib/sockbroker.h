@@ -79,7 +79,7 @@ SOCKBROKER_PUBLIC int sockbroker_new(sockbroker_client** ret, const char* runtim
 SOCKBROKER_PUBLIC sockbroker_client* sockbroker_ref(sockbroker_client* broker);
 SOCKBROKER_PUBLIC sockbroker_client* sockbroker_unref(sockbroker_client* broker);
 
-static inline void sockbroker_unrefp(sockbroker_client** broker) {
+static __inline__ void sockbroker_unrefp(sockbroker_client** broker) {
         if (broker)
                 sockbroker_unref(*broker);
 }
