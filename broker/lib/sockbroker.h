@@ -38,6 +38,8 @@
  *   -ETIMEDOUT               it took longer than sockbroker_set_timeout() allows
  *   -ECONNRESET              the broker ended before it had answered
  *   -EALREADY                a request that was begun is not over
+ *   -EBADF                   a descriptor that was given is not open
+ *   -ENAMETOOLONG            runtime_dir is too long for the path of a UNIX socket
  *   -EPROTO, -EMFILE
  * and where sockbroker_get_result() is the code of a refusal, whose remedy docs/protocol.md and sockbrokerd(8) have:
  *   malformed       -EBADMSG          quota           -EDQUOT
