@@ -63,9 +63,9 @@ extern "C" {
 #define SOCKBROKER_PUBLIC __attribute__((__visibility__("default")))
 
 /*
- * One conversation with a broker, a request at a time. One thread at a time may use it; others are independent. A thread
- * that is cancelled, pthread_cancel(3), ends where it waits for an answer: what is left of the request is given up by
- * sockbroker_cancel() or sockbroker_unref().
+ * One conversation with a broker, a request at a time. One thread at a time may use it; others are independent.
+ * A thread that is cancelled, pthread_cancel(3), ends where it waits for an answer: what is left of the request is
+ * given up by sockbroker_cancel() or sockbroker_unref().
  */
 typedef struct sockbroker_client sockbroker_client;
 
@@ -104,7 +104,8 @@ SOCKBROKER_PUBLIC const char* sockbroker_get_warning(sockbroker_client* broker, 
  * Registers `n` sockets, 1 to 253, in one transaction and one hand-over: TCP that listens, or UDP that is bound and not
  * connected. It serves for as long as anybody has it open: closing it is the end, no call needed. TCP listeners with
  * SO_REUSEPORT get the broker's migration program too: what waits in one that closes goes to the next instance's. Where
- * that fails there is a warning. Returns 0. -E2BIG: more than 253.
+ * that fails there is a warning. It replaces a program that chooses within their group (ReusePort=yes of the policy):
+ * attach that afterwards, and nothing migrates. Returns 0. -E2BIG: more than 253.
  */
 SOCKBROKER_PUBLIC int sockbroker_register(sockbroker_client* broker, const char* service, const int* fds, unsigned n);
 
