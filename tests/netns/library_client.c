@@ -334,7 +334,7 @@ static void unref(void* own) {
         sockbroker_unref(own);
 }
 
-// Is cancelled already, so that the first call that can end it for that does.
+// Is cancelled already, so that the first call that can end it for that would.
 static void* cancelled_in(void* argument) {
         const struct request* request = argument;
         struct sockaddr_in at = loopback(80);
@@ -370,8 +370,8 @@ static void* cancelled_in(void* argument) {
                 fds = malloc(sizeof *fds);
                 *fds = dup(request->fd);
                 sockbroker_close_fds(fds, 1);
-                pthread_testcancel();
         }
+        pthread_testcancel();  // an answer may have come at once
         pthread_cleanup_pop(1);
         return NULL;
 }
