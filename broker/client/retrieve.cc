@@ -76,6 +76,9 @@ Result<Operation::Course> RetrieveOperation::take(ControlAnswer& answer, std::ve
                 some_came_ = true;
                 return Course{.over = false};
         }
+        if (answer.result == "ok" && fds_.empty()) {
+                return fail(EPROTO, "the broker's answer has no socket that was held");
+        }
         if (answer.result == "not-held" && some_came_) {  // they were as many as one message carries
                 answer.result = "ok";
                 answer.errnum = 0;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "broker/lib/client.h"
 #include "broker/lib/sockbroker.h"
 
 namespace sockbroker {
@@ -54,6 +55,7 @@ int give_away(std::vector<OwnedFd>& fds, int** ret_fds) noexcept {
 }  // namespace sockbroker
 
 int* sockbroker_close_fds(int* fds, int n) {
+        const sockbroker::Uncancelled all_the_while;
         for (int i = 0; fds != nullptr && i < n; i++) {
                 (void)::close(fds[i]);  // that is all that can be done with it
         }

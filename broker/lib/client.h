@@ -4,7 +4,9 @@
 // a function of the C interface: guarded() turns it into an errno.
 #pragma once
 
+#include <pthread.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -46,8 +48,22 @@ namespace sockbroker {
 // Forgets what came of the last request, and says why there is none; returns the negative errno.
 int refuse(sockbroker_client& client, int errnum, std::string message);
 
+// While one lives the thread is not cancelled, pthread_cancel(3): that unwinds the stack, and where C++ lets nothing
+// through (noexcept, destructors) it ends the process. It is cancelled where it waits, in finish(), or later.
+class Uncancelled {
+public:
+        Uncancelled() { (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+        ~Uncancelled() { (void)pthread_setcancelstate(before_, nullptr); }
+        Uncancelled(const Uncancelled&) = delete;
+        Uncancelled& operator=(const Uncancelled&) = delete;
+
+private:
+        int before_ = PTHREAD_CANCEL_ENABLE;
+};
+
 template <class Body>
 int guarded(const Body& body) noexcept {
+        const Uncancelled all_the_while;
         try {
                 return body();
         } catch (const std::bad_alloc&) {

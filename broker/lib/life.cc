@@ -31,6 +31,7 @@ sockbroker_client* sockbroker_ref(sockbroker_client* broker) {
 }
 
 sockbroker_client* sockbroker_unref(sockbroker_client* broker) {
+        const sockbroker::Uncancelled all_the_while;
         if (broker != nullptr && broker->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
                 const std::unique_ptr<sockbroker_client> last(broker);
                 if (usable(broker) == 0) {  // in a child the request is its parent's

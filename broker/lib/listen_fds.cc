@@ -54,16 +54,16 @@ int sockbroker_register_listen_fds(sockbroker_client* broker, const char* servic
         if (service == nullptr) {
                 return -EINVAL;
         }
-        return sockbroker::guarded([&] {
-                std::vector<int> fds;
-                if (const int read = sockbroker::passed(service, fds); read < 0) {
-                        return sockbroker::refuse(*broker, -read,
-                                                  "cannot take the sockets that were passed (LISTEN_FDS)");
-                }
-                if (fds.empty()) {
-                        return 0;
-                }
-                const int done = sockbroker_register(broker, service, fds.data(), static_cast<unsigned>(fds.size()));
-                return done < 0 ? done : static_cast<int>(fds.size());
+        std::vector<int> fds;
+        const int read = sockbroker::guarded([&] {
+                const int done = sockbroker::passed(service, fds);
+                return done < 0 ? sockbroker::refuse(*broker, -done,
+                                                     "cannot take the sockets that were passed (LISTEN_FDS)")
+                                : done;
         });
+        if (read < 0 || fds.empty()) {
+                return read;
+        }
+        const int done = sockbroker_register(broker, service, fds.data(), static_cast<unsigned>(fds.size()));
+        return done < 0 ? done : static_cast<int>(fds.size());
 }

@@ -160,7 +160,8 @@ int finish(sockbroker_client* broker, int begun) {
                         return done < 0 ? done : 0;
                 }
                 pollfd ready{.fd = broker->conversation.fd(), .events = POLLIN, .revents = 0};
-                (void)::poll(&ready, 1, -1);  // the deadline is in it; after EINTR there is nothing new
+                // The deadline is in it; after EINTR there is nothing new. Here the thread may be cancelled.
+                (void)::poll(&ready, 1, -1);
         }
         return begun;
 }
@@ -267,6 +268,7 @@ int sockbroker_process(sockbroker_client* broker) {
                 return broker->answer.errnum > 0 ? -broker->answer.errnum : -EIO;
         });
         if (done < 0) {
+                const sockbroker::Uncancelled all_the_while;
                 broker->conversation.cancel();  // where it ran out of memory halfway
         }
         return done;

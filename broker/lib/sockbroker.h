@@ -38,6 +38,8 @@
  *   -ETIMEDOUT               it took longer than sockbroker_set_timeout() allows
  *   -ECONNRESET              the broker ended before it had answered
  *   -EALREADY                a request that was begun is not over
+ *   -EBADF                   a descriptor that was given is not open
+ *   -ENAMETOOLONG            runtime_dir is too long for the path of a UNIX socket
  *   -EPROTO, -EMFILE
  * and where sockbroker_get_result() is the code of a refusal, whose remedy docs/protocol.md and sockbrokerd(8) have:
  *   malformed       -EBADMSG          quota           -EDQUOT
@@ -60,7 +62,11 @@ extern "C" {
 
 #define SOCKBROKER_PUBLIC __attribute__((__visibility__("default")))
 
-/* One conversation with a broker, a request at a time. One thread at a time may use it; others are independent. */
+/*
+ * One conversation with a broker, a request at a time. One thread at a time may use it; others are independent.
+ * A thread that is cancelled, pthread_cancel(3), ends where it waits for an answer: what is left of the request is
+ * given up by sockbroker_cancel() or sockbroker_unref().
+ */
 typedef struct sockbroker_client sockbroker_client;
 
 /*
@@ -75,7 +81,7 @@ SOCKBROKER_PUBLIC int sockbroker_new(sockbroker_client** ret, const char* runtim
 SOCKBROKER_PUBLIC sockbroker_client* sockbroker_ref(sockbroker_client* broker);
 SOCKBROKER_PUBLIC sockbroker_client* sockbroker_unref(sockbroker_client* broker);
 
-static inline void sockbroker_unrefp(sockbroker_client** broker) {
+static __inline__ void sockbroker_unrefp(sockbroker_client** broker) {
         if (broker)
                 sockbroker_unref(*broker);
 }
@@ -98,7 +104,8 @@ SOCKBROKER_PUBLIC const char* sockbroker_get_warning(sockbroker_client* broker, 
  * Registers `n` sockets, 1 to 253, in one transaction and one hand-over: TCP that listens, or UDP that is bound and not
  * connected. It serves for as long as anybody has it open: closing it is the end, no call needed. TCP listeners with
  * SO_REUSEPORT get the broker's migration program too: what waits in one that closes goes to the next instance's. Where
- * that fails there is a warning. Returns 0. -E2BIG: more than 253.
+ * that fails there is a warning. It replaces a program that chooses within their group (ReusePort=yes of the policy):
+ * attach that afterwards, and nothing migrates. Returns 0. -E2BIG: more than 253.
  */
 SOCKBROKER_PUBLIC int sockbroker_register(sockbroker_client* broker, const char* service, const int* fds, unsigned n);
 

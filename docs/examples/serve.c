@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sockbroker.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +67,7 @@ int main(int argc, char** argv) {
         const char* service = argc > 1 ? argv[1] : "web";
         int* fds = NULL;
         int n = sockbroker_new(&broker, NULL);
+        signal(SIGPIPE, SIG_IGN);  // a client that has gone before it is answered ends nothing
         if (n >= 0)
                 n = take_listeners(broker, service, &fds);
         if (n < 0) {

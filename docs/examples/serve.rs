@@ -2,10 +2,11 @@
 
 //! serve SERVICE: registers a listener by libsockbroker, whose few functions are declared here.
 //!     rustc --edition 2021 serve.rs
-use std::ffi::{c_char, c_int, c_uint, CStr, CString};
+use std::ffi::{CStr, CString};
 use std::io::{Error, Write};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::raw::{c_char, c_int, c_uint};
+use std::os::unix::io::AsRawFd;
 use std::ptr;
 
 #[repr(C)]

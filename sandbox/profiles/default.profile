@@ -19,6 +19,11 @@ allow send sendto sendmsg sendmmsg
 # Just-in-time compilers: what is mapped has the rights of its file.
 allow mmap mmap2 mprotect pkey_mprotect  # why: just-in-time compilers
 
+# Servers that give up at their start what they do not have (gunicorn, dovecot, freeradius). Real, effective and saved
+# numbers are the same one here, and without a capability the kernel refuses any other.
+allow setuid setgid setreuid setregid  # why: become who it is already
+allow setresuid setresgid  # why: become who it is already
+
 # Reading files ahead of time, and talking to other processes of the same user.
 allow io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents
 allow shmget shmat shmctl shmdt semget semop semtimedop semctl msgget msgsnd msgrcv msgctl

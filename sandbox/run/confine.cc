@@ -76,12 +76,25 @@ Result<bool> may_enter(TcpBind tcp_bind) {
         return entered;
 }
 
+// The program could go back to what is left of another user, for which it needs no capability. execve(2) has made the
+// saved number the effective one.
+Result<void> be_one_user() {
+        if ((::getgid() != ::getegid() && ::setresgid(::getegid(), ::getegid(), ::getegid()) < 0) ||
+            (::getuid() != ::geteuid() && ::setresuid(::geteuid(), ::geteuid(), ::geteuid()) < 0)) {
+                return fail_errno("cannot give up the real user and group beside the effective ones");
+        }
+        return {};
+}
+
 }  // namespace
 
 Result<void> give_up_privileges() {
         constexpr unsigned long kBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                                         SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
                                         SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+        if (auto one = be_one_user(); !one) {
+                return one;
+        }
         if (!done_or_not_allowed(::prctl(PR_SET_SECUREBITS, kBits, 0, 0, 0))) {
                 return fail_errno("cannot set securebits");
         }

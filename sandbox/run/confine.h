@@ -10,8 +10,8 @@
 
 namespace sockbroker::launcher {
 
-// Clears the capability sets, the bounding set and securebits too as far as the process may (CAP_SETPCAP), and sets
-// no_new_privs. An error if any capability is left, or may come back.
+// Makes the effective user and group the only ones. Clears the capability sets, the bounding set and securebits too as
+// far as the process may (CAP_SETPCAP), and sets no_new_privs. An error if any capability is left, or may come back.
 [[nodiscard]] Result<void> give_up_privileges();
 
 // enter_domain(), where the kernel has it and the unit's own filter of system calls lets it be.

@@ -100,6 +100,35 @@ options { directory "/run/server"; pid-file none; listen-on { any; }; listen-on-
 controls { };
 zone "x" { type primary; file "/run/server/zone"; };
 """
+PDNS = """\
+launch=bind
+module-dir=@ROOT@/usr/lib/x86_64-linux-gnu/pdns
+bind-config=/run/server/zones
+socket-dir=/run/server
+local-address=0.0.0.0,::
+disable-syslog=yes
+write-pid=no
+"""
+RECURSOR = """\
+local-address=0.0.0.0,::
+socket-dir=/run/server
+allow-from=0.0.0.0/0,::/0
+auth-zones=x=/run/server/zone
+security-poll-suffix=
+disable-syslog=yes
+write-pid=no
+"""
+LIGHTTPD = """\
+server.document-root = "/run/server"
+server.port = 80
+index-file.names = ("index.html")
+$SERVER["socket"] == "[::]:80" { }
+"""
+WSGI = """\
+def served(_, start):
+    start("200 OK", [("Content-Length", "7")])
+    return [b"served\\n"]
+"""
 NODE = """\
 const cluster = require("cluster");
 if (cluster.isPrimary) { cluster.fork(); cluster.fork(); }
@@ -121,6 +150,7 @@ GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": "/run/ser
 
 @dataclasses.dataclass
 class Server:
+    """Of its arguments, files and environment @ROOT@ is where its package was unpacked."""
     name: str
     package: str
     program: str
@@ -174,6 +204,23 @@ SERVERS = [
            prepare=("go", "build", "-o", "/run/server/go-server", "/run/server/server.go")),
     Server("caddy", "caddy", "caddy", ("file-server", "--listen", ":80", "--root", "/run/server"),
            {"index.html": "served\n"}, environment={"HOME": "/run/server"}),
+    Server("lighttpd", "lighttpd", "lighttpd",
+           ("-D", "-m", "@ROOT@/usr/lib/lighttpd", "-f", "/run/server/conf"),
+           {"conf": LIGHTTPD, "index.html": "served\n"}),
+    Server("gunicorn", "gunicorn", "gunicorn", ("-w", "2", "-b", "0.0.0.0:80", "-b", "[::]:80", "wsgi:served"),
+           {"wsgi.py": WSGI}, environment={"PYTHONPATH": "@ROOT@/usr/lib/python3/dist-packages:/run/server"}),
+    Server("memcached", "memcached", "memcached", (), {}, "memcached", 11211),
+    Server("mosquitto", "mosquitto", "mosquitto", ("-c", "/run/server/conf"),
+           {"conf": "listener 1883\nallow_anonymous true\n"}, "mqtt", 1883),
+    Server("Dropbear", "dropbear-bin", "dropbear", ("-F", "-E", "-p", "22", "-r", "/run/server/key", "-P",
+                                                    "/run/server/pid"), {}, "ssh", 22, ("--asked-names",),
+           prepare=("dropbearkey", "-t", "ed25519", "-f", "/run/server/key")),
+    Server("PowerDNS", "pdns-backend-bind", "pdns_server", ("--config-dir=/run/server", "--guardian=no", "--daemon=no"),
+           {"pdns.conf": PDNS, "zones": 'zone "x" { type master; file "/run/server/zone"; };\n', "zone": ZONE}, "dns",
+           53, ("--profile=interfaces",)),
+    Server("PowerDNS Recursor", "pdns-recursor", "pdns_recursor", ("--config-dir=/run/server", "--daemon=no"),
+           {"recursor.conf": RECURSOR, "zone": ZONE}, "dns", 53,
+           ("--profile=interfaces", "--bind=tcp:53", "--bind=udp:53")),
     Server("PostgreSQL", "postgresql-15", "postgres", ("-D", "/run/server/data", "-c", "listen_addresses=*", "-c",
                                                        "unix_socket_directories=/run/server"), {}, "postgres", 5432,
            prepare=("initdb", "-D", "/run/server/data", "--auth=trust", "--no-sync"), uid=33),
@@ -219,15 +266,22 @@ def program(server, name, root):
     return pathlib.Path(found) if found else None
 
 
+def placed(text, root):
+    return text.replace("@ROOT@", str(root or ""))
+
+
 def environment(server, root):
     """Its libraries, where it was unpacked."""
     libraries = ":".join(f"{root}/{folder}" for folder in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
     more = {"LD_LIBRARY_PATH": libraries} if root else {}
-    return {"PATH": paths(root), "LC_ALL": "C.UTF-8", **more, **server.environment}
+    return {"PATH": paths(root), "LC_ALL": "C.UTF-8", **more,
+            **{name: placed(value, root) for name, value in server.environment.items()}}
 
 
 # What a client sends, and what the answer must hold.
 SPOKEN = {"http": (b"GET / HTTP/1.0\r\n\r\n", b"200"), "redis": (b"PING\r\n", b"+PONG"),
+          "memcached": (b"version\r\n", b"VERSION"), "ssh": (b"", b"SSH-2.0-"),
+          "mqtt": (bytes.fromhex("100c00044d5154540402003c0000"), bytes.fromhex("20020000")),
           "postgres": (bytes.fromhex("0000000804d2162f"), b"N"), "dns": (QUERY, RECORD)}
 
 # In another namespace, beyond a veth. Prints who answered, in words of this module.

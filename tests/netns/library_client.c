@@ -11,6 +11,7 @@
  * drain SERVICE        registers two listeners, the second displaces the first, and waits until that is drained
  * fork SERVICE         a child does not use what its parent has made
  * fork-amid SERVICE    the program forks while requests are under way; says "answered", and goes on after a line
+ * cancelled SERVICE    threads are cancelled in the middle of a request
  * crowded SERVICE      there are too many connections of its user
  * absent               no broker is there
  * silent               one that takes connections and says nothing
@@ -21,6 +22,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -316,6 +318,78 @@ static void forked_amid(const char* service) {
                 MUST(waitpid(children[i], &status, 0) == children[i] && status == 0);
 }
 
+static int open_descriptors(void) {
+        int count = 0;
+        for (int fd = 0; fd < 256; fd++)
+                count += fcntl(fd, F_GETFD) >= 0;
+        return count;
+}
+
+struct request {
+        const char* service;
+        int fd, which;
+};
+
+static void unref(void* own) {
+        sockbroker_unref(own);
+}
+
+// Is cancelled already, so that the first call that can end it for that would.
+static void* cancelled_in(void* argument) {
+        const struct request* request = argument;
+        struct sockaddr_in at = loopback(80);
+        sockbroker_client* own = NULL;
+        char* name = NULL;
+        int* fds = NULL;
+
+        if (sockbroker_new(&own, NULL) < 0)
+                return NULL;
+        pthread_cleanup_push(unref, own);
+        pthread_cancel(pthread_self());
+        switch (request->which) {
+        case 0:
+                sockbroker_register(own, request->service, &request->fd, 1);
+                break;
+        case 1:
+                sockbroker_remove(own, request->service);
+                break;
+        case 2:
+                sockbroker_retrieve(own, request->service, &fds);
+                break;
+        case 3:
+                sockbroker_match(own, request->service, IPPROTO_TCP, (struct sockaddr*)&at, sizeof at, &name);
+                break;
+        case 4:
+                sockbroker_wait(own, "no-such-service", SOCKBROKER_LIVE);
+                break;
+        default:  // these do not wait
+                sockbroker_begin_register(own, request->service, &request->fd, 1);
+                sockbroker_process(own);
+                sockbroker_cancel(own);
+                sockbroker_unref(sockbroker_ref(own));
+                fds = malloc(sizeof *fds);
+                *fds = dup(request->fd);
+                sockbroker_close_fds(fds, 1);
+        }
+        pthread_testcancel();  // an answer may have come at once
+        pthread_cleanup_pop(1);
+        return NULL;
+}
+
+static void cancelled(const char* service) {
+        struct request request = {.service = service, .fd = bound(SOCK_STREAM, 0)};
+        const int before = open_descriptors();
+        for (request.which = 0; request.which < 6; request.which++) {
+                pthread_t thread;
+                void* result = NULL;
+                MUST(pthread_create(&thread, NULL, cancelled_in, &request) == 0);
+                MUST(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+                MUST(open_descriptors() == before);
+        }
+        MUST(sockbroker_register(broker, service, &request.fd, 1) == 0);
+        close(request.fd);
+}
+
 static void crowded(const char* service) {
         int fd = bound(SOCK_STREAM, 0);
         for (int i = 0; i < 400; i++)
@@ -371,6 +445,8 @@ int main(int argc, char** argv) {
                 forked(service);
         else if (strcmp(part, "fork-amid") == 0)
                 forked_amid(service);
+        else if (strcmp(part, "cancelled") == 0)
+                cancelled(service);
         else if (strcmp(part, "crowded") == 0)
                 crowded(service);
         else if (strcmp(part, "absent") == 0)

@@ -113,6 +113,11 @@ def test_children_that_were_made_during_requests_keep_neither_connections_nor_th
         assert program.returncode == 0
 
 
+def test_a_thread_that_is_cancelled_in_a_request_ends_alone_and_leaves_nothing_open(web):
+    web.start()
+    run("cancelled", "web")
+
+
 def test_a_broker_that_is_absent_or_silent_is_an_error_in_time(web):
     run("absent")
     web.runtime.mkdir()

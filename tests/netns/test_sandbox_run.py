@@ -31,6 +31,23 @@ def web(broker):
     return broker
 
 
+BECOME = """
+import os
+own = os.geteuid(), os.getegid()
+os.setgid(own[1]), os.setuid(own[0])
+os.setregid(-1, own[1]), os.setreuid(-1, own[0])
+os.setresgid(-1, own[1], -1), os.setresuid(-1, own[0], -1)
+for one in 0, 61002:
+    for change in os.setuid, os.setgid, os.seteuid, os.setegid:
+        try:
+            change(one)
+        except OSError:  # EPERM; EINVAL where the user namespace has no such user
+            continue
+        raise SystemExit(f"became {one}")
+print(*os.getresuid(), *os.getresgid())
+"""
+
+
 @pytest.fixture
 def alone(netns):  # pylint: disable=unused-argument
     """sockbroker-run without a broker."""
@@ -278,6 +295,20 @@ def test_without_a_broker_the_message_says_what_to_do(alone):  # pylint: disable
                     "the "
                     "program with --no-register, without the broker\n")
     assert sandbox.run("--no-register", "/bin/echo", "ran") == (0, "ran\n", "")
+
+
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--supervise", "--user-namespace=yes")], ids=" ".join)
+def test_a_server_may_become_who_it_is_and_nobody_else(alone, more):  # pylint: disable=unused-argument
+    """As gunicorn, dovecot and freeradius do, which give up at their start what they do not have."""
+    words = [*more, "--no-register", "/usr/bin/python3", "-c", BECOME]
+    assert sandbox.run(*words) == (0, "61001 61001 61001 61001 61001 61001\n", "")
+
+
+def test_a_server_cannot_go_back_to_the_user_who_has_started_its_launcher(alone):  # pylint: disable=unused-argument
+    before = sandbox.command("--no-register", "/usr/bin/python3", "-c", BECOME, ambient="")
+    before[1:3] = ["--ruid=61002", "--euid=61001", "--rgid=61002", "--egid=61001"]
+    done = subprocess.run(before, capture_output=True, text=True, timeout=sandbox.TIMEOUT, check=False)
+    assert done.stdout == "61001 61001 61001 61001 61001 61001\n", done.stderr
 
 
 def test_root_is_turned_away(alone):  # pylint: disable=unused-argument

@@ -51,7 +51,7 @@ class Running:
         servers.FOLDER.mkdir(mode=0o755)
         os.chown(servers.FOLDER, server.uid, server.uid)
         for name, text in server.files.items():
-            (servers.FOLDER / name).write_text(text)
+            (servers.FOLDER / name).write_text(servers.placed(text, root))
         env = servers.environment(server, root)
         if server.prepare:
             first, *rest = server.prepare
@@ -59,8 +59,9 @@ class Running:
                             str(servers.program(server, first, root)), *rest], check=True, capture_output=True, env=env)
         self.program = servers.program(server, server.program, root)
         words, fds = passed(*sockets) if sockets else ([], [])
-        command = [*words, *sandbox.command("--supervise", *server.options, str(self.program), *server.arguments,
-                                            ambient="", uid=server.uid)]
+        command = [*words, *sandbox.command("--supervise", *server.options, str(self.program),
+                                            *(servers.placed(word, root) for word in server.arguments), ambient="",
+                                            uid=server.uid)]
         self.log = open(servers.FOLDER / "log", "w+b")  # pylint: disable=consider-using-with
         if cgroup is not None:
             command = units.command_in(cgroup, *command)

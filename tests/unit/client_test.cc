@@ -306,6 +306,17 @@ TEST_F(Retrieve, AsManyAsThereAreDescriptorsForAreAskedFor) {
         EXPECT_TRUE(operation.take(refused_, {})->over);
 }
 
+// sockbroker_retrieve(3) promises at least one.
+TEST_F(Retrieve, AnOkWithoutASocketIsNotTheProtocol) {
+        RetrieveOperation operation("web", fds_);
+        ASSERT_TRUE(counted(operation, 1));
+        (void)operation.next();
+        ControlAnswer empty{.result = "ok", .message = "", .warnings = {}};
+        const auto course = operation.take(empty, {});
+        ASSERT_FALSE(course);
+        EXPECT_EQ(course.error().errnum, EPROTO);
+}
+
 TEST_F(Retrieve, OneMoreIsNotAskedFor) {
         RetrieveOperation operation("web", fds_);
         const auto course = counted(operation, free_ + 1);
