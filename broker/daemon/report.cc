@@ -18,6 +18,10 @@ namespace {
 
 // Names of accounts that have no answer, for people.
 std::string describe(const Names::Silent& silent) {
+        if (silent.by_us) {
+                return "the broker's process that looks up accounts (NSS) is gone, so what was known of them counts, and "
+                       "those that are new admit nobody, until: systemctl restart sockbrokerd";
+        }
         constexpr std::size_t kShown = 5;
         std::string names;
         for (std::size_t i = 0; i < std::min(silent.names.size(), kShown); i++) {
@@ -123,7 +127,7 @@ Answer Report::status() {
         if (!mistakes_.empty()) {
                 status.warnings.push_back(mistakes_);
         }
-        if (const auto silent = names_.silent(); !silent.names.empty()) {
+        if (const auto silent = names_.silent(); silent.by_us || !silent.names.empty()) {
                 status.warnings.push_back(describe(silent));
         }
         std::ranges::move(held_.warnings(), std::back_inserter(status.warnings));
