@@ -72,7 +72,7 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
                                 room_of(dataplane_->capacity())),
                    policy_, registry_, names_, helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
-          attachment_(*dataplane_, audit_),
+          attachment_(*dataplane_, audit_, helpers.in_netns ? std::string() : options.netns),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
                   flows_, attachment_, helpers.netns_cookie, helpers.mistakes),
           registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, entries_,
@@ -90,6 +90,7 @@ Broker::~Broker() {
 }
 
 void Broker::start(std::vector<StoredFd> stored, std::vector<StoredFd> strangers) {
+        attachment_.look();
         registry_.take_up();
         auto routes = reloads_.load_at_start();
         departures_.gone(registry_.refresh_all());

@@ -41,7 +41,11 @@ const Capacity& Dataplane::capacity() const {
 }
 
 bool Dataplane::is_attached() const {
-        return !is_detached(state_->link.get());
+        return netns() != std::optional<std::uint64_t>(0);
+}
+
+std::optional<std::uint64_t> Dataplane::netns() const {
+        return attached_netns(state_->link.get());
 }
 
 std::uint32_t Dataplane::earlier_layout() const {
