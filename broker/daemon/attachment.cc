@@ -28,6 +28,14 @@ void Attachment::look() {
                 lost_since_usec_ = wall_usec();
                 audit_.note(2, why());
         }
+        if (dataplane_.is_pinned()) {
+                unpinned_since_usec_ = 0;
+        } else if (unpinned_since_usec_ == 0) {
+                unpinned_since_usec_ = wall_usec();
+                if (!is_lost() && !is_removed()) {
+                        audit_.note(2, why());
+                }
+        }
 }
 
 void Attachment::look_at_name() {
@@ -48,8 +56,14 @@ void Attachment::look_at_name() {
 }
 
 std::string Attachment::why() const {
-        if (!is_removed()) {
+        if (!is_removed() && is_lost()) {
                 return kLost;
+        }
+        if (!is_removed()) {
+                return fmt::format(
+                        "somebody has removed the pins in {}, so dispatch ends with this broker: restart it when the "
+                        "services can be restarted after it, for the next one begins without any socket",
+                        dataplane_.pin_dir());
         }
         return fmt::format(
                 "{}the network namespace {} was removed, so that no routes are made in it and its interfaces are not "
@@ -58,13 +72,14 @@ std::string Attachment::why() const {
 }
 
 void Attachment::tell(PolicyStatus& status) const {
-        if (!is_lost() && !is_removed()) {
+        const auto since = is_removed() ? removed_since_usec_ : is_lost() ? lost_since_usec_ : unpinned_since_usec_;
+        if (since == 0) {
                 return;
         }
         const bool was_degraded = !status.degraded.empty();
         status.degrade(was_degraded ? why() + "; " + status.degraded : why());
         if (!was_degraded) {
-                status.degraded_since_usec = is_removed() ? removed_since_usec_ : lost_since_usec_;
+                status.degraded_since_usec = since;
         }
 }
 

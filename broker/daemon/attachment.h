@@ -2,7 +2,8 @@
 //
 // Whether lookups come to the dispatch program still. Somebody may detach it while the broker runs, which has no
 // capability to attach it again: so it says so, and the next one does. And whether the network namespace that is served
-// was removed (ip netns delete). It ends when nothing of it is open any more: so the broker must let go of it.
+// was removed (ip netns delete). It ends when nothing of it is open any more: so the broker must let go of it. And
+// whether dispatch will outlive this broker.
 #pragma once
 
 #include <sys/types.h>
@@ -24,7 +25,7 @@ public:
         Attachment(const Dataplane& dataplane, Audit& audit, std::string netns)
                 : dataplane_(dataplane), audit_(audit), netns_(std::move(netns)) {}
 
-        // Asks the kernel. The journal has that it is lost or removed, once. To be called every second or so.
+        // Asks the kernel. The journal has what is wrong, once. To be called every second or so.
         void look();
         [[nodiscard]] bool is_lost() const { return lost_since_usec_ != 0; }
         // Its name stands for nothing any more, or for another one.
@@ -42,6 +43,7 @@ private:
         ino_t inode_ = 0;  // 0: the name was never seen to stand for the namespace that is served
         std::int64_t removed_since_usec_ = 0;
         std::int64_t lost_since_usec_ = 0;
+        std::int64_t unpinned_since_usec_ = 0;
 };
 
 }  // namespace sockbroker

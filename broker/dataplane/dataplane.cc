@@ -5,9 +5,11 @@
 #include <bpf/libbpf.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -46,6 +48,14 @@ bool Dataplane::is_attached() const {
 
 std::optional<std::uint64_t> Dataplane::netns() const {
         return attached_netns(state_->link.get());
+}
+
+bool Dataplane::is_pinned() const {
+        return access((state_->pin_dir + "/" + kLinkPin).c_str(), F_OK) == 0 || errno != ENOENT;
+}
+
+const std::string& Dataplane::pin_dir() const {
+        return state_->pin_dir;
 }
 
 std::uint32_t Dataplane::earlier_layout() const {
