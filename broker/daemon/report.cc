@@ -77,7 +77,7 @@ Refusal replaced_twice() {
 Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
                const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
-               std::uint64_t netns_cookie, std::string mistakes)
+               const Capacity& allowed, std::uint64_t netns_cookie, std::string mistakes)
         : dataplane_(dataplane),
           policy_(policy),
           reloads_(reloads),
@@ -90,6 +90,7 @@ Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Re
           audit_(audit),
           flows_(flows),
           attachment_(attachment),
+          allowed_(allowed),
           netns_cookie_(netns_cookie),
           mistakes_(std::move(mistakes)),
           started_usec_(wall_usec()) {}
@@ -116,7 +117,7 @@ Answer Report::status() {
                 .policy_services = policy_->services.size(),
                 .policy_bindings = count_bindings(*policy_),
                 .policy_since_usec = policy_.since_usec(),
-                .capacity = dataplane_.capacity(),
+                .capacity = allowed_,
                 .refused = refusals_.total(),
                 .connections_refused = refusals_.connections(),
                 .journal_lost = audit_.lost(),
