@@ -19,8 +19,8 @@ namespace {
 // Names of accounts that have no answer, for people.
 std::string describe(const Names::Silent& silent) {
         if (silent.by_us) {
-                return "the broker's process that looks up accounts (NSS) is gone, so what was known of them counts, and "
-                       "those that are new admit nobody, until: systemctl restart sockbrokerd";
+                return "the broker's process that looks up accounts (NSS) is gone, so what was known of them counts, "
+                       "and those that are new admit nobody, until: systemctl restart sockbrokerd";
         }
         constexpr std::size_t kShown = 5;
         std::string names;
