@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 namespace sockbroker {
@@ -22,6 +23,7 @@ using Known = std::map<std::string, std::uint32_t>;
 // Of another network namespace than that of the process; its answers are read by whoever has asked.
 struct Elsewhere {
         OwnedFd netlink;
+        std::optional<Known> kept;  // in its place
         std::mutex mutex;
         std::uint32_t last = 0;  // number of the last question
 };
@@ -90,10 +92,9 @@ Dump dump_links(Elsewhere& from, Known& known) {
         }
 }
 
-Known known_elsewhere() {
+// Under its lock.
+Known ask_elsewhere(Elsewhere& from) {
         constexpr int kTries = 5;  // links that come and go while they are told
-        Elsewhere& from = elsewhere();
-        const std::scoped_lock lock(from.mutex);
         Known known;
         for (int i = 0; i < kTries; i++) {
                 known.clear();
@@ -114,10 +115,21 @@ Known known_here() {
         return known;
 }
 
+Known known_now() {
+        Elsewhere& from = elsewhere();
+        {
+                const std::scoped_lock lock(from.mutex);
+                if (from.kept || from.netlink) {
+                        return from.kept ? *from.kept : ask_elsewhere(from);
+                }
+        }
+        return known_here();
+}
+
 }  // namespace
 
 std::function<std::uint32_t(const std::string&)> interfaces_now() {
-        return [known = elsewhere().netlink ? known_elsewhere() : known_here()](const std::string& name) {
+        return [known = known_now()](const std::string& name) {
                 const auto found = known.find(name);
                 return found == known.end() ? 0U : found->second;
         };
@@ -125,6 +137,15 @@ std::function<std::uint32_t(const std::string&)> interfaces_now() {
 
 void ask_interfaces_by(OwnedFd netlink) {
         elsewhere().netlink = std::move(netlink);
+}
+
+void stop_asking_for_interfaces() {
+        Elsewhere& from = elsewhere();
+        const std::scoped_lock lock(from.mutex);
+        if (from.netlink) {
+                from.kept = ask_elsewhere(from);
+                from.netlink.reset();
+        }
 }
 
 }  // namespace sockbroker

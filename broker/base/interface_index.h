@@ -21,4 +21,7 @@ namespace sockbroker {
 // of this process. Once, before there is another thread.
 void ask_interfaces_by(OwnedFd netlink);
 
+// From now on they are those of this moment, and that socket is closed: it would keep its network namespace.
+void stop_asking_for_interfaces();
+
 }  // namespace sockbroker

@@ -101,7 +101,7 @@ void add_broker(Page& page, const Json& broker) {
         const Json& policy = at(broker, "policy");
         page.single("policy_timestamp_seconds", "gauge", "When the policy in force was taken.",
                     number(at(policy, "since")) / 1e6);
-        page.begin("capacity", "gauge", "What the kernel's maps have room for.");
+        page.begin("capacity", "gauge", "What the limits allow, and the kernel's maps have room for.");
         const Json& capacity = at(broker, "capacity");
         for (const char* resource : {"bindings", "services", "sockets"}) {
                 page.add({{"resource", resource}}, number(at(capacity, resource)));

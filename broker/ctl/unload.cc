@@ -37,6 +37,9 @@ bool withdraw(const Options& options, bool announcements) {
         if (!announcements && !options.local_routes) {
                 return true;
         }
+        if (!options.netns.empty() && access(("/run/netns/" + options.netns).c_str(), F_OK) != 0 && errno == ENOENT) {
+                return true;  // it was removed, and its routes with it
+        }
         if (!options.netns.empty() && !enter_netns(options.netns)) {
                 complain(fmt::format("cannot enter the network namespace {}, in which there may be routes",
                                      options.netns));

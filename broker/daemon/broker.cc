@@ -47,6 +47,15 @@ std::string_view why_root_only(Verb verb) {
         }
 }
 
+// What people are told of: beyond it requests and policies are refused, whatever the maps have room for.
+Capacity allowed_of(const BrokerConfig& config, const Capacity& capacity) {
+        const auto limits = limits_of(config, room_of(capacity));
+        return {.bindings = limits.max_bindings,
+                .services = limits.max_services,
+                .sockets = std::min(config.max_sockets, capacity.sockets),
+                .accounted = limits.max_accounted};
+}
+
 RoutesOptions routes_of(const DaemonOptions& options, const BrokerConfig& config) {
         return {.socket_path = options.runtime_dir + "/routes",
                 .memory_path = options.state_dir + "/routes",
@@ -72,9 +81,10 @@ Broker::Broker(const DaemonOptions& options, const BrokerConfig& config, std::un
                                 room_of(dataplane_->capacity())),
                    policy_, registry_, names_, helpers.worker, departures_, replies_, held_, routes_, audit_),
           flows_(*dataplane_),
-          attachment_(*dataplane_, audit_),
+          attachment_(*dataplane_, audit_, helpers.in_netns ? std::string() : options.netns),
           report_(*dataplane_, policy_, reloads_, registry_, departures_, held_, routes_, names_, refusals_, audit_,
-                  flows_, attachment_, helpers.netns_cookie, helpers.mistakes),
+                  flows_, attachment_, allowed_of(config, dataplane_->capacity()), helpers.netns_cookie,
+                  helpers.mistakes),
           registrar_(policy_, registry_, departures_, replies_, held_, routes_, refusals_, entries_,
                      {config.rate_interval_usec, config.rate_burst}, options.netns, helpers.netns_cookie),
           admissions_(names_, policy_),
@@ -90,6 +100,7 @@ Broker::~Broker() {
 }
 
 void Broker::start(std::vector<StoredFd> stored, std::vector<StoredFd> strangers) {
+        attachment_.look();
         registry_.take_up();
         auto routes = reloads_.load_at_start();
         departures_.gone(registry_.refresh_all());

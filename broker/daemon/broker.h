@@ -55,6 +55,7 @@ public:
                 hands::Crew& crew;
                 bool has_store;  // PID 1 keeps descriptors for this process
                 std::uint64_t netns_cookie;
+                bool in_netns;         // this process is in the network namespace that is served
                 std::string mistakes;  // in the broker's settings, as status says it
         };
         Broker(const DaemonOptions& options, const BrokerConfig& config, std::unique_ptr<Dataplane> dataplane,
@@ -85,6 +86,11 @@ public:
         // Of refusals that the journal does not have one by one, of events that memory did not suffice for, and of
         // families that have stayed without a socket. To be called every second or so.
         void tell_left_out();
+
+        // The network namespace that is served was removed. It ends once nobody has anything of it open.
+        [[nodiscard]] bool is_netns_removed() const { return attachment_.is_removed(); }
+        // Whoever makes routes in it ends.
+        void let_go_of_netns() { routes_.leave(); }
 
         [[nodiscard]] Reloads& reloads() { return reloads_; }
         [[nodiscard]] HeldSockets& held() { return held_; }

@@ -18,6 +18,10 @@ namespace {
 
 // Names of accounts that have no answer, for people.
 std::string describe(const Names::Silent& silent) {
+        if (silent.by_us) {
+                return "the broker's process that looks up accounts (NSS) is gone, so what was known of them counts, "
+                       "and those that are new admit nobody, until: systemctl restart sockbrokerd";
+        }
         constexpr std::size_t kShown = 5;
         std::string names;
         for (std::size_t i = 0; i < std::min(silent.names.size(), kShown); i++) {
@@ -73,7 +77,7 @@ Refusal replaced_twice() {
 Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
                const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
-               std::uint64_t netns_cookie, std::string mistakes)
+               const Capacity& allowed, std::uint64_t netns_cookie, std::string mistakes)
         : dataplane_(dataplane),
           policy_(policy),
           reloads_(reloads),
@@ -86,6 +90,7 @@ Report::Report(const Dataplane& dataplane, const PolicyInForce& policy, const Re
           audit_(audit),
           flows_(flows),
           attachment_(attachment),
+          allowed_(allowed),
           netns_cookie_(netns_cookie),
           mistakes_(std::move(mistakes)),
           started_usec_(wall_usec()) {}
@@ -112,7 +117,7 @@ Answer Report::status() {
                 .policy_services = policy_->services.size(),
                 .policy_bindings = count_bindings(*policy_),
                 .policy_since_usec = policy_.since_usec(),
-                .capacity = dataplane_.capacity(),
+                .capacity = allowed_,
                 .refused = refusals_.total(),
                 .connections_refused = refusals_.connections(),
                 .journal_lost = audit_.lost(),
@@ -123,7 +128,7 @@ Answer Report::status() {
         if (!mistakes_.empty()) {
                 status.warnings.push_back(mistakes_);
         }
-        if (const auto silent = names_.silent(); !silent.names.empty()) {
+        if (const auto silent = names_.silent(); silent.by_us || !silent.names.empty()) {
                 status.warnings.push_back(describe(silent));
         }
         std::ranges::move(held_.warnings(), std::back_inserter(status.warnings));

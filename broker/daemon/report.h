@@ -31,7 +31,7 @@ public:
         Report(const Dataplane& dataplane, const PolicyInForce& policy, const Reloads& reloads, Registry& registry,
                Departures& departures, const HeldSockets& held, const Routes& routes, const Names& names,
                const Refusals& refusals, const Audit& audit, Flows& flows, Attachment& attachment,
-               std::uint64_t netns_cookie, std::string mistakes);
+               const Capacity& allowed, std::uint64_t netns_cookie, std::string mistakes);
 
         [[nodiscard]] Answer status();
         [[nodiscard]] Answer list();
@@ -59,6 +59,7 @@ private:
         const Audit& audit_;
         Flows& flows_;
         Attachment& attachment_;
+        const Capacity allowed_;  // by the limits of sockbrokerd.conf, as far as the maps have room
         const std::uint64_t netns_cookie_;
         const std::string mistakes_;
         const std::int64_t started_usec_;

@@ -82,7 +82,7 @@ void Routes::take(std::shared_ptr<const RoutePlan> plan) {
                 return;  // no policy could be taken: what stands is the best that is known
         }
         const bool first = plan_ == nullptr;
-        plan_ = std::move(plan);
+        plan_ = left_ ? std::make_shared<const RoutePlan>() : std::move(plan);
         withdrawn_ = false;
         std::erase_if(services_, [&](const auto& entry) { return !plan_->announcing.contains(entry.first); });
         for (const auto& [name, announcing] : plan_->announcing) {
@@ -107,6 +107,11 @@ void Routes::take(std::shared_ptr<const RoutePlan> plan) {
         }
         look_at_all_ = true;
         evaluate();
+}
+
+void Routes::leave() {
+        left_ = true;
+        take(std::make_shared<const RoutePlan>());
 }
 
 void Routes::look_at(const std::string& service) {

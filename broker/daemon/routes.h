@@ -44,6 +44,9 @@ public:
 
         // Of the policy that is in force from now on.
         void take(std::shared_ptr<const RoutePlan> plan);
+        // From now on, whatever policy says, there are none: so that sockbroker-routes, which runs in the network
+        // namespace that is served, lets it end.
+        void leave();
         // Sockets of the service came or went.
         void look_at(const std::string& service);
 
@@ -118,6 +121,7 @@ private:
         bool look_at_all_ = false;
         bool told_any_ = false;            // sockbroker-routes is spoken to
         bool withdrawn_ = false;           // withdraw_all()
+        bool left_ = false;                // leave()
         std::int64_t ask_until_usec_ = 0;  // so long the first list waits for what units do
         std::int64_t rest_until_usec_ = 0;
         std::int64_t look_at_all_usec_ = 0;             // at the latest

@@ -59,6 +59,7 @@ struct Loop {
         OwnedSource ending;
         OwnedSource liveness;
         std::unique_ptr<LinkWatch> links;  // none: cannot be watched, then asked from time to time
+        bool netns_let_go = false;
 };
 
 int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
@@ -101,6 +102,14 @@ void hear(Loop& loop, Audit& audit, const hands::Party& party, bool heard) {
                                who));
 }
 
+// A network namespace that was removed ends when nobody has a socket of it, and with it its interfaces.
+void let_go_of_netns(Loop& loop) {
+        loop.links.reset();
+        stop_asking_for_interfaces();
+        loop.broker->let_go_of_netns();
+        loop.netns_let_go = true;  // last: for want of memory it is done again
+}
+
 int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
         auto* loop = static_cast<Loop*>(userdata);
         std::uint64_t next = kLivenessUsec;
@@ -111,7 +120,10 @@ int on_liveness(sd_event_source* source, std::uint64_t, void* userdata) {
                 }
                 loop->broker->tell_left_out();
                 loop->broker->reloads().look_at_clock();
-                if (loop->links == nullptr) {
+                if (loop->broker->is_netns_removed() && !loop->netns_let_go) {
+                        let_go_of_netns(*loop);
+                }
+                if (loop->links == nullptr && !loop->netns_let_go) {
                         (void)loop->broker->reloads().refresh_interfaces();
                 }
         });
@@ -222,6 +234,7 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                                                                .crew = *loop.crew,
                                                                .has_store = loop.manager.valid(),
                                                                .netns_cookie = netns.cookie,
+                                                               .in_netns = !netns.watch,
                                                                .mistakes = std::move(opened.mistakes)});
         loop.broker->start(std::move(sockets.stored), std::move(sockets.strangers));
         auto& reloads = loop.broker->reloads();

@@ -5,9 +5,11 @@
 #include <bpf/libbpf.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -41,7 +43,19 @@ const Capacity& Dataplane::capacity() const {
 }
 
 bool Dataplane::is_attached() const {
-        return !is_detached(state_->link.get());
+        return netns() != std::optional<std::uint64_t>(0);
+}
+
+std::optional<std::uint64_t> Dataplane::netns() const {
+        return attached_netns(state_->link.get());
+}
+
+bool Dataplane::is_pinned() const {
+        return access((state_->pin_dir + "/" + kLinkPin).c_str(), F_OK) == 0 || errno != ENOENT;
+}
+
+const std::string& Dataplane::pin_dir() const {
+        return state_->pin_dir;
 }
 
 std::uint32_t Dataplane::earlier_layout() const {

@@ -153,6 +153,11 @@ public:
         [[nodiscard]] bool taken_up() const;  // state of an earlier broker was found
         // False: somebody has detached the dispatch program, so no lookup comes to it.
         [[nodiscard]] bool is_attached() const;
+        // Inode of the network namespace to whose lookups it is attached; 0: to none. None: the kernel does not say.
+        [[nodiscard]] std::optional<std::uint64_t> netns() const;
+        // False: somebody has removed the pin by which dispatch outlives this process.
+        [[nodiscard]] bool is_pinned() const;
+        [[nodiscard]] const std::string& pin_dir() const;
         // As the maps have it: never less than open() was asked, unless not_grown() says why.
         [[nodiscard]] const Capacity& capacity() const;
         [[nodiscard]] const std::string& not_grown() const;

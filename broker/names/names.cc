@@ -113,7 +113,7 @@ const Names::Known* Names::find(const AccountName& name) const {
 }
 
 Names::Silent Names::silent() const {
-        Silent silent;
+        Silent silent{.names = {}, .by_us = gone_};
         if (silent_ == 0) {
                 return silent;
         }

@@ -59,6 +59,7 @@ public:
         struct Silent {
                 std::vector<AccountName> names;
                 std::int64_t since_usec = 0;
+                bool by_us = false;  // the process that asks is gone, and this host need not be the reason
         };
         [[nodiscard]] Silent silent() const;
 

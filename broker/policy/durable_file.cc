@@ -2,6 +2,7 @@
 #include "broker/policy/durable_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -66,7 +67,10 @@ Result<void> replace_file(const std::string& path, const std::function<Result<vo
 
 Result<void> remove_file(const std::string& path) {
         if (::unlink(path.c_str()) < 0) {
-                return errno == ENOENT ? Result<void>() : Result<void>(fail_errno("unlink"));
+                const int why = errno;  // also of what is not there, where the file system is read-only (EROFS)
+                struct stat there {};
+                const bool none = why == ENOENT || (::lstat(path.c_str(), &there) < 0 && errno == ENOENT);
+                return none ? Result<void>() : Result<void>(fail(why, "unlink"));
         }
         return sync_folder_of(path);
 }

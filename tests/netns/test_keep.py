@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import wire
+from harness import namespace, wire
 from harness.directory import Directory
 from harness.disk import Disk
 from harness.until import until
@@ -233,6 +233,16 @@ def test_a_copy_that_cannot_be_written_is_told_by_status_and_the_policy_stays(br
     assert status["policy"]["trial_until"] is None and services(broker) == {"first", "second"}
     assert status["state"] == "degraded" and "cannot keep a copy of the policy" in status["reason"]
     broker.wait_log("cannot keep a copy of the policy")
+
+
+def test_of_a_read_only_state_directory_status_says_what_could_not_be_written_and_nothing_of_what_is_not_there(broker):
+    broker.policy(FIRST).start()
+    namespace.run("mount", "--bind", str(broker.state), str(broker.state))
+    namespace.run("mount", "-o", "remount,ro,bind", str(broker.state))
+    load(broker, "second")
+    reason = broker.status()[0]["reason"]
+    assert "cannot keep a copy of the policy" in reason and "Read-only file system" in reason
+    assert "trial" not in reason, "no policy was on trial"
 
 
 def test_whoever_reloads_or_keeps_is_told_that_the_copy_cannot_be_written(broker):

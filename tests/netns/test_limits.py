@@ -143,6 +143,8 @@ def test_a_lowered_limit_of_sockets_holds_after_a_restart_for_those_that_come(br
     reply = one.register("udp-ipv4")
     assert reply.result == "quota"
     assert "all 2 slots for sockets are taken" in reply.message
+    assert broker.status()[0]["capacity"]["sockets"] == 2, "which is full, though the maps have more room"
+    assert 'sockbroker_capacity{resource="sockets"} 2\n' in broker.ctl("metrics")[1]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -159,6 +161,7 @@ def test_limits_that_were_lowered_since_keep_no_policy_away_that_was_in_force(br
     assert status["state"] == "degraded"
     assert "are more than MaxBindings=1 allows" in status["reason"]
     assert "the last-known-good policy is in force" in status["reason"]
+    assert status["capacity"]["bindings"] == 1
 
 
 def test_a_copy_that_does_not_fit_is_refused_with_its_line_and_what_to_do(broker):

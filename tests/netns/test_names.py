@@ -329,7 +329,9 @@ def test_without_the_process_what_was_known_counts(broker, directory, web):  # p
     assert broker.reload()[0] == 0
     assert who("tcp", "ipv4") == "web"
     assert web.register("tcp-ipv4").result == "ok"
-    assert "does not answer for User=web" in warnings(broker)[0]
+    assert len(warnings(broker)) == 1, "it is not the host that does not answer"
+    assert "process that looks up accounts (NSS) is gone" in warnings(broker)[0]
+    assert "systemctl restart sockbrokerd" in warnings(broker)[0]
 
 
 def test_the_processes_end_with_the_broker(broker, directory):

@@ -146,6 +146,26 @@ def test_a_running_broker_whose_program_is_detached_says_so_everywhere_and_a_res
     assert "sockbroker_dispatches 1\n" in broker.ctl("metrics")[1]
 
 
+def test_a_running_broker_whose_pins_are_removed_says_that_dispatch_ends_with_it(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    for pin in (broker.bpffs / "dispatch").iterdir():
+        pin.unlink()
+    broker.wait_log("removed the pins in .*/dispatch, so dispatch ends with this broker")  # without being asked
+    status, said = told(broker, "status")
+    assert status == 1 and said["state"] == "degraded" and said["dispatches"] is True
+    assert "removed the pins in" in said["reason"]
+    assert told(broker, "status", "web")[0] == 0, "it serves"
+    assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+    assert broker.reload()[0] == 0
+    broker.stop()
+    with refused():
+        client.ask("tcp", ADDRESS["ipv4"], PORT)
+    broker.start()
+    assert told(broker, "status")[1]["state"] == "running"
+
+
 def told_nobody(broker, *arguments):
     """Of one who is not root: status, and all that was said."""
     with open(broker_module.BUILD / "sockbrokerctl", "rb") as program:

@@ -126,6 +126,52 @@ def test_S11_a_namespace_that_comes_late_is_served_when_it_is_there(broker):
                    "sockbrokerctl --netns=late unload; systemctl reset-failed; ip netns del late", check=False)
 
 
+def test_S11_a_namespace_that_is_removed_ends_though_its_broker_and_its_routes_run(broker):
+    """With its interfaces, dispatch, and whoever makes its routes; and the broker says what has happened, until another
+    namespace has its name and it is restarted."""
+    def status():
+        done = broker.run("sockbrokerctl --netns=gone --json=short status", check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    def is_there(link):
+        return broker.run(f"ip link show {link}", check=False).returncode == 0
+
+    def make():
+        broker.run("ip netns add gone && ip -n gone link set lo up && "
+                   "ip link add gone-out type veth peer name gone-in netns gone")
+
+    broker.write("/etc/sockbroker/netns/gone/conf.d/web.conf", "[Service web]\nUser=root\nLocalRoutes=yes\n"
+                 "ListenStream=192.0.2.0/24:80\nInterface=gone-in\n")
+    try:
+        make()
+        broker.run("systemctl start sockbrokerd@gone.socket sockbroker-routes@gone.socket sockbrokerd@gone.service")
+        broker.until("the route", lambda: broker.run("ip -n gone route show table local | grep 192.0.2.0/24",
+                                                     check=False).returncode == 0)
+        assert status()[0] == 0
+        broker.run("ip netns del gone")
+        broker.until("its interfaces to go", lambda: not is_there("gone-out"))
+        broker.until("dispatch to end", lambda: not status()[1]["dispatches"])
+        code, said = status()
+        assert code == 1 and said["state"] == "degraded"
+        assert "network namespace gone was removed" in said["reason"]
+        assert "systemctl restart sockbrokerd@gone.service" in said["reason"]
+        broker.run("systemctl reload sockbrokerd@gone")
+        assert broker.show("sockbroker-routes@gone.service", "ActiveState") == "inactive"
+        make()
+        assert status()[0] == 1, "another one of this name"
+        broker.run("systemctl restart sockbrokerd@gone.service")
+        code, said = status()
+        assert code == 0 and said["dispatches"]
+        # Where it is not to come again: what the kernel has of it takes memory until then.
+        broker.run("ip netns del gone; systemctl stop sockbrokerd@gone.socket")
+        broker.run("sockbrokerctl --netns=gone unload")
+        assert broker.out("ls /run/sockbroker/bpf/netns/gone/dispatch") == ""
+    finally:
+        broker.run("systemctl stop sockbrokerd@gone.socket sockbrokerd@gone.service sockbroker-routes@gone.socket "
+                   "sockbroker-routes@gone.service; sockbrokerctl --netns=gone unload; systemctl reset-failed; "
+                   "ip netns del gone; ip link del gone-out; rm -rf /var/lib/sockbroker/netns/gone", check=False)
+
+
 def test_a_broker_taken_over_in_its_unit_can_do_no_more_than_the_manual_says(broker):
     if broker.run("test -x /usr/lib/sockbroker-tests/sockbrokerd-takeover", check=False).returncode != 0:
         pytest.skip("built without -Dsandbox_tests=true")

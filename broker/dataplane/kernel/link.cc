@@ -46,9 +46,9 @@ Result<std::uint64_t> netns_of_link(const PinDir& pins, int link) {
         return info.netns.netns_ino;
 }
 
-bool is_detached(int link) {
+std::optional<std::uint64_t> attached_netns(int link) {
         bpf_link_info info{};
-        return ask(link, info) && info.netns.netns_ino == 0;
+        return ask(link, info) ? std::optional<std::uint64_t>(info.netns.netns_ino) : std::nullopt;
 }
 
 Result<bool> check_link(const PinDir& pins, int link) {

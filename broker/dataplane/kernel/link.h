@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "broker/base/owned_fd.h"
 #include "broker/base/result.h"
@@ -17,8 +18,8 @@ namespace sockbroker {
 // error if it is no link of an sk_lookup program.
 [[nodiscard]] Result<std::uint64_t> netns_of_link(const PinDir& pins, int link);
 
-// Of one that netns_of_link() has taken for a link of this program's. False also where the kernel does not say.
-[[nodiscard]] bool is_detached(int link);
+// The same of one that netns_of_link() has taken for a link of this program's. None: the kernel does not say.
+[[nodiscard]] std::optional<std::uint64_t> attached_netns(int link);
 
 // An error too if it is attached to another network namespace. False: to none.
 [[nodiscard]] Result<bool> check_link(const PinDir& pins, int link);
