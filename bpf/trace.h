@@ -21,10 +21,10 @@ enum {
 };
 
 struct sb_trace {
-	__u32 ifindex; /* in: where the packet comes in; a test run refuses the context's own field */
-	__u32 steps;   /* out: rules that matched; `step` has the first of them, and at its end the last */
-	__u32 outcome; /* of the step at hand */
-	__u32 unused;
+	__u32 ifindex;	 /* in: where the packet comes in; a test run refuses the context's own field */
+	__u32 no_client; /* in: rules with a source match nobody; there is no address that lies in none */
+	__u32 steps;	 /* out: rules that matched; `step` has the first of them, and at its end the last */
+	__u32 outcome;	 /* of the step at hand */
 	struct {
 		__u32 service;
 		__u32 outcome;

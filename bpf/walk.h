@@ -17,6 +17,9 @@ enum { SB_GO_ON = 2 }; /* beside SK_DROP and SK_PASS */
 #ifndef SB_INGRESS
 #define SB_INGRESS(ctx) ((ctx)->ingress_ifindex)
 #endif
+#ifndef SB_NO_CLIENT
+#define SB_NO_CLIENT(ctx) 0 /* a packet has one; a question may leave it open */
+#endif
 
 #ifdef __cplusplus
 #pragma GCC diagnostic push
@@ -52,6 +55,8 @@ SB_INLINE int sb_matches(const struct sb_condition *condition, const struct bpf_
 	__u32 ifindex = condition->where >> 8;
 
 	if (ifindex && ifindex != SB_INGRESS(ctx))
+		return 0;
+	if (length && SB_NO_CLIENT(ctx))
 		return 0;
 	if (ctx->family == SB_AF_INET)
 		return sb_same_bits(condition->source[0], ctx->remote_ip4, length);

@@ -85,13 +85,14 @@ int cat_policy(const Options& options) {
                 first = false;
         }
         const auto missing = selection.missing({known.begin(), known.end()});
-        if (options.json != JsonMode::kOff && (missing.empty() || !first)) {
+        const bool whole = missing.empty() && found.diagnostics.empty();
+        if (options.json != JsonMode::kOff && (whole || !first)) {
                 array.close();  // else the failure is all that there is to print
         }
         for (const auto& name : missing) {
                 complain_as("unknown-service", ENOENT, fmt::format("no policy file has a section [Service {}]", name));
         }
-        return output.finish(missing.empty() && found.diagnostics.empty() ? kExitOk : kExitFailed);
+        return output.finish(whole ? kExitOk : kExitFailed);
 }
 
 }  // namespace sockbroker::ctl

@@ -9,6 +9,8 @@
 #include <optional>
 #include <string_view>
 
+#include "broker/policy/policy.h"
+
 namespace sockbroker::ctl {
 
 namespace {
@@ -36,8 +38,17 @@ std::optional<Prefix> prefix_of(std::string_view text) {
         return Prefix{masked(*address, bits), static_cast<std::uint8_t>(bits)};
 }
 
-bool overlap(const Prefix& one, const Prefix& other) {
-        return one.length <= other.length ? one.contains(other.address) : other.contains(one.address);
+// Whether a binding covers some address of what is asked for. Where it contains that, its first address tells: either
+// all of it is of the loopback network, or that one is not.
+bool covers_some(const Prefix& binding, const Prefix& asked) {
+        return binding.length <= asked.length ? covers(binding, asked.address) : asked.contains(binding.address);
+}
+
+// Ports alone; with a source they are for its family.
+bool covers_some(std::string_view source, const Prefix& asked) {
+        const auto family = asked.address.family;
+        const auto clients = prefix_of(source);
+        return (!clients || clients->address.family == family) && covers_some(Prefix{{.family = family}, 0}, asked);
 }
 
 bool matches(const std::string& pattern, const std::string& name) {
@@ -67,19 +78,17 @@ bool Selection::takes_service(const std::string& name) const {
 }
 
 bool Selection::takes_binding(const Json& row) const {
-        return takes_binding(cell(row, "service", ""), cell(row, "prefix", ""));
+        return takes_binding(cell(row, "service", ""), cell(row, "prefix", ""), cell(row, "source", ""));
 }
 
-bool Selection::takes_binding(const std::string& service, std::string_view prefix) const {
+bool Selection::takes_binding(const std::string& service, std::string_view prefix, std::string_view source) const {
         if (takes_service(service)) {
                 return true;
         }
-        if (prefixes_.empty()) {
-                return false;
-        }
         const auto covered = prefix_of(prefix);
-        return !covered ||
-               std::ranges::any_of(prefixes_, [&](const Prefix& asked) { return overlap(asked, *covered); });
+        return std::ranges::any_of(prefixes_, [&](const Prefix& asked) {
+                return covered ? covers_some(*covered, asked) : covers_some(source, asked);
+        });
 }
 
 std::vector<std::string> Selection::missing(const std::vector<std::string>& services) const {

@@ -26,7 +26,8 @@ public:
         [[nodiscard]] bool takes_service(const std::string& name) const;
         // A binding, too, that covers some address of a prefix that is asked for.
         [[nodiscard]] bool takes_binding(const Json& row) const;
-        [[nodiscard]] bool takes_binding(const std::string& service, std::string_view prefix) const;  // empty: any
+        [[nodiscard]] bool takes_binding(const std::string& service, std::string_view prefix,
+                                         std::string_view source = {}) const;  // empty: any
         // Arguments that are names, no patterns, and not among those.
         [[nodiscard]] std::vector<std::string> missing(const std::vector<std::string>& services) const;
 

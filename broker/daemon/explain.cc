@@ -158,7 +158,8 @@ Answer Report::explain(const Request& request) {
                 .protocol = request.bind.protocol,
                 .local = request.bind.at,
                 .remote = request.client.from.value_or(Endpoint{.address = {.family = request.bind.at.address.family}}),
-                .ifindex = index_of(policy_.interfaces(), request.client.interface)};
+                .ifindex = index_of(policy_.interfaces(), request.client.interface),
+                .no_client = !request.client.from};
         const auto explained = dataplane_.explain(look_up);
         if (!explained) {
                 return {.code = ResultCode::kInternal, .message = explained.error().text()};

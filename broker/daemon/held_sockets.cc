@@ -109,7 +109,10 @@ void HeldSockets::follow_policy() {
                 for (const auto& key : holds_.keys_of(service.name)) {
                         const auto* one = find(service.name, key.cookie);
                         if (one == nullptr || !may_be_held(service, *one)) {
-                                end_hold(*holds_.find(key), "HoldSec= is 0 now");
+                                if (one != nullptr) {
+                                        end_hold(*holds_.find(key),
+                                                 std::string(end_of_hold(service, *one, steady_usec())));
+                                }
                                 holds_.release(key);
                         } else {
                                 holds_.set_span(key, service.hold_usec);

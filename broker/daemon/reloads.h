@@ -49,9 +49,14 @@ public:
         void reload(Reply reply, std::int64_t confirm_usec = 0);
         // The policy on trial is in force for good from now on; `reply` is called when its copy is written.
         void keep(const Reply& reply);
-        // To be called every second or so. Goes back where a policy was not kept in time, and begins what there was no
-        // memory for when it was asked.
+        // To be called every second or so, and at trial_end(). Goes back where a policy was not kept in time, and
+        // begins what there was no memory for when it was asked.
         void look_at_clock();
+        // When the time of the policy on trial is over, CLOCK_MONOTONIC in microseconds; none is: never. Another one is
+        // told by on_status().
+        [[nodiscard]] std::uint64_t trial_end() const {
+                return trial_ ? static_cast<std::uint64_t>(trial_->until_usec) : UINT64_MAX;
+        }
         // What a reload would do, and nothing else.
         void diff(Reply reply);
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 #include "broker/daemon/revocation.h"
 
+#include "broker/base/event.h"
 #include "broker/daemon/rows.h"
+#include "broker/holds/holdable.h"
 
 namespace sockbroker {
 
@@ -30,15 +32,22 @@ std::string_view Revocation::why(const std::string& service, const Registration&
         return any ? "" : "the service has no binding of its protocol and family that a client could match any more";
 }
 
+std::string_view Revocation::why_given_up(const std::string& service, const Registration& registration,
+                                          std::int64_t now_usec) {
+        const auto why_revoked = why(service, registration);
+        return why_revoked.empty() && registration.held() ? end_of_hold(*found_, registration, now_usec) : why_revoked;
+}
+
 std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts,
                             RowOfRevoked* row) {
         std::string rows;
         Revocation revocation(policy, accounts);
+        const auto now = steady_usec();
         for (const auto& service : registry.services()) {
                 const auto registrations = registry.registrations(service);
                 const Serving serving(registrations, registry.distribution(service));
                 for (const auto& one : registrations) {
-                        if (const auto why = revocation.why(service, one); !why.empty()) {
+                        if (const auto why = revocation.why_given_up(service, one, now); !why.empty()) {
                                 rows += row(service, one, serving.is_live(one), why);
                         }
                 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Which registrations a policy takes away: those that it would not admit. Pure.
+// Which registrations a policy takes away: those that it would not admit. Pure, but for the clock of those that are
+// held.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +25,9 @@ public:
 
         // Empty: it stays.
         [[nodiscard]] std::string_view why(const std::string& service, const Registration& registration);
+        // The same, and of one that is held whether it would wait for the next instance no longer.
+        [[nodiscard]] std::string_view why_given_up(const std::string& service, const Registration& registration,
+                                                    std::int64_t now_usec);
 
 private:
         void look_up(const std::string& service);
@@ -34,7 +39,7 @@ private:
         std::optional<StillAdmitted> admitted_;  // none: there is no such service
 };
 
-// Rows of them all, of which `row` makes one.
+// Rows of all that go, held ones too that are given up, of which `row` makes one.
 using RowOfRevoked = std::string(const std::string& service, const Registration& registration, bool live,
                                  std::string_view why);
 [[nodiscard]] std::string rows_of_revoked(const Policy& policy, const Registry& registry, const Accounts& accounts,

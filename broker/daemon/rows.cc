@@ -96,7 +96,8 @@ std::string changed_binding_line(std::string_view change, const std::string& fro
                                  const Policy& policy, const Service& service, const Binding& binding,
                                  const ClientFilter& client) {
         Binding shown = binding;
-        shown.bare = binding.bare && both_families;
+        // A source is of one family, and so tells which of the two it is.
+        shown.bare = binding.bare && (both_families || client.source != nullptr);
         return joined(line_of({{"kind", "binding"}, {"change", change}, {"from", text_or_null(from)}}),
                       met_binding_line(policy, service, shown, client));
 }

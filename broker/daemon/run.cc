@@ -58,6 +58,7 @@ struct Loop {
         std::unique_ptr<ControlServer> control;
         OwnedSource ending;
         OwnedSource liveness;
+        OwnedSource trial;                 // its end
         std::unique_ptr<LinkWatch> links;  // none: cannot be watched, then asked from time to time
         bool netns_let_go = false;
 };
@@ -173,6 +174,18 @@ int on_end(sd_event_source* source, const signalfd_siginfo*, void* userdata) {
         return r < 0 ? end(event, *loop) : 0;
 }
 
+int on_trial_end(sd_event_source*, std::uint64_t, void* userdata) {
+        auto* loop = static_cast<Loop*>(userdata);
+        (void)guarded([&] { loop->broker->reloads().look_at_clock(); });
+        return 0;
+}
+
+// One that is over already is looked at in the next turn.
+void wait_for_trial(const Loop& loop) {
+        sd_event_source_set_time(loop.trial.get(), loop.broker->reloads().trial_end());
+        sd_event_source_set_enabled(loop.trial.get(), SD_EVENT_ONESHOT);
+}
+
 Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets sockets, NetnsSockets netns,
                   OpenedDataplane opened, Audit& audit) {
         sd_event* event = loop.event.get();
@@ -191,6 +204,12 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                 return fail(r, "cannot make a timer");
         }
         loop.liveness.reset(liveness);
+        sd_event_source* trial = nullptr;
+        if (const int r = sd_event_add_time(event, &trial, CLOCK_MONOTONIC, UINT64_MAX, 1'000, on_trial_end, &loop);
+            r < 0) {
+                return fail(r, "cannot make a timer");
+        }
+        loop.trial.reset(trial);
         for (auto* const one : {&loop.worker, &loop.disk}) {
                 auto worker = Worker::start(event);
                 if (!worker) {
@@ -378,9 +397,11 @@ Result<void> run_daemon(const DaemonOptions& options) {
         // However a reload was asked for, `systemctl status` says at once what came of it.
         auto& reloads = loop.broker->reloads();
         reloads.on_status([&reloads, &loop] {
+                wait_for_trial(loop);
                 // Where memory is short the next one tells.
                 (void)guarded([&] { loop.notifier->say("STATUS=" + reloads.status_text()); });
         });
+        wait_for_trial(loop);
 #ifdef SOCKBROKER_TAKEOVER  // another executable, tests/sandbox
         act_as_if_taken_over(options);
 #endif

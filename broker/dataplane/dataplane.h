@@ -95,6 +95,7 @@ struct LookUp {
         Endpoint local;             // the address and port that the client asks
         Endpoint remote;            // the client's, of the same family
         std::uint32_t ifindex = 0;  // where it comes in
+        bool no_client = false;     // nothing is asked of a client: rules for some of them alone are left out
 };
 
 // What the kernel's rules would do with one.

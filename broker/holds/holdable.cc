@@ -12,6 +12,17 @@ bool may_be_held(const Service& service, const Registration& registration) {
         return service.hold_usec > 0 && !chosen_by_kernel && !registration.registrant.unit.ends_with(".socket");
 }
 
+std::string_view end_of_hold(const Service& service, const Registration& registration, std::int64_t now_usec) {
+        if (service.hold_usec == 0) {
+                return "HoldSec= is 0 now";
+        }
+        if (!may_be_held(service, registration)) {
+                return "Handover=share with ReusePort=yes holds none";
+        }
+        const bool over = registration.hold_until_usec == 0 && registration.gone_usec + service.hold_usec <= now_usec;
+        return over ? "it has waited for as long as HoldSec= is now" : "";
+}
+
 Held held_of(const Service& service, const Registration& registration) {
         return {.key = {service.name, registration.cookie},
                 .protocol = registration.protocol,

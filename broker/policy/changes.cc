@@ -18,7 +18,10 @@ struct Identity {
         const Binding* binding = nullptr;
         ClientFilter client;
 
-        [[nodiscard]] Prefix source() const { return client.source == nullptr ? Prefix{} : *client.source; }
+        // One of length 0 is any client.
+        [[nodiscard]] Prefix source() const {
+                return client.source == nullptr || client.source->length == 0 ? Prefix{} : *client.source;
+        }
         [[nodiscard]] std::string_view interface() const {
                 return client.interface == nullptr ? std::string_view() : std::string_view(client.interface->value);
         }

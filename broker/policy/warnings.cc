@@ -2,6 +2,7 @@
 #include "broker/policy/warnings.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,9 +14,16 @@ namespace {
 constexpr std::size_t kShown = 4;  // ports, and sockets of one kind of warning
 
 struct PortCheck {
-        std::vector<const SocketFacts*> strays;  // their port is none of the service's
-        std::vector<std::string> ports;          // of the service, as far as they are shown
+        std::vector<const SocketFacts*> strays;         // their port is none of the service's
+        std::array<std::vector<std::string>, 2> ports;  // of the service, by family, as far as they are shown
 };
+
+// Each once, and at most one more than is shown.
+void add_shown(std::vector<std::string>& shown, const std::string& ports) {
+        if (shown.size() <= kShown && std::ranges::find(shown, ports) == shown.end()) {
+                shown.push_back(ports);
+        }
+}
 
 // One pass over the bindings however many sockets there are, for both may be many; it ends with the last stray.
 PortCheck check_ports(const Service& service, std::span<const SocketFacts> sockets) {
@@ -26,11 +34,13 @@ PortCheck check_ports(const Service& service, std::span<const SocketFacts> socke
                 }
         }
         std::ranges::sort(check.strays, {}, [](const SocketFacts* one) { return one->bound.port; });
+        const auto& used = service.used[static_cast<std::size_t>(Protocol::kUdp)];
         for (const auto& binding : service.bindings) {
                 if (check.strays.empty()) {
                         break;
                 }
-                if (binding.protocol != Protocol::kUdp) {
+                const auto family = static_cast<std::size_t>(binding.prefix.address.family);
+                if (binding.protocol != Protocol::kUdp || !used[family]) {
                         continue;
                 }
                 const auto by_port = [](const SocketFacts* one) { return one->bound.port; };
@@ -40,15 +50,25 @@ PortCheck check_ports(const Service& service, std::span<const SocketFacts> socke
                         return takes(one->family, binding.prefix.address.family);
                 });
                 check.strays.erase(fits, last);
-                auto shown = binding.ports.to_string();
-                if (check.ports.size() <= kShown && std::ranges::find(check.ports, shown) == check.ports.end()) {
-                        check.ports.push_back(std::move(shown));
-                }
-        }
-        if (check.ports.size() > kShown) {
-                check.ports.back() = "...";
+                add_shown(check.ports[family], binding.ports.to_string());
         }
         return check;
+}
+
+// Those of the families that the socket takes.
+std::vector<std::string> ports_for(const PortCheck& check, const SocketFacts& socket) {
+        std::vector<std::string> result;
+        for (const auto family : {Family::kIpv4, Family::kIpv6}) {
+                if (takes(socket.family, family)) {
+                        for (const auto& ports : check.ports[static_cast<std::size_t>(family)]) {
+                                add_shown(result, ports);
+                        }
+                }
+        }
+        if (result.size() > kShown) {
+                result.back() = "...";
+        }
+        return result;
 }
 
 }  // namespace
@@ -61,7 +81,8 @@ std::vector<std::string> port_warnings(const Service& service, std::span<const S
                         "answers of the UDP socket bound to {} leave from port {}, which is none of the ports of "
                         "service {} ({}), and clients drop them: bind it to the port that is served (below "
                         "net.ipv4.ip_unprivileged_port_start a .socket unit does, or UdpReply=original lets the unit)",
-                        stray->bound.to_string(), stray->bound.port, service.name, fmt::join(check.ports, " ")));
+                        stray->bound.to_string(), stray->bound.port, service.name,
+                        fmt::join(ports_for(check, *stray), " ")));
         }
         if (check.strays.size() > kShown) {
                 warnings.push_back(fmt::format("the same holds for {} more UDP sockets of service {}",

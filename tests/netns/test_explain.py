@@ -119,6 +119,22 @@ def test_s15_a_client_of_sources_and_interfaces_is_told(broker, spawn, explain):
     assert explain("tcp", ADDRESS["ipv4"], PORT, "--interface", "other")["service"] == "all"
 
 
+@each_protocol
+@each_family
+def test_s15_without_a_client_no_source_matches_not_even_one_that_holds_the_address_of_zeros(
+        broker, spawn, explain, protocol, family):
+    """A canary for one half of all clients: the address that stands for none, 0.0.0.0 or ::, lies in that half."""
+    serve(broker, section("half", 61001, everywhere(), "Source=0.0.0.0/1 ::/1") +
+          section("all", 61002, everywhere("*"), "Source=0.0.0.0/0 ::/0"))
+    for number, name in enumerate(("half", "all")):
+        handed_over(spawn(name, 61001 + number), protocol, family, port=PORT + number)
+    row = explain(protocol, ADDRESS[family], PORT)
+    assert (row["service"], row["binding"]["service"], row["reason"]) == ("all", "all", "all serves")
+    assert [note.split(": ")[-1] for note in row["notes"]] == ["say --from"]
+    near = {"ipv4": "10.0.0.1:9", "ipv6": "[2001:db8::1]:9"}[family]
+    assert explain(protocol, ADDRESS[family], PORT, "--from", near)["service"] == "half"
+
+
 def test_s15_an_interface_that_is_not_there_is_noted(broker, explain):
     serve(broker, section("inner", 61002, everywhere("7000-7001"), "Interface=lo"))
     row = explain("tcp", ADDRESS["ipv4"], PORT, "--interface", "eht0")

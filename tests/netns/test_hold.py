@@ -3,6 +3,7 @@
 
 Services here run in no unit, so the broker goes by their processes; tests/system has the same with units."""
 
+import json
 import socket
 import time
 
@@ -187,6 +188,28 @@ def test_a_reload_without_holdsec_ends_the_hold(broker, spawn):
     until("to be closed", lambda: states(broker) == [])
     with refused():
         who("tcp", "ipv4")
+
+
+@pytest.mark.parametrize("lines, why", [
+    ([], "HoldSec= is 0 now"),
+    (["HoldSec=1"], "it has waited for as long as HoldSec= is now"),
+    ([HELD, "Handover=share", "ReusePort=yes"], "Handover=share with ReusePort=yes holds none"),
+    (["HoldSec=25", "ReusePort=yes"], None),
+])
+def test_diff_and_reload_name_a_held_socket_that_the_policy_gives_up(broker, spawn, lines, why):
+    broker.policy(section("web", 61001, everywhere(), HELD)).start()
+    one, other = spawn("web"), spawn("other")
+    handed_over(one, "tcp", "ipv4")
+    handed_over(other, "udp", "ipv4", service="web")  # is live, and stays whatever is held
+    end(one, broker)
+    since = time.monotonic()
+    until("HoldSec=1 is over", lambda: time.monotonic() > since + 1.1)
+    broker.policy(section("web", 61001, everywhere(), *lines))
+    expected = [] if why is None else [("tcp", "held", why)]
+    for verb in ("diff", "reload"):
+        rows = [row for row in json.loads(broker.ctl(verb, "--json=short")[1]) if row.get("kind") == "socket"]
+        assert [(row["protocol"], row["state"], row["why"]) for row in rows] == expected
+    until("to be closed", lambda: states(broker) == (["live"] if why else ["held", "live"]))
 
 
 def test_a_service_that_policy_loses_is_not_held(broker, spawn):

@@ -50,7 +50,19 @@ def test_a_port_of_the_other_family_is_none_of_the_sockets(broker, spawn):
     open_socket(dns, "udp", "ipv4", "four", port=5300)
     open_socket(dns, "udp", "ipv6", "six", port=5300)
     warning, = registered(dns, "four", "six")
-    assert "127.0.0.1:5300" in warning
+    assert "127.0.0.1:5300" in warning and "of service dns (53)" in warning, "and it is not named as one"
+
+
+def test_a_port_of_bindings_that_no_client_matches_is_none_of_the_services(broker, spawn):
+    """With Source= of IPv6 alone a socket of both families serves IPv6 alone."""
+    broker.policy(section("dns", UID, listen("udp", PREFIXES["ipv4"], 5300), listen("udp", PREFIXES["ipv6"], 5301),
+                          "Source=2001:db8::/32")).start()
+    dns = spawn("dns")
+    open_socket(dns, "udp", "ipv4", "wrong", port=5300, dual=True)
+    open_socket(dns, "udp", "ipv4", "right", port=5301, dual=True)
+    warning, = registered(dns, "wrong")
+    assert "port 5300" in warning and "of service dns (5301)" in warning
+    assert registered(dns, "right") == []
 
 
 @pytest.mark.parametrize("family, missing", [("ipv4", "IPv6"), ("ipv6", "IPv4")])

@@ -257,6 +257,22 @@ def test_a_prefix_with_a_slip_in_it_is_no_service_that_policy_lacks(broker):
         assert broker.ctl("bindings", good)[0] == 0, good
 
 
+@pytest.mark.parametrize("asked, ports", [
+    ("127.0.0.1", ["84"]), ("127.0.0.0/8", ["84"]), ("::1", ["85"]), ("126.0.0.0/7", ["81", "82", "84", "88"]),
+    ("0.0.0.0/0", ["81", "82", "84", "88"]), ("::/0", ["81", "83", "85"]), ("10.1.2.3", ["81", "82", "88"]),
+    ("2001:db8::1", ["81", "83"]),
+])
+def test_bindings_of_an_address_are_those_that_cover_it(broker, asked, ports):
+    """Short prefixes and ports alone cover no loopback address, and with Source= of one family nothing of the other."""
+    broker.policy(section("web", 61001, "ListenStream=81", "ListenStream=0.0.0.0/1:82", "ListenStream=[::]/0:83",
+                          "ListenStream=127.0.0.0/8:84", "ListenStream=[::1]:85") +
+                  section("near", 61001, "ListenStream=88", "Source=10.0.0.0/8")).start()
+    status, rows = told(broker, "bindings", asked)
+    assert (status, sorted(row["ports"] for row in rows)) == (0, ports)
+    shown = broker.ctl("--no-legend", "bindings", asked)[1].splitlines()
+    assert sorted(line.split()[3] for line in shown) == ports
+
+
 def test_nothing_that_a_terminal_obeys_comes_out_of_a_policy_file(broker):
     broker.policy("# \u009b31m red \x1b[0m \u202eback\tt\u00fc\r\n\n[Service web]\n")
     status, said = broker.ctl("--config-dir", str(broker.config), "cat")

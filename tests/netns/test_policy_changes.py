@@ -229,6 +229,21 @@ def test_diff_shows_bare_ports_once_and_names_a_family_that_changed_alone(broker
     assert broker.ctl("diff")[1].splitlines() == [f"- web tcp ::/0 port 80  # {broker.config}/conf.d/50-test.conf:3"]
 
 
+def test_a_binding_of_ports_alone_has_the_fields_in_diff_that_bindings_has(broker):
+    """With Source= it is one row for each source in both."""
+    broker.policy(section("web", 61001, "ListenStream=80")).start()
+    broker.policy(section("web", 61001, "ListenStream=443", "Source=192.0.2.0/24 198.51.100.0/24 2001:db8::/32") +
+                  section("dns", 61001, "ListenStream=53"))
+    told_by_diff = [row for row in told(broker, "diff")[1] if row["kind"] == "binding" and row["change"] == "added"]
+    assert broker.reload()[0] == 0
+    for row in told_by_diff:
+        for key in ("kind", "change", "from"):
+            del row[key]
+    in_force = [{key: row[key] for key in row if key not in ("lookups", "no_socket")}
+                for row in told(broker, "bindings")[1]]
+    assert sorted(told_by_diff, key=str) == sorted(in_force, key=str) and len(in_force) == 4
+
+
 def test_names_that_no_policy_has_are_an_error_for_list_and_bindings_too(broker, spawn):
     broker.policy(section("web", 61001, everywhere()) + section("idle", 61001, "ListenStream=80")).start()
     handed_over(spawn("web", 61001), "tcp", "ipv4", service="web")

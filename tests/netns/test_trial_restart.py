@@ -97,6 +97,22 @@ def test_a_trial_goes_on_after_a_restart_as_if_there_had_been_none(on_trial, spa
     broker.wait_log("on trial still")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_trial_is_over_at_the_time_that_was_told(broker, restarted):
+    """As soon as it is over, of several trials each, whenever in the broker's own second they began."""
+    broker.policy(FIRST).start()
+    late = []
+    for _ in range(3):
+        load(broker, FIRST)
+        load(broker, SECOND, 1_100_000)
+        end = trial_until(broker)
+        if restarted:
+            restart(broker)
+        until("the policy before", lambda: services(broker) == {"first"})
+        late.append(time.time() * 1e6 - end)
+    assert min(late) >= -100_000 and min(late) < 200_000, late
+
+
 def test_a_trial_ends_at_its_time_after_a_restart(broker):
     broker.policy(FIRST).start()
     digest = broker.status()[0]["policy"]["digest"]

@@ -125,6 +125,16 @@ TEST(Changes, SourcesAndInterfacesAreBindingsOfTheirOwn) {
         EXPECT_EQ(kinds[BindingChange::Kind::kAdded], 2);
 }
 
+TEST(Changes, ASourceOfAllClientsIsAnyClientInEachFamily) {
+        for (const auto* const binding : {"10.0.0.0/24:80", "[2001:db8::]/48:80", "80"}) {
+                const auto line = fmt::format("[Service a]\nUser=1\nListenStream={}\n", binding);
+                const auto any = policy_of(line);
+                const auto all = policy_of(line + "Source=0.0.0.0/0 ::/0\n");
+                EXPECT_FALSE(changes_between(any, all).any()) << binding;
+                EXPECT_FALSE(changes_between(all, any).any()) << binding;
+        }
+}
+
 TEST(Changes, PortsAloneAreOneChangeForBothFamiliesIfBothChangeAlike) {
         const auto none = policy_of("[Service a]\nUser=1\nListenStream=81\n");
         const auto both = policy_of("[Service a]\nUser=1\nListenStream=81\nListenStream=80\n");

@@ -54,6 +54,20 @@ def test_with_json_a_failure_is_an_object_whatever_failed(mode, arguments, statu
     assert f"sockbrokerctl: {said['message']}" in done.stderr
 
 
+def test_with_json_cat_prints_an_object_where_no_file_can_be_read(tmp_path):
+    (tmp_path / "conf.d").mkdir()
+    link = tmp_path / "conf.d/10-link.conf"
+    link.symlink_to("nowhere")
+    said = ctl("cat", "--json=short", "--config-dir", tmp_path)
+    failure = json.loads(said.stdout)
+    assert (said.returncode, list(failure), failure["result"]) == (1, ["result", "errno", "message"], "failed")
+    assert failure["message"].startswith(f"{link}: ")
+    (tmp_path / "conf.d/20-web.conf").write_text("[Service web]\n")
+    said = ctl("cat", "--json=short", "--config-dir", tmp_path)
+    assert (said.returncode, [row["text"] for row in json.loads(said.stdout)]) == (1, ["[Service web]\n"])
+    assert failure["message"] in said.stderr
+
+
 def test_a_file_that_cannot_be_read_is_named():
     done = ctl("import", "tubular", "/nowhere/bindings.json")
     assert (done.returncode, done.stdout) == (1, "") and "/nowhere/bindings.json: " in done.stderr

@@ -108,6 +108,7 @@ Result<Explained> Explainer::run(const LookUp& look_up) const {
         sb_trace& trace = trace_[0];
         trace = {};
         trace.ifindex = look_up.ifindex;
+        trace.no_client = look_up.no_client ? 1 : 0;
         const auto run = test_run(program_.get(), context_of(look_up));
         if (!run) {
                 return fail(run.error().errnum, "cannot run the program that explains");
