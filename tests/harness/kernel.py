@@ -16,6 +16,7 @@ PR_SET_PDEATHSIG = 1
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 # Socket options and control messages (include/uapi/linux/in.h, in6.h, asm-generic/socket.h).
 IP_PKTINFO = 8
@@ -86,6 +87,8 @@ def drop_privileges(uid, gid):
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    # The kernel leaves the inheritable ones, which services have in a container under systemd 257.
+    _check(_libc.capset((ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()), "capset")
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     left = {name: value for name, value in capabilities().items() if value}
     if left:

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "broker/base/owned_fd.h"
 #include "broker/peer/peer.h"
 #include "broker/protocol/message.h"
+#include "broker/protocol/socket_options.h"
 #include "tests/unit/support/child.h"
 #include "tests/unit/support/socket_kinds.h"
 
@@ -88,6 +90,11 @@ protected:
                 broker_.reset(fds[0]);
                 peer_.reset(fds[1]);
                 ASSERT_TRUE(prepare_receiver(broker_.get()));
+                int on = 0;
+                socklen_t size = sizeof on;
+                if (GetParam() && getsockopt(broker_.get(), SOL_SOCKET, SO_PASSPIDFD, &on, &size) < 0) {
+                        GTEST_SKIP() << "kernel before 6.5 has no SCM_PIDFD";
+                }
                 int pipe_fds[2];
                 test::must(pipe2(pipe_fds, O_CLOEXEC), "pipe");
                 release_read_.reset(pipe_fds[0]);
