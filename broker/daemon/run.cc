@@ -4,7 +4,6 @@
 #include <systemd/sd-daemon.h>
 
 #include <malloc.h>
-#include <syslog.h>
 
 #include <csignal>
 #include <ctime>
@@ -14,11 +13,11 @@
 
 #include "broker/audit/audit.h"
 #include "broker/base/interface_index.h"
-#include "broker/base/printable.h"
 #include "broker/base/turns.h"
 #include "broker/daemon/broker.h"
 #include "broker/daemon/confine.h"
 #include "broker/daemon/control_server.h"
+#include "broker/daemon/hear.h"
 #include "broker/daemon/link_watch.h"
 #include "broker/daemon/links.h"
 #include "broker/daemon/load.h"
@@ -77,30 +76,6 @@ int on_hangup(sd_event_source*, const signalfd_siginfo*, void* userdata) {
                 loop->notifier->say("READY=1");
         }
         return 0;
-}
-
-// Whose messages to `notify` the kernel drops, for what he has sent waits to be closed.
-void hear(Loop& loop, Audit& audit, const hands::Party& party, bool heard) {
-        if (!loop.filter) {
-                return;
-        }
-        const bool is_group = !party.group.empty();
-        const auto who = is_group ? printable(party.group) : fmt::format("uid {}", party.uid);
-        if (heard) {
-                const auto dropped = is_group ? loop.filter->hear_group(party.group) : loop.filter->hear(party.uid);
-                audit.note(LOG_NOTICE,
-                           fmt::format("{} is heard on notify again; {} of its messages were dropped", who, dropped));
-                return;
-        }
-        if (is_group) {
-                loop.filter->silence_group(party.group);
-        } else {
-                loop.filter->silence(party.uid);
-        }
-        audit.note(LOG_WARNING,
-                   fmt::format("messages of {} to notify are dropped until descriptors that it has sent are closed, "
-                               "which takes long: it has its share of what can wait for that",
-                               who));
 }
 
 // A network namespace that was removed ends when nobody has a socket of it, and with it its interfaces.
@@ -238,7 +213,12 @@ Result<void> fill(Loop& loop, const DaemonOptions& options, IntakeSockets socket
                          },
                  .forgotten = [&loop](const std::string& name) { loop.broker->held().on_forgotten(name); },
                  .group_of = [&loop](uid_t uid) { return loop.filter ? loop.filter->group_of(uid) : ""; },
-                 .heard = [&loop, &audit](const hands::Party& party, bool heard) { hear(loop, audit, party, heard); },
+                 .heard =
+                         [&loop, &audit](const hands::Party& party, bool heard) {
+                                 if (loop.filter) {
+                                         hear(*loop.filter, audit, party, heard);
+                                 }
+                         },
                  .died = [event] { sd_event_exit(event, EXIT_FAILURE); }});
         if (!crew) {
                 return std::unexpected(crew.error());

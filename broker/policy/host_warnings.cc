@@ -211,15 +211,15 @@ void warn_of_clients(const Policy& policy, const Service& service, const HostFac
 // and connects it takes a client's flow, and who has it at all addresses keeps it from the service's own socket. Not of
 // a range that leaves clients no other port.
 void warn_of_reserved(const Policy& policy, const Service& service, const HostFacts& host,
-                      std::vector<Diagnostic>& warnings) {
+                      const std::vector<PortRange>& reserved, std::vector<Diagnostic>& warnings) {
         for (const auto& binding : bindings_in_use(service)) {
                 const PortRange given{.first = std::max(binding.ports.first, host.ephemeral.first),
                                       .last = std::min(binding.ports.last, host.ephemeral.last)};
-                const bool reserved = std::ranges::any_of(*host.reserved, [&](const PortRange& range) {
+                const bool is_reserved = std::ranges::any_of(reserved, [&](const PortRange& range) {
                         return range.first <= given.first && given.last <= range.last;
                 });
                 if (binding.protocol == Protocol::kUdp && given.first <= given.last && given != host.ephemeral &&
-                    !reserved) {
+                    !is_reserved) {
                         warnings.push_back(warning_at(
                                 policy, binding.where,
                                 fmt::format("ListenDatagram=: the kernel gives {} of service {} to sockets of any user "
@@ -376,7 +376,7 @@ std::vector<Diagnostic> host_warnings(const Policy& policy, const HostFacts& hos
                 }
                 warn_of_clients(policy, service, host, warnings);
                 if (host.reserved) {
-                        warn_of_reserved(policy, service, host, warnings);
+                        warn_of_reserved(policy, service, host, *host.reserved, warnings);
                 }
                 if (local && !service.local_routes) {  // else the broker makes them
                         warn_of_routes(policy, service, *local, host.netns, warnings);
