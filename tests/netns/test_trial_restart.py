@@ -104,13 +104,14 @@ def test_a_trial_is_over_at_the_time_that_was_told(broker, restarted):
     late = []
     for _ in range(3):
         load(broker, FIRST)
-        load(broker, SECOND, 1_100_000)
+        # Between two looks of the broker, every second from its start on; and with time to restart.
+        load(broker, SECOND, 2_500_000 if restarted else 1_300_000)
         end = trial_until(broker)
         if restarted:
             restart(broker)
         until("the policy before", lambda: services(broker) == {"first"})
         late.append(time.time() * 1e6 - end)
-    assert min(late) >= -100_000 and min(late) < 200_000, late
+    assert min(late) >= -100_000 and min(late) < 400_000, late
 
 
 def test_a_trial_ends_at_its_time_after_a_restart(broker):
