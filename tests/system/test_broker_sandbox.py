@@ -155,8 +155,10 @@ def test_S11_a_namespace_that_is_removed_ends_though_its_broker_and_its_routes_r
         assert code == 1 and said["state"] == "degraded"
         assert "network namespace gone was removed" in said["reason"]
         assert "systemctl restart sockbrokerd@gone.service" in said["reason"]
+        broker.until("whoever made its routes to end",
+                     lambda: broker.show("sockbroker-routes@gone.service", "ActiveState") == "inactive")
         broker.run("systemctl reload sockbrokerd@gone")
-        assert broker.show("sockbroker-routes@gone.service", "ActiveState") == "inactive"
+        assert broker.show("sockbroker-routes@gone.service", "ActiveState") == "inactive", "and it is not started again"
         make()
         assert status()[0] == 1, "another one of this name"
         broker.run("systemctl restart sockbrokerd@gone.service")
