@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 
 #include "broker/ctl/ask.h"
 #include "broker/ctl/netns.h"
@@ -21,13 +22,16 @@ namespace sockbroker::ctl {
 
 namespace {
 
-// Those of [Broker]. A file system that does not answer must not keep dispatch from being taken away.
-RouteConfig route_config(const Options& options) {
+// Those of [Broker]; none where they do not answer, which must not keep dispatch from being taken away.
+std::optional<RouteConfig> route_config(const Options& options) {
         const auto& dirs = options.config_dirs;
         const auto deadline = deadline_after(Deadline::clock::now(), patience_of(options));
         if (const auto silent = first_silent(dirs, {dirs.front() + "/sockbrokerd.conf"}, deadline)) {
                 complain(silent->to_string());
-                return {};
+                complain(
+                        "RouteProtocol= and AnnounceTable= are not known, so routes are looked for by the usual "
+                        "numbers");
+                return std::nullopt;
         }
         return load_broker_config(dirs).config.routes;
 }
@@ -45,7 +49,8 @@ bool withdraw(const Options& options, bool announcements) {
                                      options.netns));
                 return false;
         }
-        const auto config = route_config(options);
+        const auto told = route_config(options);
+        const auto config = told.value_or(RouteConfig{});
         const auto without = [&](routes::Kind kind) {
                 return routes::withdraw(options.runtime_dir + "/routes",
                                         {.protocol = config.protocol, .announce_table = config.announce_table}, kind,
@@ -65,7 +70,7 @@ bool withdraw(const Options& options, bool announcements) {
                                     "too): {}",
                                     config.protocol, local.error().text()));
         }
-        return announced && local;
+        return told && announced && local;
 }
 
 int unload_pins(const Options& options) {

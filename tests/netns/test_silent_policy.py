@@ -93,5 +93,5 @@ def test_unload_takes_dispatch_away_beside_settings_that_do_not_answer(broker, s
     broker.policy("[Service web]\nUser=0\n" + everywhere()).start().kill()
     path = silent(silent_file.READ, broker.config / "sockbrokerd.conf.d")
     status, out, err, seconds = run(broker, "unload", "--timeout=1s", "--config-dir", broker.config)
-    assert (status, out) == (0, "") and f"{path}: no answer {NAMED}" in err, err
+    assert (status, out) == (1, "") and f"{path}: no answer {NAMED}" in err and "by the usual numbers" in err, err
     assert seconds < 4 and not list((broker.bpffs / "dispatch").glob("*")), err
