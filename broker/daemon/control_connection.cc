@@ -167,13 +167,23 @@ void ControlServer::Connection::take(const IncomingPtr& message, const Intake& i
         }
 }
 
+// An answer that is there at once is written at once: to wait until there is room for it takes two system calls.
 void ControlServer::Connection::handle_taken(const IncomingPtr& message) {
         const auto used_before = own_usec();
+        const bool alone = !std::exchange(reading_, true);
         handle(message);
         if (!message->settled) {
                 server_.broker_.park(*message);
         }
+        bool goes_on = true;
+        if (alone) {
+                reading_ = false;
+                goes_on = !answering_ || write_answer();
+        }
         server_.scheduler_.used(uid_, own_usec() - used_before, steady_usec());
+        if (!goes_on) {
+                server_.drop(this);
+        }
 }
 
 void ControlServer::Connection::handle(const IncomingPtr& message) {

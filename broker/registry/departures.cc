@@ -40,6 +40,7 @@ Result<void> Registry::remove_of(const std::string& service, ServiceState& state
                 return {};  // the rule, where sockets are asked whether they live: nothing is copied for it
         }
         std::vector<Registration> kept;
+        kept.reserve(all.size() - going.size());
         for (std::size_t i = 0; i < all.size(); i++) {
                 if (stays[i]) {
                         kept.push_back(all[i]);

@@ -2,7 +2,6 @@
 #include "broker/registry/registry.h"
 
 #include <algorithm>
-#include <iterator>
 #include <new>
 #include <utility>
 
@@ -64,13 +63,25 @@ bool displaced(const Registration& one, std::span<const Registration> in_order, 
         return true;
 }
 
-std::vector<Slot> sorted_slots(std::span<const Registration> registrations) {
-        std::vector<Slot> slots;
-        slots.reserve(registrations.size());
-        std::ranges::transform(registrations, std::back_inserter(slots), &Registration::slot);
-        std::ranges::sort(slots);
-        return slots;
-}
+// Which slots they have, as flags: a service may hand over thousands of times a second.
+class SlotSet {
+public:
+        explicit SlotSet(std::span<const Registration> registrations) {
+                Slot last = 0;
+                for (const auto& one : registrations) {
+                        last = std::max(last, one.slot);
+                }
+                flags_.resize(last + 1);
+                for (const auto& one : registrations) {
+                        flags_[one.slot] = true;
+                }
+        }
+
+        [[nodiscard]] bool contains(Slot slot) const { return slot < flags_.size() && flags_[slot]; }
+
+private:
+        std::vector<bool> flags_;
+};
 
 }  // namespace
 
@@ -251,8 +262,8 @@ Result<void> Registry::set_distribution(ServiceState& state, Distribution distri
 
 Result<void> Registry::replace_registrations(ServiceState& state, std::vector<Registration> kept,
                                              Distribution distribution) {
-        const auto slots_before = sorted_slots(state.registrations);
-        const auto slots_after = sorted_slots(kept);
+        const SlotSet slots_before(state.registrations);
+        const SlotSet slots_after(kept);
         const Targets targets = targets_of(kept, distribution);
         if (targets != dataplane_.targets(state.id)) {
                 if (auto done = dataplane_.set_targets(state.id, targets); !done) {
@@ -261,12 +272,12 @@ Result<void> Registry::replace_registrations(ServiceState& state, std::vector<Re
         }
         // Nothing from here on fails.
         for (const auto& registration : kept) {
-                if (!std::ranges::binary_search(slots_before, registration.slot)) {
+                if (!slots_before.contains(registration.slot)) {
                         note_bound(state.id, registration);
                 }
         }
         for (const auto& registration : state.registrations) {
-                if (!std::ranges::binary_search(slots_after, registration.slot)) {
+                if (!slots_after.contains(registration.slot)) {
                         dataplane_.remove(registration.slot);
                         forget_bound(state.id, registration);
                 }

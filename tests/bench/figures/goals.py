@@ -117,7 +117,12 @@ def control(report):
     for kind, values in report["registrations"].items():
         result.append([f"registrations by CPU second of the broker, {kind}", "at least 10,000",
                        cell(values["cpu"], "{:,.0f}"), _verdict(values["cpu"][1] >= 10000)])
+    for kind, values in report["crowd"].items():
+        result.append([f"registrations a second, {kind}, clients on the same processors", "at least 10,000",
+                       cell(values["wall"], "{:,.0f}"), _verdict(values["wall"][1] >= 10000)])
     latency, scrapes = report["latency"], report["scrapes"]
+    median = latency["quiet"]["median_ms"]
+    result.append(["a registration, median", "at most 0.5 ms", f"{median:.2f} ms", _verdict(median <= 0.5)])
     delay = latency["beside"]["max_ms"] - latency["quiet"]["median_ms"]
     result.append([f"longest delay of a registration by a reload of {latency['bindings']:,}", "at most 50 ms",
                    f"{delay:.1f} ms", _verdict(delay <= 50)])

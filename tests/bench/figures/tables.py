@@ -130,8 +130,12 @@ def load(report):
 def registrations(report):
     lines = [[kind, cell(values["wall"], "{:,.0f}"), cell(values["cpu"], "{:,.0f}")]
              for kind, values in report["registrations"].items()]
+    crowd = [[kind, cell(values["wall"], "{:,.0f}"), cell(values["cpu"], "{:,.0f}")]
+             for kind, values in report["crowd"].items()]
     latency, scrapes, names = report["latency"], report["scrapes"], report["pauses for names"]
     return (table(["registrations", "a second", "by CPU second of the broker"], lines)
+            + "\n\nOf a new socket each, by 64 clients at once, who have the same processors:\n\n"
+            + table(["registrations", "a second", "by CPU second of the broker, its hands and all"], crowd)
             + f"\n\nReloads of {latency['bindings']:,} bindings, {cell(latency['reload_s'])} s each by "
             "sockbrokerctl:\n\n" + _waits(latency, "beside reloads")
             + f"\n\nScrapes of sockbroker-exporter, ten a second at most, with {scrapes['services']:,} services that "

@@ -90,6 +90,16 @@ def cpu_seconds(pid):
     return total / 1e9
 
 
+def with_descendants(pid):
+    """The broker's process and those that work for it, as they are just now."""
+    found = [pid]
+    for one in found:
+        for task in os.listdir(f"/proc/{one}/task"):
+            with open(f"/proc/{one}/task/{task}/children", encoding="ascii") as file:
+                found += map(int, file.read().split())
+    return found
+
+
 def drain_log(made, stop):
     """Its standard error is read, as journald would, so that it never waits for us."""
     while not stop.wait(0.05):
@@ -153,6 +163,42 @@ class _Registrant(worker.Child):
             self._answer()
 
 
+class _Crowd(worker.Child):
+    """Clients of one user, each with a connection of its own, who register a new socket as soon as the one before has
+    its answer."""
+
+    def __init__(self, path, uid, clients):
+        super().__init__()
+        kernel.drop_privileges(uid, uid)
+        self.controls = [wire.Control(path) for _ in range(clients)]
+        self.sockets = [None] * clients
+
+    def _ask(self, number):
+        self.sockets[number] = socket.create_server(("127.0.0.1", 0))
+        self.controls[number].send(REQUEST, [self.sockets[number].fileno()])
+
+    def _answer(self, number):
+        reply = self.controls[number].receive()
+        if reply.result != "ok":
+            raise RuntimeError(f"a registration was refused: {dict(reply)}")
+        self.sockets[number].close()
+
+    def many(self, seconds):
+        """Returns how many were registered."""
+        begin = time.monotonic()
+        done = 0
+        for number in range(len(self.controls)):
+            self._ask(number)
+        while time.monotonic() - begin < seconds:
+            for number in range(len(self.controls)):
+                self._answer(number)
+                self._ask(number)
+                done += 1
+        for number in range(len(self.controls)):
+            self._answer(number)
+        return done + len(self.controls)
+
+
 def _registrant(made):
     return worker.Worker(_Registrant, made.control_path)
 
@@ -196,6 +242,35 @@ def registrations(seconds, count):
             reader.join()
             one.kill()
     return result
+
+
+CROWD = {"daemon": 1, "bin": 2}  # two users, since each may have 32 connections
+
+
+def registrations_of_a_crowd(by_name, seconds, count):
+    """A second, of 64 clients at once, and by CPU second of the broker and all processes that work for it."""
+    users = CROWD if by_name else CROWD.values()
+    with Started(text=policy_of(1).replace(f"User={UID}", "User=" + " ".join(map(str, users)))) as made:
+        stop = threading.Event()
+        reader = threading.Thread(target=drain_log, args=(made, stop))
+        crowds = [worker.Worker(_Crowd, made.control_path, uid, 32) for uid in CROWD.values()]
+        reader.start()
+        try:
+            wall, cpu = [], []
+            for _ in range(count):
+                processes = with_descendants(made.process.pid)
+                before, begin = sum(map(cpu_seconds, processes)), time.monotonic()
+                for crowd in crowds:
+                    crowd.connection.send(("many", (seconds,), {}))
+                done = sum(crowd._result("many", 120) for crowd in crowds)  # pylint: disable=protected-access
+                wall.append(done / (time.monotonic() - begin))
+                cpu.append(done / (sum(map(cpu_seconds, processes)) - before))
+        finally:
+            stop.set()
+            reader.join()
+            for crowd in crowds:
+                crowd.kill()
+    return {"wall": rounds.spread(wall), "cpu": rounds.spread(cpu)}
 
 
 def _percentiles(values):
