@@ -37,7 +37,7 @@ std::uint64_t seed_number(std::uint64_t n) {
         return (z ^ (z >> 31)) | 1;
 }
 
-std::uint32_t hash_of(Shape shape, const Key& key, std::uint64_t seed) {
+std::uint32_t hash_of(Shape shape, const BucketKey& key, std::uint64_t seed) {
         return shape == Shape::kV6Long ? sb_hash_long(key.high, key.low, seed) : sb_hash(key.high, seed);
 }
 
@@ -45,7 +45,7 @@ std::uint32_t hash_of(Shape shape, const Key& key, std::uint64_t seed) {
 class CuckooTable {
 public:
         // `references` become those of a region that begins with line 0, for all keys that are inserted.
-        CuckooTable(Shape shape, std::span<const Key> keys, std::uint32_t lines, std::uint64_t seed,
+        CuckooTable(Shape shape, std::span<const BucketKey> keys, std::uint32_t lines, std::uint64_t seed,
                     std::span<std::uint32_t> references)
                 : shape_(shape),
                   places_(places(shape)),
@@ -148,7 +148,7 @@ std::uint64_t half_of(const std::uint8_t* bytes) {
 
 }  // namespace
 
-Key key_of(const Address& address) {
+BucketKey key_of(const Address& address) {
         if (address.family == Family::kIpv4) {
                 std::uint32_t word = 0;
                 std::memcpy(&word, address.bytes.data(), sizeof word);
@@ -157,14 +157,14 @@ Key key_of(const Address& address) {
         return {.high = half_of(address.bytes.data()), .low = half_of(address.bytes.data() + 8)};
 }
 
-Key mask_of(Family family, unsigned length) {
+BucketKey mask_of(Family family, unsigned length) {
         Address ones;
         ones.family = family;
         ones.bytes.fill(0xff);
         return key_of(masked(ones, length));
 }
 
-void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const Key& key,
+void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const BucketKey& key,
                   const sb_rule& rule) {
         sb_line& line = lines[reference / SB_LINE_WORDS];
         const Shape shape = shape_of(family, length);
@@ -187,10 +187,10 @@ void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32
         }
 }
 
-bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys, sb_length& description,
-                std::span<std::uint32_t> references) {
+bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const BucketKey> keys,
+                sb_length& description, std::span<std::uint32_t> references) {
         const Shape shape = shape_of(family, length);
-        const Key mask = mask_of(family, length);
+        const BucketKey mask = mask_of(family, length);
         description.mask = length > 64 ? mask.low : mask.high;
         description.first = static_cast<std::uint32_t>(lines.size());
 

@@ -16,22 +16,22 @@
 namespace sockbroker {
 
 // An address as the program compares it: its words as they lie in memory. IPv4 uses the low half of the first.
-struct Key {
+struct BucketKey {
         std::uint64_t high = 0;
         std::uint64_t low = 0;
-        bool operator==(const Key&) const = default;
+        bool operator==(const BucketKey&) const = default;
 };
 
-[[nodiscard]] Key key_of(const Address& address);
-[[nodiscard]] Key mask_of(Family family, unsigned length);  // what the program ands with
+[[nodiscard]] BucketKey key_of(const Address& address);
+[[nodiscard]] BucketKey mask_of(Family family, unsigned length);  // what the program ands with
 
 // Takes lines for the region and sets references[i] to where the rule of keys[i] belongs. False: there are not enough
 // lines left.
-[[nodiscard]] bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const Key> keys,
+[[nodiscard]] bool place_keys(RuleMemory& lines, Family family, unsigned length, std::span<const BucketKey> keys,
                               sb_length& description, std::span<std::uint32_t> references);
 
 // Writes key and rule to their place. Lines are visited once: they lie all over the memory.
-void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const Key& key,
+void write_bucket(RuleMemory& lines, Family family, unsigned length, std::uint32_t reference, const BucketKey& key,
                   const sb_rule& rule);
 
 }  // namespace sockbroker

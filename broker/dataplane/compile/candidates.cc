@@ -117,7 +117,7 @@ void clear_candidates(std::span<sb_line> words) {
 }
 
 void add_candidate(std::span<sb_line> words, const sb_length& filter, Family family, const CandidatePlan& plan,
-                   unsigned length, std::uint32_t index, std::span<const Key> keys) {
+                   unsigned length, std::uint32_t index, std::span<const BucketKey> keys) {
         const auto all = static_cast<std::uint32_t>(words.size() * SB_LINE_WORDS);
         std::array<std::uint32_t*, kAhead> pending{};
         std::size_t turn = 0;
@@ -135,11 +135,11 @@ void add_candidate(std::span<sb_line> words, const sb_length& filter, Family fam
                 add(std::exchange(pending[turn++ % kAhead], word));
         };
         if (length >= plan.bits) {
-                for (const Key& key : keys) {
+                for (const BucketKey& key : keys) {
                         add_under(key.high, key.low);
                 }
         } else {
-                std::vector<Key> extensions;
+                std::vector<BucketKey> extensions;
                 for (std::uint32_t i = 0; i < 1U << (plan.bits - length); i++) {
                         SortedRule rest;
                         if (plan.bits <= 64) {
@@ -150,8 +150,8 @@ void add_candidate(std::span<sb_line> words, const sb_length& filter, Family fam
                         }
                         extensions.push_back(rest.key(family));
                 }
-                for (const Key& key : keys) {
-                        for (const Key& extension : extensions) {
+                for (const BucketKey& key : keys) {
+                        for (const BucketKey& extension : extensions) {
                                 add_under(key.high | extension.high, key.low | extension.low);
                         }
                 }

@@ -48,6 +48,6 @@ void clear_candidates(std::span<sb_line> words);
 
 // Adds the length, number `index` of its table, to the words of all its keys. Greater lengths come first.
 void add_candidate(std::span<sb_line> words, const sb_length& filter, Family family, const CandidatePlan& plan,
-                   unsigned length, std::uint32_t index, std::span<const Key> keys);
+                   unsigned length, std::uint32_t index, std::span<const BucketKey> keys);
 
 }  // namespace sockbroker

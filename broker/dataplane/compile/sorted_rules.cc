@@ -122,7 +122,7 @@ unsigned SortedRule::shared_bits(const SortedRule& other) const {
                                                         : 64 + std::countl_zero(low ^ other.low));
 }
 
-Key SortedRule::key(Family family) const {
+BucketKey SortedRule::key(Family family) const {
         if (family == Family::kIpv4) {
                 return {.high = htobe32(static_cast<std::uint32_t>(high >> 32))};
         }

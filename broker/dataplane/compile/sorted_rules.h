@@ -28,7 +28,7 @@ struct SortedRule {
         [[nodiscard]] bool has_host_bits() const;
         [[nodiscard]] bool covers(const SortedRule& other) const;
         [[nodiscard]] unsigned shared_bits(const SortedRule& other) const;  // of the addresses, from the first
-        [[nodiscard]] Key key(Family family) const;
+        [[nodiscard]] BucketKey key(Family family) const;
 };
 
 static_assert(sizeof(SortedRule) == 32);

@@ -102,8 +102,8 @@ Result<void> TableCompiler::group_by_prefix() {
         return {};
 }
 
-Scratch<Key> TableCompiler::keys_of(unsigned length) const {
-        Scratch<Key> keys;
+Scratch<BucketKey> TableCompiler::keys_of(unsigned length) const {
+        Scratch<BucketKey> keys;
         keys.reserve(by_length_[length].size());
         for (const std::uint32_t prefix : by_length_[length]) {
                 keys.push_back(sorted_[prefixes_[prefix].first].key(family_));
@@ -143,7 +143,7 @@ void TableCompiler::add_candidates() {
         if (plan.bits == 0) {
                 return;
         }
-        const Key mask = mask_of(family_, plan.bits);
+        const BucketKey mask = mask_of(family_, plan.bits);
         table_.filter_long = plan.bits > 64 ? 1 : 0;
         table_.filter = {.mask = plan.bits > 64 ? mask.low : mask.high,
                          .seed = kFilterSeed,

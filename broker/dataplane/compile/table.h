@@ -50,7 +50,7 @@ private:
         Result<void> place();
         void mark_present();
         Result<void> write();
-        [[nodiscard]] Scratch<Key> keys_of(unsigned length) const;
+        [[nodiscard]] Scratch<BucketKey> keys_of(unsigned length) const;
         [[nodiscard]] std::unexpected<Error> too_many() const;
 
         std::span<const Rule> list_;
