@@ -44,6 +44,7 @@ struct Reloads::Change {
         std::optional<TrialRecord> record;
         Result<void> recorded;
         std::optional<Trial> trial;  // that a way back ends
+        std::string on_disk;         // of a way back: the digest of the files that are there by then
         std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 
         // The diagnostics are for the answers from now on.

@@ -33,6 +33,11 @@ std::vector<Diagnostic> PolicySource::check(const Policy& policy) const {
         return check_rules(policy, limits_.max_bindings);
 }
 
+std::string PolicySource::digest() const {
+        const auto found = read_policy_files(config_dirs_);
+        return found.diagnostics.empty() ? digest_of(found.files) : "";
+}
+
 LoadedPolicy PolicySource::load() const {
         auto found = read_policy_files(config_dirs_);
         const auto config = load_broker_config(config_dirs_);

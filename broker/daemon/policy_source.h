@@ -45,6 +45,8 @@ public:
                   room_(room) {}
 
         [[nodiscard]] LoadedPolicy load() const;
+        // Of the files that are there just now; empty: not all of them can be read.
+        [[nodiscard]] std::string digest() const;
         // What keeps the kernel from taking its rules.
         [[nodiscard]] std::vector<Diagnostic> check(const Policy& policy) const;
 

@@ -226,6 +226,9 @@ void Reloads::install_job(Change& change) const {
                 (void)guarded(
                         [&] { change.routes = std::make_shared<const RoutePlan>(route_plan_of(*change.policy)); });
         }
+        if (change.kind == Change::Kind::kBack) {
+                (void)guarded([&] { change.on_disk = source_.digest(); });
+        }
         // One that is to be kept first is not what a restart should begin with.
         if (!change.installed || change.kind != Change::Kind::kReload || change.confirm_usec != 0) {
                 return;

@@ -196,11 +196,18 @@ void Reloads::finish_back(Change& change, Removal removal) noexcept {
         policy_.replace(change.policy, std::move(change.interfaces));
         follow(removal, change);
         (void)guarded([&] {
-                status_.degrade(
-                        "the policy on disk was not kept in time (reload --confirm=), the one before it is in force "
-                        "again");
-                audit_.write(
-                        {.action = Action::kReloadFailed, .priority = 4, .message = status_.degraded, .result = "ok"});
+                const bool on_disk = change.on_disk == status_.digest;
+                std::string message = fmt::format(
+                        "the policy on {} was not kept in time (reload --confirm=), the one before it is "
+                        "in force again{}",
+                        on_disk ? "trial" : "disk", on_disk ? ", as it is on disk" : "");
+                if (!on_disk) {
+                        status_.degrade(message);
+                }
+                audit_.write({.action = Action::kReloadFailed,
+                              .priority = 4,
+                              .message = std::move(message),
+                              .result = "ok"});
         });
         degrade_for(removal);
 }

@@ -99,6 +99,22 @@ def test_a_reload_on_trial_comes_back_and_one_that_is_kept_stays(broker, spawn):
     assert broker.ctl("reload", "--keep")[0] == 1, "nothing is on trial any more"
 
 
+def test_a_trial_whose_policy_has_left_the_disk_degrades_nothing_by_its_end(broker):
+    add_routes()
+    namespace.add_local_routes("10.0.0.0/8")
+    first = section("web", 61001, everywhere())
+    broker.policy(first).start()
+    digest = broker.status()[0]["policy"]["digest"]
+    broker.policy(first + section("dns", 61002, listen("udp", "10.0.0.0/8", 53)))
+    assert told(broker, "reload", "--confirm=2s") == (0, [])
+    broker.policy(first)
+    assert broker.status()[0]["policy"]["digest"] != digest
+    until("the policy before comes back", lambda: broker.status()[0]["policy"]["digest"] == digest)
+    status = broker.status()[0]
+    assert (status["state"], status["reason"]) == ("running", None)
+    broker.wait_log("the policy on trial was not kept in time .* the one before it is in force again, as it is on disk")
+
+
 def test_a_plain_reload_ends_a_trial(broker):
     broker.policy(section("web", 61001, everywhere())).start()
     assert broker.ctl("reload", "--confirm=1h")[0] == 0
