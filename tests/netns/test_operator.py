@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +165,18 @@ def test_a_running_broker_whose_pins_are_removed_says_that_dispatch_ends_with_it
         client.ask("tcp", ADDRESS["ipv4"], PORT)
     broker.start()
     assert told(broker, "status")[1]["state"] == "running"
+
+
+def test_unload_ends_dispatch_where_the_directory_of_pins_was_removed(broker, spawn):
+    add_routes()
+    broker.policy(section("web", 61001, everywhere())).start()
+    handed_over(spawn("web", 61001), "tcp", "ipv4")
+    shutil.rmtree(broker.bpffs / "dispatch")
+    assert client.ask("tcp", ADDRESS["ipv4"], PORT).name == "web"
+    status, said = broker.ctl("unload")
+    assert status == 0, said
+    with refused():
+        client.ask("tcp", ADDRESS["ipv4"], PORT)
 
 
 def told_nobody(broker, *arguments):

@@ -318,11 +318,11 @@ Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name) {
 
 Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int earlier_link) {
         const auto pins = PinDir::open(pin_dir);
-        if (!pins) {
+        if (!pins && pins.error().errnum != ENOENT) {
                 return std::unexpected(pins.error());
         }
         // The link first: without it the rest means nothing, should this process die in between.
-        if (auto removed = pins->remove(kLinkPin); !removed) {
+        if (auto removed = pins ? pins->remove(kLinkPin) : Result<void>(); !removed) {
                 return removed;
         }
         // Detached, not only unpinned: whoever still has the link open must not keep dispatch alive.
@@ -330,11 +330,13 @@ Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int ear
                 (void)bpf_link_detach(earlier_link);
         }
         if (link >= 0 && bpf_link_detach(link) != 0 && errno != EINVAL) {
-                const auto error = fail_errno(fmt::format("cannot detach {}", pins->path_of(kLinkPin)));
-                (void)pins->pin(kLinkPin, link);  // a broker that serves may not, and keeps it open
+                const auto error = fail_errno(fmt::format("cannot detach {}/{}", pin_dir, kLinkPin));
+                if (pins) {
+                        (void)pins->pin(kLinkPin, link);  // a broker that serves may not, and keeps it open
+                }
                 return error;
         }
-        return pins->clear();
+        return pins ? pins->clear() : Result<void>();
 }
 
 }  // namespace sockbroker

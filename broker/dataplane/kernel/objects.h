@@ -99,7 +99,8 @@ struct KernelObjects {
 
 [[nodiscard]] Result<KernelObjects> load_kernel_objects(const PinDir& pins, const Capacity& capacity);
 [[nodiscard]] Result<OwnedFd> open_pinned_link(const std::string& pin_dir, const char* name = kLinkPin);
-// Detaches the links, that of an earlier layout too (-1: none), and unpins everything.
+// Detaches the links, that of an earlier layout too (-1: none), and unpins everything. Somebody may have removed the
+// directory.
 [[nodiscard]] Result<void> unload_kernel_objects(const std::string& pin_dir, int link, int earlier_link);
 
 }  // namespace sockbroker
