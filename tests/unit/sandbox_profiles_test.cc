@@ -203,7 +203,7 @@ const std::vector<Row> kTable = {
         {"setsockopt", {3, IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, SOL_SOCKET, SO_MARK}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, SOL_SOCKET, SO_BINDTODEVICE}, "errno EPERM", "errno EPERM"},
-        {"setsockopt", {3, SOL_SOCKET, SO_PRIORITY}, "errno EPERM", "errno EPERM"},
+        {"setsockopt", {3, SOL_SOCKET, SO_PRIORITY}, "allow", "allow"},
         {"setsockopt", {3, SOL_SOCKET, SO_RCVBUFFORCE}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, SOL_SOCKET, SO_ATTACH_FILTER}, "errno EPERM", "errno EPERM"},
         {"setsockopt", {3, SOL_SOCKET, 52 /* SO_ATTACH_REUSEPORT_EBPF */}, "errno EPERM", "errno EPERM"},
