@@ -244,7 +244,7 @@ const std::vector<Row> kTable = {
         {"seccomp", {1}, "allow", "allow"},
         {"setresuid", {}, "allow", "errno EPERM"},
         {"setgroups", {}, "errno EPERM", "errno EPERM"},
-        {"capset", {}, "errno EPERM", "errno EPERM"},
+        {"capset", {}, "allow", "errno EPERM"},
         {"capget", {}, "allow", "allow"},
         {"bpf", {}, "errno EPERM", "errno EPERM"},
         {"io_uring_setup", {}, "errno EPERM", "errno EPERM"},
