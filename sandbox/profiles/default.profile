@@ -23,6 +23,8 @@ allow mmap mmap2 mprotect pkey_mprotect  # why: just-in-time compilers
 # numbers are the same one here, and without a capability the kernel refuses any other.
 allow setuid setgid setreuid setregid  # why: become who it is already
 allow setresuid setresgid  # why: become who it is already
+# And of capabilities (nfs-ganesha, dnsdist): it has none, and without one the kernel lets nobody raise any.
+allow capset  # why: what is not permitted cannot be raised
 
 # Reading files ahead of time, and talking to other processes of the same user.
 allow io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents

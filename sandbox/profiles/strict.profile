@@ -100,14 +100,14 @@ allow sendmsg arg2 !& MSG_FASTOPEN
 allow sendmmsg arg3 !& MSG_FASTOPEN
 
 # Options by name, since their values lie in memory. Not here: IP_TRANSPARENT, IP_FREEBIND and those of IPv6 (foreign
-# addresses), IP_LOCAL_PORT_RANGE (chooses the port that a bind to port 0 gets), SO_MARK, SO_PRIORITY, SO_BINDTODEVICE
-# (routing), SO_*BUFFORCE, BPF on sockets, raw headers, IP options, TCP_REPAIR, TCP_ULP, UDP_ENCAP (doors to more of the
-# kernel).
+# addresses), IP_LOCAL_PORT_RANGE (chooses the port that a bind to port 0 gets), SO_MARK, SO_BINDTODEVICE (routing),
+# SO_*BUFFORCE, BPF on sockets, raw headers, IP options, TCP_REPAIR, TCP_ULP, UDP_ENCAP (doors to more of the kernel).
+# SO_PRIORITY: without a capability 0 to 6, which IP_TOS sets too; Erlang sets it for each connection that it accepts.
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_REUSEADDR, SO_REUSEPORT, SO_KEEPALIVE, SO_LINGER, SO_OOBINLINE, SO_BROADCAST, SO_DONTROUTE}
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_SNDBUF, SO_RCVBUF, SO_RCVLOWAT, SO_SNDTIMEO, SO_RCVTIMEO, SO_PEEK_OFF, SO_RXQ_OVFL}
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING}
 allow setsockopt arg1 == SOL_SOCKET and arg2 in {63, 64, 65, 66, 67}  # the same with 64-bit time: SO_TIMESTAMP_NEW to SO_SNDTIMEO_NEW
-allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_INCOMING_CPU, SO_BUSY_POLL, SO_ZEROCOPY, SO_MAX_PACING_RATE}
+allow setsockopt arg1 == SOL_SOCKET and arg2 in {SO_INCOMING_CPU, SO_BUSY_POLL, SO_ZEROCOPY, SO_MAX_PACING_RATE, SO_PRIORITY}
 allow setsockopt arg1 == IPPROTO_IP and arg2 in {IP_TOS, IP_TTL, IP_PKTINFO, IP_MTU_DISCOVER, IP_RECVERR, IP_RECVTTL, IP_RECVTOS}
 allow setsockopt arg1 == IPPROTO_IP and arg2 in {IP_RECVORIGDSTADDR, IP_MINTTL, IP_BIND_ADDRESS_NO_PORT, IP_RECVFRAGSIZE}
 allow setsockopt arg1 == IPPROTO_IP and arg2 in {IP_MULTICAST_IF, IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_MULTICAST_ALL, IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP}

@@ -16,16 +16,6 @@ namespace {
 // As far as the kernel reads it: RFC 2133 had no scope.
 constexpr std::size_t kSizeOfIpv6 = offsetof(sockaddr_in6, sin6_scope_id);
 
-std::optional<Protocol> protocol_of(const SocketKind& socket) {
-        if (socket.type == SOCK_STREAM && socket.protocol == IPPROTO_TCP) {
-                return Protocol::kTcp;
-        }
-        if (socket.type == SOCK_DGRAM && socket.protocol == IPPROTO_UDP) {
-                return Protocol::kUdp;
-        }
-        return std::nullopt;
-}
-
 template <class Sockaddr>
 Sockaddr read_as(std::span<const std::byte> bytes) {
         Sockaddr address{};
@@ -74,6 +64,16 @@ Plan read_ipv6(std::span<const std::byte> bytes, bool v6only) {
 
 }  // namespace
 
+std::optional<Protocol> protocol_of(const SocketKind& socket) {
+        if (socket.type == SOCK_STREAM && socket.protocol == IPPROTO_TCP) {
+                return Protocol::kTcp;
+        }
+        if (socket.type == SOCK_DGRAM && socket.protocol == IPPROTO_UDP) {
+                return Protocol::kUdp;
+        }
+        return std::nullopt;
+}
+
 Result<Limit> parse_limit(std::string_view text) {
         const auto colon = text.find(':');
         const auto protocol = parse_protocol(text.substr(0, colon));
@@ -102,6 +102,10 @@ Plan plan_bind(const SocketKind& socket, std::span<const std::byte> bytes, const
                 return {};
         }
         return plan.errnum == 0 ? plan : Plan{.taken_over = {}, .errnum = plan.errnum};
+}
+
+bool asks_for_any_port(std::span<const std::byte> address) {
+        return read_as<sockaddr_in>(address).sin_port == 0;  // at the same place as sin6_port
 }
 
 bool nobody_takes(const SocketKind& socket, std::span<const std::byte> address, const std::vector<Limit>& limits) {

@@ -28,6 +28,9 @@ struct SocketKind {
         bool v6only = false;
 };
 
+// None: neither plain TCP nor UDP.
+[[nodiscard]] std::optional<Protocol> protocol_of(const SocketKind& socket);
+
 // --bind=PROTO:PORTS
 struct Limit {
         Protocol protocol = Protocol::kTcp;
@@ -61,6 +64,9 @@ struct Plan {
 // refuse because of the socket's options is refused here and never left to it.
 [[nodiscard]] Plan plan_bind(const SocketKind& socket, std::span<const std::byte> address,
                              const std::vector<Limit>& limits);
+
+// Of an address of IPv4 or IPv6.
+[[nodiscard]] bool asks_for_any_port(std::span<const std::byte> address);
 
 // Of those that are made as asked: whether no service takes it, as it is of MPTCP, UDP-Lite, SCTP or DCCP, and would be
 // taken over or refused if it were of TCP. The limits leave out all that they do not name.

@@ -273,7 +273,8 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
         if (plan.errnum != 0) {
                 return plan.errnum;
         }
-        if (plan.taken_over) {
+        const auto protocol = protocol_of(call.kind);
+        if (plan.taken_over && !(protocol && chosen_ports_.has(*protocol, plan.taken_over->at.port))) {
                 known.asked = *plan.taken_over;
                 return take_over(call, std::move(known));
         }
@@ -293,6 +294,9 @@ int Supervisor::bind(const Call& call, std::uint64_t address, int size) {
                 return errnum;
         }
         if (call.kind.domain == AF_INET || call.kind.domain == AF_INET6) {
+                if (protocol && asks_for_any_port(bytes)) {
+                        chosen_ports_.note(call.target.pid(), call.number, call.fd, *protocol);
+                }
                 table_.put(cookie, std::move(known));
         }
         return 0;

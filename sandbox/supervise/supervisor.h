@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sandbox/supervise/broker_link.h"
+#include "sandbox/supervise/chosen_ports.h"
 #include "sandbox/supervise/heirs.h"
 #include "sandbox/supervise/notification.h"
 #include "sandbox/supervise/plan.h"
@@ -86,6 +87,7 @@ private:
         Spares spares_;
         BrokerLink broker_;
         Table table_;
+        ChosenPorts chosen_ports_;
         unsigned first_unprivileged_ = 1024;
         Zombie zombie_;
         Heirs heirs_;

@@ -166,6 +166,7 @@ struct Attempt {
 };
 
 const int kOne = 1;
+const int kAboveOrdinary = 7;  // SO_PRIORITY has 0 to 6 for everybody (socket(7))
 
 std::vector<Attempt> attempts() {
         using G = const Given&;
@@ -191,7 +192,8 @@ std::vector<Attempt> attempts() {
                 {"ip-hdrincl", [](G g) { return set(g, AF_INET, IPPROTO_IP, IP_HDRINCL, &kOne, sizeof kOne); }},
                 {"ip-options", [](G g) { return set(g, AF_INET, IPPROTO_IP, IP_OPTIONS, nullptr, 0); }},
                 {"so-mark", [](G g) { return set(g, AF_INET, SOL_SOCKET, SO_MARK, &kOne, sizeof kOne); }},
-                {"so-priority", [](G g) { return set(g, AF_INET, SOL_SOCKET, SO_PRIORITY, &kOne, sizeof kOne); }},
+                {"so-priority",
+                 [](G g) { return set(g, AF_INET, SOL_SOCKET, SO_PRIORITY, &kAboveOrdinary, sizeof kAboveOrdinary); }},
                 {"so-bindtodevice", [](G g) { return set(g, AF_INET, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3); }},
                 {"so-rcvbufforce", [](G g) { return set(g, AF_INET, SOL_SOCKET, SO_RCVBUFFORCE, &kOne, sizeof kOne); }},
                 {"so-attach-filter",

@@ -323,3 +323,22 @@ def test_capabilities_are_gone_for_whoever_cannot_empty_the_bounding_set_too(alo
     assert status == 0 and sets["CapBnd:"] != 0
     assert {name for name, value in sets.items() if value} == {"CapBnd:"}
     assert "NoNewPrivs:\t1\n" in output
+
+
+# nfs-ganesha and dnsdist, which keep what they need and give up the rest: what they have is nothing.
+GIVE_UP = r"""
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def capset(effective, permitted, inheritable):
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, itself
+    done = libc.capset(header, struct.pack("=6I", effective, permitted, inheritable, 0, 0, 0))
+    return "done" if done == 0 else os.strerror(ctypes.get_errno())
+one = 1 << 10  # CAP_NET_BIND_SERVICE
+print(capset(0, 0, 0), capset(0, one, 0), capset(one, one, 0), capset(0, 0, one), sep="; ")
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--supervise", "--user-namespace=yes")], ids=" ".join)
+def test_a_server_may_give_up_its_capabilities_and_gets_none(alone, more):  # pylint: disable=unused-argument
+    status, output, errors = sandbox.run(*more, "--no-register", "/usr/bin/python3", "-c", GIVE_UP)
+    assert (status, output) == (0, "done" + 3 * "; Operation not permitted" + "\n"), errors

@@ -27,6 +27,41 @@ def test_loopback_and_ports_of_the_kernels_choice_are_bound_as_asked(web):
         assert web.list() == []
 
 
+# HAProxy, from 2.8 on, tries so whether SO_REUSEPORT works; others open the second family at the port of the first.
+
+def test_a_port_that_the_kernel_chose_is_the_programs_for_as_long_as_a_socket_of_it_has_it(web):
+    with supervised.Program() as program:
+        program.do("reuse = lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)")
+        refused = 0
+        for protocol, other in (("tcp", "udp"), ("udp", "tcp")):
+            program.do(f"a = sock('{protocol}', '0.0.0.0', 0, early=reuse); port = a.getsockname()[1]")
+            assert program.do(f"b = sock('{protocol}', '0.0.0.0', port, early=reuse)") is None
+            assert program.do("b.getsockname() == ('0.0.0.0', port)") is True
+            assert program.do(f"c = sock('{protocol}', '::', port, 1)") is None
+            assert program.do(f"sock('{protocol}', '0.0.0.0', port)") == "EADDRINUSE"  # the kernel's own word
+            assert web.log().count("refuse: ") == refused
+            assert program.do(f"sock('{other}', '0.0.0.0', port)") == "EACCES"
+            program.do("number = a.fileno(); a.close(); b.close(); c.close()")
+            assert program.do(f"sock('{protocol}', '0.0.0.0', port)") == "EACCES"
+            # Another socket has its number now, and on loopback, which needs no permission, its port.
+            program.do(f"d = sock('{protocol}', '127.0.0.1', port)")
+            assert program.do("d.fileno() == number") is True
+            assert program.do(f"sock('{protocol}', '0.0.0.0', port)") == "EACCES"
+            program.do("d.close()")
+            refused = web.log().count("refuse: ")
+        assert web.list() == []
+
+
+def test_a_port_that_a_socket_has_lost_is_not_the_programs(web):
+    """UDP, whose connection was dissolved: the kernel takes the port that it has chosen."""
+    with supervised.Program() as program:
+        program.do("s = sock('udp', '127.0.0.1', 0); port = s.getsockname()[1]; s.connect(('127.0.0.1', 9))")
+        program.do("r = libc.connect(s.fileno(), bytes(16), 16)")
+        assert program.do("r, s.getsockname()[1]") == (0, 0)
+        assert program.do("sock('udp', '0.0.0.0', port)") == "EACCES"
+        assert web.list() == []
+
+
 def test_limits_leave_all_else_to_the_kernel(web):
     with supervised.Program("--bind=tcp:80", "--bind=udp:5353") as program:
         assert program.do("sock('tcp', '0.0.0.0', 8080).getsockname()") == ("0.0.0.0", 8080)

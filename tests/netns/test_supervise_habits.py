@@ -147,6 +147,21 @@ first.setsockopt(socket.SOL_SOCKET, 51, struct.pack("@HP", 1, ctypes.addressof(c
             program.do(LISTEN_IN_A_CHILD)
 
 
+# Erlang (RabbitMQ, ejabberd), which gives what it accepts the options of the listener, each by its own call.
+
+@pytest.mark.parametrize("family, address", [("socket.AF_INET", "192.0.2.1"), ("socket.AF_INET6", "2001:db8::1")])
+def test_what_is_accepted_gets_the_priority_and_class_of_its_listener(web, family, address):
+    # pylint: disable=unused-argument
+    with supervised.Program() as program:
+        program.do(f"s = sock('tcp', '::' if {family} == socket.AF_INET6 else '0.0.0.0', 80)")
+        with socket.create_connection((address, 80)):
+            program.do("c = s.accept()[0]")
+            for level, name in (("IPPROTO_IP", "IP_TOS"), ("SOL_SOCKET", "SO_PRIORITY")):
+                option = f"socket.{level}, socket.{name}"
+                assert program.do(f"c.setsockopt({option}, s.getsockopt({option}))") is None
+            assert program.do("c.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 7)") == "EPERM"  # the kernel's
+
+
 # What others see of the program.
 
 def test_peers_of_a_unix_socket_see_the_programs_user(web):  # pylint: disable=unused-argument
