@@ -44,8 +44,9 @@ Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const 
                 return {};
         }
         const TrialRecord& record = *found;
+        const bool over = is_over(record, source_.boot(), steady_usec());
         if (record.policy != loaded.digest) {
-                return {.why = std::string(loaded.supported ? kEnded : "")};
+                return {.why = std::string(loaded.supported && !over ? kEnded : "")};
         }
         // The one whose digest is that of no files had none, so there is no copy of it.
         const bool had_files = record.before != digest_of({});
@@ -59,7 +60,6 @@ Reloads::TrialAtStart Reloads::look_for_trial(const LoadedPolicy& loaded) const 
                         .why = fmt::format("{}: it is refused{}", kCannotComeBack, first_error(parsed.diagnostics))};
         }
         const auto digest_before = digest_of(*before);
-        const bool over = is_over(record, source_.boot(), steady_usec());
         if (over && digest_before == loaded.digest) {
                 return {};  // nothing to go back to: a broker that knew of no records has kept it
         }

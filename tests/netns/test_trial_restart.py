@@ -193,6 +193,16 @@ def test_another_policy_on_disk_ends_the_trial_as_a_reload_of_it_would(on_trial,
     assert f"Service {max(names)}" in copy(on_trial)
 
 
+def test_a_start_with_another_policy_says_nothing_of_a_trial_that_is_over(on_trial):
+    on_trial.kill()
+    change(on_trial, "boot", "5" * 32)
+    before = len(on_trial.log())
+    on_trial.policy(FIRST).start()
+    assert services(on_trial) == {"first"} and not record(on_trial).exists()
+    until("the start to be in the log", lambda: "start: 1 services" in on_trial.log()[before:])
+    assert "on trial" not in on_trial.log()[before:]
+
+
 def test_a_policy_without_any_file_ends_no_trial_at_a_start(on_trial):
     """A mount that is missing looks the same."""
     on_trial.kill()
