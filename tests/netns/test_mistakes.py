@@ -33,6 +33,7 @@ def running(broker, spawn):
     for protocol in ("tcp", "udp"):
         for family in ("ipv4", "ipv6"):
             handed_over(web, protocol, family)
+    broker.wait_log(r"(?s)(register: .*){4}")  # so that whatever comes later is of the mistakes
     before = broker.snapshot()
 
     def untouched():
